@@ -1,0 +1,109 @@
+"""Everything that this package raises, in one tree.
+
+::
+
+    WebSocketError
+    ├── ConnectionClosed (also a ConnectionError)   the connection is over; carries code, reason
+    ├── ProtocolError                               carries the close code that answers it
+    │   ├── LocalProtocolError (also a ValueError)  our caller asked for what the RFC forbids
+    │   └── RemoteProtocolError         1002        the peer broke the protocol
+    │       ├── InvalidPayload          1007        text that is not UTF-8, data that won't inflate
+    │       └── MessageTooBig           1009        a message above the limit
+    ├── HandshakeError                              an opening handshake that cannot be accepted
+    └── EngineError                                 this process cannot run the engine asked for
+        ├── UWSGINotFound                           no uWSGI binary
+        ├── GeventNotInstalled
+        └── AsyncioNotAvailable
+
+A close code is one of RFC 6455 section 7.4.
+"""
+
+from __future__ import annotations
+
+
+class WebSocketError(Exception):
+    """The root of this package's exceptions."""
+
+
+class ConnectionClosed(WebSocketError, ConnectionError):
+    """The connection is closed, so nothing can be sent on it.
+
+    A handler need not catch it: uncaught it ends the handler quietly.
+
+    :param code: the close code (RFC 6455 7.1.5); 1006 when the peer vanished without a Close.
+    :param reason: the close reason (RFC 6455 7.1.6).
+    """
+
+    def __init__(self, code: int = 1006, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"the WebSocket connection is closed: code {self.code}{reason}"
+
+
+class ProtocolError(WebSocketError):
+    """Somebody broke RFC 6455 or RFC 7692.
+
+    :param reason: what was wrong, fit for a close reason (RFC 6455 7.1.6).
+    """
+
+    #: The code of the Close frame that answers the mistake (RFC 6455 7.4.1).
+    close_code = 1002
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class LocalProtocolError(ProtocolError, ValueError):
+    """The caller asked for a frame that the RFC forbids to send; nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol (RFC 6455 7.1.7: fail the connection)."""
+
+
+class InvalidPayload(RemoteProtocolError):
+    """Text that is not UTF-8 (RFC 6455 8.1), or compressed data that does not inflate."""
+
+    close_code = 1007
+
+
+class MessageTooBig(RemoteProtocolError):
+    """A message larger than the limit, counted over all its fragments after decompression."""
+
+    close_code = 1009
+
+
+class HandshakeError(WebSocketError):
+    """An opening handshake that cannot be accepted (RFC 6455 4.2.2).
+
+    :param status: the HTTP status that answers it.
+    :param reason: what was wrong and what would be right.
+    :param headers: header fields that the answer must carry.
+    """
+
+    def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+
+class EngineError(WebSocketError, RuntimeError):
+    """This process cannot run the engine asked for; the message names the remedy."""
+
+
+class UWSGINotFound(EngineError):
+    """There is no uWSGI to run, or not inside one."""
+
+
+class GeventNotInstalled(EngineError):
+    """gevent is not installed."""
+
+
+class AsyncioNotAvailable(EngineError):
+    """greenlet, or uWSGI's asyncio engine, is not there."""

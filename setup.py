@@ -1,0 +1,62 @@
+"""Flask-uWSGI-WebSocket: the WebSocket layer for Flask apps that run on uWSGI."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows'"]
+GEVENT = ["gevent>=23.9"]
+ASYNCIO = ["greenlet>=3"]
+SPEEDUPS = ["websockets>=13"]
+
+setup(
+    name="Flask-uWSGI-WebSocket",
+    version="1.0.0.dev0",
+    description="High-performance, RFC-conformant WebSockets for Flask apps on uWSGI",
+    long_description=(Path(__file__).parent / "README.rst").read_text(encoding="utf-8"),
+    long_description_content_type="text/x-rst",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["flask_uwsgi_websocket", "flask_uwsgi_websocket.*"]),
+    package_data={"flask_uwsgi_websocket": ["py.typed"]},
+    install_requires=["Flask>=2.3", "Werkzeug>=2.3"],
+    extras_require={
+        "uwsgi": UWSGI,
+        "gevent": UWSGI + GEVENT,
+        "asyncio": UWSGI + ASYNCIO,
+        "uvloop": UWSGI + ASYNCIO + ["uvloop>=0.19"],
+        "speedups": SPEEDUPS,
+        "dev": [
+            *GEVENT,
+            *ASYNCIO,
+            *SPEEDUPS,
+            "coverage>=7.4",
+            "hypothesis>=6.100",
+            "mypy>=1.10",
+            "playwright>=1.44",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.5",
+            "tox>=4",
+            "uvloop>=0.19",
+        ],
+    },
+    entry_points={
+        "flask.commands": ["websocket=flask_uwsgi_websocket.cli:websocket"],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Web Environment",
+        "Framework :: Flask",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP :: WSGI",
+        "Typing :: Typed",
+    ],
+)
