@@ -1,0 +1,1 @@
+"""The Flask apps that the tests serve with a real uWSGI, each written once for all engines."""

@@ -1,0 +1,152 @@
+"""Real uWSGI servers for the tests: one of each kind for a session, or one of its own for a test.
+
+A suite takes `server` and runs on every engine. After each test its server must have all its
+cores back and nothing to complain of in its log; when a test fails, the log is printed with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server import Server
+
+ENGINES = ("threads", "gevent", "asyncio")
+
+ServerFactory = Callable[..., Server]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn."""
+    engine: str = request.param
+    return engine
+
+
+class Watch:
+    """The servers that a test uses, and how they must be when it ends."""
+
+    def __init__(self) -> None:
+        self.servers: list[Server] = []
+
+    def add(self, server: Server) -> Server:
+        # What earlier tests left in the log of a shared server is not this test's.
+        server.log_complaints()
+        self.servers.append(server)
+        return server
+
+    def check(self) -> None:
+        complaints: list[str] = []
+        for server in self.servers:
+            if server.alive:
+                server.wait_idle()
+            complaints += server.log_complaints()
+        assert not complaints, complaints
+
+
+@pytest.fixture
+def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
+    watch = Watch()
+    yield watch
+    request.node.add_report_section("teardown", "uWSGI", _logs(watch.servers))
+    watch.check()
+
+
+@pytest.fixture(scope="session")
+def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerFactory]:
+    """The session's standard servers, each started when a test first asks for it."""
+    servers: dict[tuple[str, str], Server] = {}
+
+    def get(engine: str, front: str = "http-socket") -> Server:
+        known = servers.get((engine, front))
+        if known is None or not known.alive:
+            if known is not None:
+                known.stop()
+            place = tmp_path_factory.mktemp(f"{engine}-{front}")
+            servers[engine, front] = start(Server(place, engine, front))
+        return servers[engine, front]
+
+    yield get
+    complaints = []
+    for server in servers.values():
+        server.stop()
+        complaints += server.log_complaints()
+    assert not complaints, complaints
+
+
+def start(server: Server) -> Server:
+    try:
+        return server.start()
+    except BaseException as error:
+        server.stop()
+        error.add_note(_logs([server])) if hasattr(error, "add_note") else None
+        raise
+
+
+@pytest.fixture
+def shared_server(shared_servers: ServerFactory, watch: Watch) -> ServerFactory:
+    """A session server by engine and front."""
+
+    def get(engine: str, front: str = "http-socket") -> Server:
+        return watch.add(shared_servers(engine, front))
+
+    return get
+
+
+@pytest.fixture
+def server(engine: str, shared_server: ServerFactory) -> Server:
+    """The standard app on each engine, straight from uWSGI's socket."""
+    return shared_server(engine)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, watch: Watch) -> Iterator[ServerFactory]:
+    """Start a server of the test's own: `serve(engine, front, **what Server takes)`."""
+    servers: list[Server] = []
+
+    def serve(engine: str, front: str = "http-socket", **kwargs: Any) -> Server:
+        server = Server(tmp_path / str(len(servers)), engine, front, **kwargs)
+        servers.append(server)
+        return watch.add(start(server))
+
+    yield serve
+    try:
+        watch.check()
+    finally:
+        for server in servers:
+            server.stop()
+
+
+_serial = itertools.count()
+
+
+@pytest.fixture
+def token(request: pytest.FixtureRequest) -> str:
+    """A name that no other test uses, for what the app records."""
+    return re.sub(r"\W+", "-", f"{request.node.name}-{next(_serial)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:
+    report = yield
+    watch = getattr(item, "funcargs", {}).get("watch")
+    if report.failed and watch is not None:
+        report.sections.append(("uWSGI", _logs(watch.servers)))
+    return report
+
+
+def _logs(servers: list[Server]) -> str:
+    """The end of each log, from this test on where it is a shared server's."""
+    parts = []
+    for server in servers:
+        parts.append(f"{server!r}\n{server.log()[-8000:]}")
+        if server.nginx_log():
+            parts.append(f"nginx\n{server.nginx_log()[-4000:]}")
+    return "\n".join(parts)

@@ -1,0 +1,474 @@
+"""A real uWSGI process as a test sees it: started, ready, watched, stopped.
+
+Everything has a deadline, and nothing waits for a process that is already dead. A server that a
+test spoilt says so in its log, which is read after each test (`Server.log_complaints`).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.rawclient import RawClient
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Seconds within which anything that ought to happen has happened, also on a busy machine. A
+#: deadline only: no test measures speed with it.
+PATIENCE = 30.0
+
+#: Each engine's uWSGI options, given the number of connections that it shall hold.
+ENGINES: dict[str, Callable[[int], list[str]]] = {
+    "threads": lambda cores: ["--threads", str(cores)],
+    "gevent": lambda cores: ["--gevent", str(cores)],
+    "asyncio": lambda cores: ["--asyncio", str(cores), "--greenlet"],
+    "asyncio-uvloop": lambda cores: ["--asyncio", str(cores), "--greenlet"],
+    "async": lambda cores: ["--async", str(cores), "--ugreen"],
+    "single": lambda cores: [],
+}
+
+#: The ways in which a request reaches uWSGI.
+FRONTS = ("http-socket", "http", "nginx-proxy", "nginx-uwsgi")
+
+#: What must not be in a server's log unless the test says that it provokes it.
+COMPLAINT = re.compile(
+    r"Traceback|segfault|Segmentation Fault|SystemError|^!!!|DAMN|NOT FOUND|Exception ignored"
+    r"|exception was never retrieved|was never awaited|ResourceWarning|unable to",
+    re.MULTILINE,
+)
+
+#: uWSGI's own remarks at its start, some of which look like complaints.
+BANNER = re.compile(r"running uWSGI as root|no internal routing support|unable to find PCRE")
+
+T = TypeVar("T")
+
+
+def eventually(
+    probe: Callable[[], T], what: str, patience: float = PATIENCE, interval: float = 0.02
+) -> T:
+    """The first true value of `probe()`, asked again until `patience` seconds have passed."""
+    deadline = time.monotonic() + patience
+    while True:
+        value = probe()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {patience} s: {what} (last seen: {value!r})")
+        time.sleep(interval)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def uwsgi_binary() -> str:
+    """The uWSGI of the environment that runs the tests."""
+    beside = Path(sysconfig.get_path("scripts")) / "uwsgi"
+    if beside.exists():
+        return str(beside)
+    found = shutil.which("uwsgi")
+    assert found, "no uWSGI: run `python -m flask_uwsgi_websocket install-uwsgi`"
+    return found
+
+
+class Server:
+    """A uWSGI process that serves one of `tests/apps/`, and nginx before it where asked for.
+
+    :param engine: the mode that uWSGI runs in, a key of `ENGINES`.
+    :param front: how requests reach it, one of `FRONTS`.
+    :param app: the module in `tests/apps/`.
+    :param extension: the engine whose extension class the app uses, if not that of `engine`.
+    :param config: Flask configuration for the app.
+    :param cores: how many requests it can hold at the same time.
+    :param options: more uWSGI options.
+    :param env: more environment variables.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        engine: str,
+        front: str = "http-socket",
+        *,
+        app: str = "standard",
+        extension: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        cores: int | None = None,
+        processes: int = 1,
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.engine = engine
+        self.front = front
+        self.cores = cores if cores is not None else (24 if engine == "threads" else 100)
+        self.processes = processes
+        self.options = list(options)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("FLASK_")},
+            "TEST_APP": app,
+            "TEST_ENGINE": extension or engine,
+            "TEST_CONFIG": json.dumps(dict(config or {})),
+            "PYTHONUNBUFFERED": "1",
+            **(env or {}),
+        }
+        self.host = "127.0.0.1"
+        self.port = 0
+        self.log_path = directory / "uwsgi.log"
+        self.nginx_log_path = directory / "nginx.log"
+        self._stats_path = directory / "stats"
+        self._seen = 0  # how much of the log earlier tests have answered for
+        self._uwsgi: subprocess.Popen[bytes] | None = None
+        self._nginx: subprocess.Popen[bytes] | None = None
+        self._allowed: list[re.Pattern[str]] = []
+
+    def __repr__(self) -> str:
+        return f"<Server {self.engine} {self.front} port {self.port}>"
+
+    # Life
+
+    def start(self) -> Server:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for _ in range(5):
+            self.port = free_port()
+            self._spawn()
+            try:
+                eventually(self._answers, f"{self!r} to answer", interval=0.05)
+                break
+            except ProcessLookupError:
+                # Somebody took the port between our asking and uWSGI's binding it.
+                if "Address already in use" not in self.log() + self.nginx_log():
+                    raise
+                self.stop()
+        self._seen = len(self.log())
+        return self
+
+    def _spawn(self) -> None:
+        inner = self.port
+        arguments: list[str]
+        if self.front == "http-socket":
+            arguments = ["--http-socket", self.address]
+        elif self.front == "http":
+            arguments = ["--http", self.address, "--http-websockets"]
+            arguments += ["--http-buffer-size", "131072"]
+        else:
+            inner = free_port()
+            protocol = "--http-socket" if self.front == "nginx-proxy" else "--socket"
+            arguments = [protocol, f"{self.host}:{inner}"]
+        command = [
+            uwsgi_binary(),
+            *("--master", "--need-app", "--disable-logging"),
+            *("--stats", str(self._stats_path), "--sharedarea", "1"),
+            *("--processes", str(self.processes)),
+            *("--pythonpath", str(ROOT), "--module", "tests.apps.wsgi"),
+            *(("--virtualenv", sys.prefix) if sys.prefix != sys.base_prefix else ()),
+            *ENGINES[self.engine](self.cores),
+            *arguments,
+            *self.options,
+        ]
+        self._uwsgi = self._popen(command, self.log_path)
+        if self.front.startswith("nginx"):
+            self._nginx = self._popen(self._nginx_command(inner), self.nginx_log_path)
+
+    def _popen(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _nginx_command(self, inner: int) -> list[str]:
+        binary = shutil.which("nginx") or "/usr/sbin/nginx"
+        assert Path(binary).exists(), "nginx is not installed: apt-get install nginx-light"
+        configuration = self.directory / "nginx.conf"
+        location = PROXY_PASS if self.front == "nginx-proxy" else UWSGI_PASS
+        configuration.write_text(
+            NGINX.format(
+                directory=self.directory, port=self.port, location=location.format(inner=inner)
+            )
+        )
+        return [binary, "-p", str(self.directory), "-c", str(configuration), "-e", "stderr"]
+
+    def _answers(self) -> bool:
+        for process, name in ((self._uwsgi, "uWSGI"), (self._nginx, "nginx")):
+            if process and process.poll() is not None:
+                raise ProcessLookupError(
+                    f"{name} ended with {process.returncode} at its start:\n"
+                    f"{self.log()}{self.nginx_log()}"
+                )
+        try:
+            return self.get("/ready", timeout=2).status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    @property
+    def alive(self) -> bool:
+        return self._uwsgi is not None and self._uwsgi.poll() is None
+
+    def stop(self) -> None:
+        """Ask uWSGI to end, then end it: its own process group, nothing else."""
+        for process in (self._nginx, self._uwsgi):
+            if process is None:
+                continue
+            for signum, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, PATIENCE)):
+                try:
+                    os.killpg(process.pid, signum)
+                except ProcessLookupError:
+                    break
+                try:
+                    process.wait(patience)
+                except subprocess.TimeoutExpired:
+                    continue
+            process.wait(PATIENCE)
+            # The leader is gone; nobody of its group may outlive it.
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def signal(self, signum: int) -> None:
+        """Signal the master alone, as an operator would."""
+        assert self._uwsgi is not None
+        os.kill(self._uwsgi.pid, signum)
+
+    def wait_ended(self, patience: float = PATIENCE) -> int:
+        assert self._uwsgi is not None
+        return self._uwsgi.wait(patience)
+
+    # What it says
+
+    def log(self) -> str:
+        try:
+            return self.log_path.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def nginx_log(self) -> str:
+        try:
+            return self.nginx_log_path.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def new_log(self) -> str:
+        """What was logged since the test began."""
+        return self.log()[self._seen :]
+
+    def allow_log(self, *patterns: str) -> None:
+        """Say that this test provokes log lines that match, so that they are no complaint."""
+        self._allowed += [re.compile(pattern) for pattern in patterns]
+
+    def log_complaints(self) -> list[str]:
+        """Lines since the last call that a healthy server would not have logged."""
+        log = self.log()
+        lines = log[self._seen :].splitlines()
+        self._seen = len(log)
+        allowed, self._allowed = [*self._allowed, BANNER], []
+        return [
+            line
+            for line in lines
+            if COMPLAINT.search(line) and not any(pattern.search(line) for pattern in allowed)
+        ]
+
+    def stats(self) -> dict[str, Any]:
+        """uWSGI's own statistics, which take no core of a worker."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(self._stats_path))
+            document = b"".join(iter(lambda: client.recv(65536), b""))
+        statistics: dict[str, Any] = json.loads(document)
+        return statistics
+
+    def busy(self) -> int:
+        """How many requests uWSGI is serving now: open WebSockets, between two HTTP requests."""
+        return sum(
+            core["in_request"] for worker in self.stats()["workers"] for core in worker["cores"]
+        )
+
+    def wait_idle(self, patience: float = PATIENCE) -> None:
+        """Wait until no request or WebSocket holds a core any more."""
+        eventually(lambda: self.busy() == 0, f"{self!r} to have all its cores back", patience)
+
+    @property
+    def worker_pid(self) -> int:
+        pid: int = self.stats()["workers"][0]["pid"]
+        return pid
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.worker_pid}/fd"))
+
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.worker_pid}/task"))
+
+    def rss(self) -> int:
+        """The worker's resident memory in bytes."""
+        pages = int(Path(f"/proc/{self.worker_pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the worker has used."""
+        fields = Path(f"/proc/{self.worker_pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close_wait(self) -> int:
+        """Connections whose client has left and which the server still holds."""
+        port = f":{self.port:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(row[1].endswith(port) and row[3] == "08" for row in rows)
+
+    # Talking to it
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def url(self, path: str) -> str:
+        return f"ws://{self.address}{path}"
+
+    def raw(self, path: str = "/echo", **kwargs: Any) -> RawClient:
+        """A raw client on `path`, its opening handshake done."""
+        client = RawClient((self.host, self.port), PATIENCE)
+        try:
+            client.handshake(path, **kwargs)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def tcp(self) -> RawClient:
+        """A raw client that has connected and said nothing yet."""
+        return RawClient((self.host, self.port), PATIENCE)
+
+    def connect(self, path: str = "/echo", **kwargs: Any) -> ClientConnection:
+        """The `websockets` library's client on `path`."""
+        kwargs.setdefault("compression", None)
+        kwargs.setdefault("max_size", None)
+        kwargs.setdefault("proxy", None)
+        for timeout in ("open_timeout", "close_timeout"):
+            kwargs.setdefault(timeout, PATIENCE)
+        return connect(self.url(path), **kwargs)
+
+    def http(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = PATIENCE,
+    ) -> Response:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            answer = connection.getresponse()
+            return Response(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, timeout: float = PATIENCE, **headers: str) -> Response:
+        return self.http("GET", path, None, headers, timeout)
+
+    def record(self, token: str, patience: float = PATIENCE) -> Any:
+        """What the app recorded under `token`, as soon as it has."""
+
+        def look() -> list[Any]:
+            found: list[Any] = json.loads(self.get(f"/records/{token}").body)
+            return found
+
+        return eventually(look, f"a record of {token!r}", patience)[0]
+
+    def records(self, token: str) -> list[Any]:
+        """All that the app has recorded under `token` by now."""
+        found: list[Any] = json.loads(self.get(f"/records/{token}").body)
+        return found
+
+
+class Response:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.body[:200]!r}>"
+
+
+NGINX = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/nginx-body;
+    proxy_temp_path {directory}/nginx-proxy;
+    fastcgi_temp_path {directory}/nginx-fastcgi;
+    uwsgi_temp_path {directory}/nginx-uwsgi;
+    scgi_temp_path {directory}/nginx-scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+{location}
+        }}
+    }}
+}}
+"""
+
+PROXY_PASS = """
+            proxy_pass http://127.0.0.1:{inner};
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $http_connection;
+"""
+
+UWSGI_PASS = """
+            uwsgi_pass 127.0.0.1:{inner};
+            uwsgi_param QUERY_STRING $query_string;
+            uwsgi_param REQUEST_METHOD $request_method;
+            uwsgi_param CONTENT_TYPE $content_type;
+            uwsgi_param CONTENT_LENGTH $content_length;
+            uwsgi_param REQUEST_URI $request_uri;
+            uwsgi_param PATH_INFO $document_uri;
+            uwsgi_param SERVER_PROTOCOL $server_protocol;
+            uwsgi_param REQUEST_SCHEME $scheme;
+            uwsgi_param REMOTE_ADDR $remote_addr;
+            uwsgi_param REMOTE_PORT $remote_port;
+            uwsgi_param SERVER_PORT $server_port;
+            uwsgi_param SERVER_NAME $server_name;
+"""
+
+
+if __name__ == "__main__":
+    # `python -m tests.server gevent [front]` keeps a standard server for trying things by hand.
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        by_hand = Server(Path(place), *sys.argv[1:]).start()
+        try:
+            print(by_hand.address, flush=True)
+            by_hand.wait_ended(3600)
+        finally:
+            by_hand.stop()
+            print(by_hand.log())
