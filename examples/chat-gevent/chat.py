@@ -1,0 +1,58 @@
+r"""A chat on gevent: pick a name, talk, see who comes and goes.
+
+Start it from the repository's root and open http://localhost:5000 in two windows::
+
+    python examples/chat-gevent/chat.py
+
+or let uWSGI start it itself, as you would in production::
+
+    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 131072 \
+        --gevent 100 --chdir examples/chat-gevent --wsgi chat:app
+
+Everybody has to be in the same process, because that is where ``clients`` lives: leave
+``--processes`` at 1. PORT=8080 before the first command moves the chat to another port.
+"""
+
+import os
+from contextlib import suppress
+
+from flask import Flask, render_template, request
+
+from flask_uwsgi_websocket import ConnectionClosed, GeventWebSocket
+
+app = Flask(__name__)
+websocket = GeventWebSocket(app)
+
+clients = set()
+
+
+def broadcast(kind, sender, name, text=""):
+    """Tell everybody; ``send_nb`` never waits, so no slow reader holds up the others."""
+    event = {"kind": kind, "id": sender.id, "name": name, "text": text, "online": len(clients)}
+    message = app.json.dumps(event)
+    for client in list(clients):
+        # Whoever is gone, or hopelessly behind, leaves through their own handler.
+        with suppress(ConnectionClosed):
+            client.send_nb(message)
+
+
+@app.route("/")
+def index():
+    return render_template("chat.html", engine="gevent")
+
+
+@websocket.route("/chat", max_message_size=4096)
+def chat(ws):
+    name = request.args.get("name", "").strip()[:24] or "Anonymous"
+    clients.add(ws)
+    broadcast("join", ws, name)
+    try:
+        for text in ws:
+            broadcast("message", ws, name, text)
+    finally:
+        clients.remove(ws)
+        broadcast("leave", ws, name)
+
+
+if __name__ == "__main__":
+    app.run(port=int(os.environ.get("PORT", "5000")), gevent=100)
