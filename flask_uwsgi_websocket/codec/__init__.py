@@ -1,0 +1,58 @@
+"""RFC 6455 and RFC 7692 without I/O: the reference this package stands on.
+
+==================  =======================================================
+``frames``          5.2, 5.5, 7.4: header bits, opcodes, close codes
+``masking``         5.3
+``messages``        5.4, 8.1: messages that come in pieces
+``events``          what is received
+``protocol``        5 to 8: one connection, both roles, the closing states
+``deflate``         RFC 7692: negotiation and compression
+``handshake``       4: the opening handshake, both sides
+==================  =======================================================
+
+It imports nothing of this package but its exceptions.
+"""
+
+from __future__ import annotations
+
+from .deflate import Deflate, DeflateSettings, negotiate
+from .events import Close, Event, Fail, Ping, Pong
+from .frames import CloseCode
+from .handshake import (
+    Extension,
+    UpgradeRequest,
+    UpgradeResponse,
+    accept_key,
+    request_headers,
+    response_headers,
+    select_subprotocol,
+    validate_request,
+    validate_response,
+)
+from .protocol import CLIENT, SERVER, Protocol, Role, State
+
+__all__ = [
+    "CLIENT",
+    "SERVER",
+    "Close",
+    "CloseCode",
+    "Deflate",
+    "DeflateSettings",
+    "Event",
+    "Extension",
+    "Fail",
+    "Ping",
+    "Pong",
+    "Protocol",
+    "Role",
+    "State",
+    "UpgradeRequest",
+    "UpgradeResponse",
+    "accept_key",
+    "negotiate",
+    "request_headers",
+    "response_headers",
+    "select_subprotocol",
+    "validate_request",
+    "validate_response",
+]

@@ -1,0 +1,142 @@
+"""Frames and close codes: the constants of RFC 6455 sections 5.2, 5.5 and 7.4, and encoding.
+
+::
+
+     0                   1                   2                   3
+     0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+    +-+-+-+-+-------+-+-------------+-------------------------------+
+    |F|R|R|R| opcode|M| Payload len |    Extended payload length    |
+    |I|S|S|S|  (4)  |A|     (7)     |             (16/64)           |
+    |N|V|V|V|       |S|             |   (if payload len==126/127)   |
+    | |1|2|3|       |K|             |                               |
+    +-+-+-+-+-------+-+-------------+ - - - - - - - - - - - - - - - +
+    |     Extended payload length continued, if payload len == 127  |
+    + - - - - - - - - - - - - - - - +-------------------------------+
+    |                               |Masking-key, if MASK set to 1  |
+    +-------------------------------+-------------------------------+
+    | Masking-key (continued)       |          Payload Data         |
+    +-------------------------------- - - - - - - - - - - - - - - - +
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final
+
+from .masking import apply_mask
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "FIN",
+    "MASK",
+    "MAX_CONTROL_PAYLOAD",
+    "MAX_LENGTH",
+    "PING",
+    "PONG",
+    "RSV1",
+    "RSV2",
+    "RSV3",
+    "TEXT",
+    "CloseCode",
+    "close_code_may_travel",
+    "frame",
+    "frame_header",
+]
+
+# The first octet: FIN, three reserved bits, the opcode (RFC 6455 5.2).
+FIN: Final = 0x80
+RSV1: Final = 0x40
+RSV2: Final = 0x20
+RSV3: Final = 0x10
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+# "Opcodes 0x3-0x7 are reserved for further non-control frames yet to be defined" (5.6)
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+# "Opcodes 0xB-0xF are reserved for further control frames yet to be defined" (5.5)
+
+# The second octet: MASK, and the payload length up to 125.
+MASK: Final = 0x80
+LENGTH_IN_16_BITS: Final = 126
+LENGTH_IN_64_BITS: Final = 127
+
+#: RFC 6455 5.5: "All control frames MUST have a payload length of 125 bytes or less"
+MAX_CONTROL_PAYLOAD: Final = 125
+
+#: RFC 6455 5.2: of a 64-bit length "the most significant bit MUST be 0".
+MAX_LENGTH: Final = (1 << 63) - 1
+
+pack_header_16 = struct.Struct(">BBH").pack
+pack_header_64 = struct.Struct(">BBQ").pack
+
+
+class CloseCode(IntEnum):
+    """Status codes of a Close frame, RFC 6455 section 7.4.1 and the IANA registry (11.7)."""
+
+    NORMAL_CLOSURE = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    #: Never sent: says that a Close frame came without a code.
+    NO_STATUS_RECEIVED = 1005
+    #: Never sent: says that the connection ended without a Close frame.
+    ABNORMAL_CLOSURE = 1006
+    INVALID_PAYLOAD = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    #: Never sent: says that the TLS handshake failed.
+    TLS_HANDSHAKE = 1015
+
+
+def close_code_may_travel(code: int) -> bool:
+    """Whether a Close frame may carry the code, in either direction.
+
+    RFC 6455 7.4.1 defines 1000 to 1011, of which 1004 is reserved and 1005 and 1006 "MUST NOT be
+    set as a status code in a Close control frame by an endpoint"; the registry adds 1012 to 1014,
+    and 1015, which is not sent either. 7.4.2: "Status codes in the range 0-999 are not used", the
+    other codes below 3000 are for future revisions, 3000-3999 for registered libraries and
+    frameworks, 4000-4999 for private use.
+    """
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def frame_header(first: int, length: int) -> bytes:
+    """The header of an unmasked frame.
+
+    :param first: the first octet: FIN, RSV bits, opcode.
+    :param length: octets of payload. "the minimal number of bytes MUST be used to encode the
+        length" (RFC 6455 5.2).
+    """
+    if length < LENGTH_IN_16_BITS:
+        return bytes((first, length))
+    if length < 1 << 16:
+        return pack_header_16(first, LENGTH_IN_16_BITS, length)
+    return pack_header_64(first, LENGTH_IN_64_BITS, length)
+
+
+def masked_frame_header(first: int, length: int, key: bytes) -> bytes:
+    """The header of a frame that a client sends: the MASK bit set, the key at the end."""
+    header = bytearray(frame_header(first, length))
+    header[1] |= MASK
+    return bytes(header + key)
+
+
+def frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
+    """A whole frame, masked when there is a key.
+
+    Nothing is checked: tests build wrong frames with it as well.
+    """
+    if key is None:
+        return frame_header(first, len(payload)) + payload
+    return masked_frame_header(first, len(payload), key) + apply_mask(payload, key)
