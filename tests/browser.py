@@ -1,0 +1,164 @@
+"""The examples as their docstrings start them, and pages of a real browser that watch them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import signal
+import ssl
+import subprocess
+import sysconfig
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright
+
+from tests.server import PATIENCE, ROOT, eventually, free_port
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def launch_chromium(playwright: Playwright) -> Browser:
+    """The system's Chromium, headless, with a new profile that goes when it ends."""
+    binary = shutil.which("chromium")
+    if binary is None:
+        pytest.fail("no Chromium here: apt-get install chromium", pytrace=False)
+    return playwright.chromium.launch(
+        executable_path=binary, args=CHROMIUM_FLAGS, timeout=PATIENCE * 1000
+    )
+
+
+@contextmanager
+def visit(browser: Browser, example: Example, **context: Any) -> Iterator[Page]:
+    """A page of a visitor of their own, who sees no error and loads nothing from elsewhere."""
+    errors: list[str] = []
+    opened = browser.new_context(ignore_https_errors=True, **context)
+    opened.set_default_timeout(PATIENCE * 1000)
+    try:
+        page = opened.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((example.url, "data:"))
+                else errors.append(f"loaded {request.url}")
+            ),
+        )
+        page.goto(example.url)
+        yield page
+    finally:
+        opened.close()
+    # What the browser says of a server that is away is no error of the page.
+    assert [line for line in errors if "ERR_CONNECTION_REFUSED" not in line] == []
+
+
+def documented_commands(script: Path) -> dict[str, str]:
+    """The commands that a script's docstring gives to start it, by program."""
+    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    commands = re.findall(r"^ {4}(\w.+)", docstring.replace("\\\n", ""), re.MULTILINE)
+    return {command.split()[0]: command for command in commands}
+
+
+class Example:
+    """An example's server, started in the repository's root by a command of its docstring.
+
+    :param name: its directory in `examples/`.
+    :param program: which of the commands: `python` or `uwsgi`.
+    :param replace: parts of the command to replace.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        program: str,
+        directory: Path,
+        scheme: str = "http",
+        replace: Mapping[str, str] | None = None,
+    ) -> None:
+        [script] = (ROOT / "examples" / name).glob("*.py")
+        port = free_port()
+        self.url = f"{scheme}://localhost:{port}/"
+        self._command = documented_commands(script)[program]
+        for old, new in {**(replace or {}), "localhost:5000": f"localhost:{port}"}.items():
+            self._command = self._command.replace(old, new)
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("FLASK_")},
+            "PORT": str(port),
+            # As in an activated virtual environment.
+            "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
+        }
+        self._log_path = directory / "uwsgi.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Example:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        program, *arguments = shlex.split(self._command)
+        found = shutil.which(program, path=self._environment["PATH"])
+        assert found, f"no {program} in this environment"
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [found, *arguments],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        eventually(self._answers, f"`{self._command}` to answer", interval=0.1)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"`{self._command}` ended:\n{self.log()}"
+        unverified = ssl._create_unverified_context()
+        try:
+            with urllib.request.urlopen(self.url, timeout=2, context=unverified) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        """End it as Ctrl-C would; show its log, which pytest keeps for a test that fails."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for signum in (signal.SIGINT, signal.SIGKILL):
+            try:
+                os.killpg(process.pid, signum)
+                process.wait(PATIENCE)
+                break
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        print(f"$ {self._command}\n{self.log()}")
+
+    def log(self) -> str:
+        return self._log_path.read_text(errors="replace")

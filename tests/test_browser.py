@@ -1,0 +1,190 @@
+"""The examples in a real browser, over a real uWSGI, started as their docstrings say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.browser import Example, launch_chromium, visit
+from tests.server import PATIENCE, ROOT
+
+ECHOES = ["echo", "echo-gevent", "echo-asyncio"]
+CHATS = ["chat-gevent", "chat-asyncio"]
+PROGRAMS = ["python", "uwsgi"]
+
+DESKTOP = {"width": 1200, "height": 800}
+PHONE = {"width": 375, "height": 667}
+
+expect.set_options(timeout=PATIENCE * 1000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = launch_chromium(playwright)
+        yield browser
+        browser.close()
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def join(page: Page, name: str) -> None:
+    page.get_by_label("Your name").fill(name)
+    page.get_by_role("button", name="Join").click()
+    expect_connected(page)
+
+
+def expect_connected(page: Page) -> None:
+    expect(page.locator("#status")).to_have_text("Connected")
+
+
+def expect_closed(page: Page) -> None:
+    expect(page.locator("#status")).to_have_text(re.compile(r"^Closed: \d+.*, back in "))
+
+
+def expect_line(page: Page, text: str, lines: str = "li") -> None:
+    expect(page.locator(f"#log {lines}").filter(has_text=text)).to_have_count(1)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("name", ECHOES)
+def test_echo(browser: Browser, tmp_path: Path, name: str, program: str) -> None:
+    with Example(name, program, tmp_path) as example, visit(browser, example) as page:
+        expect_connected(page)
+        said = ["Hello", "Grüße, 世界 🌍", "<b>not bold</b>", "long " * 5000]
+        for text in said:
+            say(page, text)
+        echoed = page.locator("#log li")
+        expect(echoed).to_have_count(len(said))
+        for line, text in zip(echoed.all(), said, strict=True):
+            expect(line).to_have_text(re.compile(rf"^{re.escape(text.strip())}\s*[\d.]+ ms$"))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("name", CHATS)
+def test_chat(browser: Browser, tmp_path: Path, name: str, program: str) -> None:
+    """Two visitors see each other come, hear each other, and one sees the other leave."""
+    with Example(name, program, tmp_path) as example, visit(browser, example) as ada:
+        join(ada, "Ada")
+        expect_line(ada, "Ada joined", ".notice")
+        with visit(browser, example) as grace:
+            join(grace, "Grace")
+            expect_line(ada, "Grace joined", ".notice")
+            for page in (ada, grace):
+                expect(page.locator("#online")).to_have_text("2 online")
+
+            say(ada, "Hello, Grace")
+            expect_line(grace, "Hello, Grace", "li:not(.mine) .bubble")
+            expect_line(ada, "Hello, Grace", ".mine .bubble")
+
+            # Markup is text like any other.
+            say(grace, "<img src=x onerror=alert(1)>")
+            expect_line(ada, "<img src=x onerror=alert(1)>", "li:not(.mine) .bubble")
+            expect_line(ada, "Grace", ".name")
+            expect(ada.locator("#log img")).to_have_count(0)
+        expect_line(ada, "Grace left", ".notice")
+        expect(ada.locator("#online")).to_have_text("1 online")
+
+
+@pytest.mark.parametrize("name", ["echo", *CHATS])
+def test_reconnect(browser: Browser, tmp_path: Path, name: str) -> None:
+    """A page shows that the server went away, and comes back by itself when the server does."""
+    with Example(name, "python", tmp_path) as example, visit(browser, example) as page:
+        if name in CHATS:
+            join(page, "Ada")
+        expect_connected(page)
+        example.stop()
+        expect_closed(page)
+        expect(page.get_by_role("button", name="Send")).to_be_disabled()
+        example.start()
+        expect_connected(page)
+        say(page, "Back again")
+        expect_line(page, "Back again")
+
+
+def test_reload(browser: Browser, tmp_path: Path) -> None:
+    """Loading the page anew is leaving and coming back."""
+    with Example("chat-gevent", "python", tmp_path) as example, visit(browser, example) as ada:
+        join(ada, "Ada")
+        with visit(browser, example) as grace:
+            join(grace, "Grace")
+            grace.reload()
+            expect_line(ada, "Grace left", ".notice")
+            join(grace, "Grace")
+            expect(ada.locator("#log .notice").filter(has_text="Grace joined")).to_have_count(2)
+
+
+def test_tls(browser: Browser, tmp_path: Path) -> None:
+    """Behind uWSGI's TLS router the page takes wss:// from its own address."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
+        f"-keyout {key} -out {certificate}".split(),
+        check=True,
+        capture_output=True,
+    )
+    replace = {"--http localhost:5000": f"--https localhost:5000,{certificate},{key}"}
+    with (
+        Example("chat-gevent", "uwsgi", tmp_path, "https", replace) as example,
+        visit(browser, example) as page,
+    ):
+        with page.expect_websocket() as opened:
+            join(page, "Ada")
+        assert opened.value.url.startswith("wss://")
+        say(page, "Privately")
+        expect_line(page, "Privately", ".mine .bubble")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("name", ["echo-gevent", "chat-gevent"])
+def test_layout(
+    browser: Browser, tmp_path: Path, name: str, viewport: dict[str, int], scheme: str
+) -> None:
+    """Nothing sticks out, and the newest line is in view; a screenshot stays for the eye."""
+    with (
+        Example(name, "python", tmp_path) as example,
+        visit(browser, example, viewport=viewport, color_scheme=scheme) as page,
+    ):
+        if name in CHATS:
+            page.screenshot(path=tmp_path / "join.png")
+            join(page, "Ada Lovelace")
+            with visit(browser, example) as grace:
+                join(grace, "Grace")
+                say(grace, "Has anybody seen the moth that lived in relay 70?")
+                expect_line(page, "relay 70")
+        expect_connected(page)
+        for text in ["Yes.", "It flew off at noon, " + "and came back, " * 20, "0123456789" * 20]:
+            say(page, text)
+        expect_line(page, "0123456789")
+        expect(page.locator("#log li").last).to_be_in_viewport()
+        page.screenshot(path=tmp_path / "page.png")
+        for element in ("document.documentElement", "document.getElementById('log')"):
+            assert page.evaluate(f"{element}.scrollWidth <= {element}.clientWidth"), element
+        box = page.get_by_role("button", name="Send").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= viewport["width"]
+        assert box["y"] + box["height"] <= viewport["height"]
+
+
+@pytest.mark.parametrize("names", [ECHOES, CHATS], ids=["echo", "chat"])
+def test_each_example_has_the_same_page(names: list[str]) -> None:
+    """Each directory stands alone when it is copied, so the pages are copies, which must agree."""
+    pages = [
+        {
+            path.relative_to(ROOT / "examples" / name): path.read_bytes()
+            for folder in ("templates", "static")
+            for path in (ROOT / "examples" / name / folder).glob("*")
+        }
+        for name in names
+    ]
+    assert pages[0]
+    assert all(page == pages[0] for page in pages)
