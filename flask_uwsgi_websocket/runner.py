@@ -1,0 +1,393 @@
+"""``app.run()``: replace this process by uWSGI serving the app.
+
+Arguments are uWSGI's options: ``True`` is a bare flag, ``False`` and ``None`` leave one out (also
+one of the defaults below), a list or tuple repeats it, underscores become dashes, and a trailing
+underscore goes (``async_=100`` for a name that Python reserves).
+
+Defaults, each replaced by giving the option:
+
+=========================  ========================================================================
+``http``                   ``host:port``. When another front is given (``https``, ``http_socket``,
+                           ``socket``, ...) and ``host`` and ``port`` are left at their defaults,
+                           only that one is served; name a host or port to have both.
+``http_websockets``        uWSGI's HTTP router passes WebSockets on.
+``http_buffer_size``       131072: the router's own 4,096 bytes bring messages above that size
+                           down to some ten a second.
+``master``                 restarts workers that die, stops and reloads them cleanly.
+``enable_threads``         our heartbeats run in a thread.
+``threads``                32 when neither an engine (``gevent``, ``asyncio``, ``async``) nor
+                           ``threads`` is given: each open WebSocket holds one, and with uWSGI's
+                           single one a second browser tab would wait for the first to close.
+``greenlet``               with ``asyncio``, which needs it.
+``die_on_term``            SIGTERM stops uWSGI, as ``kill``, systemd and Docker expect; without it
+                           uWSGI reloads.
+``need_app``               an app that does not load stops uWSGI instead of answering each request
+                           with an error; not in debug mode, which waits for you to mend it.
+``python_autoreload``      1 in debug mode, and ``worker_reload_mercy`` 5 seconds: an open WebSocket
+                           must not hold the reload for uWSGI's minute.
+``virtualenv``             the one that this interpreter runs in.
+=========================  ========================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from . import _script
+from ._binary import (
+    INSTALL,
+    UWSGIBinary,
+    check_python,
+    find_uwsgi,
+    inspect_uwsgi,
+)
+from ._target import Target, locate
+from .exceptions import AsyncioNotAvailable, EngineError, GeventNotInstalled
+
+__all__ = ["find_uwsgi", "run_uwsgi"]
+
+_log = logging.getLogger("flask_uwsgi_websocket")
+
+DEFAULT_HOST = "localhost"
+DEFAULT_PORT = 5000
+
+# With the library's TCP_NODELAY this takes messages of 64 KiB through the router at 9,000/s
+# instead of 11/s; larger buffers gain little and cost memory for each connection.
+_ROUTER_BUFFER = 131_072
+
+_THREADS = 32
+
+# Seconds that a reload waits for handlers which do not end; uWSGI's 60 are long for a developer.
+_DEBUG_MERCY = 5
+
+# Options that open the HTTP router on an address.
+_ROUTERS = frozenset({"http", "httprouter", "https", "https2", "http-to-https"})
+
+# Options that open a listening socket of the workers.
+_SOCKETS = frozenset(
+    {
+        "s",
+        "socket",
+        "uwsgi-socket",
+        "suwsgi-socket",
+        "ssl-socket",
+        "http-socket",
+        "http11-socket",
+        "https-socket",
+        "fastcgi-socket",
+        "fastcgi-nph-socket",
+        "scgi-socket",
+        "scgi-nph-socket",
+        "raw-socket",
+        "puwsgi-socket",
+    }
+)
+
+# Options that load the app; with one of them uWSGI needs no target from us.
+_LOADERS = frozenset(
+    {"w", "wsgi", "module", "file", "wsgi-file", "mount", "eval", "paste", "ini-paste", "pecan"}
+)
+
+# Files that bring options which we do not read.
+_CONFIGURATIONS = frozenset(
+    {"ini", "inherit", "include", "config", "yaml", "yml", "y", "json", "j", "xml", "x", "emperor"}
+)
+
+# getopt takes the value of these only in one word, --option=value.
+_OPTIONAL_VALUES = frozenset(
+    {
+        "chmod",
+        "chmod-socket",
+        "http-enable-proxy-protocol",
+        "http-keepalive",
+        "http-manage-expect",
+        "http-use-cache",
+        "http-use-socket",
+        "log-date",
+        "log-prefix",
+        "log-syslog",
+        "logdate",
+        "mule",
+        "mule-msg-size",
+        "need-app",
+        "snmp",
+        "ssl-session-use-cache",
+        "ssl-sessions-use-cache",
+        "ssl-verify-depth",
+    }
+)
+
+_ENGINES = frozenset({"gevent", "asyncio", "async", "ugreen"})
+
+_WORKERS = frozenset({"processes", "workers", "p"})
+
+_PYTHON_HOMES = frozenset({"home", "virtualenv", "venv", "pyhome", "H"})
+
+_PLUGIN_LOADERS = frozenset(
+    {"plugins-dir", "plugin-dir", "plugins", "plugin", "need-plugins", "need-plugin"}
+)
+
+Options = dict[str, Any]
+
+
+def run_uwsgi(
+    app: Any,
+    debug: bool = False,
+    host: str | None = DEFAULT_HOST,
+    port: int | str | None = DEFAULT_PORT,
+    uwsgi_binary: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
+) -> None:
+    """Replace this process by uWSGI serving the app; see the module's text for the options.
+
+    Where the script is already inside uWSGI, or imported by a ``flask`` command, this only says
+    so and returns.
+
+    :param app: the Flask app, or a string ``module:variable``. See :mod:`._target` for how uWSGI
+        finds an app object.
+    :param debug: reload when the code changes, and Flask's debug mode with its debugger in the
+        browser; one worker, since the debugger keeps its tracebacks in memory.
+    :param host: the address to listen on.
+    :param port: the port to listen on.
+    :param uwsgi_binary: the uWSGI to run, see :func:`find_uwsgi`.
+    :param kwargs: uWSGI options.
+    :raises UWSGINotFound: there is no uWSGI.
+    :raises EngineError: that uWSGI lacks something, or the options contradict each other; the
+        message says what to do.
+    """
+    if _script.running():
+        _script.reached(app)
+    if "uwsgi" in sys.modules:  # This module exists in uWSGI's processes only.
+        _log.warning(
+            "app.run() does nothing here, since uWSGI is already running this module: "
+            "put it under if __name__ == '__main__'"
+        )
+        return
+    if os.environ.get("FLASK_RUN_FROM_CLI") == "true":
+        _log.warning(
+            "app.run() does nothing under the flask command: put it under if __name__ == '__main__'"
+        )
+        return
+    exec_uwsgi(locate(app), debug, host, port, uwsgi_binary, kwargs)
+
+
+def exec_uwsgi(
+    target: Target,
+    debug: bool,
+    host: str | None,
+    port: int | str | None,
+    uwsgi_binary: str | os.PathLike[str] | None,
+    uwsgi_options: Mapping[str, Any],
+) -> None:
+    """Check the options against the uWSGI binary, print the command and become it.
+
+    :raises EngineError: as :func:`run_uwsgi`.
+    """
+    options = complete(uwsgi_options, debug, host, port)
+    check(options)
+    path = find_uwsgi(uwsgi_binary)
+    wanted = [name for name in options if name not in _PLUGIN_LOADERS]
+    binary = inspect_uwsgi(path, wanted, _plugin_arguments(options))
+    check_binary(binary, wanted)
+    command = build_command(binary, target, options)
+
+    environment = dict(target.environment)
+    if debug:
+        environment["FLASK_UWSGI_DEBUG"] = "true"
+    os.environ.update(environment)
+    os.environ.pop("FLASK_RUN_FROM_CLI", None)
+    _raise_descriptor_limit(options)
+    assignments = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    print("Running:", *assignments, shlex.join(command))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)
+
+
+def complete(
+    uwsgi_options: Mapping[str, Any],
+    debug: bool = False,
+    host: str | None = DEFAULT_HOST,
+    port: int | str | None = DEFAULT_PORT,
+) -> Options:
+    """The options in uWSGI's spelling, with our defaults where the caller says nothing.
+
+    :returns: names to values that are neither ``None`` nor ``False``.
+    """
+    given = {_spelling(name): value for name, value in uwsgi_options.items()}
+    if debug:
+        given = {n: v for n, v in given.items() if n not in _WORKERS and "cheaper" not in n}
+    options: Options = {}
+    host, port = host or DEFAULT_HOST, port or DEFAULT_PORT
+    address = (host, str(port)) != (DEFAULT_HOST, str(DEFAULT_PORT))
+    if address or not given.keys() & (_ROUTERS | _SOCKETS):
+        options["http"] = _address(host, port)
+        if address and given.get("http"):
+            options["http"] = [options["http"], *_values(given.pop("http"))]
+    if any((options | given).get(name) for name in _ROUTERS):
+        options |= {"http-websockets": True, "http-buffer-size": _ROUTER_BUFFER}
+    options |= {"master": True, "enable-threads": True, "die-on-term": True}
+    options["need-app"] = not debug
+    if debug:
+        options |= {"python-autoreload": 1, "worker-reload-mercy": _DEBUG_MERCY}
+    if not given.keys() & (_ENGINES | _CONFIGURATIONS | {"threads"}):
+        options["threads"] = _THREADS
+    if given.get("asyncio"):
+        options["greenlet"] = True
+    if sys.prefix != sys.base_prefix and not given.keys() & _PYTHON_HOMES:
+        options["virtualenv"] = os.path.abspath(sys.prefix)
+    options |= given
+    return {
+        name: value for name, value in options.items() if value is not None and value is not False
+    }
+
+
+def check(options: Options) -> None:
+    """Refuse options that contradict each other, or need a package that is not installed.
+
+    :raises EngineError: with the remedy.
+    """
+    threads = _number(options.get("threads"))
+    for engine in ("gevent", "asyncio"):
+        if engine not in options:
+            continue
+        cores = options[engine]
+        if cores is True or _number(cores) < 2:
+            raise EngineError(
+                f"{engine} takes the number of connections that a worker serves at once, "
+                f"2 or more: {engine}=100 instead of {engine}={cores!r}"
+            )
+        if threads > 1:
+            raise EngineError(
+                f"{engine} and threads={threads} cannot be combined: a worker serves its "
+                f"connections by one or the other; leave out one of them, and use processes=N "
+                f"for more than one CPU"
+            )
+    if "gevent" in options and "asyncio" in options:
+        raise EngineError("gevent and asyncio cannot be combined: leave out one of them")
+    if "gevent" in options and find_spec("gevent") is None:
+        raise GeventNotInstalled(f"gevent is not installed: pip install gevent, then {INSTALL}")
+    if "greenlet" in options and find_spec("greenlet") is None:
+        raise AsyncioNotAvailable(
+            f"greenlet is not installed: pip install greenlet, then {INSTALL}"
+        )
+
+
+def check_binary(binary: UWSGIBinary, wanted: Iterable[str]) -> None:
+    """Refuse options that the binary does not have.
+
+    :raises EngineError: with the remedy.
+    """
+    check_python(binary)
+    for option in wanted:
+        if binary.knows(option):
+            continue
+        if option in ("gevent", "asyncio", "greenlet"):
+            raise EngineError(
+                f"{binary.path} was built without {option}: build one with every engine: "
+                f"{INSTALL} --force"
+            )
+        if option in ("https", "https2", "https-socket", "http-to-https"):
+            raise EngineError(
+                f"{binary.path} was built without SSL and has no {option}: install OpenSSL's "
+                f"headers (Debian: apt-get install libssl-dev), then {INSTALL} --force"
+            )
+        similar = difflib.get_close_matches(option, binary.options, n=1, cutoff=0.7)
+        raise EngineError(
+            f"{binary.path} has no option --{option}"
+            + (f": did you mean {similar[0].replace('-', '_')}?" if similar else "")
+            + f" (all its options: {shlex.quote(binary.path)} --help)"
+        )
+
+
+def build_command(binary: UWSGIBinary, target: Target, options: Options) -> list[str]:
+    """The argument list for uWSGI, the binary first."""
+    command = [binary.path, *_plugin_arguments(options)]
+    if binary.plugins:
+        command += ["--plugins", ",".join(binary.plugins)]
+    for name, value in options.items():
+        if name not in _PLUGIN_LOADERS:
+            command += _arguments(name, value)
+    if not options.keys() & (_PYTHON_HOMES | {"py-programname"}) and not _is_beside(binary.path):
+        # A binary from elsewhere would look for Python's library beside itself.
+        command += ["--py-programname", sys.executable]
+    # The last --pythonpath becomes the first entry.
+    for folder in reversed(target.python_path):
+        command += ["--pythonpath", folder]
+    if not options.keys() & _LOADERS:
+        command += target.arguments
+    return command
+
+
+def _spelling(name: str) -> str:
+    return name.rstrip("_").replace("_", "-")
+
+
+def _values(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+def _arguments(name: str, value: Any) -> list[str]:
+    """One option as arguments, as often as it has values."""
+    flag = f"-{name}" if len(name) == 1 else f"--{name}"
+    arguments: list[str] = []
+    for each in _values(value):
+        if each is True:
+            arguments.append(flag)
+        elif each is not None and each is not False:
+            text = str(each)
+            arguments += [f"{flag}={text}"] if name in _OPTIONAL_VALUES else [flag, text]
+    return arguments
+
+
+def _plugin_arguments(options: Options) -> list[str]:
+    """What loads plugins stands before the options that the plugins bring, folders first."""
+    return [
+        argument
+        for name in sorted(options.keys() & _PLUGIN_LOADERS, key=lambda n: not n.endswith("-dir"))
+        for argument in _arguments(name, options[name])
+    ]
+
+
+def _address(host: str, port: int | str) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def _number(value: Any) -> int:
+    """An option's number; 0 for what is none, about which uWSGI will complain."""
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _is_beside(binary: str) -> bool:
+    return Path(binary).parent == Path(sys.executable).parent
+
+
+def _raise_descriptor_limit(options: Options) -> None:
+    """Let this process open a descriptor for each connection that it may get, where it may.
+
+    A connection takes two in its worker (uWSGI's and our duplicate) and two in the router, for
+    all workers together.
+    """
+    import resource  # Not on Windows, where find_uwsgi has refused.
+
+    cores = max(_number(options.get(name)) for name in ("gevent", "asyncio", "async", "threads"))
+    workers = max(1, *(_number(options.get(name)) for name in _WORKERS))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = 256 + 2 * cores * workers
+    if hard != resource.RLIM_INFINITY:
+        need = min(need, hard)
+    if soft != resource.RLIM_INFINITY and soft < need:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
