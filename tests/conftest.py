@@ -43,17 +43,16 @@ class Watch:
     def check(self) -> None:
         complaints: list[str] = []
         for server in self.servers:
-            if server.alive:
+            if server.alive and server.master:
                 server.wait_idle()
             complaints += server.log_complaints()
         assert not complaints, complaints
 
 
 @pytest.fixture
-def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
+def watch() -> Iterator[Watch]:
     watch = Watch()
     yield watch
-    request.node.add_report_section("teardown", "uWSGI", _logs(watch.servers))
     watch.check()
 
 
@@ -132,9 +131,7 @@ def token(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report = yield
     watch = getattr(item, "funcargs", {}).get("watch")
     if report.failed and watch is not None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -153,6 +154,7 @@ class RawClient:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.answer: Answer | None = None
         self._buffer = bytearray()
+        self._sending = threading.Lock()
 
     def __enter__(self) -> RawClient:
         return self
@@ -217,14 +219,23 @@ class RawClient:
     # Sending
 
     def send(self, data: bytes) -> None:
-        self.socket.settimeout(self.patience)
-        self.socket.sendall(data)
+        with self._sending:
+            self.socket.settimeout(self.patience)
+            self.socket.sendall(data)
 
     def text(self, payload: str) -> None:
         self.send(frame(TEXT, payload))
 
     def binary(self, payload: bytes) -> None:
         self.send(frame(BINARY, payload))
+
+    def _pong(self, payload: bytes) -> None:
+        # A thread that is in the middle of a frame may be waiting for us to read.
+        if self._sending.acquire(blocking=False):
+            try:
+                self.socket.sendall(frame(PONG, payload))
+            finally:
+                self._sending.release()
 
     # Reading
 
@@ -271,7 +282,7 @@ class RawClient:
             found = self.read(patience)
             assert found.rsv == 0, found
             if found.opcode == PING:
-                self.send(frame(PONG, found.payload))
+                self._pong(found.payload)
                 continue
             if found.opcode == PONG:
                 continue

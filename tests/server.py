@@ -6,6 +6,7 @@ test spoilt says so in its log, which is read after each test (`Server.log_compl
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -37,7 +38,8 @@ ENGINES: dict[str, Callable[[int], list[str]]] = {
     "gevent": lambda cores: ["--gevent", str(cores)],
     "asyncio": lambda cores: ["--asyncio", str(cores), "--greenlet"],
     "asyncio-uvloop": lambda cores: ["--asyncio", str(cores), "--greenlet"],
-    "async": lambda cores: ["--async", str(cores), "--ugreen"],
+    "asyncio-without-greenlet": lambda cores: ["--asyncio", str(cores)],
+    "async": lambda cores: ["--async", str(cores)],
     "single": lambda cores: [],
 }
 
@@ -98,6 +100,8 @@ class Server:
     :param config: Flask configuration for the app.
     :param cores: how many requests it can hold at the same time.
     :param options: more uWSGI options.
+    :param master: whether uWSGI has a master process; without one it has no statistics.
+    :param proxy_timeout: seconds of silence that nginx endures.
     :param env: more environment variables.
     """
 
@@ -113,6 +117,8 @@ class Server:
         cores: int | None = None,
         processes: int = 1,
         options: Sequence[str] = (),
+        master: bool = True,
+        proxy_timeout: int = 60,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
@@ -121,6 +127,8 @@ class Server:
         self.cores = cores if cores is not None else (24 if engine == "threads" else 100)
         self.processes = processes
         self.options = list(options)
+        self.master = master
+        self.proxy_timeout = proxy_timeout
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FLASK_")},
             "TEST_APP": app,
@@ -174,8 +182,8 @@ class Server:
             arguments = [protocol, f"{self.host}:{inner}"]
         command = [
             uwsgi_binary(),
-            *("--master", "--need-app", "--disable-logging"),
-            *("--stats", str(self._stats_path), "--sharedarea", "1"),
+            *("--need-app", "--disable-logging", "--sharedarea", "1"),
+            *(("--master", "--stats", str(self._stats_path)) if self.master else ()),
             *("--processes", str(self.processes)),
             *("--pythonpath", str(ROOT), "--module", "tests.apps.wsgi"),
             *(("--virtualenv", sys.prefix) if sys.prefix != sys.base_prefix else ()),
@@ -206,7 +214,9 @@ class Server:
         location = PROXY_PASS if self.front == "nginx-proxy" else UWSGI_PASS
         configuration.write_text(
             NGINX.format(
-                directory=self.directory, port=self.port, location=location.format(inner=inner)
+                directory=self.directory,
+                port=self.port,
+                location=location.format(inner=inner, timeout=self.proxy_timeout),
             )
         )
         return [binary, "-p", str(self.directory), "-c", str(configuration), "-e", "stderr"]
@@ -243,10 +253,8 @@ class Server:
                     continue
             process.wait(PATIENCE)
             # The leader is gone; nobody of its group may outlive it.
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def signal(self, signum: int) -> None:
         """Signal the master alone, as an operator would."""
@@ -441,6 +449,7 @@ PROXY_PASS = """
             proxy_set_header Host $http_host;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection $http_connection;
+            proxy_read_timeout {timeout}s;
 """
 
 UWSGI_PASS = """
@@ -457,6 +466,7 @@ UWSGI_PASS = """
             uwsgi_param REMOTE_PORT $remote_port;
             uwsgi_param SERVER_PORT $server_port;
             uwsgi_param SERVER_NAME $server_name;
+            uwsgi_read_timeout {timeout}s;
 """
 
 

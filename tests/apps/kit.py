@@ -44,7 +44,8 @@ def make_app(name):
 
 
 def make_extension(app=None):
-    return getattr(flask_uwsgi_websocket, Extension)(app)
+    timeout = app.config.get("TEST_TIMEOUT", 5) if app else 5
+    return getattr(flask_uwsgi_websocket, Extension)(app, timeout=timeout)
 
 
 #: token -> what handlers have recorded under it, for the test to ask for over HTTP.
@@ -54,6 +55,11 @@ records = {}
 def record(token, **facts):
     records.setdefault(token, []).append(facts)
 
+
+if ENGINE == "asyncio-uvloop":
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 if ASYNC:
     _tasks = set()

@@ -29,7 +29,7 @@ class BlockingLoader(SourceFileLoader):
 def load(name: str):  # type: ignore[no-untyped-def]
     full = f"tests.apps.{name}"
     spec = importlib.util.find_spec(full)
-    assert spec and spec.origin, full
+    assert spec is not None, full
     if not kit.ASYNC:
         spec.loader = BlockingLoader(full, spec.origin)
     module = importlib.util.module_from_spec(spec)
