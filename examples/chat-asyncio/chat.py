@@ -55,4 +55,4 @@ async def chat(ws):
 
 
 if __name__ == "__main__":
-    app.run(port=int(os.environ.get("PORT", "5000")), asyncio=100, greenlet=True)
+    app.run(port=int(os.environ.get("PORT", "5000")), asyncio=100)

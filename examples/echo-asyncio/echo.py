@@ -34,4 +34,4 @@ async def echo(ws):
 
 
 if __name__ == "__main__":
-    app.run(port=int(os.environ.get("PORT", "5000")), asyncio=100, greenlet=True)
+    app.run(port=int(os.environ.get("PORT", "5000")), asyncio=100)
