@@ -7,12 +7,10 @@ chunks cut the characters.
 
 from __future__ import annotations
 
-from codecs import getincrementaldecoder
+from codecs import utf_8_decode
 from io import BytesIO, StringIO
 
 __all__ = ["BinaryMessage", "TextMessage"]
-
-_Utf8Decoder = getincrementaldecoder("utf-8")
 
 
 class TextMessage:
@@ -23,23 +21,30 @@ class TextMessage:
     Connection_." Both methods raise :exc:`UnicodeDecodeError` then.
     """
 
-    __slots__ = ("_decode", "_text")
+    __slots__ = ("_rest", "_text")
 
     def __init__(self) -> None:
         self._text: StringIO | None = None
+        self._rest = b""  # a character that the last piece cut off: 3 octets at most
 
     def add(self, piece: bytes) -> None:
         """Take a piece that is not the last."""
         if self._text is None:
             self._text = StringIO()
-            self._decode = _Utf8Decoder().decode
-        self._text.write(self._decode(piece))
+        data = self._rest + piece
+        text, used = utf_8_decode(data)
+        self._text.write(text)
+        self._rest = data[used:]
+        if b"\xed\xa0" <= self._rest < b"\xee":
+            # The only wrong start that Python's decoder keeps (it has a mode that allows
+            # surrogates), so the third octet would decide what the second has decided.
+            raise UnicodeDecodeError("utf-8", self._rest, 0, 2, "surrogate")
 
     def finish(self, piece: bytes) -> str:
         """Take the last piece and give the message."""
         if self._text is None:
             return piece.decode()
-        self._text.write(self._decode(piece, True))
+        self._text.write((self._rest + piece).decode())
         return self._text.getvalue()
 
 
