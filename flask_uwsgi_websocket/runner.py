@@ -22,7 +22,7 @@ Defaults, each replaced by giving the option:
 ``die_on_term``            SIGTERM stops uWSGI, as ``kill``, systemd and Docker expect; without it
                            uWSGI reloads.
 ``need_app``               an app that does not load stops uWSGI instead of answering each request
-                           with an error; not in debug mode, which waits for you to mend it.
+                           with an error.
 ``python_autoreload``      1 in debug mode, and ``worker_reload_mercy`` 5 seconds: an open WebSocket
                            must not hold the reload for uWSGI's minute.
 ``virtualenv``             the one that this interpreter runs in.
@@ -235,8 +235,7 @@ def complete(
             options["http"] = [options["http"], *_values(given.pop("http"))]
     if any((options | given).get(name) for name in _ROUTERS):
         options |= {"http-websockets": True, "http-buffer-size": _ROUTER_BUFFER}
-    options |= {"master": True, "enable-threads": True, "die-on-term": True}
-    options["need-app"] = not debug
+    options |= {"master": True, "enable-threads": True, "die-on-term": True, "need-app": True}
     if debug:
         options |= {"python-autoreload": 1, "worker-reload-mercy": _DEBUG_MERCY}
     if not given.keys() & (_ENGINES | _CONFIGURATIONS | {"threads"}):

@@ -114,7 +114,6 @@ def test_debug_means_reloading_and_one_worker(command: Callable[..., list[str]])
     assert has(built, "--python-autoreload", "1")
     assert "--processes" not in built
     assert "--cheaper" not in built
-    assert "--need-app" not in built
     assert os.environ["FLASK_UWSGI_DEBUG"] == "true"
 
 
