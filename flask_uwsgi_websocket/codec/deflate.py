@@ -27,9 +27,9 @@ NAME: Final = "permessage-deflate"
 #: RFC 7692 7.2.1: a sync flush ends with these, and the sender removes them "from the tail end".
 _TAIL: Final = b"\x00\x00\xff\xff"
 
-#: Streams that one message may be made of. More than one begins where a block was the stream's
-#: last (BFINAL, 7.2.3.4). Each costs a new inflater and a copy of the rest: nobody needs many.
-_MAX_STREAMS: Final = 16
+#: Streams that may end within one message, which they do after a block that says to be the last
+#: (BFINAL, 7.2.3.4). Each costs a new inflater and a copy of the rest: nobody needs many.
+_MAX_ENDED: Final = 16
 
 #: zlib cannot write with a window of 8 bits, and does not inflate with one.
 _SMALLEST_WINDOW: Final = 9
@@ -94,8 +94,8 @@ class Deflate:
     __slots__ = (
         "_compressor",
         "_compressor_settings",
+        "_ended",
         "_inflater",
-        "_streams",
         "receive_bits",
         "receive_takeover",
         "send_bits",
@@ -120,7 +120,7 @@ class Deflate:
         self._compressor_settings = (settings.level, zlib.DEFLATED, -send_bits, settings.mem_level)
         self._compressor: _Compressor | None = None
         self._inflater: _Decompressor | None = None
-        self._streams = 0  # that ended within the open message
+        self._ended = 0  # streams that ended within the open message
 
     def compress(self, data: bytes) -> bytes:
         """Compress one message, RFC 7692 7.2.1."""
@@ -128,7 +128,8 @@ class Deflate:
         if self.send_takeover:
             self._compressor = compressor
         compressed = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
-        return compressed[: -len(_TAIL)]
+        # 7.2.3.6: an empty message is one octet of 0x00; zlib flushes nothing when it has nothing.
+        return compressed[: -len(_TAIL)] or b"\x00"
 
     def decompress(self, data: bytes, last: bool, room: int) -> bytes:
         """Inflate a piece of a message, RFC 7692 7.2.2.
@@ -141,29 +142,31 @@ class Deflate:
         if last:
             # 7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload"
             data += _TAIL
-        inflater = self._inflater or zlib.decompressobj(-self.receive_bits)
-        try:
-            inflated = inflater.decompress(data, room + 1)
-            while inflater.eof and len(inflated) <= room:
-                data, inflater = inflater.unused_data, self._next_stream()
-                if data != _TAIL:
-                    inflated += inflater.decompress(data, room + 1 - len(inflated))
-        except zlib.error:
-            raise InvalidPayload("compressed data that does not inflate") from None
-        if len(inflated) > room:
-            raise MessageTooBig("message above the limit when inflated")
-        self._inflater = inflater
+        inflated = b""
+        # A tail without a stream is that of one which has ended: no other begins for it.
+        while data and (self._inflater is not None or data != _TAIL):
+            inflater = self._inflater or zlib.decompressobj(-self.receive_bits)
+            try:
+                inflated += inflater.decompress(data, room + 1 - len(inflated))
+            except zlib.error:
+                raise InvalidPayload("compressed data that does not inflate") from None
+            if len(inflated) > room:
+                raise MessageTooBig("message above the limit when inflated")
+            data = inflater.unused_data
+            self._inflater = inflater
+            if inflater.eof:
+                self._end_stream()
         if last:
-            self._streams = 0
+            self._ended = 0
             if not self.receive_takeover:
                 self._inflater = None
         return inflated
 
-    def _next_stream(self) -> _Decompressor:
-        self._streams += 1
-        if self._streams >= _MAX_STREAMS:
+    def _end_stream(self) -> None:
+        self._inflater = None
+        self._ended += 1
+        if self._ended > _MAX_ENDED:
             raise InvalidPayload("compressed data in too many streams")
-        return zlib.decompressobj(-self.receive_bits)
 
 
 @dataclass(slots=True)

@@ -50,8 +50,8 @@ _TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _OWS: Final = r"[ \t]*"
 
 _is_token = re.compile(_TOKEN).fullmatch
-_match_element_start = re.compile(rf"[ \t,]*(?:({_TOKEN})|$)").match
-_match_element_end = re.compile(rf"{_OWS}(?:,|$)").match
+_match_element_start = re.compile(rf"[ \t,]*(?:({_TOKEN})|\Z)").match
+_match_element_end = re.compile(rf"{_OWS}(?:,|\Z)").match
 # RFC 6455 9.1: extension-param = token [ "=" (token | quoted-string) ], where "the value after
 # quoted-string unescaping MUST conform to the 'token' ABNF".
 _match_parameter = re.compile(
@@ -244,7 +244,8 @@ def validate_request(
 
 def select_subprotocol(offered: Iterable[str], supported: Sequence[str]) -> str | None:
     """The first subprotocol in the server's order that the client offered (RFC 6455 4.2.2)."""
-    return next((subprotocol for subprotocol in supported if subprotocol in set(offered)), None)
+    known = set(offered)
+    return next((subprotocol for subprotocol in supported if subprotocol in known), None)
 
 
 def response_headers(
