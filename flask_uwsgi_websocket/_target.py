@@ -153,6 +153,17 @@ class _Script:
         return () if _is_site_folder(self.root) else (self.root,)
 
 
+def project_files() -> list[str]:
+    """The source files of the imported modules that are neither installed nor Python's own."""
+    paths = sysconfig.get_paths()
+    others = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    others += [*site.getsitepackages(), site.getusersitepackages()]
+    folders = tuple(os.path.join(os.path.realpath(other), "") for other in others)
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    sources = {os.path.abspath(f) for f in files if isinstance(f, str) and f.endswith(".py")}
+    return sorted(f for f in sources if not os.path.realpath(f).startswith(folders))
+
+
 def _named(name: str) -> Target:
     """``module:variable``, found from where this process finds its own modules."""
     script = _Script.of(sys.modules["__main__"])

@@ -22,7 +22,7 @@ Defaults, each replaced by giving the option:
 ``die_on_term``            SIGTERM stops uWSGI, as ``kill``, systemd and Docker expect; without it
                            uWSGI reloads.
 ``need_app``               an app that does not load stops uWSGI instead of answering each request
-                           with an error.
+                           with an error; not in debug mode, which waits for you to mend it.
 ``python_autoreload``      1 in debug mode, and ``worker_reload_mercy`` 5 seconds: an open WebSocket
                            must not hold the reload for uWSGI's minute.
 ``virtualenv``             the one that this interpreter runs in.
@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import logging
 import os
 import shlex
@@ -42,7 +43,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import _script
+from . import _script, _watch
 from ._binary import (
     INSTALL,
     UWSGIBinary,
@@ -50,7 +51,7 @@ from ._binary import (
     find_uwsgi,
     inspect_uwsgi,
 )
-from ._target import Target, locate
+from ._target import Target, locate, project_files
 from .exceptions import AsyncioNotAvailable, EngineError, GeventNotInstalled
 
 __all__ = ["find_uwsgi", "run_uwsgi"]
@@ -65,6 +66,9 @@ DEFAULT_PORT = 5000
 _ROUTER_BUFFER = 131_072
 
 _THREADS = 32
+
+# Files that are watched before they are imported: an environment variable holds 128 KiB.
+_WATCHED = 500
 
 # Seconds that a reload waits for handlers which do not end; uWSGI's 60 are long for a developer.
 _DEBUG_MERCY = 5
@@ -203,6 +207,7 @@ def exec_uwsgi(
     environment = dict(target.environment)
     if debug:
         environment["FLASK_UWSGI_DEBUG"] = "true"
+        os.environ[_watch.WATCH_VARIABLE] = json.dumps(project_files()[:_WATCHED])
     os.environ.update(environment)
     os.environ.pop("FLASK_RUN_FROM_CLI", None)
     _raise_descriptor_limit(options)
@@ -235,15 +240,19 @@ def complete(
             options["http"] = [options["http"], *_values(given.pop("http"))]
     if any((options | given).get(name) for name in _ROUTERS):
         options |= {"http-websockets": True, "http-buffer-size": _ROUTER_BUFFER}
-    options |= {"master": True, "enable-threads": True, "die-on-term": True, "need-app": True}
+    options |= {"master": True, "enable-threads": True, "die-on-term": True}
+    options["need-app"] = not debug
     if debug:
         options |= {"python-autoreload": 1, "worker-reload-mercy": _DEBUG_MERCY}
+        options["import"] = _watch.__file__
     if not given.keys() & (_ENGINES | _CONFIGURATIONS | {"threads"}):
         options["threads"] = _THREADS
     if given.get("asyncio"):
         options["greenlet"] = True
     if sys.prefix != sys.base_prefix and not given.keys() & _PYTHON_HOMES:
         options["virtualenv"] = os.path.abspath(sys.prefix)
+    if options.get("import") and given.get("import"):
+        options["import"] = [options["import"], *_values(given.pop("import"))]
     options |= given
     return {
         name: value for name, value in options.items() if value is not None and value is not False

@@ -114,6 +114,7 @@ def test_debug_means_reloading_and_one_worker(command: Callable[..., list[str]])
     assert has(built, "--python-autoreload", "1")
     assert "--processes" not in built
     assert "--cheaper" not in built
+    assert "--need-app" not in built
     assert os.environ["FLASK_UWSGI_DEBUG"] == "true"
 
 
@@ -807,13 +808,21 @@ PLAIN = """
 """
 
 
-@pytest.mark.parametrize("source", [PLAIN, FACTORY])
-def test_debug_reloads(start: Start, tmp_path: Path, source: str) -> None:
-    source = textwrap.dedent(source)
+@pytest.mark.parametrize(
+    ("source", "options"), [(PLAIN, ""), (PLAIN, ", gevent=10"), (FACTORY, ", asyncio=10")]
+)
+def test_debug_reloads(start: Start, tmp_path: Path, source: str, options: str) -> None:
+    """Also through a file that does not import, from which uWSGI alone does not recover."""
+    source = textwrap.dedent(source).replace("processes=3", "processes=3" + options)
     write_app(tmp_path, echo=source)
     script = start("place/echo.py")
     where = script.where()
     assert (where["word"], where["debug"]) == ("one", "true")
+
+    def mended() -> bool:
+        with contextlib.suppress(AssertionError):  # 500 while no app is loaded
+            return bool(script.where()["word"] == "three")
+        return False
 
     def edit(text: str) -> None:
         time.sleep(1.5)  # The reloader must have seen the first file, by whole seconds.
@@ -822,3 +831,7 @@ def test_debug_reloads(start: Start, tmp_path: Path, source: str) -> None:
     edit(source.replace("one", "two"))
     wait_for(lambda: script.where()["word"] == "two", lambda: f"no reload:\n{script.log}")
     assert len({script.where()["pid"] for _ in range(10)}) == 1
+    edit("this is no Python")
+    wait_for(lambda: "invalid syntax" in script.log, lambda: f"no reload:\n{script.log}")
+    edit(source.replace("one", "three"))
+    wait_for(mended, lambda: f"no reload:\n{script.log}")
