@@ -33,12 +33,23 @@ class Watch:
 
     def __init__(self) -> None:
         self.servers: list[Server] = []
+        self._logged: list[int] = []
 
     def add(self, server: Server) -> Server:
         # What earlier tests left in the log of a shared server is not this test's.
         server.log_complaints()
         self.servers.append(server)
+        self._logged.append(len(server.log()))
         return server
+
+    def logs(self) -> str:
+        """What the servers have logged since this test began."""
+        parts = []
+        for server, logged in zip(self.servers, self._logged, strict=True):
+            parts.append(f"{server!r}\n{server.log()[logged:][-8000:]}")
+            if server.nginx_log():
+                parts.append(f"nginx\n{server.nginx_log()[-2000:]}")
+        return "\n".join(parts)
 
     def check(self) -> None:
         complaints: list[str] = []
@@ -58,17 +69,18 @@ def watch() -> Iterator[Watch]:
 
 @pytest.fixture(scope="session")
 def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerFactory]:
-    """The session's standard servers, each started when a test first asks for it."""
-    servers: dict[tuple[str, str], Server] = {}
+    """The session's servers, each started when a test first asks for it."""
+    servers: dict[str, Server] = {}
 
-    def get(engine: str, front: str = "http-socket") -> Server:
-        known = servers.get((engine, front))
+    def get(engine: str, front: str = "http-socket", **kwargs: Any) -> Server:
+        key = repr((engine, front, kwargs))
+        known = servers.get(key)
         if known is None or not known.alive:
             if known is not None:
                 known.stop()
             place = tmp_path_factory.mktemp(f"{engine}-{front}")
-            servers[engine, front] = start(Server(place, engine, front))
-        return servers[engine, front]
+            servers[key] = start(Server(place, engine, front, **kwargs))
+        return servers[key]
 
     yield get
     complaints = []
@@ -81,18 +93,18 @@ def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerF
 def start(server: Server) -> Server:
     try:
         return server.start()
-    except BaseException as error:
+    except BaseException:
         server.stop()
-        error.add_note(_logs([server])) if hasattr(error, "add_note") else None
+        print(server.log()[-8000:], server.nginx_log())
         raise
 
 
 @pytest.fixture
 def shared_server(shared_servers: ServerFactory, watch: Watch) -> ServerFactory:
-    """A session server by engine and front."""
+    """A session server by engine, front and whatever else `Server` takes."""
 
-    def get(engine: str, front: str = "http-socket") -> Server:
-        return watch.add(shared_servers(engine, front))
+    def get(engine: str, front: str = "http-socket", **kwargs: Any) -> Server:
+        return watch.add(shared_servers(engine, front, **kwargs))
 
     return get
 
@@ -135,15 +147,5 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     watch = getattr(item, "funcargs", {}).get("watch")
     if report.failed and watch is not None:
-        report.sections.append(("uWSGI", _logs(watch.servers)))
+        report.sections.append(("uWSGI", watch.logs()))
     return report
-
-
-def _logs(servers: list[Server]) -> str:
-    """The end of each log, from this test on where it is a shared server's."""
-    parts = []
-    for server in servers:
-        parts.append(f"{server!r}\n{server.log()[-8000:]}")
-        if server.nginx_log():
-            parts.append(f"nginx\n{server.nginx_log()[-4000:]}")
-    return "\n".join(parts)

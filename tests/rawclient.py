@@ -259,6 +259,12 @@ class RawClient:
             self._more(deadline)
         return self._take(size)
 
+    def read_some(self) -> bytes:
+        """Whatever comes next, as bytes. Raises EOFError at the end."""
+        if not self._buffer:
+            self._more(time.monotonic() + self.patience)
+        return self._take(len(self._buffer))
+
     def read(self, patience: float | None = None) -> Frame:
         """The next frame. Raises EOFError at the end, TimeoutError after `patience` seconds."""
         deadline = time.monotonic() + (self.patience if patience is None else patience)

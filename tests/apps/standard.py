@@ -267,7 +267,8 @@ def broadcast(name):
     message = request.get_data(as_text=True)
     members = list(rooms.get(name, ()))
     for member in members:
-        member.send_nb(message)
+        with contextlib.suppress(ConnectionClosed):
+            member.send_nb(message)
     return str(len(members))
 
 
@@ -366,12 +367,14 @@ async def flood_nb(ws, token):
 
 
 gates = {}
+blocked_clients = {}
 
 
 @websocket.route("/blocked/<token>")
 async def blocked(ws, token):
     """Busy elsewhere: blocked in a queue of its own."""
     gate = gates.setdefault(token, Queue())
+    blocked_clients[token] = ws
     await ws.send("blocked")
     try:
         await gate.get()
@@ -379,6 +382,12 @@ async def blocked(ws, token):
         record(token, error=type(error).__name__, code=ws.close_code)
         raise
     record(token, error=None, code=ws.close_code)
+
+
+@app.get("/blocked/<token>")
+def blocked_state(token):
+    ws = blocked_clients[token]
+    return jsonify(connected=ws.connected, code=ws.close_code)
 
 
 @app.post("/gates/<token>")
