@@ -1,3 +1,42 @@
-"""WebSockets for Flask apps that run on uWSGI."""
+"""WebSockets for Flask apps that run on uWSGI.
+
+Importing this package needs neither uWSGI nor gevent nor greenlet, and patches nothing.
+"""
+
+from ._asyncio import AsyncioWebSocket, AsyncioWebSocketClient, AsyncioWebSocketMiddleware
+from ._gevent import GeventWebSocket, GeventWebSocketClient, GeventWebSocketMiddleware
+from .client import UWSGIWebSocketClient, WebSocketClient
+from .exceptions import (
+    AsyncioNotAvailable,
+    ConnectionClosed,
+    EngineError,
+    GeventNotInstalled,
+    HandshakeError,
+    ProtocolError,
+    UWSGINotFound,
+    WebSocketError,
+)
+from .websocket import WebSocket, WebSocketMiddleware
 
 __version__ = "1.0.0.dev0"
+
+__all__ = [
+    "AsyncioNotAvailable",
+    "AsyncioWebSocket",
+    "AsyncioWebSocketClient",
+    "AsyncioWebSocketMiddleware",
+    "ConnectionClosed",
+    "EngineError",
+    "GeventNotInstalled",
+    "GeventWebSocket",
+    "GeventWebSocketClient",
+    "GeventWebSocketMiddleware",
+    "HandshakeError",
+    "ProtocolError",
+    "UWSGINotFound",
+    "UWSGIWebSocketClient",
+    "WebSocket",
+    "WebSocketClient",
+    "WebSocketError",
+    "WebSocketMiddleware",
+]

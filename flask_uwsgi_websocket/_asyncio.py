@@ -1,0 +1,168 @@
+"""WebSockets under ``uwsgi --asyncio N --greenlet``: handlers are coroutine functions."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+from collections.abc import AsyncIterator, Callable
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from . import _uwsgi
+from .client import BaseClient, Data
+from .engines.base import Message
+from .exceptions import AsyncioNotAvailable, ConnectionClosed
+from .websocket import WebSocket, WebSocketMiddleware
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from flask import Flask
+    from typing_extensions import Self
+
+    from .engines.base import Engine
+
+
+class AsyncioWebSocketClient(BaseClient):
+    """The client of an ``async def`` handler.
+
+    The members are those of :class:`~.client.WebSocketClient`; those that wait are coroutines.
+    """
+
+    async def receive(self, timeout: float | None = None) -> Message | None:
+        """Wait for the next message: str for a text message, bytes for a binary one.
+
+        :return: None once the connection is closed and every message has been received.
+        :raises TimeoutError: when ``timeout`` seconds pass without a message.
+        """
+        message = self._connection.take()
+        if message is None:
+            message = await self._connection.receive(timeout)
+        return self._received(message)
+
+    recv = a_recv = receive
+
+    async def send(self, msg: Data, binary: bool | None = None) -> None:
+        """Send a message: str as text, bytes as binary, unless ``binary`` says otherwise.
+
+        Waits while more than ``UWSGI_WEBSOCKET_SEND_QUEUE_SIZE`` bytes are queued because the
+        client does not read.
+
+        :raises ConnectionClosed: when the connection is closed, or the client took nothing for
+            ``UWSGI_WEBSOCKET_SEND_TIMEOUT`` seconds. A handler need not catch it.
+        :raises ValueError: when bytes that are not UTF-8 are to go as text.
+        """
+        connection = self._connection
+        connection.post(self._encoder(msg, binary), msg)
+        if connection.congested:
+            await connection.drained()
+
+    a_send = send
+
+    async def send_binary(self, msg: Data) -> None:
+        """Send a binary message."""
+        await self.send(msg, binary=True)
+
+    async def send_json(self, obj: Any) -> None:
+        """Send an object as JSON text, with the app's JSON provider."""
+        await self.send(self._json.dumps(obj), binary=False)
+
+    async def receive_json(self, timeout: float | None = None) -> Any:
+        """Wait for the next message and read it as JSON; None once the connection is closed.
+
+        :raises ValueError: when it isn't JSON.
+        :raises TimeoutError: as :meth:`receive`.
+        """
+        return self._loads(await self.receive(timeout))
+
+    async def send_from_sharedarea(self, id: int, pos: int) -> None:
+        """Send what a uWSGI shared area holds from ``pos`` on, as text."""
+        await self.send(self._shared_area(id, pos), binary=False)
+
+    async def send_binary_from_sharedarea(self, id: int, pos: int) -> None:
+        """Send what a uWSGI shared area holds from ``pos`` on, as binary."""
+        await self.send(self._shared_area(id, pos), binary=True)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection (RFC 6455 7.1.2); wait at most ``timeout`` seconds for the peer.
+
+        Does nothing on a closed connection.
+
+        :param code: 1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 7.4).
+        :param reason: at most 123 bytes of UTF-8.
+        :raises ValueError: for a code or reason that may not be sent.
+        """
+        await self._connection.close(code, reason)
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        while True:
+            message = await self.receive()
+            if message is None:
+                return
+            yield message
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None or issubclass(exc_type, ConnectionClosed):
+            await self.close()
+        else:
+            await self.close(1011)
+
+
+class AsyncioWebSocketMiddleware(WebSocketMiddleware):
+    """:class:`WebSocketMiddleware` for the asyncio engine."""
+
+    client = AsyncioWebSocketClient
+
+    @cached_property
+    def engine(self) -> Engine:
+        from .engines.asyncio import AsyncioEngine
+
+        return AsyncioEngine(_uwsgi.suspend)
+
+
+class AsyncioWebSocket(WebSocket):
+    """:class:`WebSocket` for ``uwsgi --asyncio N --greenlet``; handlers are ``async def``.
+
+    :raises AsyncioNotAvailable: when greenlet is not installed.
+    """
+
+    middleware = AsyncioWebSocketMiddleware
+
+    def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
+        if find_spec("greenlet") is None:
+            raise AsyncioNotAvailable(
+                "AsyncioWebSocket needs greenlet, and uWSGI with its asyncio engine: "
+                "pip install 'Flask-uWSGI-WebSocket[asyncio]' && "
+                "python -m flask_uwsgi_websocket install-uwsgi"
+            )
+        super().__init__(app, timeout)
+
+    def _init_worker(self) -> None:
+        super()._init_worker()
+        if _uwsgi.running_engine() == "asyncio":
+            _uwsgi.after_fork(_set_event_loop)
+
+    def _check_handler(self, handler: Callable[..., Any]) -> None:
+        if not inspect.iscoroutinefunction(inspect.unwrap(handler)):
+            raise TypeError(
+                f"{handler.__name__} is a plain function: the handlers of AsyncioWebSocket are "
+                "coroutine functions (async def)"
+            )
+
+
+def _set_event_loop() -> None:
+    """Give the worker a loop: uWSGI asks for the current one, and there is none by itself."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    # uWSGI's handler of SIGPIPE, installed later than this, crashes the worker when the loop runs.
+    loop.call_soon(signal.signal, signal.SIGPIPE, signal.SIG_IGN)

@@ -1,0 +1,69 @@
+"""WebSockets under ``uwsgi --gevent N``."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .client import WebSocketClient
+from .exceptions import GeventNotInstalled
+from .websocket import WebSocket, WebSocketMiddleware
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from .engines.base import Engine
+    from .engines.gevent import GeventConnection
+
+T = TypeVar("T")
+
+
+class GeventWebSocketClient(WebSocketClient):
+    """The client of a handler in a greenlet; its waiting lets other greenlets run."""
+
+    _connection: GeventConnection
+
+    def _run(self, rules: Coroutine[Any, Any, T]) -> T:
+        return self._connection.run(rules)
+
+
+class GeventWebSocketMiddleware(WebSocketMiddleware):
+    """:class:`WebSocketMiddleware` for the gevent engine."""
+
+    client = GeventWebSocketClient
+
+    @cached_property
+    def engine(self) -> Engine:
+        from .engines.gevent import ENGINE
+
+        return ENGINE
+
+
+class GeventWebSocket(WebSocket):
+    """:class:`WebSocket` for ``uwsgi --gevent N``.
+
+    :raises GeventNotInstalled: when gevent is not installed.
+    """
+
+    middleware = GeventWebSocketMiddleware
+
+    def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
+        if find_spec("gevent") is None:
+            raise GeventNotInstalled(
+                "GeventWebSocket needs gevent: pip install 'Flask-uWSGI-WebSocket[gevent]'"
+            )
+        super().__init__(app, timeout)
+
+    def init_app(self, app: Flask) -> None:
+        """As :meth:`WebSocket.init_app`; also makes the standard library cooperative.
+
+        Unless ``UWSGI_WEBSOCKET_AGGRESSIVE_PATCH`` is False. Better still is uWSGI's
+        ``--gevent-early-monkey-patch``, which comes before any import of the app.
+        """
+        if app.config.get("UWSGI_WEBSOCKET_AGGRESSIVE_PATCH", True):
+            from gevent.monkey import patch_all
+
+            patch_all()
+        super().init_app(app)

@@ -1,0 +1,210 @@
+"""The port to the uWSGI process that we run in; the only importer of its ``uwsgi`` module."""
+
+from __future__ import annotations
+
+import os
+from _socket import socket as Socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_TCP,
+    SO_ACCEPTCONN,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_NODELAY,
+)
+from typing import TYPE_CHECKING, Any
+
+from .exceptions import ConnectionClosed, EngineError, UWSGINotFound
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+try:
+    import uwsgi
+except ImportError:
+    uwsgi = None
+
+Headers = list[tuple[str, str]]
+
+#: What each engine's class needs of uWSGI, and the flags that give it.
+_FLAGS = {
+    "threads": "--threads N, or --processes N",
+    "gevent": "--gevent N",
+    "asyncio": "--asyncio N --greenlet",
+    "suspend": "--async N --ugreen, or --async N --greenlet",
+}
+_CLASSES = {
+    "threads": "WebSocket",
+    "gevent": "GeventWebSocket",
+    "asyncio": "AsyncioWebSocket",
+    "suspend": "AsyncWebSocket",
+}
+
+
+def inside() -> bool:
+    """Whether this process is uWSGI."""
+    return uwsgi is not None
+
+
+def option(name: str) -> Any:
+    """A command-line option as uWSGI gives it (bytes, True or a list), or None."""
+    return uwsgi.opt.get(name)
+
+
+def running_engine() -> str:
+    """Which of our engines uWSGI's flags have started, or ``""`` where none of ours fits."""
+    suspends = option("greenlet") or option("ugreen")
+    loop = uwsgi.loop.decode() if uwsgi.loop else ""
+    if loop in ("gevent", "asyncio"):
+        return "" if loop == "asyncio" and not option("greenlet") else str(loop)
+    if int(option("async") or 0) > 1:
+        return "suspend" if suspends else ""
+    return "threads"
+
+
+def require_engine(engine: str) -> None:
+    """Check that uWSGI runs the engine that a class was made for.
+
+    :raises UWSGINotFound: outside of uWSGI.
+    :raises EngineError: when uWSGI runs another one.
+    """
+    wanted = _CLASSES[engine]
+    if uwsgi is None:
+        raise UWSGINotFound(
+            f"{wanted} accepts WebSockets inside uWSGI only: start the app with app.run(), "
+            f"or with: uwsgi --http :8080 --http-websockets {_FLAGS[engine]} --wsgi app:app"
+        )
+    running = running_engine()
+    if running != engine:
+        other = f", or use {_CLASSES[running]} instead" if running else ""
+        raise EngineError(
+            f"{wanted} needs uWSGI to be started with {_FLAGS[engine]}; "
+            f"it was started with {_started_with()}{other}"
+        )
+
+
+def _started_with() -> str:
+    flags = []
+    for name in ("loop", "gevent", "asyncio", "async", "greenlet", "ugreen", "threads"):
+        value = option(name)
+        if isinstance(value, bytes):
+            flags.append(f"--{name} {value.decode()}")
+        elif value:
+            flags.append(f"--{name}")
+    return " ".join(flags) or "no engine's flags, that is with processes"
+
+
+def speaks_tls() -> bool:
+    """Whether descriptors carry TLS, out of reach: uWSGI encrypts above them (--https-socket)."""
+    return option("https-socket") is not None
+
+
+def accept(environ: WSGIEnvironment, start_response: StartResponse, headers: Headers) -> Socket:
+    """Answer 101 with these headers, and take the connection over.
+
+    :raises ConnectionClosed: when the client has gone.
+    """
+    try:
+        if not _handshake(environ, headers):
+            # RFC 6455 4.2.2, answered by ourselves; the empty write sends the headers.
+            start_response("101 Switching Protocols", headers)(b"")
+        return Socket(fileno=os.dup(uwsgi.connection_fd()))
+    except OSError as error:
+        raise ConnectionClosed(1006, "the client left during the handshake") from error
+
+
+def _handshake(environ: WSGIEnvironment, headers: Headers) -> bool:
+    """Have uWSGI answer, where it can say what must be said."""
+    names = {name.lower() for name, _ in headers}
+    subprotocol = dict(headers).get("Sec-WebSocket-Protocol", "")
+    # It knows no other headers, and echoes all offered subprotocols when we select none.
+    if names - {"upgrade", "connection", "sec-websocket-accept", "sec-websocket-protocol"} or (
+        environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL") and not subprotocol
+    ):
+        return False
+    try:
+        uwsgi.websocket_handshake(
+            environ["HTTP_SEC_WEBSOCKET_KEY"], environ.get("HTTP_ORIGIN", ""), subprotocol
+        )
+    except OSError:  # built without SSL; or the client is gone, which our own answer will tell
+        return False
+    return True
+
+
+def shared_area(number: int, position: int) -> bytes:
+    """What a shared area holds from ``position`` on.
+
+    https://uwsgi-docs.readthedocs.io/en/latest/SharedArea.html
+    """
+    return bytes(uwsgi.sharedarea_memoryview(number)[position:])
+
+
+def suspend() -> None:
+    """Park this request until something switches back to its greenlet."""
+    uwsgi.suspend()
+
+
+def wait_descriptor(fd: int, write: bool, timeout: int) -> bool:
+    """Park this request until ``fd`` is ready (True) or ``timeout`` seconds have passed."""
+    (uwsgi.wait_fd_write if write else uwsgi.wait_fd_read)(fd, timeout)
+    uwsgi.suspend()
+    return bool(uwsgi.ready_fd() == fd)
+
+
+def after_fork(callback: Callable[[], None]) -> None:
+    """Call ``callback`` in each worker, before it serves anything."""
+    if uwsgi.worker_id():  # --lazy-apps: we are in the worker, and past its hooks
+        callback()
+        return
+    try:
+        # It owns the hook from its import on, which may come after ours.
+        from uwsgidecorators import postfork_chain
+    except Exception:  # it refuses to be imported without a master
+        previous = getattr(uwsgi, "post_fork_hook", None)
+
+        def hook() -> None:
+            callback()
+            if previous is not None:
+                previous()
+
+        uwsgi.post_fork_hook = hook
+    else:
+        postfork_chain.append(callback)
+
+
+def disable_nagle_on_listeners() -> None:
+    """Set TCP_NODELAY on the sockets that uWSGI listens on: accepted ones inherit it.
+
+    Between uWSGI's http router and its workers, Nagle's algorithm and delayed ACKs otherwise
+    hold each message above the router's buffer for 40 ms.
+    """
+    for number in _descriptors():
+        try:
+            sock = Socket(fileno=number)
+        except OSError:
+            continue
+        try:
+            if (
+                sock.family in (AF_INET, AF_INET6)
+                and sock.type == SOCK_STREAM
+                and sock.getsockopt(SOL_SOCKET, SO_ACCEPTCONN)
+            ):
+                sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        except OSError:
+            pass
+        finally:
+            sock.detach()
+
+
+def _descriptors() -> Iterable[int]:
+    with suppress(OSError):
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    return list(uwsgi.sockets)
+
+
+def websocket_api() -> Any:
+    """uWSGI's own WebSocket functions, for ``UWSGIWebSocketClient``."""
+    return uwsgi

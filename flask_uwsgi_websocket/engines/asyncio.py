@@ -1,0 +1,165 @@
+"""asyncio: a reader callback on the loop for each connection; tasks wait for futures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from _socket import socket as Socket
+from _thread import get_ident
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import greenlet
+
+from ..codec import Protocol
+from .base import Connection, Engine, Limits, Worker
+
+
+class AsyncioWorker(Worker):
+    """The connections of this process' loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.get_running_loop()
+        self.thread = get_ident()
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        if get_ident() == self.thread:
+            self.loop.call_later(delay, callback)
+        else:
+            self.loop.call_soon_threadsafe(self.loop.call_later, delay, callback)
+
+
+class AsyncioConnection(Connection):
+    """A connection whose waiting awaits a future."""
+
+    worker: AsyncioWorker
+
+    def __init__(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
+    ) -> None:
+        super().__init__(sock, protocol, limits, worker)
+        sock.setblocking(False)
+        self._loop = worker.loop
+        self._fd = sock.fileno()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._writing = False
+        self._loop.add_reader(self._fd, self.read)
+
+    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        while not ready():
+            future = self._loop.create_future()
+            timer = None
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                timer = self._loop.call_later(left, _wake_one, future)
+            self._waiting.append(future)
+            try:
+                await future
+            finally:
+                self._waiting.remove(future)
+                if timer is not None:
+                    timer.cancel()
+
+    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        await self._wait_input(ready, deadline)
+
+    def _wake(self) -> None:
+        if not self._waiting:
+            return
+        if get_ident() == self.worker.thread:
+            for future in self._waiting:
+                _wake_one(future)
+        else:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _watch_reading(self, on: bool) -> None:
+        if get_ident() != self.worker.thread:
+            self._loop.call_soon_threadsafe(self._watch_reading, on)
+        elif self.released:
+            pass
+        elif on:
+            self._loop.add_reader(self._fd, self.read)
+        else:
+            self._loop.remove_reader(self._fd)
+
+    def _watch_writing(self) -> None:
+        if get_ident() != self.worker.thread:
+            self._loop.call_soon_threadsafe(self._watch_writing)
+        elif self._unsent and not self._writing and not self.released:
+            self._writing = True
+            self._loop.add_writer(self._fd, self._writable)
+
+    def _writable(self) -> None:
+        self._writing = False
+        if self.released:
+            return
+        self._loop.remove_writer(self._fd)
+        self.flush()
+
+    def _flush_soon(self) -> bool:
+        if get_ident() != self.worker.thread:
+            return False
+        self._loop.call_soon(self.flush)
+        return True
+
+    def _unwatch(self) -> None:
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+
+
+def _wake_one(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class AsyncioEngine(Engine):
+    """A Task for each handler; uWSGI's greenlet for the request is parked meanwhile.
+
+    :param suspend: parks the calling greenlet until something switches to it.
+    """
+
+    name = "asyncio"
+    asynchronous = True
+    killed = (asyncio.CancelledError,)
+
+    def __init__(self, suspend: Callable[[], None]) -> None:
+        super().__init__()
+        self._suspend = suspend
+
+    def _make_worker(self) -> AsyncioWorker:
+        return AsyncioWorker()
+
+    def _make_connection(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
+    ) -> AsyncioConnection:
+        return AsyncioConnection(sock, protocol, limits, worker)
+
+    def run(self, rules: Coroutine[Any, Any, None]) -> None:
+        request = greenlet.getcurrent()
+        ended = False
+
+        def wake(_: asyncio.Task[None]) -> None:
+            nonlocal ended
+            ended = True
+            request.switch()
+
+        # The Task copies the context of the request, and with it Flask's.
+        task = asyncio.get_running_loop().create_task(rules)
+        task.add_done_callback(wake)
+        # Not "until the task is done": wake must have switched here, or a later switch would
+        # find the request where uWSGI has parked it, and crash the worker.
+        while not ended:
+            self._suspend()
+
+    def interrupter(self) -> Callable[[], None] | None:
+        task = asyncio.current_task()
+        if task is None:
+            return None
+
+        def interrupt() -> None:
+            task.cancel()
+
+        return interrupt

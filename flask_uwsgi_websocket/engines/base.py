@@ -1,0 +1,673 @@
+"""What every engine shares: the life of one WebSocket connection over a descriptor.
+
+The rules are coroutines. Under asyncio they are awaited as usual. The other engines' waiting
+blocks the calling thread or greenlet inside, so that their coroutines never suspend and
+:func:`complete` runs them in one go: one set of rules, three ways to wait.
+
+How a connection ends::
+
+    open ──── close(), or the worker stops: we send Close ──► closing ──► ended
+      │                                                     (peer's Close, end of file, timeout)
+      ├─────── peer's Close, or it breaks the protocol ────► pending ──► ended
+      │                          (answered when the handler has come to it, see below)
+      └─────── peer vanished: end of file, reset, no pong ─────────────► ended, code 1006
+
+The peer's Close stands in line behind the messages that came before it: a handler that echoes
+gets its last echo out before our Close answers (RFC 6455 5.5.1: an endpoint "MAY delay sending
+a Close frame until its current message is sent"), for at most :data:`CLOSE_GRACE` seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
+from _thread import RLock
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from socket import (
+    IPPROTO_TCP,
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    SHUT_RDWR,
+    SHUT_WR,
+    TCP_NODELAY,
+)
+from typing import Any, TypeVar
+
+from ..codec import Close, Fail, Ping, Pong, Protocol
+from ..exceptions import ConnectionClosed
+
+#: None where it isn't Linux: delayed ACKs stay on.
+TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+T = TypeVar("T")
+M = TypeVar("M")
+Message = str | bytes
+
+#: One recv. Larger buffers are mapped and unmapped by malloc at every read.
+READ_SIZE = 65536
+#: The same where a peer may send compressed: bytes inflate up to a thousand times.
+READ_SIZE_COMPRESSED = 16384
+#: Reads in one turn of the loop, so that a fast sender does not starve the others.
+READS_PER_TURN = 16
+#: Bytes read beyond what the handler has received before reading pauses.
+READ_AHEAD = 256 * 1024
+#: The same, in messages of the largest size, while a send waits. uWSGI's http router, and a
+#: client that only writes, would deadlock if we did not go on reading then.
+READ_AHEAD_WHILE_SENDING = 16
+#: Seconds for which the answer to the peer's Close waits for the handler's last reply.
+CLOSE_GRACE = 1.0
+#: Sends never raise SIGPIPE (it kills a uWSGI asyncio worker), and never block.
+SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT
+#: Seconds for which replies to messages that came together are held back for one write.
+CORK_TIME = 0.001
+#: Buffers in one sendmsg; Linux takes 1,024 at most (IOV_MAX).
+SEND_BUFFERS = 256
+
+# glibc gives blocks above its mmap threshold back to the kernel at once, and each large read
+# then pays for fresh pages. Freeing one 4 MiB block raises the threshold (it is dynamic).
+bytearray(4 << 20)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a connection may cost. Sizes in bytes, times in seconds."""
+
+    #: Grace for a closing handshake, and for a handler whose connection has ended.
+    timeout: float = 5
+    #: Largest message, all fragments together, after decompression.
+    max_message_size: int = 1 << 20  # uWSGI's own default for websocket-max-size
+    ping_interval: float = 25
+    ping_timeout: float = 20
+    #: Bytes queued for a peer that does not read, before ``send`` waits.
+    send_queue_size: int = 256 * 1024
+    #: Longest wait of ``send`` without a byte taken by the peer.
+    send_timeout: float = 20
+
+
+def complete(rules: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine whose waiting blocks inside, and which therefore never suspends."""
+    try:
+        rules.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    rules.close()
+    raise RuntimeError("a coroutine function was used where a plain function is needed")
+
+
+class Worker(ABC):
+    """The connections of one engine in one worker process, and the clock that they share."""
+
+    #: Seconds between two looks at all connections.
+    tick_interval = 1.0
+
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+
+    @abstractmethod
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` beside all requests, ``delay`` seconds from now."""
+
+    def start(self) -> None:
+        """Begin to look after connections; called once, before the first is opened."""
+        self.call_later(self.tick_interval, self._tick)
+
+    def add(self, connection: Connection) -> None:
+        limits = connection.limits
+        waits = [w for w in (limits.ping_interval, limits.ping_timeout, limits.timeout) if w > 0]
+        self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
+        self.connections.add(connection)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for connection in tuple(self.connections):
+            connection.tick(now)
+        self.call_later(self.tick_interval, self._tick)
+
+
+class Connection(ABC):
+    """One WebSocket connection, from after its handshake to the close of its descriptor.
+
+    The engine calls :meth:`read` when the descriptor is readable and :meth:`flush` when it is
+    writable; it supplies waiting, and watching the descriptor.
+    """
+
+    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
+        self.socket = sock
+        self.protocol = protocol
+        self.limits = limits
+        self.worker = worker
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        #: Round trip of the last ping, in seconds.
+        self.latency: float | None = None
+        #: Sends raise, and receives give None once the messages are used up.
+        self.ended = False
+        #: The descriptor is closed, or about to be: its number may be another connection's.
+        self.released = False
+        #: Breaks into the handler, wherever it waits. Set while the handler runs.
+        self.interrupt: Callable[[], None] | None = None
+
+        self._lock = RLock()  # against other threads: greenlets and tasks don't switch inside
+        self._messages: deque[Message] = deque()
+        self._pending: Close | Fail | None = None  # the end that stands behind the messages
+        self._replying = False  # the handler has a message that it may want to answer
+        self._read_ahead = 0  # bytes read since the handler had received all
+        self._read_size = READ_SIZE_COMPRESSED if protocol.deflate else READ_SIZE
+        self._read_pausing = False
+        self._peer_done = False  # its Close, a violation or end of file: nothing more to read
+        self._end_of_file = False
+        self._unsent: deque[bytes | memoryview] = deque()
+        self._unsent_size = 0
+        self._corked_at = 0.0
+        self._late_pong: bytes | None = None  # for the last ping that came while congested
+        self._senders = 0  # how many wait for the peer to read
+        self._half_close = False  # no more to send once all is flushed
+        self._ended_at = 0.0
+        self._heard = False  # a sign of life since the last tick
+        self._pinged: bytes | None = None  # the payload of the unanswered ping
+        self._ping_at = self._alive_at = time.monotonic()
+
+        self._recv = sock.recv
+        self._send = sock.send
+        try:
+            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        except OSError:  # a UNIX socket
+            self._quick_ack = False
+        else:
+            self._quick_ack = True
+
+    # -- what an engine supplies -------------------------------------------------------
+
+    @abstractmethod
+    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        """Wait until ``ready()``, reading meanwhile; TimeoutError at ``deadline``."""
+
+    @abstractmethod
+    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        """Wait until ``ready()``, writing and reading meanwhile; TimeoutError at ``deadline``."""
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Let everybody who waits on this connection look again; from any thread."""
+
+    @abstractmethod
+    def _watch_reading(self, on: bool) -> None:
+        """Begin or cease to call :meth:`read`."""
+
+    @abstractmethod
+    def _watch_writing(self) -> None:
+        """Call :meth:`flush` once the descriptor is writable; from any thread."""
+
+    @abstractmethod
+    def _unwatch(self) -> None:
+        """Forget the descriptor: it is about to be closed."""
+
+    def _flush_soon(self) -> bool:
+        """Call :meth:`flush` in the next turn of the loop; False where there is none."""
+        return False
+
+    # -- receiving ---------------------------------------------------------------------
+
+    async def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message; None once the connection has ended.
+
+        :raises TimeoutError: when ``timeout`` seconds have passed without one.
+        """
+        if not self._messages:
+            self._replying = False
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while not self._messages:
+                if self._pending is not None:
+                    self._answer()
+                if self.ended:
+                    return None
+                self._resume_reading()
+                await self._wait_input(self._receivable, deadline)
+        return self._next()
+
+    def receive_nowait(self) -> Message | None:
+        """A message that is already here, else ``''``; None once the connection has ended."""
+        self._replying = False
+        if not self._messages:
+            self._resume_reading()
+            self._peek()
+            if not self._messages:
+                self._answer()
+                return None if self.ended else ""
+        return self._next()
+
+    def take(self) -> Message | None:
+        """A message that has been read already, else None."""
+        return self._next() if self._messages else None
+
+    def _peek(self) -> None:
+        """Read what has come without waiting, where nobody else does it."""
+        self.read()
+
+    def _next(self) -> Message:
+        self._replying = True
+        return self._messages.popleft()
+
+    def _receivable(self) -> bool:
+        return bool(self._messages) or self.ended or self._pending is not None
+
+    def read(self) -> None:
+        """Take what the peer has sent. For the engine; one caller at a time."""
+        for _ in range(READS_PER_TURN):
+            try:
+                data = self._recv(self._read_size, MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                data = b""
+            self._received(data)
+            if len(data) < self._read_size or self._read_pausing:
+                return
+
+    def _received(self, data: bytes) -> None:
+        if not data:
+            self._lost()
+            return
+        self._heard = True
+        messages = self._messages
+        for event in self.protocol.receive_data(data):
+            if isinstance(event, (str, bytes)):
+                if not self.ended:  # after our Close nobody receives any more
+                    messages.append(event)
+            else:
+                self._handle(event)
+        if messages:
+            self._read_ahead += len(data)
+            if self._read_ahead >= self._read_ahead_limit():
+                self._pause_reading()
+            self._wake()
+        elif self._quick_ack and TCP_QUICKACK and self.protocol.incomplete:
+            # uWSGI's router waits for the ACK of the last piece before it sends the next.
+            self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
+
+    def _handle(self, event: Ping | Pong | Close | Fail) -> None:
+        if isinstance(event, Ping):
+            # RFC 6455 5.5.2: "Upon receipt of a Ping frame, an endpoint MUST send a Pong frame
+            # in response, unless it already received a Close frame."
+            if self.congested:
+                # 5.5.3: it may "send a Pong frame for only the most recently processed Ping".
+                self._late_pong = event.data
+            elif not self.ended:
+                self._write_control(self.protocol.pong(event.data))
+        elif isinstance(event, Pong):
+            if event.data == self._pinged:
+                self._pinged = None
+                self.latency = time.monotonic() - self._ping_at
+        else:
+            self._peer_done = True
+            if not self.ended:
+                self._pending = event
+                if self._replying or self._messages:
+                    self.worker.call_later(CLOSE_GRACE, self._answer_late)
+                else:
+                    self._answer()
+            self._wake()
+
+    def _read_ahead_limit(self) -> int:
+        if self._senders:
+            return READ_AHEAD_WHILE_SENDING * self.limits.max_message_size + READ_AHEAD
+        return READ_AHEAD
+
+    def _pause_reading(self) -> None:
+        if not self._read_pausing:
+            self._read_pausing = True
+            self._watch_reading(False)
+
+    def _resume_reading(self) -> None:
+        """The handler has received all (or a send waits): read on."""
+        if not self._messages:
+            self._read_ahead = 0
+        if self._read_pausing and self._read_ahead < self._read_ahead_limit():
+            self._read_pausing = False
+            if not self._end_of_file:
+                self._watch_reading(True)
+
+    # -- sending -----------------------------------------------------------------------
+
+    def post(self, encode: Callable[[M], bytes], message: M) -> None:
+        """Send a data frame, or queue what the peer does not take; never waits.
+
+        :param encode: makes the frame; called in the order of the sends (RFC 7692's contexts).
+        :raises ConnectionClosed: the connection has ended.
+        """
+        with self._lock:
+            if self.ended:
+                raise self.closed_error()
+            self._write(encode(message))
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much is queued that a sender should wait for :meth:`drained`."""
+        return self._unsent_size > self.limits.send_queue_size
+
+    async def drained(self) -> None:
+        """Wait until half of the queue is free.
+
+        :raises ConnectionClosed: the peer took nothing for ``send_timeout`` seconds, or left.
+        """
+        try:
+            await self._drain(self.limits.send_queue_size // 2, self.limits.send_timeout)
+        except TimeoutError:
+            self._abort("the peer does not read")
+        if self._end_of_file:
+            raise self.closed_error()
+
+    def post_nowait(self, encode: Callable[[M], bytes], message: M) -> None:
+        """The same for a sender that will not wait: closes with 1013 a peer that is too slow.
+
+        :raises ConnectionClosed: the connection has ended, or ends by this.
+        """
+        if self.congested:
+            # A Close frame would stand behind all that the peer did not read.
+            self._end(1013, "the peer reads too slowly")
+            self._abort()
+        self.post(encode, message)
+
+    def _write(self, frame: bytes) -> None:
+        """Write a frame, or queue what the descriptor does not take."""
+        if self._unsent or (self._messages and self._cork()):
+            self._queue(frame)
+            if self._corked_at and time.monotonic() - self._corked_at > CORK_TIME:
+                self.flush()
+            return
+        try:
+            sent = self._send(frame, SEND_FLAGS)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._broken()
+            raise self.closed_error() from None
+        if sent < len(frame):
+            self._queue(memoryview(frame)[sent:])
+            self._watch_writing()
+
+    def _write_control(self, frame: bytes) -> None:
+        """Write a control frame; a peer that is gone by now will be noticed elsewhere."""
+        with self._lock, suppress(ConnectionClosed):
+            self._write(frame)
+
+    def _queue(self, data: bytes | memoryview) -> None:
+        self._unsent.append(data)
+        self._unsent_size += len(data)
+
+    def _cork(self) -> bool:
+        """More messages wait to be answered: let the replies go out in one write."""
+        if not self._flush_soon():
+            return False
+        self._corked_at = time.monotonic()
+        return True
+
+    def flush(self) -> None:
+        """Write what is queued. For the engine."""
+        with self._lock:
+            self._corked_at = 0.0
+            while self._unsent:
+                try:
+                    sent = self.socket.sendmsg(islice(self._unsent, SEND_BUFFERS), (), SEND_FLAGS)
+                except (BlockingIOError, InterruptedError):
+                    self._watch_writing()
+                    break
+                except OSError:
+                    self._broken()
+                    break
+                self._heard = True
+                self._sent(sent)
+            else:
+                self._flushed()
+        if self._senders:
+            self._wake()
+
+    def _flushed(self) -> None:
+        pong, self._late_pong = self._late_pong, None
+        if pong is not None and not self.ended:
+            self._write_control(self.protocol.pong(pong))
+        if self._half_close:
+            self._shutdown(SHUT_WR)
+
+    def _sent(self, size: int) -> None:
+        self._unsent_size -= size
+        unsent = self._unsent
+        while unsent and size >= len(unsent[0]):
+            size -= len(unsent.popleft())
+        if size:
+            unsent[0] = memoryview(unsent[0])[size:]
+
+    async def _drain(self, low: int, patience: float) -> None:
+        """Wait until at most ``low`` bytes are queued.
+
+        :raises TimeoutError: when the peer took nothing for ``patience`` seconds.
+        """
+        self._senders += 1
+        try:
+            while self._unsent_size > low:
+                before = self._unsent_size
+                self._resume_reading()
+                try:
+                    await self._wait_output(
+                        lambda: self._unsent_size <= low, time.monotonic() + patience
+                    )
+                except TimeoutError:
+                    if self._unsent_size >= before:
+                        raise
+        finally:
+            self._senders -= 1
+
+    # -- ending ------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether it makes sense to go on: nobody closed, or messages still wait."""
+        return not self.ended and (self._pending is None or bool(self._messages))
+
+    def closed_error(self) -> ConnectionClosed:
+        return ConnectionClosed(self.close_code or 1006, self.close_reason or "")
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """The closing handshake (RFC 6455 7.1.2), at most ``timeout`` seconds long."""
+        self.start_closing(code, reason)
+        timeout = self.limits.timeout
+        try:
+            await self._drain(0, timeout)
+            await self._wait_input(lambda: self._peer_done, time.monotonic() + timeout)
+        except TimeoutError:
+            self._abort()
+        else:
+            # RFC 6455 7.1.1: the server closes the TCP connection first.
+            self._close_output()
+
+    def start_closing(self, code: int, reason: str = "") -> None:
+        """Send Close, or answer the peer's; does not wait."""
+        with self._lock:
+            self._answer()
+            if not self.ended:
+                self._write_control(self.protocol.close(code, reason))
+                self._end(code, reason)
+            self._messages.clear()
+            self._resume_reading()
+
+    async def finish(self) -> None:
+        """Read until the peer's end of file, at most ``timeout`` seconds, then release.
+
+        A close with unread data resets the connection, and what we sent may then be lost.
+        """
+        deadline = time.monotonic() + self.limits.timeout
+        try:
+            with suppress(TimeoutError):
+                await self._wait_input(lambda: self._end_of_file, deadline)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Close the descriptor."""
+        if self.released:
+            return
+        self.released = True
+        self.worker.connections.discard(self)
+        self._lost()
+        # Without it a second duplicate (uWSGI's) would hold the connection open.
+        self._shutdown(SHUT_RDWR)
+        self._unwatch()
+        with self._lock:
+            self.socket.close()
+
+    def _answer(self) -> None:
+        """The handler has come to the peer's Close or violation, or took too long: answer."""
+        with self._lock:
+            pending, self._pending = self._pending, None
+            if pending is None or self.ended:
+                return
+            if isinstance(pending, Close):
+                code, reason = pending.code, pending.reason
+                # RFC 6455 5.5.1: "the endpoint typically echos the status code it received".
+                frame = self.protocol.close(code)
+            else:
+                code, reason = pending.error.close_code, pending.error.reason
+                frame = self.protocol.close(code, reason)
+            self._write_control(frame)
+            self._end(code, reason)
+            self._close_output()
+
+    def _answer_late(self) -> None:
+        """Answer the peer's Close, unless the handler still works through its messages."""
+        if self._messages and self._replying:
+            self._replying = False  # True again once it has taken the next one
+            self.worker.call_later(CLOSE_GRACE, self._answer_late)
+        else:
+            self._answer()
+
+    def _end(self, code: int, reason: str) -> None:
+        """Nothing more is sent; whoever waits is woken. The first cause counts."""
+        with self._lock:
+            if self.ended:
+                return
+            self.ended = True
+            self.close_code, self.close_reason = code, reason
+            self._ended_at = time.monotonic()
+        self._wake()
+
+    def _lost(self) -> None:
+        """End of file, or the connection was reset."""
+        with self._lock:
+            if self._end_of_file:
+                return
+            self._end_of_file = self._peer_done = True
+            self._answer()  # a peer that closed its own direction only still reads this
+            self._unsent.clear()
+            self._unsent_size = 0
+            self._watch_reading(False)
+            self._end(1006, "")
+        self._wake()
+
+    def _broken(self) -> None:
+        """A write failed: take what the peer sent before it vanished, then end."""
+        self._peek()
+        self._lost()
+
+    def _close_output(self) -> None:
+        """Tell the peer's TCP that nothing more comes, once all is out."""
+        with self._lock:
+            if not self._half_close:
+                self._half_close = True
+                if not self._unsent:
+                    self._shutdown(SHUT_WR)
+
+    def _abort(self, reason: str = "") -> None:
+        """Cut the connection, both ways, at once."""
+        with self._lock:
+            self._end(1006, reason)
+            self._shutdown(SHUT_RDWR)
+            self._lost()
+
+    def _shutdown(self, how: int) -> None:
+        try:
+            self.socket.shutdown(how)
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.EBADF):  # reset; or released before
+                raise
+
+    # -- the clock ---------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Look after the connection, whatever its handler does. For the worker's clock."""
+        if self.ended:
+            self._hurry(now)
+        elif self.limits.ping_interval > 0:
+            self._heartbeat(now)
+
+    def _hurry(self, now: float) -> None:
+        """A handler that does not notice the end is interrupted after ``timeout`` seconds."""
+        if self._messages and self._replying:  # it still works through its messages
+            self._replying = False
+            self._ended_at = now
+        elif self.interrupt is not None and now - self._ended_at >= self.limits.timeout:
+            self._ended_at = now
+            self.interrupt()
+
+    def _heartbeat(self, now: float) -> None:
+        """Ping when due; cut the connection when nothing was heard for too long."""
+        heard, self._heard = self._heard, False
+        if self._pinged is None:
+            if now - self._ping_at >= self.limits.ping_interval:
+                self._pinged = os.urandom(4)
+                self._ping_at = now
+                self._write_control(self.protocol.ping(self._pinged))
+        elif heard or self._read_pausing:
+            # Whoever sends or reads is alive, and a pong that we do not read is not late.
+            self._alive_at = now
+        elif now - max(self._ping_at, self._alive_at) >= self.limits.ping_timeout:
+            self._write_control(self.protocol.close(1011, "ping timeout"))
+            self._abort("ping timeout")
+
+
+class Engine(ABC):
+    """One way to run handlers: makes connections, and runs the rules in a request."""
+
+    #: As in ``require_engine``.
+    name: str
+    #: Whether handlers are coroutine functions.
+    asynchronous = False
+    #: What ends a handler from outside, without being an error of its own.
+    killed: tuple[type[BaseException], ...] = ()
+
+    def __init__(self) -> None:
+        self._workers: dict[int, Worker] = {}  # by process: a fork must not inherit it
+
+    @abstractmethod
+    def _make_worker(self) -> Worker: ...
+
+    @abstractmethod
+    def _make_connection(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: Any
+    ) -> Connection: ...
+
+    def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
+        """Take over a descriptor after its handshake."""
+        pid = os.getpid()
+        worker = self._workers.get(pid)
+        if worker is None:
+            worker = self._workers[pid] = self._make_worker()
+            worker.start()
+        connection = self._make_connection(sock, protocol, limits, worker)
+        worker.add(connection)
+        return connection
+
+    @abstractmethod
+    def run(self, rules: Coroutine[Any, Any, None]) -> None:
+        """Run a handler and what belongs to it, in a request."""
+
+    def interrupter(self) -> Callable[[], None] | None:
+        """What breaks into the running handler; None where nothing can."""
+        return None

@@ -1,0 +1,181 @@
+"""gevent: a hub callback reads for each connection; greenlets wait by switching to the hub."""
+
+from __future__ import annotations
+
+import time
+from _socket import socket as Socket
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import gevent
+from gevent import get_hub, getcurrent
+from gevent.monkey import get_original
+
+from ..codec import Protocol
+from ..exceptions import ConnectionClosed
+from .base import Connection, Engine, Limits, Worker, complete
+
+T = TypeVar("T")
+_get_ident = get_original("_thread", "get_ident")
+_READ, _WRITE = 1, 2
+
+
+class GeventWorker(Worker):
+    """The connections of this process' hub."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hub = get_hub()
+        self.thread = _get_ident()
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        if _get_ident() != self.thread:
+            self.hub.loop.run_callback_threadsafe(self.call_later, delay, callback)
+            return
+        timer = self.hub.loop.timer(delay, ref=False)
+
+        def fire() -> None:
+            timer.close()
+            callback()
+
+        timer.start(fire)
+
+
+class GeventConnection(Connection):
+    """A connection whose waiting switches to the hub."""
+
+    worker: GeventWorker
+
+    def __init__(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
+    ) -> None:
+        super().__init__(sock, protocol, limits, worker)
+        sock.setblocking(False)
+        self._hub = worker.hub
+        self._waiting: list[Any] = []  # greenlets
+        self._reader = self._hub.loop.io(sock.fileno(), _READ)
+        self._writer: Any = None
+        self._reader.start(self.read)
+
+    def run(self, rules: Coroutine[Any, Any, T]) -> T:
+        """Run ``rules``, from any greenlet, or from another thread than the hub's."""
+        if _get_ident() == self.worker.thread:
+            return complete(rules)
+        result: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                result.set_result(complete(rules))
+            except BaseException as error:
+                result.set_exception(error)
+
+        self._hub.loop.run_callback_threadsafe(gevent.spawn, work)
+        return result.result()
+
+    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        if deadline is None:
+            me = getcurrent()
+            while not ready():
+                self._waiting.append(me)
+                try:
+                    self._hub.switch()
+                finally:
+                    self._waiting.remove(me)
+        else:
+            self._wait_until(ready, deadline)
+
+    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        await self._wait_input(ready, deadline)
+
+    def _wait_until(self, ready: Callable[[], bool], deadline: float) -> None:
+        me = getcurrent()
+        while not ready():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            timer = self._hub.loop.timer(left)
+            timer.start(me.switch)
+            self._waiting.append(me)
+            try:
+                self._hub.switch()
+            finally:
+                self._waiting.remove(me)
+                timer.stop()
+                timer.close()
+
+    def _wake(self) -> None:
+        if not self._waiting:
+            return
+        if getcurrent() is self._hub:
+            for greenlet in tuple(self._waiting):
+                if greenlet in self._waiting:
+                    greenlet.switch()
+        elif _get_ident() == self.worker.thread:
+            self._hub.loop.run_callback(self._wake)
+        else:
+            self._hub.loop.run_callback_threadsafe(self._wake)
+
+    def _watch_reading(self, on: bool) -> None:
+        if _get_ident() != self.worker.thread:
+            self._hub.loop.run_callback_threadsafe(self._watch_reading, on)
+        elif self.released:
+            pass
+        elif on:
+            self._reader.start(self.read)
+        else:
+            self._reader.stop()
+
+    def _watch_writing(self) -> None:
+        if _get_ident() != self.worker.thread:
+            self._hub.loop.run_callback_threadsafe(self._watch_writing)
+        elif self._unsent and not self.released:
+            if self._writer is None:
+                self._writer = self._hub.loop.io(self.socket.fileno(), _WRITE)
+            if not self._writer.active:
+                self._writer.start(self._writable)
+
+    def _writable(self) -> None:
+        self._writer.stop()
+        self.flush()
+
+    def _flush_soon(self) -> bool:
+        if _get_ident() != self.worker.thread:
+            return False
+        self._hub.loop.run_callback(self.flush)
+        return True
+
+    def _unwatch(self) -> None:
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+
+
+class GeventEngine(Engine):
+    """A greenlet for each request."""
+
+    name = "gevent"
+    killed = (gevent.GreenletExit,)
+
+    def _make_worker(self) -> GeventWorker:
+        return GeventWorker()
+
+    def _make_connection(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
+    ) -> GeventConnection:
+        return GeventConnection(sock, protocol, limits, worker)
+
+    def run(self, rules: Coroutine[Any, Any, None]) -> None:
+        complete(rules)
+
+    def interrupter(self) -> Callable[[], None] | None:
+        greenlet = getcurrent()
+
+        def interrupt() -> None:
+            greenlet.kill(ConnectionClosed(1006, "the handler did not notice the end"), block=False)
+
+        return interrupt if isinstance(greenlet, gevent.Greenlet) else None
+
+
+ENGINE = GeventEngine()

@@ -1,0 +1,212 @@
+"""Threads and processes: the handler's own thread reads; one helper thread does the rest.
+
+A handler that is in ``receive()`` blocks in ``recv``: nothing stands between it and the
+descriptor. For all the others one daemon thread in each process has an epoll: it flushes what
+a slow peer left queued, reads for connections whose handler is busy elsewhere, and keeps the
+clock of the heartbeats.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import select
+import threading
+import time
+from _socket import socket as Socket
+from _thread import allocate_lock
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any
+
+from ..codec import Protocol
+from .base import Connection, Engine, Limits, Worker, complete
+
+_logger = logging.getLogger("flask_uwsgi_websocket")
+_READ = select.EPOLLIN | select.EPOLLRDHUP
+_WRITE = select.EPOLLOUT
+_ONCE = select.EPOLLONESHOT
+
+
+class ThreadsWorker(Worker):
+    """The connections of this process, and the thread that looks after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoll = select.epoll()
+        self._watched: dict[int, ThreadsConnection] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = count()  # timers of the same moment keep their order
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        super().start()
+        threading.Thread(target=self._run, name="websocket-helper", daemon=True).start()
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        with self._lock:
+            heapq.heappush(self._timers, (time.monotonic() + delay, next(self._number), callback))
+
+    def watch(self, connection: ThreadsConnection, events: int) -> None:
+        """Call the connection once, when any of ``events`` happens; replaces an earlier watch."""
+        with self._lock:
+            if connection.released:
+                return
+            if connection.fd in self._watched:
+                self._epoll.modify(connection.fd, events | _ONCE)
+            else:
+                self._watched[connection.fd] = connection
+                self._epoll.register(connection.fd, events | _ONCE)
+
+    def unwatch(self, connection: ThreadsConnection) -> None:
+        """Forget a connection, for good."""
+        with self._lock:
+            if self._watched.pop(connection.fd, None) is not None:
+                self._epoll.unregister(connection.fd)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                for fd, events in self._epoll.poll(self._next_timer()):
+                    connection = self._watched.get(fd)
+                    if connection is not None:
+                        connection.happened(events)
+                self._run_timers()
+            except Exception:
+                # Whatever it was, the other connections still need this thread.
+                _logger.exception("the WebSocket helper thread goes on after an error")
+
+    def _next_timer(self) -> float:
+        with self._lock:
+            wait = self._timers[0][0] - time.monotonic() if self._timers else self.tick_interval
+        return min(max(wait, 0), self.tick_interval)
+
+    def _run_timers(self) -> None:
+        while True:
+            with self._lock:
+                if not self._timers or self._timers[0][0] > time.monotonic():
+                    return
+                callback = heapq.heappop(self._timers)[2]
+            callback()
+
+
+class ThreadsConnection(Connection):
+    """A connection whose waiting blocks the calling thread."""
+
+    worker: ThreadsWorker
+
+    def __init__(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
+    ) -> None:
+        super().__init__(sock, protocol, limits, worker)
+        sock.setblocking(True)
+        self.fd = sock.fileno()
+        self._reading = allocate_lock()  # held by whoever reads
+        self._waiting = 0  # threads in _wait_output
+        self._changed = threading.Condition()
+
+    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        while not ready():
+            if not self._reading.acquire(timeout=_left(deadline)):
+                raise TimeoutError
+            try:
+                if not ready():
+                    self._read_one(deadline)
+            finally:
+                self._reading.release()
+
+    def _read_one(self, deadline: float | None) -> None:
+        if deadline is not None:
+            poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+            if not poll.poll(_left(deadline) * 1000):
+                raise TimeoutError
+        try:
+            data = self._recv(self._read_size)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        self._received(data)
+
+    def _peek(self) -> None:
+        if self._reading.acquire(blocking=False):
+            try:
+                self.read()
+            finally:
+                self._reading.release()
+
+    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        with self._changed:
+            self._waiting += 1
+        try:
+            self._watch()
+            with self._changed:
+                if not self._changed.wait_for(ready, None if deadline is None else _left(deadline)):
+                    raise TimeoutError
+        finally:
+            with self._changed:
+                self._waiting -= 1
+
+    def _wake(self) -> None:
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _watch_reading(self, on: bool) -> None:
+        """Nothing to do: a handler reads by itself; the helper asks before it reads."""
+
+    def _watch_writing(self) -> None:
+        self._watch()
+
+    def _watch(self) -> None:
+        """Have the helper thread do what no other thread does now."""
+        events = _WRITE if self._unsent else 0
+        if not (self._reading.locked() or self._read_pausing or self._end_of_file):
+            events |= _READ
+        if events:
+            self.worker.watch(self, events)
+
+    def _unwatch(self) -> None:
+        self.worker.unwatch(self)
+        # A thread in recv leaves it now (the descriptor is shut down): don't close it under it.
+        if self._reading.acquire(timeout=1):
+            self._reading.release()
+
+    def happened(self, events: int) -> None:
+        """In the helper thread: the descriptor is ready for what was watched."""
+        if events & ~_WRITE:
+            self._peek()
+        if events & ~select.EPOLLIN:
+            self.flush()
+        if events & ~_WRITE:
+            self._watch()
+
+    def tick(self, now: float) -> None:
+        super().tick(now)
+        self._watch()
+
+
+def _left(deadline: float | None) -> float:
+    """Seconds until ``deadline``, as a lock's timeout: -1 is for ever."""
+    return -1 if deadline is None else max(deadline - time.monotonic(), 0)
+
+
+class ThreadsEngine(Engine):
+    """A thread, or a process, for each request."""
+
+    name = "threads"
+
+    def _make_worker(self) -> ThreadsWorker:
+        return ThreadsWorker()
+
+    def _make_connection(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
+    ) -> ThreadsConnection:
+        return ThreadsConnection(sock, protocol, limits, worker)
+
+    def run(self, rules: Coroutine[Any, Any, None]) -> None:
+        complete(rules)
+
+
+ENGINE = ThreadsEngine()

@@ -1,0 +1,163 @@
+"""Routes of WebSocket handlers: Flask's own routing, on a map of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from werkzeug.routing import Map, MapAdapter, Rule, RuleFactory
+
+if TYPE_CHECKING:
+    from flask import Request
+
+    from .codec import DeflateSettings
+
+
+class WebSocketRule(Rule):
+    """A URL rule that only the upgrade requests of WebSockets match.
+
+    :param subprotocols: those that the handler speaks, in its order of preference.
+    :param origins: overrides ``UWSGI_WEBSOCKET_ALLOWED_ORIGINS`` for this route.
+    :param compression: overrides ``UWSGI_WEBSOCKET_COMPRESSION``.
+    :param max_message_size: overrides ``UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE``, in bytes.
+    """
+
+    def __init__(
+        self,
+        string: str,
+        *,
+        subprotocols: Sequence[str] = (),
+        origins: str | Collection[str] | None = None,
+        compression: bool | DeflateSettings | None = None,
+        max_message_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        if isinstance(subprotocols, str):
+            raise TypeError("subprotocols is a list of names, in the order of preference")
+        # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
+        options["methods"] = {"GET"}
+        options["websocket"] = True
+        super().__init__(string, **options)
+        self.subprotocols = subprotocols
+        self.origins = origins
+        self.compression = compression
+        self.max_message_size = max_message_size
+
+    def get_empty_kwargs(self) -> dict[str, Any]:
+        return {
+            **super().get_empty_kwargs(),
+            "subprotocols": self.subprotocols,
+            "origins": self.origins,
+            "compression": self.compression,
+            "max_message_size": self.max_message_size,
+        }
+
+
+class LateMap(Map):
+    """A map that binds its rules when they are first needed.
+
+    The converters of a rule may be registered after it, and on an app that is not there yet.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._waiting: list[RuleFactory] = []
+        self._binding = Lock()
+        super().__init__(*args, **kwargs)
+
+    def add(self, rulefactory: RuleFactory) -> None:
+        self._waiting.append(rulefactory)
+
+    def bind_rules(self, converters: dict[str, Any]) -> None:
+        """Bind the rules that were added since; LookupError for an unknown converter."""
+        with self._binding:
+            self.converters.update(converters)
+            while self._waiting:
+                super().add(self._waiting[0])
+                del self._waiting[0]
+
+
+class Router(Flask):
+    """A Flask app that is never served: it collects the routes and blueprints of WebSockets.
+
+    So that these are everything they are on an app, whichever version of Flask it is: endpoints,
+    defaults, nested blueprints, and the functions that blueprints bring along.
+    """
+
+    url_rule_class = WebSocketRule  # type: ignore[assignment]
+    url_map_class = LateMap
+    url_map: LateMap
+
+    #: What blueprints bring along, by the name of the attribute: lists by blueprint.
+    _FUNCTIONS = (
+        "before_request_funcs",
+        "after_request_funcs",
+        "teardown_request_funcs",
+        "url_value_preprocessors",
+        "url_default_functions",
+        "template_context_processors",
+    )
+
+    def __init__(
+        self, import_name: str, check_handler: Callable[[Callable[..., Any]], None]
+    ) -> None:
+        super().__init__(import_name, static_folder=None)
+        self._check_handler = check_handler
+        for name in self._FUNCTIONS:
+            getattr(self, name).clear()
+
+    def add_url_rule(
+        self,
+        rule: str,
+        endpoint: str | None = None,
+        view_func: Callable[..., Any] | None = None,
+        provide_automatic_options: bool | None = None,
+        **options: Any,
+    ) -> None:
+        if view_func is not None:
+            self._check_handler(view_func)
+        super().add_url_rule(rule, endpoint, view_func, False, **options)
+
+    def lend_to(self, app: Flask) -> None:
+        """Give an app what blueprints brought along, so that it handles their requests alike."""
+        for name in self._FUNCTIONS:
+            theirs = getattr(app, name)
+            for blueprint, functions in getattr(self, name).items():
+                known = theirs[blueprint]
+                known.extend(function for function in functions if function not in known)
+        for blueprint, by_code in self.error_handler_spec.items():
+            for code, handlers in by_code.items():
+                app.error_handler_spec[blueprint][code].update(handlers)
+        for name, blueprint in self.blueprints.items():
+            app.blueprints.setdefault(name, blueprint)
+
+    def match(self, app: Flask, request: Request) -> tuple[WebSocketRule, dict[str, Any]]:
+        """The rule for an upgrade request, and the variables of its URL.
+
+        :raises HTTPException: when no rule matches, or it must be redirected.
+        """
+        adapter = self._adapter(app, request)
+        rule, values = adapter.match(method=request.method, return_rule=True, websocket=True)
+        assert isinstance(rule, WebSocketRule)
+        return rule, dict(values)
+
+    def build(self, app: Flask, request: Request | None, endpoint: str, values: Any) -> str:
+        """The ws:// or wss:// URL of an endpoint."""
+        return self._adapter(app, request).build(endpoint, values, force_external=True)
+
+    def _adapter(self, app: Flask, request: Request | None) -> MapAdapter:
+        """Our map, bound as the app binds its own to the request (None: to its configuration)."""
+        self.url_map.bind_rules(app.url_map.converters)
+        self.url_map.host_matching = app.url_map.host_matching
+        theirs = app.create_url_adapter(request)
+        if theirs is None:
+            raise RuntimeError("outside of a request, building URLs needs the SERVER_NAME setting")
+        return self.url_map.bind(
+            theirs.server_name,
+            theirs.script_name,
+            theirs.subdomain,
+            theirs.url_scheme,
+            path_info=theirs.path_info,
+            query_args=theirs.query_args,
+        )

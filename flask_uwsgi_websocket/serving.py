@@ -1,0 +1,140 @@
+"""From an agreed handshake to the end of the connection: knows no Flask, any WSGI server side.
+
+The handshake is negotiated by whoever calls :func:`serve`; here it is answered, the handler
+runs in the request, and its outcome closes the connection.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import _uwsgi
+from .codec import (
+    SERVER,
+    Deflate,
+    DeflateSettings,
+    Protocol,
+    UpgradeRequest,
+    negotiate,
+    response_headers,
+    select_subprotocol,
+)
+from .engines.base import Connection, Engine, Limits
+from .exceptions import ConnectionClosed
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+#: RFC 6455 7.1.6: a close reason is UTF-8 of at most 123 bytes.
+MAX_REASON = 123
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server offers to one connection."""
+
+    limits: Limits = field(default_factory=Limits)
+    subprotocols: Sequence[str] = ()
+    #: permessage-deflate (RFC 7692), where the client offers it; None turns it off.
+    compression: DeflateSettings | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What client and server agreed on in the opening handshake."""
+
+    headers: list[tuple[str, str]]
+    subprotocol: str | None
+    deflate: Deflate | None
+    settings: Settings
+
+
+def agree(request: UpgradeRequest, settings: Settings) -> Agreement:
+    """Choose among what the client offers (RFC 6455 4.2.2, RFC 7692 5)."""
+    subprotocol = select_subprotocol(request.subprotocols, settings.subprotocols)
+    deflate, extensions = None, None
+    if settings.compression is not None:
+        deflate, extensions = negotiate(request.extensions, settings.compression)
+    headers = response_headers(request.key, subprotocol, extensions or None)
+    return Agreement(headers, subprotocol, deflate, settings)
+
+
+def serve(
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+    agreement: Agreement,
+    engine: Engine,
+    handle: Callable[[Connection], Any],
+    report: Callable[[BaseException], str],
+    *,
+    keep_context: bool = True,
+) -> Sequence[bytes]:
+    """Accept the connection and run its handler, in this request.
+
+    :param handle: called with the connection; awaited if the engine's handlers are coroutines.
+    :param report: called with an exception of the handler; gives the close reason.
+    :param keep_context: whether the handler sees the request's context variables.
+    :return: the body of the WSGI response: nothing.
+    """
+    try:
+        sock = _uwsgi.accept(environ, start_response, agreement.headers)
+    except ConnectionClosed:
+        return []
+    limits = agreement.settings.limits
+    protocol = Protocol(SERVER, max_message_size=limits.max_message_size, deflate=agreement.deflate)
+    connection = engine.open(sock, protocol, limits)
+    rules = _session(connection, engine, handle, report)
+    if keep_context:
+        engine.run(rules)
+    else:
+        contextvars.Context().run(engine.run, rules)
+    return []
+
+
+async def _session(
+    connection: Connection,
+    engine: Engine,
+    handle: Callable[[Connection], Any],
+    report: Callable[[BaseException], str],
+) -> None:
+    try:
+        connection.interrupt = engine.interrupter()
+        code, reason = await _outcome(connection, engine, handle, report)
+        connection.interrupt = None
+        await connection.close(code, reason)
+        await connection.finish()
+    except BaseException as error:
+        if not isinstance(error, (ConnectionClosed, *engine.killed)):
+            raise
+        # An interrupt that came late: the handler is through.
+    finally:
+        connection.release()
+
+
+async def _outcome(
+    connection: Connection,
+    engine: Engine,
+    handle: Callable[[Connection], Any],
+    report: Callable[[BaseException], str],
+) -> tuple[int, str]:
+    """Run the handler; the close code and reason that its end means (RFC 6455 7.4.1)."""
+    try:
+        result = handle(connection)
+        if engine.asynchronous and isinstance(result, Awaitable):
+            await result
+    except ConnectionClosed as closed:
+        if connection.ended:
+            return 1000, ""  # it went on until its client left: nothing to report
+        return 1011, _shorten(report(closed))  # another client's end is this handler's mistake
+    except engine.killed:
+        return 1011, ""
+    except BaseException as error:  # sys.exit() in a handler must not end the worker
+        return 1011, _shorten(report(error))
+    return 1000, ""
+
+
+def _shorten(reason: str) -> str:
+    return reason.encode()[:MAX_REASON].decode(errors="ignore")

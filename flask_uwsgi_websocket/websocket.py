@@ -1,0 +1,432 @@
+"""The Flask extension: routes, the WSGI middleware, and what a handler sees of Flask.
+
+An upgrade request goes the way of any request through Flask: its context is pushed, the
+``before_request`` functions run, the view is dispatched, ``after_request`` functions and the
+session see the response. Only that the view is replaced by the opening handshake, and the
+response is ``101 Switching Protocols``, in which the handler runs. So whatever Flask and its
+extensions do before a view, they do before a handshake, and may refuse it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Collection, Iterable
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, has_request_context, request
+from flask.signals import got_request_exception
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
+
+from . import _uwsgi
+from .client import UWSGIWebSocketClient, WebSocketClient
+from .codec import DeflateSettings, UpgradeRequest, validate_request
+from .engines.base import Connection, Engine, Limits
+from .exceptions import EngineError, HandshakeError
+from .routing import Router, WebSocketRule
+from .runner import run_uwsgi
+from .serving import Settings, agree, serve
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from flask import Blueprint, Request
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: The configuration of an app, with its defaults. Sizes in bytes, times in seconds.
+DEFAULTS: dict[str, Any] = {
+    "UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE": 1 << 20,
+    "UWSGI_WEBSOCKET_PING_INTERVAL": Limits.ping_interval,
+    "UWSGI_WEBSOCKET_PING_TIMEOUT": Limits.ping_timeout,
+    "UWSGI_WEBSOCKET_SEND_QUEUE_SIZE": Limits.send_queue_size,
+    "UWSGI_WEBSOCKET_SEND_TIMEOUT": Limits.send_timeout,
+    "UWSGI_WEBSOCKET_COMPRESSION": False,
+    "UWSGI_WEBSOCKET_ALLOWED_ORIGINS": None,
+    "UWSGI_WEBSOCKET_REQUEST_CONTEXT": True,
+    "UWSGI_WEBSOCKET_LEGACY_BYTES": False,
+    "UWSGI_WEBSOCKET_AGGRESSIVE_PATCH": True,
+}
+
+#: In the WSGI environment of an upgrade request: the middlewares that may take it.
+_OFFERED_TO = "flask_uwsgi_websocket.offered_to"
+#: And the one that does, with the rule that matched.
+_TAKEN_BY = "flask_uwsgi_websocket.taken_by"
+
+
+class WebSocketMiddleware:
+    """WSGI middleware that performs the WebSocket handshake and calls the routed handler.
+
+    :param wsgi_app: the WSGI application for all other requests.
+    :param websocket: the extension whose routes it serves.
+    :param app: the Flask app around ``wsgi_app``.
+    """
+
+    #: What handlers get.
+    client: type[Any] = WebSocketClient
+
+    def __init__(self, wsgi_app: WSGIApplication, websocket: WebSocket, app: Flask) -> None:
+        self.wsgi_app = wsgi_app
+        self.websocket = websocket
+        self.app = app
+
+    @cached_property
+    def engine(self) -> Engine:
+        """How handlers run. Loaded when first needed: its modules may not be installed."""
+        from .engines.threads import ENGINE
+
+        return ENGINE
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if _is_attempt(environ):
+            environ.setdefault(_OFFERED_TO, []).append(self)
+        return self.wsgi_app(environ, start_response)
+
+    def take(self, request: Request) -> bool:
+        """Take an upgrade request if a route matches it; Flask then dispatches that route.
+
+        :raises HTTPException: when the route answers by itself, with a redirect.
+        """
+        try:
+            rule, values = self.websocket.router.match(self.app, request)
+        except NotFound:
+            return False
+        except MethodNotAllowed:
+            raise HandshakeError(405, "a WebSocket begins with GET", (("Allow", "GET"),)) from None
+        request.url_rule, request.view_args, request.routing_exception = rule, values, None
+        request.environ[_TAKEN_BY] = self, rule
+        return True
+
+    def accept(self, request: Request, rule: WebSocketRule) -> Any:
+        """The response that switches protocols, and runs the handler when it is sent."""
+        upgrade = validate_request(
+            request.method, request.headers, request.environ.get("SERVER_PROTOCOL", "HTTP/1.1")
+        )
+        self._check_server()
+        self._check_origin(request, rule, upgrade)
+        agreement = agree(upgrade, self._settings(rule))
+        response = _upgrade_class(self.app.response_class)(status=101, headers=agreement.headers)
+        del response.headers["Content-Type"]
+        handler = partial(self.websocket.view_functions[rule.endpoint], **(request.view_args or {}))
+
+        def upgrade_connection(
+            environ: WSGIEnvironment, start_response: StartResponse
+        ) -> Iterable[bytes]:
+            agreement.headers[:] = response.headers.to_wsgi_list()
+            if issubclass(self.client, UWSGIWebSocketClient):
+                return self._serve_uwsgi(environ, start_response, agreement.headers, handler)
+
+            def handle(connection: Connection) -> Any:
+                return handler(
+                    self.client(
+                        environ,
+                        connection,
+                        subprotocol=agreement.subprotocol,
+                        app=self.app,
+                        legacy_bytes=self._config("LEGACY_BYTES"),
+                    )
+                )
+
+            return serve(
+                environ,
+                start_response,
+                agreement,
+                self.engine,
+                handle,
+                partial(self._report, environ),
+                keep_context=self._config("REQUEST_CONTEXT"),
+            )
+
+        response.upgrade_connection = upgrade_connection
+        return response
+
+    def _serve_uwsgi(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        headers: list[tuple[str, str]],
+        handler: Callable[[Any], Any],
+    ) -> Iterable[bytes]:
+        """Run a handler on uWSGI's own WebSocket functions."""
+        sock = _uwsgi.accept(environ, start_response, headers)
+        try:
+            handler(self.client(environ, sock.fileno(), self.websocket.timeout))
+        except Exception as error:
+            self._report(environ, error)
+        finally:
+            sock.close()
+        return []
+
+    def _check_server(self) -> None:
+        if _uwsgi.speaks_tls():
+            raise HandshakeError(
+                501,
+                "WebSockets don't work behind --https-socket: use --https (uWSGI's TLS router) or "
+                "a proxy that speaks TLS",
+            )
+        _uwsgi.require_engine(self.engine.name)
+
+    def _check_origin(self, request: Request, rule: WebSocketRule, upgrade: UpgradeRequest) -> None:
+        """Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2."""
+        allowed = rule.origins if rule.origins is not None else self._config("ALLOWED_ORIGINS")
+        if not _is_allowed(upgrade.origin, request.host, allowed):
+            self.app.logger.warning(
+                "WebSocket %s refused: origin %s is not host %s; allow it with "
+                "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or let ProxyFix find the host behind a proxy",
+                request.path,
+                upgrade.origin,
+                request.host,
+            )
+            raise HandshakeError(403, f"origin {upgrade.origin} is not allowed")
+
+    def _config(self, name: str) -> Any:
+        return self.app.config["UWSGI_WEBSOCKET_" + name]
+
+    def _settings(self, rule: WebSocketRule) -> Settings:
+        compression = rule.compression
+        if compression is None:
+            compression = self._config("COMPRESSION")
+        if compression is True:
+            compression = DeflateSettings()
+        return Settings(
+            limits=Limits(
+                timeout=self.websocket.timeout,
+                ping_interval=self._config("PING_INTERVAL"),
+                ping_timeout=self._config("PING_TIMEOUT"),
+                send_queue_size=self._config("SEND_QUEUE_SIZE"),
+                send_timeout=self._config("SEND_TIMEOUT"),
+                max_message_size=rule.max_message_size or self._config("MAX_MESSAGE_SIZE"),
+            ),
+            subprotocols=rule.subprotocols,
+            compression=compression or None,
+        )
+
+    def _report(self, environ: WSGIEnvironment, error: BaseException) -> str:
+        """Log an exception of a handler; the reason for the Close frame, told in debug only."""
+        self.app.logger.error(
+            "Exception in the WebSocket handler of %s", environ.get("PATH_INFO"), exc_info=error
+        )
+        got_request_exception.send(self.app, exception=error)
+        return f"{type(error).__name__}: {error}" if self.app.debug else ""
+
+
+class WebSocket:
+    """Routes WebSockets to handlers, for Flask apps on uWSGI.
+
+    :param app: an app for :meth:`init_app`.
+    :param timeout: grace in seconds, for a closing handshake and for a handler whose connection
+        has ended.
+
+    The configuration keys are in :data:`DEFAULTS`.
+    """
+
+    #: Installed around the app by :meth:`init_app`.
+    middleware = WebSocketMiddleware
+
+    def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
+        self.app: Flask | None = None
+        self.timeout = timeout
+        self.router = Router(__name__, self._check_handler)
+        self._apps: list[Flask] = []
+        if app is not None:
+            self.init_app(app)
+
+    @property
+    def url_map(self) -> Any:
+        """The rules of the routes."""
+        self.router.url_map.bind_rules(self.app.url_map.converters if self.app else {})
+        return self.router.url_map
+
+    @property
+    def view_functions(self) -> dict[str, Callable[..., Any]]:
+        """The handlers, by endpoint."""
+        return self.router.view_functions
+
+    @property
+    def blueprints(self) -> dict[str, Any]:
+        """The blueprints registered here, by name."""
+        return self.router.blueprints
+
+    def init_app(self, app: Flask) -> None:
+        """Serve the routes on an app: wraps ``app.wsgi_app`` and replaces ``app.run``."""
+        for name, default in DEFAULTS.items():
+            app.config.setdefault(name, default)
+        self.app = app
+        self._apps.append(app)
+        app.extensions.setdefault("uwsgi_websocket", []).append(self)
+        if os.environ.get("FLASK_UWSGI_DEBUG"):
+            _enable_debugger(app)
+        app.wsgi_app = self.middleware(app.wsgi_app, self, app)  # type: ignore[method-assign]
+        app.run = partial(self.run, app)  # type: ignore[method-assign]
+        _install_dispatch(app)
+        self.router.lend_to(app)
+        if _uwsgi.inside():
+            self._init_worker()
+
+    def _init_worker(self) -> None:
+        """What must be done before uWSGI serves the first request."""
+        _uwsgi.disable_nagle_on_listeners()
+
+    def route(self, rule: str, **options: Any) -> Callable[[F], F]:
+        """Route WebSockets that match ``rule`` to the decorated handler.
+
+        The handler is called with a client and the variables of the URL. The options are those
+        of Flask's :meth:`~flask.Flask.route` and of :class:`~.routing.WebSocketRule`.
+        """
+
+        def decorator(handler: F) -> F:
+            self.add_url_rule(rule, options.pop("endpoint", None), handler, **options)
+            return handler
+
+        return decorator
+
+    def add_url_rule(
+        self,
+        rule: str,
+        endpoint: str | None = None,
+        view_func: Callable[..., Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """:meth:`route` as a plain call.
+
+        :raises TypeError: when the handler is of the wrong kind for the engine.
+        """
+        self.router.add_url_rule(rule, endpoint, view_func, **options)
+
+    def _check_handler(self, handler: Callable[..., Any]) -> None:
+        if inspect.iscoroutinefunction(inspect.unwrap(handler)):
+            raise TypeError(
+                f"{handler.__name__} is a coroutine function: {type(self).__name__} calls plain "
+                "functions; use AsyncioWebSocket for async def"
+            )
+
+    def register_blueprint(self, blueprint: Blueprint, **options: Any) -> None:
+        """Register a blueprint whose routes are WebSocket handlers, as Flask does.
+
+        Its ``before_request`` functions, error handlers and so on serve these routes.
+        """
+        self.router.register_blueprint(blueprint, **options)
+        for app in self._apps:
+            self.router.lend_to(app)
+
+    def url_for(self, endpoint: str, **values: Any) -> str:
+        """The ws:// or wss:// URL of a handler.
+
+        :raises RuntimeError: outside of a request, when ``SERVER_NAME`` is not set.
+        """
+        if self.app is None:
+            raise RuntimeError("url_for() needs an app: call init_app() first")
+        return self.router.build(
+            self.app, request if has_request_context() else None, endpoint, values
+        )
+
+    def run(
+        self,
+        app: Flask | str | None = None,
+        debug: bool | None = None,
+        host: str = "localhost",
+        port: int = 5000,
+        uwsgi_binary: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Replace this process by uWSGI, which serves the app; see :func:`~.runner.run_uwsgi`."""
+        served = app if app is not None else self.app
+        if served is None:
+            raise RuntimeError("run() needs an app: call init_app() first, or give it one")
+        if debug is None or debug is False:
+            debug = isinstance(served, Flask) and served.debug
+        run_uwsgi(served, debug, host, port, uwsgi_binary, **kwargs)
+
+
+def _is_attempt(environ: WSGIEnvironment) -> bool:
+    """Whether somebody means to open a WebSocket, right or wrong."""
+    return (
+        "HTTP_SEC_WEBSOCKET_KEY" in environ
+        or "websocket" in environ.get("HTTP_UPGRADE", "").lower()
+    )
+
+
+def _install_dispatch(app: Flask) -> None:
+    """Have the app's own dispatching serve the requests that a middleware takes."""
+    if getattr(app.full_dispatch_request, "serves_websockets", False):
+        return
+    full_dispatch, dispatch = app.full_dispatch_request, app.dispatch_request
+
+    # Whatever Flask hands to them (a context, from 3.2 on) is handed through.
+    def full_dispatch_request(*args: Any) -> Response:
+        for middleware in request.environ.get(_OFFERED_TO, ()):
+            try:
+                if middleware.take(request):
+                    break
+            except HandshakeError as error:
+                request.routing_exception = _http_error(error)
+                break
+            except HTTPException as error:
+                request.routing_exception = error
+                break
+        return full_dispatch(*args)
+
+    def dispatch_request(*args: Any) -> Any:
+        if _TAKEN_BY not in request.environ:
+            return dispatch(*args)
+        middleware, rule = request.environ[_TAKEN_BY]
+        try:
+            return middleware.accept(request, rule)
+        except HandshakeError as error:
+            raise _http_error(error) from None
+        except EngineError as error:
+            app.logger.error("WebSocket %s refused: %s", request.path, error)
+            raise _http_error(HandshakeError(500, str(error))) from None
+
+    full_dispatch_request.serves_websockets = True  # type: ignore[attr-defined]
+    app.full_dispatch_request = full_dispatch_request  # type: ignore[method-assign]
+    app.dispatch_request = dispatch_request  # type: ignore[method-assign]
+
+
+def _http_error(error: HandshakeError) -> HTTPException:
+    """What Flask makes its answer of: ``errorhandler`` functions may shape it."""
+    response = Response(f"{error.reason}\n", error.status, error.headers, mimetype="text/plain")
+    return default_exceptions.get(error.status, HTTPException)(
+        description=error.reason, response=response
+    )
+
+
+def _upgrade_class(base: type[Response]) -> type[Any]:
+    """The app's class of responses, with a response that switches protocols."""
+    return type("UpgradeResponse", (_Upgrade, base), {})
+
+
+class _Upgrade:
+    """A response ``101 Switching Protocols``."""
+
+    upgrade_connection: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self.upgrade_connection(environ, start_response)
+
+
+def _is_allowed(origin: str | None, host: str, allowed: str | Collection[str] | None) -> bool:
+    if origin is None or allowed == "*":  # no Origin: not a browser
+        return True
+    if allowed is None:
+        return _host(origin) == _host(f"{urlsplit(origin).scheme}://{host}")
+    origins = {allowed} if isinstance(allowed, str) else allowed
+    return origin.lower() in {other.rstrip("/").lower() for other in origins}
+
+
+def _host(origin: str) -> tuple[str | None, int | None]:
+    """Host and port of an origin. Not its scheme: a proxy in front may speak TLS for us."""
+    try:
+        parts = urlsplit(origin)
+        return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None, None
+
+
+def _enable_debugger(app: Flask) -> None:
+    from werkzeug.debug import DebuggedApplication
+
+    app.debug = True
+    if not isinstance(app.wsgi_app, DebuggedApplication):
+        app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)  # type: ignore[method-assign]
