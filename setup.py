@@ -8,6 +8,7 @@ UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows'"]
 GEVENT = ["gevent>=23.9"]
 ASYNCIO = ["greenlet>=3"]
 SPEEDUPS = ["websockets>=13"]
+BENCH = ["aiohttp>=3.11", "matplotlib>=3.8", "picows>=1.6", "uvloop>=0.19", "wsproto>=1.2"]
 
 setup(
     name="Flask-uWSGI-WebSocket",
@@ -27,6 +28,7 @@ setup(
         "asyncio": UWSGI + ASYNCIO,
         "uvloop": UWSGI + ASYNCIO + ["uvloop>=0.19"],
         "speedups": SPEEDUPS,
+        "bench": SPEEDUPS + BENCH,
         "dev": [
             *GEVENT,
             *ASYNCIO,

@@ -107,6 +107,8 @@ _SHORT_HEADER: Final = 6
 _HEADER_16: Final = 8
 _HEADER_64: Final = 14
 
+_LONGEST_SHORT_FRAME: Final = _SHORT_HEADER + MAX_CONTROL_PAYLOAD
+
 # Said by a reader of frames where the chunk ends before the frame does.
 _CUT_OFF: Final = -1
 
@@ -212,16 +214,19 @@ class Protocol:
         if self._straight and size >= _SHORT_HEADER:
             start, key = _read_start(data)
             try:
-                if size <= _SHORT_HEADER + MAX_CONTROL_PAYLOAD:
-                    if start == _SHORT_TEXT + size - _SHORT_HEADER:
+                if size <= _LONGEST_SHORT_FRAME:
+                    # The length is right when what it is added to is left without it.
+                    kind = start - size + _SHORT_HEADER
+                    if kind == _SHORT_TEXT:
                         return [apply_mask(data[_SHORT_HEADER:], key).decode()]
-                    if start == _SHORT_BINARY + size - _SHORT_HEADER:
+                    if kind == _SHORT_BINARY:
                         return [apply_mask(data[_SHORT_HEADER:], key)]
                 elif start in _TEXT_OR_BINARY_16:
                     length, key = _read_start(data, 2)
-                    if size == _HEADER_16 + length and 126 <= length <= self._max_size:
-                        payload = data[_HEADER_16:] if size < _VIEW_FROM else memoryview(data)[8:]
-                        message = apply_mask(payload, key)
+                    fits = LENGTH_IN_16_BITS <= length <= self._max_size
+                    if fits and size == _HEADER_16 + length:
+                        view = data if size < _VIEW_FROM else memoryview(data)
+                        message = apply_mask(view[_HEADER_16:], key)
                         return [message.decode() if start == _TEXT_16 else message]
             except UnicodeDecodeError as error:
                 return [self._fail(_not_utf_8(error))]

@@ -1,0 +1,1 @@
+"""How fast it is, beside others: run each as ``python -m benchmarks.<name>``."""
