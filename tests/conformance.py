@@ -647,10 +647,10 @@ def _compression() -> Iterator[Case]:
             name = f"compression/{offer}/{count} of {size}"
             yield Case(name, (stream,), tuple(texts), offer=offer, answer=answer)
             deflate = Deflater(answer)
-            packed = [deflate(text) for text in texts]
+            all_packed = [deflate(text) for text in texts]
             stream = b"".join(
-                _fragments(BINARY, list(_cut(data, len(data) // 3 + 1)), rsv=RSV1)
-                for data in packed
+                _fragments(BINARY, list(_cut(packed, len(packed) // 3 + 1)), rsv=RSV1)
+                for packed in all_packed
             )
             datas = tuple(text.encode() for text in texts)
             name += ", fragments, in chunks"
@@ -680,13 +680,13 @@ def _compressed(
 
 def _compression_details() -> Iterator[Case]:
     # The examples of RFC 7692 7.2.3, each octet as printed there.
-    for section, name, packed in (
+    for section, name, octets in (
         ("7.2.3.1", "a block", "f248cdc9c90700"),
         ("7.2.3.3", "a block without compression", "000500faff48656c6c6f00"),
         ("7.2.3.4", "a last block", "f348cdc9c9070000"),
         ("7.2.3.5", "two blocks", "f248050000 00ffffcac9c90700"),
     ):
-        data = bytes.fromhex(packed)
+        data = bytes.fromhex(octets)
         stream = frame(TEXT, data, rsv=RSV1)
         yield _compressed(f"RFC 7692 {section} {name}", stream, ("Hello",))
         yield _compressed(f"RFC 7692 {section} {name} in chunks", _cut(stream, 1), ("Hello",))

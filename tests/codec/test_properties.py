@@ -14,13 +14,12 @@ from flask_uwsgi_websocket.codec import (
     Close,
     Deflate,
     Event,
-    Fail,
     Ping,
     Pong,
     Protocol,
     Role,
 )
-from flask_uwsgi_websocket.exceptions import RemoteProtocolError
+from fuzz.codec import check_stream
 from tests.conformance import DEFLATE, Deflater
 from tests.rawclient import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
@@ -97,11 +96,6 @@ def receive(protocol: Protocol, chunks: list[bytes]) -> list[Event]:
     return [event for chunk in chunks for event in protocol.receive_data(chunk)]
 
 
-def comparable(events: list[Event]) -> list[Event | int]:
-    """The events; a failure is as good as another with the same code."""
-    return [event.error.close_code if isinstance(event, Fail) else event for event in events]
-
-
 def protocol_for(role: Role, compressed: bool) -> Protocol:
     return Protocol(role, max_message_size=LIMIT, deflate=Deflate() if compressed else None)
 
@@ -142,33 +136,7 @@ def test_encode_then_decode_is_the_identity(
 
 
 def check_anything(data: bytes, chunks: list[bytes], role: Role, packed: bool) -> None:
-    """What must be so whatever the bytes are."""
-    protocol = protocol_for(role, packed)
-    events = []
-    for chunk in chunks:
-        received = protocol.receive_data(chunk)
-        if events and isinstance(events[-1], (Close, Fail)):
-            assert received == []
-        events += received
-        # What is kept: a header or a control frame, and one message.
-        assert len(protocol._held) <= 131
-        assert protocol._room >= 0
-        assert protocol._announced <= (2 * LIMIT + 1024 if packed else LIMIT)
-    for event in events[:-1]:
-        assert isinstance(event, (str, bytes, Ping, Pong))
-    for event in events:
-        if isinstance(event, Fail):
-            assert isinstance(event.error, RemoteProtocolError)
-            assert event.error.close_code in (1002, 1007, 1009)
-            protocol.close(event.error.close_code, event.error.reason)
-        elif isinstance(event, str):
-            assert len(event.encode()) <= LIMIT
-        elif isinstance(event, bytes):
-            assert len(event) <= LIMIT
-    if not packed:
-        # Inflated text may be too long and not UTF-8: the pieces say which is seen first.
-        at_once = protocol_for(role, packed).receive_data(data)
-        assert comparable(at_once) == comparable(events)
+    check_stream(data, chunks, role, limit=LIMIT, compressed=packed)
 
 
 @given(st.data(), ROLES, st.booleans(), st.binary(max_size=300))
