@@ -198,7 +198,7 @@ _is_window_bits = re.compile("[89]|1[0-5]").fullmatch
 def _parse(extension: Extension, *, is_offer: bool) -> _Parameters:
     """The parameters of an offer or an answer.
 
-    :raises ValueError: for what 7.1 has a server decline and a client refuse: an unknown
+    :raises ValueError: for what section 7 has a server decline and a client refuse: an unknown
         parameter, a parameter twice, a wrong value.
     """
     seen = _Parameters()
@@ -238,7 +238,7 @@ def negotiate(
         try:
             offered = _parse(extension, is_offer=True)
         except ValueError:
-            # 7.1: "A server MUST decline an extension negotiation offer for this extension if"
+            # 7: "A server MUST decline an extension negotiation offer for this extension if"
             # any of what _parse refuses is in it.
             continue
         if offered.server_max_window_bits == 8:
@@ -292,7 +292,7 @@ def accept(extensions: Iterable[Extension], settings: DeflateSettings | None) ->
     :param extensions: the answer's ``Sec-WebSocket-Extensions``.
     :param settings: those offered; ``None`` when nothing was.
     :raises HandshakeError: for an answer that the offer did not allow (RFC 6455 4.1, RFC 7692
-        7.1: "A client MUST _Fail the WebSocket Connection_").
+        7: "A client MUST _Fail the WebSocket Connection_").
     """
     agreed = None
     for extension in extensions:

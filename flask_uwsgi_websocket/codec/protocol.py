@@ -307,7 +307,8 @@ class Protocol:
             return _CUT_OFF
         first, second = data[pos], data[pos + 1]
         opcode = first & 0x0F
-        self._check_first_octets(first, second)
+        self._check_bits(first, second)
+        self._check_opcode(first, second)
         if opcode >= CLOSE:
             return self._read_control(data, pos, end, events)
 
@@ -336,8 +337,7 @@ class Protocol:
         self._missing = length
         return pos if length else self._read_payload(data, pos, pos, events)
 
-    def _check_first_octets(self, first: int, second: int) -> None:
-        opcode = first & 0x0F
+    def _check_bits(self, first: int, second: int) -> None:
         if bool(second & MASK) is self._masks:
             # RFC 6455 5.1: "The server MUST close the connection upon receiving a frame that is
             # not masked." "A client MUST close a connection if it detects a masked frame."
@@ -347,13 +347,16 @@ class Protocol:
         # _Fail the WebSocket Connection_."
         if first & (RSV2 | RSV3):
             raise RemoteProtocolError("reserved bit set")
-        # RFC 7692 6.1: "An endpoint MUST NOT set the "Per-Message Compressed" bit of control frames
+        # RFC 7692 6: "An endpoint MUST NOT set the "Per-Message Compressed" bit of control frames
         # and non-first fragments of a data message. An endpoint receiving such a frame MUST _Fail
         # the WebSocket Connection_."
-        if first & RSV1 and (self.deflate is None or opcode not in (TEXT, BINARY)):
+        if first & RSV1 and (self.deflate is None or first & 0x0F not in (TEXT, BINARY)):
             raise RemoteProtocolError("reserved bit set")
-        # RFC 6455 5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail the
-        # WebSocket Connection_."
+
+    def _check_opcode(self, first: int, second: int) -> None:
+        opcode = first & 0x0F
+        # 5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket
+        # Connection_."
         if BINARY < opcode < CLOSE or opcode > PONG:
             raise RemoteProtocolError("unknown opcode")
         if opcode >= CLOSE:
