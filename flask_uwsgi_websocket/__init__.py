@@ -3,6 +3,7 @@
 Importing this package needs neither uWSGI nor gevent nor greenlet, and patches nothing.
 """
 
+from ._async import AsyncWebSocket, AsyncWebSocketClient, AsyncWebSocketMiddleware
 from ._asyncio import AsyncioWebSocket, AsyncioWebSocketClient, AsyncioWebSocketMiddleware
 from ._gevent import GeventWebSocket, GeventWebSocketClient, GeventWebSocketMiddleware
 from .client import UWSGIWebSocketClient, WebSocketClient
@@ -21,6 +22,9 @@ from .websocket import WebSocket, WebSocketMiddleware
 __version__ = "1.0.0.dev0"
 
 __all__ = [
+    "AsyncWebSocket",
+    "AsyncWebSocketClient",
+    "AsyncWebSocketMiddleware",
     "AsyncioNotAvailable",
     "AsyncioWebSocket",
     "AsyncioWebSocketClient",

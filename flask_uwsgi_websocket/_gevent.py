@@ -7,6 +7,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import _uwsgi
 from .client import WebSocketClient
 from .exceptions import GeventNotInstalled
 from .websocket import WebSocket, WebSocketMiddleware
@@ -62,7 +63,9 @@ class GeventWebSocket(WebSocket):
         Unless ``UWSGI_WEBSOCKET_AGGRESSIVE_PATCH`` is False. Better still is uWSGI's
         ``--gevent-early-monkey-patch``, which comes before any import of the app.
         """
-        if app.config.get("UWSGI_WEBSOCKET_AGGRESSIVE_PATCH", True):
+        # Under another engine of uWSGI the patch would break its threads.
+        fits = not _uwsgi.inside() or _uwsgi.running_engine() == "gevent"
+        if fits and app.config.get("UWSGI_WEBSOCKET_AGGRESSIVE_PATCH", True):
             from gevent.monkey import patch_all
 
             patch_all()

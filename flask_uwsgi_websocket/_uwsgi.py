@@ -34,7 +34,7 @@ _FLAGS = {
     "threads": "--threads N, or --processes N",
     "gevent": "--gevent N",
     "asyncio": "--asyncio N --greenlet",
-    "suspend": "--async N --ugreen, or --async N --greenlet",
+    "suspend": "--async N --greenlet",
 }
 _CLASSES = {
     "threads": "WebSocket",
@@ -56,12 +56,13 @@ def option(name: str) -> Any:
 
 def running_engine() -> str:
     """Which of our engines uWSGI's flags have started, or ``""`` where none of ours fits."""
-    suspends = option("greenlet") or option("ugreen")
     loop = uwsgi.loop.decode() if uwsgi.loop else ""
     if loop in ("gevent", "asyncio"):
         return "" if loop == "asyncio" and not option("greenlet") else str(loop)
     if int(option("async") or 0) > 1:
-        return "suspend" if suspends else ""
+        # Not --ugreen: it switches C stacks under Python, which keeps Flask's context in the
+        # thread and (from 3.11 on) the frames too. Requests that overlap hang.
+        return "suspend" if option("greenlet") else ""
     return "threads"
 
 
@@ -147,11 +148,16 @@ def suspend() -> None:
     uwsgi.suspend()
 
 
-def wait_descriptor(fd: int, write: bool, timeout: int) -> bool:
-    """Park this request until ``fd`` is ready (True) or ``timeout`` seconds have passed."""
-    (uwsgi.wait_fd_write if write else uwsgi.wait_fd_read)(fd, timeout)
+def wait_for_descriptors(readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
+    """Park this request until one of the descriptors is ready. For uWSGI's async mode.
+
+    https://uwsgi-docs.readthedocs.io/en/latest/Async.html
+    """
+    for fd in readable:
+        uwsgi.wait_fd_read(fd)
+    for fd in writable:
+        uwsgi.wait_fd_write(fd)
     uwsgi.suspend()
-    return bool(uwsgi.ready_fd() == fd)
 
 
 def after_fork(callback: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, has_request_context, request
+from flask.globals import request_ctx
 from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
 
@@ -49,10 +50,11 @@ DEFAULTS: dict[str, Any] = {
     "UWSGI_WEBSOCKET_AGGRESSIVE_PATCH": True,
 }
 
-#: In the WSGI environment of an upgrade request: the middlewares that may take it.
+# In the WSGI environment of an upgrade request: the middlewares that may take it, the one that
+# does (with the rule that matched), and the exception that ended the handler.
 _OFFERED_TO = "flask_uwsgi_websocket.offered_to"
-#: And the one that does, with the rule that matched.
 _TAKEN_BY = "flask_uwsgi_websocket.taken_by"
+_FAILED_WITH = "flask_uwsgi_websocket.failed_with"
 
 
 class WebSocketMiddleware:
@@ -208,6 +210,7 @@ class WebSocketMiddleware:
             "Exception in the WebSocket handler of %s", environ.get("PATH_INFO"), exc_info=error
         )
         got_request_exception.send(self.app, exception=error)
+        environ[_FAILED_WITH] = error
         return f"{type(error).__name__}: {error}" if self.app.debug else ""
 
 
@@ -403,14 +406,22 @@ class _Upgrade:
     upgrade_connection: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        return self.upgrade_connection(environ, start_response)
+        context = request_ctx._get_current_object()  # type: ignore[attr-defined]
+        try:
+            return self.upgrade_connection(environ, start_response)
+        finally:
+            # Flask tells teardown functions of exceptions in views, not of those in responses.
+            error = environ.get(_FAILED_WITH)
+            if error is not None:
+                pop = context.pop
+                context.pop = lambda exc=None: pop(error)
 
 
 def _is_allowed(origin: str | None, host: str, allowed: str | Collection[str] | None) -> bool:
     if origin is None or allowed == "*":  # no Origin: not a browser
         return True
     if allowed is None:
-        return _host(origin) == _host(f"{urlsplit(origin).scheme}://{host}")
+        return _host(origin) == _host(f"{urlsplit(origin).scheme}://{host}") != (None, None)
     origins = {allowed} if isinstance(allowed, str) else allowed
     return origin.lower() in {other.rstrip("/").lower() for other in origins}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import os
 import select
 import threading
 import time
@@ -34,6 +35,8 @@ class ThreadsWorker(Worker):
     def __init__(self) -> None:
         super().__init__()
         self._epoll = select.epoll()
+        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._alarm, select.EPOLLIN)
         self._watched: dict[int, ThreadsConnection] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._number = count()  # timers of the same moment keep their order
@@ -44,8 +47,12 @@ class ThreadsWorker(Worker):
         threading.Thread(target=self._run, name="websocket-helper", daemon=True).start()
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        timer = (time.monotonic() + delay, next(self._number), callback)
         with self._lock:
-            heapq.heappush(self._timers, (time.monotonic() + delay, next(self._number), callback))
+            heapq.heappush(self._timers, timer)
+            is_next = self._timers[0] is timer
+        if is_next:
+            os.eventfd_write(self._alarm, 1)  # the thread may be waiting for longer
 
     def watch(self, connection: ThreadsConnection, events: int) -> None:
         """Call the connection once, when any of ``events`` happens; replaces an earlier watch."""
@@ -68,6 +75,9 @@ class ThreadsWorker(Worker):
         while True:
             try:
                 for fd, events in self._epoll.poll(self._next_timer()):
+                    if fd == self._alarm:
+                        os.eventfd_read(fd)
+                        continue
                     connection = self._watched.get(fd)
                     if connection is not None:
                         connection.happened(events)

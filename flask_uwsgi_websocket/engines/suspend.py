@@ -1,0 +1,131 @@
+"""uWSGI's plain async mode: a request waits by telling uWSGI for which descriptors, and suspending.
+
+There is no loop to call us back, so what is beside the requests is the helper thread of the
+``threads`` engine.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _socket import socket as Socket
+from _thread import allocate_lock, get_ident
+from collections.abc import Callable
+from typing import Protocol as Interface
+
+from ..codec import Protocol
+from .base import Limits
+from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker
+
+#: Seconds between two looks of a request that waits for another request's receive.
+POLL = 0.05
+
+
+class WaitForDescriptors(Interface):
+    """Parks the calling request until one of the descriptors is ready."""
+
+    def __call__(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None: ...
+
+
+class SuspendConnection(ThreadsConnection):
+    """A connection whose waiting suspends the request."""
+
+    def __init__(
+        self,
+        sock: Socket,
+        protocol: Protocol,
+        limits: Limits,
+        worker: ThreadsWorker,
+        wait: WaitForDescriptors,
+    ) -> None:
+        super().__init__(sock, protocol, limits, worker)
+        self._thread = get_ident()
+        self._wait = wait
+
+    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        if get_ident() != self._thread:  # no request to suspend: block
+            await super()._wait_input(ready, deadline)
+            return
+        while not ready():
+            # Held while suspended: what the helper thread read, uWSGI would not wake us for.
+            if not self._reading.acquire(timeout=POLL):
+                self._suspend((), (), time.monotonic() + POLL)  # another request receives
+                continue
+            try:
+                self.read()
+                if not ready():
+                    self._suspend((self.fd,), (), deadline)
+            finally:
+                self._reading.release()
+
+    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        if get_ident() != self._thread:
+            await super()._wait_output(ready, deadline)
+            return
+        while not ready():
+            self.flush()
+            self._peek()
+            if not ready():
+                # Readable too, unless enough has been read ahead.
+                readable = () if self._read_pausing else (self.fd,)
+                self._suspend(readable, (self.fd,), deadline)
+
+    def _suspend(
+        self, readable: tuple[int, ...], writable: tuple[int, ...], deadline: float | None
+    ) -> None:
+        # uWSGI waits for each descriptor once: a duplicate stands for the other direction.
+        duplicate = os.dup(self.fd) if readable and writable else -1
+        if duplicate >= 0:
+            writable = (duplicate,)
+        try:
+            if deadline is None:
+                self._wait(readable, writable)
+                return
+            if deadline <= time.monotonic():
+                raise TimeoutError
+            # uWSGI's own timeouts are whole seconds.
+            alarm = _Alarm()
+            self.worker.call_later(deadline - time.monotonic(), alarm.ring)
+            try:
+                self._wait((*readable, alarm.fd), writable)
+            finally:
+                alarm.close()
+        finally:
+            if duplicate >= 0:
+                os.close(duplicate)
+
+
+class _Alarm:
+    """A descriptor that becomes readable when it rings."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = allocate_lock()
+
+    def ring(self) -> None:
+        with self._lock:
+            if self.fd >= 0:
+                os.eventfd_write(self.fd, 1)
+
+    def close(self) -> None:
+        with self._lock:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class SuspendEngine(ThreadsEngine):
+    """A suspendable request of uWSGI's async mode.
+
+    :param wait: waits in uWSGI's event loop.
+    """
+
+    name = "suspend"
+
+    def __init__(self, wait: WaitForDescriptors) -> None:
+        super().__init__()
+        self._wait = wait
+
+    def _make_connection(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
+    ) -> SuspendConnection:
+        return SuspendConnection(sock, protocol, limits, worker, self._wait)
