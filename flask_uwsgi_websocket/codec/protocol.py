@@ -41,7 +41,7 @@ import os
 import struct
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..exceptions import InvalidPayload, LocalProtocolError, MessageTooBig, RemoteProtocolError
 from .deflate import Deflate
@@ -93,20 +93,21 @@ class State(Enum):
     CLOSED = "closed"
 
 
-# The straight paths read the first two octets as one number, with the four octets after them:
-# the masking key where the length is below 126.
-_read_start: Callable[..., tuple[int, bytes]] = struct.Struct(">H4s").unpack_from
-_read_length_64: Callable[..., tuple[int, bytes]] = struct.Struct(">Q4s").unpack_from
-_SHORT_TEXT: Final = (FIN | TEXT) << 8 | MASK  # plus the length
-_SHORT_BINARY: Final = (FIN | BINARY) << 8 | MASK
-_TEXT_16: Final = _SHORT_TEXT | LENGTH_IN_16_BITS
-_TEXT_OR_BINARY_16: Final = (_TEXT_16, _SHORT_BINARY | LENGTH_IN_16_BITS)
+# What the straight paths look for: a masked message of one frame, without reserved bits.
+_WHOLE_TEXT: Final = FIN | TEXT
+_WHOLE_BINARY: Final = FIN | BINARY
+_MASKED_16: Final = MASK | LENGTH_IN_16_BITS
+_Unpack: TypeAlias = Callable[..., tuple[int, int, int, bytes]]
+_unpack_header_16: _Unpack = struct.Struct(">BBH4s").unpack_from
+_unpack_header_64: _Unpack = struct.Struct(">BBQ4s").unpack_from
 
 # Octets in front of the payload of a masked frame.
 _SHORT_HEADER: Final = 6
 _HEADER_16: Final = 8
 _HEADER_64: Final = 14
 
+# The second octet of a masked frame of up to 125 octets is the whole frame's size and this.
+_SIZE_TO_SECOND_OCTET: Final = MASK - _SHORT_HEADER
 _LONGEST_SHORT_FRAME: Final = _SHORT_HEADER + MAX_CONTROL_PAYLOAD
 
 # Said by a reader of frames where the chunk ends before the frame does.
@@ -212,22 +213,23 @@ class Protocol:
         """
         size = len(data)
         if self._straight and size >= _SHORT_HEADER:
-            start, key = _read_start(data)
             try:
                 if size <= _LONGEST_SHORT_FRAME:
-                    # The length is right when what it is added to is left without it.
-                    kind = start - size + _SHORT_HEADER
-                    if kind == _SHORT_TEXT:
-                        return [apply_mask(data[_SHORT_HEADER:], key).decode()]
-                    if kind == _SHORT_BINARY:
-                        return [apply_mask(data[_SHORT_HEADER:], key)]
-                elif start in _TEXT_OR_BINARY_16:
-                    length, key = _read_start(data, 2)
+                    if data[1] == size + _SIZE_TO_SECOND_OCTET:
+                        first, key = data[0], data[2:_SHORT_HEADER]
+                        if first == _WHOLE_TEXT:
+                            return [apply_mask(data[_SHORT_HEADER:], key).decode()]
+                        if first == _WHOLE_BINARY:
+                            return [apply_mask(data[_SHORT_HEADER:], key)]
+                else:
+                    first, second, length, key = _unpack_header_16(data)
                     fits = LENGTH_IN_16_BITS <= length <= self._max_size
-                    if fits and size == _HEADER_16 + length:
+                    if second == _MASKED_16 and fits and size == _HEADER_16 + length:
                         view = data if size < _VIEW_FROM else memoryview(data)
-                        message = apply_mask(view[_HEADER_16:], key)
-                        return [message.decode() if start == _TEXT_16 else message]
+                        if first == _WHOLE_TEXT:
+                            return [apply_mask(view[_HEADER_16:], key).decode()]
+                        if first == _WHOLE_BINARY:
+                            return [apply_mask(view[_HEADER_16:], key)]
             except UnicodeDecodeError as error:
                 return [self._fail(_not_utf_8(error))]
         return self._read(data)
@@ -270,22 +272,24 @@ class Protocol:
         Whatever is cut off, too big or wrong is left to :meth:`_read_frame`.
         """
         while end - pos >= _HEADER_16:
-            start, key = _read_start(data, pos)
-            length = start & 0x7F
-            kind = start - length
-            if kind != _SHORT_TEXT and kind != _SHORT_BINARY:
+            first = data[pos]
+            if first != _WHOLE_TEXT and first != _WHOLE_BINARY:
                 break
+            length = data[pos + 1] - MASK
             if length < LENGTH_IN_16_BITS:
+                if length < 0:
+                    break
                 begin = pos + _SHORT_HEADER
+                key = data[pos + 2 : begin]
             elif length == LENGTH_IN_16_BITS:
-                length, key = _read_start(data, pos + 2)
+                _, _, length, key = _unpack_header_16(data, pos)
                 begin = pos + _HEADER_16
                 if not LENGTH_IN_16_BITS <= length <= self._max_size:
                     break
             else:
                 if end - pos < _HEADER_64:
                     break
-                length, key = _read_length_64(data, pos + 2)
+                _, _, length, key = _unpack_header_64(data, pos)
                 begin = pos + _HEADER_64
                 if not 1 << 16 <= length <= self._max_size:
                     break
@@ -294,7 +298,7 @@ class Protocol:
                 break
             payload = data[begin:stop] if length < _VIEW_FROM else memoryview(data)[begin:stop]
             message = apply_mask(payload, key)
-            events.append(message.decode() if kind == _SHORT_TEXT else message)
+            events.append(message.decode() if first == _WHOLE_TEXT else message)
             pos = stop
         return pos
 

@@ -25,7 +25,7 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
 
 
 def test_a_mistake_in_a_straight_path_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "_SHORT_TEXT", protocol._SHORT_BINARY)
+    monkeypatch.setattr(protocol, "_WHOLE_TEXT", protocol._WHOLE_BINARY)
     assert Protocol(SERVER).receive_data(frame(BINARY, b"octets")) == ["octets"]
     _, failed = codec.fuzz(seed=1, seconds=60)
     assert failed is not None
