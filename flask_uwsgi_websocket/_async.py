@@ -24,9 +24,7 @@ class AsyncWebSocketMiddleware(WebSocketMiddleware):
 
     @cached_property
     def engine(self) -> Engine:
-        from .engines.suspend import SuspendEngine
-
-        return SuspendEngine(_uwsgi.wait_for_descriptors)
+        return _uwsgi.engine("suspend")
 
 
 class AsyncWebSocket(WebSocket):

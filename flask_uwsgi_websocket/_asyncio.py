@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import signal
 from collections.abc import AsyncIterator, Callable
 from functools import cached_property
 from importlib.util import find_spec
@@ -125,9 +123,7 @@ class AsyncioWebSocketMiddleware(WebSocketMiddleware):
 
     @cached_property
     def engine(self) -> Engine:
-        from .engines.asyncio import AsyncioEngine
-
-        return AsyncioEngine(_uwsgi.suspend)
+        return _uwsgi.engine("asyncio")
 
 
 class AsyncioWebSocket(WebSocket):
@@ -147,22 +143,9 @@ class AsyncioWebSocket(WebSocket):
             )
         super().__init__(app, timeout)
 
-    def _init_worker(self) -> None:
-        super()._init_worker()
-        if _uwsgi.running_engine() == "asyncio":
-            _uwsgi.after_fork(_set_event_loop)
-
     def _check_handler(self, handler: Callable[..., Any]) -> None:
         if not inspect.iscoroutinefunction(inspect.unwrap(handler)):
             raise TypeError(
                 f"{handler.__name__} is a plain function: the handlers of AsyncioWebSocket are "
                 "coroutine functions (async def)"
             )
-
-
-def _set_event_loop() -> None:
-    """Give the worker a loop: uWSGI asks for the current one, and there is none by itself."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    # uWSGI's handler of SIGPIPE, installed later than this, crashes the worker when the loop runs.
-    loop.call_soon(signal.signal, signal.SIGPIPE, signal.SIG_IGN)

@@ -37,9 +37,7 @@ class GeventWebSocketMiddleware(WebSocketMiddleware):
 
     @cached_property
     def engine(self) -> Engine:
-        from .engines.gevent import ENGINE
-
-        return ENGINE
+        return _uwsgi.engine("gevent")
 
 
 class GeventWebSocket(WebSocket):

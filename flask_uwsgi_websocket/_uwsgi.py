@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from _socket import socket as Socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from socket import (
     AF_INET,
     AF_INET6,
@@ -17,6 +20,8 @@ from socket import (
 )
 from typing import TYPE_CHECKING, Any
 
+from .engines.base import Engine, Host
+from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, UWSGINotFound
 
 if TYPE_CHECKING:
@@ -26,6 +31,10 @@ try:
     import uwsgi
 except ImportError:
     uwsgi = None
+
+# uWSGI's own functions, and its exit codes (uwsgi.h) that tell the master what a worker wants.
+_C = ctypes.CDLL(None)
+_END_CODE, _RELOAD_CODE = 30, 17
 
 Headers = list[tuple[str, str]]
 
@@ -143,21 +152,68 @@ def shared_area(number: int, position: int) -> bytes:
     return bytes(uwsgi.sharedarea_memoryview(number)[position:])
 
 
-def suspend() -> None:
-    """Park this request until something switches back to its greenlet."""
-    uwsgi.suspend()
+class UWSGIHost(Host):
+    """uWSGI, for our engines."""
+
+    def suspend(self) -> None:
+        uwsgi.suspend()
+
+    def wait_for_descriptors(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
+        # https://uwsgi-docs.readthedocs.io/en/latest/Async.html
+        for fd in readable:
+            uwsgi.wait_fd_read(fd)
+        for fd in writable:
+            uwsgi.wait_fd_write(fd)
+        uwsgi.suspend()
+
+    def listeners(self) -> list[int]:
+        return list(uwsgi.sockets)
+
+    def is_worn_out(self) -> bool:
+        limit = int(option("max-requests") or 0)
+        if not limit:
+            return False
+        number = uwsgi.worker_id()
+        limit += (number - 1) * int(option("max-requests-delta") or 0)
+        return bool(uwsgi.workers()[number - 1]["delta_requests"] >= limit)
+
+    def stop(self, signum: int) -> None:
+        # Both are uWSGI's own handlers (core/uwsgi.c). end_me, called from another thread than
+        # the main one, hangs until the mercy is over: threads take the graceful one always.
+        graceful = signum == signal.SIGHUP or uwsgi.loop is None
+        (_C.gracefully_kill if graceful else _C.end_me)(int(signum))
+
+    def exit(self, signum: int) -> None:
+        os._exit(_RELOAD_CODE if signum == signal.SIGHUP else _END_CODE)
+
+    def at_exit(self, callback: Callable[[], None]) -> None:
+        previous = getattr(uwsgi, "atexit", None)
+
+        def run() -> None:
+            callback()
+            if previous is not None:
+                previous()
+
+        uwsgi.atexit = run
 
 
-def wait_for_descriptors(readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
-    """Park this request until one of the descriptors is ready. For uWSGI's async mode.
+@cache
+def engine(name: str) -> Engine:
+    """An engine of ours on uWSGI; one for the process, whichever apps and extensions use it."""
+    host = UWSGIHost()
+    if name == "gevent":
+        from .engines.gevent import GeventEngine
 
-    https://uwsgi-docs.readthedocs.io/en/latest/Async.html
-    """
-    for fd in readable:
-        uwsgi.wait_fd_read(fd)
-    for fd in writable:
-        uwsgi.wait_fd_write(fd)
-    uwsgi.suspend()
+        return GeventEngine(host)
+    if name == "asyncio":
+        from .engines.asyncio import AsyncioEngine
+
+        return AsyncioEngine(host)
+    if name == "suspend":
+        from .engines.suspend import SuspendEngine
+
+        return SuspendEngine(host)
+    return ThreadsEngine(host)
 
 
 def after_fork(callback: Callable[[], None]) -> None:

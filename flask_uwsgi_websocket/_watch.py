@@ -43,6 +43,6 @@ def keep_asyncio_alive() -> None:
     uwsgi.post_fork_hook = have_a_loop  # type: ignore[attr-defined]
 
 
-if "uwsgi" in sys.modules:
+if sys.modules.get("uwsgi"):
     watch(json.loads(os.environ.get(WATCH_VARIABLE, "[]")))
     keep_asyncio_alive()

@@ -76,9 +76,7 @@ class WebSocketMiddleware:
     @cached_property
     def engine(self) -> Engine:
         """How handlers run. Loaded when first needed: its modules may not be installed."""
-        from .engines.threads import ENGINE
-
-        return ENGINE
+        return _uwsgi.engine("threads")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if _is_attempt(environ):
@@ -260,16 +258,15 @@ class WebSocket:
         app.extensions.setdefault("uwsgi_websocket", []).append(self)
         if os.environ.get("FLASK_UWSGI_DEBUG"):
             _enable_debugger(app)
-        app.wsgi_app = self.middleware(app.wsgi_app, self, app)  # type: ignore[method-assign]
+        middleware = self.middleware(app.wsgi_app, self, app)
+        app.wsgi_app = middleware  # type: ignore[method-assign]
         app.run = partial(self.run, app)  # type: ignore[method-assign]
         _install_dispatch(app)
         self.router.lend_to(app)
         if _uwsgi.inside():
-            self._init_worker()
-
-    def _init_worker(self) -> None:
-        """What must be done before uWSGI serves the first request."""
-        _uwsgi.disable_nagle_on_listeners()
+            _uwsgi.disable_nagle_on_listeners()
+            if _uwsgi.running_engine() == middleware.engine.name:
+                _uwsgi.after_fork(middleware.engine.prepare)
 
     def route(self, rule: str, **options: Any) -> Callable[[F], F]:
         """Route WebSockets that match ``rule`` to the decorated handler.

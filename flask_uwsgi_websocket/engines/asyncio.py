@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from _socket import socket as Socket
 from _thread import get_ident
@@ -12,16 +13,44 @@ from typing import Any
 import greenlet
 
 from ..codec import Protocol
-from .base import Connection, Engine, Limits, Worker
+from .base import INTERRUPT_TIME, STOP_SIGNALS, Connection, Engine, Host, Limits, Worker
 
 
 class AsyncioWorker(Worker):
     """The connections of this process' loop."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self._leaving: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
         self.thread = get_ident()
+
+    def start(self) -> None:
+        super().start()
+        # By now uWSGI's C handlers are installed; these replace them.
+        for signum in STOP_SIGNALS:
+            self.loop.add_signal_handler(signum, self._stop, signum)
+
+    def _stop(self, signum: int) -> None:
+        if self._leaving is None:
+            for fd in self.host.listeners():
+                self.loop.remove_reader(fd)
+            self._leaving = self.loop.create_task(self._leave(signum))
+
+    async def _leave(self, signum: int) -> None:
+        self.close_all(STOP_SIGNALS[signal.Signals(signum)])
+        await self._emptied(self.grace)
+        self.interrupt_all()
+        await self._emptied(INTERRUPT_TIME)
+        self.host.stop(signum)
+
+    async def _emptied(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while self.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+
+    def wear_out(self) -> None:
+        self._stop(signal.SIGHUP)  # uWSGI's asyncio engine only says that it is worn out
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         if get_ident() == self.thread:
@@ -116,21 +145,22 @@ def _wake_one(future: asyncio.Future[None]) -> None:
 
 
 class AsyncioEngine(Engine):
-    """A Task for each handler; uWSGI's greenlet for the request is parked meanwhile.
-
-    :param suspend: parks the calling greenlet until something switches to it.
-    """
+    """A Task for each handler; uWSGI's greenlet for the request is parked meanwhile."""
 
     name = "asyncio"
     asynchronous = True
     killed = (asyncio.CancelledError,)
 
-    def __init__(self, suspend: Callable[[], None]) -> None:
-        super().__init__()
-        self._suspend = suspend
+    def prepare(self) -> None:
+        """Give the worker a loop: uWSGI asks for the current one, and there is none by itself."""
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        # uWSGI's handler of SIGPIPE, installed later than this, crashes the worker once the
+        # loop runs.
+        loop.call_soon(signal.signal, signal.SIGPIPE, signal.SIG_IGN)
 
     def _make_worker(self) -> AsyncioWorker:
-        return AsyncioWorker()
+        return AsyncioWorker(self.host)
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
@@ -152,7 +182,7 @@ class AsyncioEngine(Engine):
         # Not "until the task is done": wake must have switched here, or a later switch would
         # find the request where uWSGI has parked it, and crash the worker.
         while not ended:
-            self._suspend()
+            self.host.suspend()
 
     def interrupter(self) -> Callable[[], None] | None:
         task = asyncio.current_task()

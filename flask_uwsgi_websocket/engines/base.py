@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import time
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
@@ -64,6 +65,9 @@ READ_AHEAD = 256 * 1024
 READ_AHEAD_WHILE_SENDING = 16
 #: Seconds for which the answer to the peer's Close waits for the handler's last reply.
 CLOSE_GRACE = 1.0
+#: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
+#: interrupted them.
+INTERRUPT_TIME = 0.5
 #: Sends never raise SIGPIPE (it kills a uWSGI asyncio worker), and never block.
 SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT
 #: Seconds for which replies to messages that came together are held back for one write.
@@ -102,14 +106,50 @@ def complete(rules: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a coroutine function was used where a plain function is needed")
 
 
+class Host:
+    """What the process that runs us must do for an engine. This one can nothing."""
+
+    def suspend(self) -> None:
+        """Park the calling request until its greenlet is switched to."""
+        raise NotImplementedError
+
+    def wait_for_descriptors(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
+        """Park the calling request until one of the descriptors is ready."""
+        raise NotImplementedError
+
+    def listeners(self) -> list[int]:
+        """Descriptors on which new connections arrive."""
+        return []
+
+    def is_worn_out(self) -> bool:
+        """Whether this process has served as many requests as it should, and is to stop."""
+        return False
+
+    def stop(self, signum: int) -> None:
+        """Do what the signal would have done without us: finish the open requests, and exit."""
+
+    def exit(self, signum: int) -> None:
+        """Exit at once, as a worker that the signal has stopped."""
+
+    def at_exit(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` before the process exits."""
+
+
+#: Signals that stop a worker, and the close code that tells its clients (RFC 6455 7.4.1, and
+#: IANA's registry for 1012): going away for good, or back in a moment.
+STOP_SIGNALS = {signal.SIGINT: 1001, signal.SIGTERM: 1012, signal.SIGHUP: 1012}
+
+
 class Worker(ABC):
     """The connections of one engine in one worker process, and the clock that they share."""
 
     #: Seconds between two looks at all connections.
     tick_interval = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host) -> None:
+        self.host = host
         self.connections: set[Connection] = set()
+        self.stopping = False
 
     @abstractmethod
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
@@ -124,12 +164,37 @@ class Worker(ABC):
         waits = [w for w in (limits.ping_interval, limits.ping_timeout, limits.timeout) if w > 0]
         self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
         self.connections.add(connection)
+        if self.stopping:
+            connection.start_closing(1012)
+
+    def close_all(self, code: int) -> None:
+        """The worker stops: tell every client. New ones are told at once."""
+        self.stopping = True
+        for connection in tuple(self.connections):
+            connection.start_closing(code)
+
+    def interrupt_all(self) -> None:
+        """Break into every handler that still runs."""
+        for connection in tuple(self.connections):
+            if connection.interrupt is not None:
+                connection.interrupt()
+
+    @property
+    def grace(self) -> float:
+        """Seconds for which a worker that stops waits for its handlers."""
+        return max((connection.limits.timeout for connection in self.connections), default=0)
 
     def _tick(self) -> None:
         now = time.monotonic()
         for connection in tuple(self.connections):
             connection.tick(now)
+        if not self.stopping and self.host.is_worn_out():
+            self.close_all(1012)
+            self.wear_out()
         self.call_later(self.tick_interval, self._tick)
+
+    def wear_out(self) -> None:  # noqa: B027
+        """The worker has served its number of requests. uWSGI itself stops most engines."""
 
 
 class Connection(ABC):
@@ -308,12 +373,14 @@ class Connection(ABC):
                 self.latency = time.monotonic() - self._ping_at
         else:
             self._peer_done = True
-            if not self.ended:
+            if self.ended:
+                self._close_output()
+            elif self._replying or self._messages:
                 self._pending = event
-                if self._replying or self._messages:
-                    self.worker.call_later(CLOSE_GRACE, self._answer_late)
-                else:
-                    self._answer()
+                self.worker.call_later(CLOSE_GRACE, self._answer_late)
+            else:
+                self._pending = event
+                self._answer()
             self._wake()
 
     def _read_ahead_limit(self) -> int:
@@ -372,7 +439,8 @@ class Connection(ABC):
         """
         if self.congested:
             # A Close frame would stand behind all that the peer did not read.
-            self._end(1013, "the peer reads too slowly")
+            with self._lock:
+                self._end(1013, "the peer reads too slowly")
             self._abort()
         self.post(encode, message)
 
@@ -493,10 +561,10 @@ class Connection(ABC):
         with self._lock:
             self._answer()
             if not self.ended:
-                self._write_control(self.protocol.close(code, reason))
-                self._end(code, reason)
+                self._send_close(self.protocol.close(code, reason), code, reason)
             self._messages.clear()
             self._resume_reading()
+        self._wake()
 
     async def finish(self) -> None:
         """Read until the peer's end of file, at most ``timeout`` seconds, then release.
@@ -536,9 +604,9 @@ class Connection(ABC):
             else:
                 code, reason = pending.error.close_code, pending.error.reason
                 frame = self.protocol.close(code, reason)
-            self._write_control(frame)
-            self._end(code, reason)
+            self._send_close(frame, code, reason)
             self._close_output()
+        self._wake()
 
     def _answer_late(self) -> None:
         """Answer the peer's Close, unless the handler still works through its messages."""
@@ -548,15 +616,17 @@ class Connection(ABC):
         else:
             self._answer()
 
+    def _send_close(self, frame: bytes, code: int, reason: str) -> None:
+        """Send our Close, the one and last frame that ends the connection."""
+        self._end(code, reason)  # first: what a failing write comes upon must not answer again
+        self._write_control(frame)
+
     def _end(self, code: int, reason: str) -> None:
-        """Nothing more is sent; whoever waits is woken. The first cause counts."""
-        with self._lock:
-            if self.ended:
-                return
+        """Nothing more is sent, and the first cause counts. The caller wakes who waits."""
+        if not self.ended:
             self.ended = True
             self.close_code, self.close_reason = code, reason
             self._ended_at = time.monotonic()
-        self._wake()
 
     def _lost(self) -> None:
         """End of file, or the connection was reset."""
@@ -589,7 +659,7 @@ class Connection(ABC):
         with self._lock:
             self._end(1006, reason)
             self._shutdown(SHUT_RDWR)
-            self._lost()
+        self._lost()
 
     def _shutdown(self, how: int) -> None:
         try:
@@ -628,8 +698,11 @@ class Connection(ABC):
             # Whoever sends or reads is alive, and a pong that we do not read is not late.
             self._alive_at = now
         elif now - max(self._ping_at, self._alive_at) >= self.limits.ping_timeout:
-            self._write_control(self.protocol.close(1011, "ping timeout"))
-            self._abort("ping timeout")
+            with self._lock:
+                if not self.ended:
+                    frame = self.protocol.close(1011, "ping timeout")
+                    self._send_close(frame, 1006, "ping timeout")
+            self._abort()
 
 
 class Engine(ABC):
@@ -642,8 +715,12 @@ class Engine(ABC):
     #: What ends a handler from outside, without being an error of its own.
     killed: tuple[type[BaseException], ...] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host) -> None:
+        self.host = host
         self._workers: dict[int, Worker] = {}  # by process: a fork must not inherit it
+
+    def prepare(self) -> None:  # noqa: B027
+        """What must be done in each worker before it serves its first request."""
 
     @abstractmethod
     def _make_worker(self) -> Worker: ...
@@ -653,13 +730,18 @@ class Engine(ABC):
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: Any
     ) -> Connection: ...
 
-    def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
-        """Take over a descriptor after its handshake."""
+    def worker(self) -> Worker:
+        """That of this process."""
         pid = os.getpid()
         worker = self._workers.get(pid)
         if worker is None:
             worker = self._workers[pid] = self._make_worker()
             worker.start()
+        return worker
+
+    def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
+        """Take over a descriptor after its handshake."""
+        worker = self.worker()
         connection = self._make_connection(sock, protocol, limits, worker)
         worker.add(connection)
         return connection

@@ -14,7 +14,16 @@ from gevent.monkey import get_original
 
 from ..codec import Protocol
 from ..exceptions import ConnectionClosed
-from .base import Connection, Engine, Limits, Worker, complete
+from .base import (
+    INTERRUPT_TIME,
+    STOP_SIGNALS,
+    Connection,
+    Engine,
+    Host,
+    Limits,
+    Worker,
+    complete,
+)
 
 T = TypeVar("T")
 _get_ident = get_original("_thread", "get_ident")
@@ -24,10 +33,29 @@ _READ, _WRITE = 1, 2
 class GeventWorker(Worker):
     """The connections of this process' hub."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
         self.hub = get_hub()
         self.thread = _get_ident()
+
+    def start(self) -> None:
+        super().start()
+        # Beside uWSGI's own watchers, which stop the worker.
+        for signum, code in STOP_SIGNALS.items():
+            gevent.signal_handler(signum, self._stop, code)
+        self.host.at_exit(self._leave)
+
+    def _stop(self, code: int) -> None:
+        grace = self.grace
+        self.close_all(code)
+        gevent.spawn_later(grace, self.interrupt_all)
+
+    def _leave(self) -> None:
+        """At the end of uWSGI's loop; the hub still runs. May be called more than once."""
+        self._stop(1001)
+        deadline = time.monotonic() + self.grace + INTERRUPT_TIME
+        while self.connections and time.monotonic() < deadline:
+            gevent.sleep(0.01)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         if _get_ident() != self.thread:
@@ -159,7 +187,7 @@ class GeventEngine(Engine):
     killed = (gevent.GreenletExit,)
 
     def _make_worker(self) -> GeventWorker:
-        return GeventWorker()
+        return GeventWorker(self.host)
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
@@ -176,6 +204,3 @@ class GeventEngine(Engine):
             greenlet.kill(ConnectionClosed(1006, "the handler did not notice the end"), block=False)
 
         return interrupt if isinstance(greenlet, gevent.Greenlet) else None
-
-
-ENGINE = GeventEngine()

@@ -11,7 +11,6 @@ import time
 from _socket import socket as Socket
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
-from typing import Protocol as Interface
 
 from ..codec import Protocol
 from .base import Limits
@@ -19,12 +18,6 @@ from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker
 
 #: Seconds between two looks of a request that waits for another request's receive.
 POLL = 0.05
-
-
-class WaitForDescriptors(Interface):
-    """Parks the calling request until one of the descriptors is ready."""
-
-    def __call__(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None: ...
 
 
 class SuspendConnection(ThreadsConnection):
@@ -36,11 +29,10 @@ class SuspendConnection(ThreadsConnection):
         protocol: Protocol,
         limits: Limits,
         worker: ThreadsWorker,
-        wait: WaitForDescriptors,
     ) -> None:
         super().__init__(sock, protocol, limits, worker)
         self._thread = get_ident()
-        self._wait = wait
+        self._wait = worker.host.wait_for_descriptors
 
     async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if get_ident() != self._thread:  # no request to suspend: block
@@ -114,18 +106,14 @@ class _Alarm:
 
 
 class SuspendEngine(ThreadsEngine):
-    """A suspendable request of uWSGI's async mode.
-
-    :param wait: waits in uWSGI's event loop.
-    """
+    """A suspendable request of uWSGI's async mode."""
 
     name = "suspend"
 
-    def __init__(self, wait: WaitForDescriptors) -> None:
-        super().__init__()
-        self._wait = wait
+    def prepare(self) -> None:
+        """Nothing: uWSGI stops this engine at once, whatever its requests do."""
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
     ) -> SuspendConnection:
-        return SuspendConnection(sock, protocol, limits, worker, self._wait)
+        return SuspendConnection(sock, protocol, limits, worker)

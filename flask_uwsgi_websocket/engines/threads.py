@@ -12,6 +12,7 @@ import heapq
 import logging
 import os
 import select
+import signal
 import threading
 import time
 from _socket import socket as Socket
@@ -21,7 +22,16 @@ from itertools import count
 from typing import Any
 
 from ..codec import Protocol
-from .base import Connection, Engine, Limits, Worker, complete
+from .base import (
+    INTERRUPT_TIME,
+    STOP_SIGNALS,
+    Connection,
+    Engine,
+    Host,
+    Limits,
+    Worker,
+    complete,
+)
 
 _logger = logging.getLogger("flask_uwsgi_websocket")
 _READ = select.EPOLLIN | select.EPOLLRDHUP
@@ -32,8 +42,8 @@ _ONCE = select.EPOLLONESHOT
 class ThreadsWorker(Worker):
     """The connections of this process, and the thread that looks after them."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
         self._epoll = select.epoll()
         self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._alarm, select.EPOLLIN)
@@ -207,8 +217,31 @@ class ThreadsEngine(Engine):
 
     name = "threads"
 
+    def prepare(self) -> None:
+        """Take the signals that stop a worker.
+
+        They are waited for in a thread: the main one may be in C for ever, where no handler of
+        Python's would run. The threads that uWSGI starts after this inherit the mask.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        threading.Thread(target=self._wait_for_stop, name="websocket-stop", daemon=True).start()
+
+    def _wait_for_stop(self) -> None:
+        signum = signal.sigwait(STOP_SIGNALS)
+        self.host.stop(signum)
+        worker = self.worker()
+        grace = worker.grace + INTERRUPT_TIME
+        worker.close_all(STOP_SIGNALS[signal.Signals(signum)])
+        deadline = time.monotonic() + grace
+        while worker.connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        # What nothing can interrupt is left behind: handlers that sleep, and where uWSGI would
+        # have exited at once, all else.
+        if worker.connections or signum != signal.SIGHUP:
+            self.host.exit(signum)
+
     def _make_worker(self) -> ThreadsWorker:
-        return ThreadsWorker()
+        return ThreadsWorker(self.host)
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
@@ -217,6 +250,3 @@ class ThreadsEngine(Engine):
 
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
         complete(rules)
-
-
-ENGINE = ThreadsEngine()
