@@ -85,6 +85,8 @@ def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerF
     yield get
     complaints = []
     for server in servers.values():
+        server.begin_stop()
+    for server in servers.values():
         server.stop()
         complaints += server.log_complaints()
     assert not complaints, complaints

@@ -256,6 +256,11 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
+    def begin_stop(self) -> None:
+        """Ask uWSGI to end, and do not wait: `stop` does."""
+        if self.alive:
+            self.signal(signal.SIGINT)
+
     def signal(self, signum: int) -> None:
         """Signal the master alone, as an operator would."""
         assert self._uwsgi is not None
