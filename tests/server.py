@@ -39,7 +39,8 @@ ENGINES: dict[str, Callable[[int], list[str]]] = {
     "asyncio": lambda cores: ["--asyncio", str(cores), "--greenlet"],
     "asyncio-uvloop": lambda cores: ["--asyncio", str(cores), "--greenlet"],
     "asyncio-without-greenlet": lambda cores: ["--asyncio", str(cores)],
-    "async": lambda cores: ["--async", str(cores)],
+    "async": lambda cores: ["--async", str(cores), "--greenlet"],
+    "async-ugreen": lambda cores: ["--async", str(cores), "--ugreen"],
     "single": lambda cores: [],
 }
 
@@ -145,6 +146,7 @@ class Server:
         self._seen = 0  # how much of the log earlier tests have answered for
         self._uwsgi: subprocess.Popen[bytes] | None = None
         self._nginx: subprocess.Popen[bytes] | None = None
+        self._stubborn: list[str] = []
         self._allowed: list[re.Pattern[str]] = []
 
     def __repr__(self) -> str:
@@ -165,8 +167,14 @@ class Server:
                 if "Address already in use" not in self.log() + self.nginx_log():
                     raise
                 self.stop()
+        if self.master:
+            # With --lazy-apps one worker may answer while another is still loading.
+            eventually(self._all_loaded, f"all workers of {self!r} to load the app")
         self._seen = len(self.log())
         return self
+
+    def _all_loaded(self) -> bool:
+        return all(worker["apps"] for worker in self.stats()["workers"])
 
     def _spawn(self) -> None:
         inner = self.port
@@ -250,6 +258,7 @@ class Server:
                 try:
                     process.wait(patience)
                 except subprocess.TimeoutExpired:
+                    self._stubborn.append(f"{self!r} went on for {patience} s after a SIGINT")
                     continue
             process.wait(PATIENCE)
             # The leader is gone; nobody of its group may outlive it.
@@ -293,12 +302,14 @@ class Server:
         self._allowed += [re.compile(pattern) for pattern in patterns]
 
     def log_complaints(self) -> list[str]:
-        """Lines since the last call that a healthy server would not have logged."""
+        """Lines since the last call that a healthy server would not have logged; and whether it
+        had to be killed."""
         log = self.log()
         lines = log[self._seen :].splitlines()
         self._seen = len(log)
         allowed, self._allowed = [*self._allowed, BANNER], []
-        return [
+        stubborn, self._stubborn = self._stubborn, []
+        return stubborn + [
             line
             for line in lines
             if COMPLAINT.search(line) and not any(pattern.search(line) for pattern in allowed)

@@ -1,0 +1,128 @@
+"""A client that leaves gives its slot back, whatever its handler is doing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rawclient import opening
+from tests.server import Server, eventually
+
+INTERRUPTIBLE = pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+
+
+def settled(server: Server) -> int:
+    """The worker's descriptors once two looks agree."""
+    seen = [-1]
+
+    def same() -> bool:
+        seen.append(server.descriptors())
+        return seen[-1] == seen[-2]
+
+    eventually(same, "the number of descriptors to settle", interval=0.2)
+    return seen[-1]
+
+
+@INTERRUPTIBLE
+@pytest.mark.parametrize("way", ["abort", "close"])
+def test_fifty_aborts_with_two_slots_leave_room_for_the_next(
+    serve, engine: str, token: str, way: str
+) -> None:
+    server = serve(engine, cores=2, config={"TEST_TIMEOUT": 0.2})
+    # Two to warm up: what the worker opens once, it has opened.
+    descriptors = 0
+    for index in range(52):
+        client = server.raw(f"/blocked/{token}-{index}")
+        assert client.message() == "blocked"
+        getattr(client, way)()
+        if index == 1:
+            server.wait_idle()
+            descriptors = settled(server)
+    with server.raw() as client:
+        client.text("served")
+        assert client.message() == "served"
+        assert client.leave().code == 1000
+    server.wait_idle()
+    eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
+    eventually(lambda: server.descriptors() <= descriptors, f"{descriptors} descriptors again")
+    assert server.threads() <= 4
+
+
+def test_aborts_with_two_slots_while_receiving(serve, engine: str) -> None:
+    server = serve(engine, cores=2)
+    for _ in range(2):
+        server.raw("/echo").abort()
+    server.wait_idle()
+    descriptors = settled(server)
+    for _ in range(50):
+        server.raw("/echo").abort()
+        server.raw("/quickstart").close()
+    with server.raw() as client:
+        client.text("served")
+        assert client.message() == "served"
+    server.wait_idle()
+    eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
+    eventually(lambda: server.descriptors() <= descriptors, f"{descriptors} descriptors again")
+
+
+def test_aborts_before_the_answer_with_two_slots(serve, engine: str, token: str) -> None:
+    server = serve(engine, cores=2, config={"TEST_TIMEOUT": 0.2})
+    server.raw("/echo").abort()
+    server.wait_idle()
+    descriptors = settled(server)
+    for _ in range(50):
+        client = server.tcp()
+        client.send(opening("/echo"))
+        client.abort()
+    with server.raw() as client:
+        client.text("served")
+        assert client.message() == "served"
+    server.wait_idle()
+    eventually(lambda: server.descriptors() <= descriptors, f"{descriptors} descriptors again")
+
+
+def test_all_slots_can_be_taken_and_given_back(serve, engine: str) -> None:
+    server = serve(engine, cores=8)
+    for _ in range(3):
+        clients = [server.raw() for _ in range(8)]
+        assert server.busy() == 8
+        for index, client in enumerate(clients):
+            client.text(str(index))
+            assert client.message() == str(index)
+        for client in clients:
+            client.leave()
+        server.wait_idle()
+    assert server.get("/ready").body == b"ready"
+
+
+def test_more_connections_than_slots_wait_their_turn(serve, engine: str) -> None:
+    server = serve(engine, cores=2)
+    first, second = server.raw(), server.raw()
+    third = server.tcp()
+    third.send(opening("/return", server.address))
+    first.leave()
+    assert third.read_answer().status == 101
+    assert third.message() == "bye"
+    third.close()
+    second.leave()
+
+
+def test_threads_and_memory_stay_where_they_were(serve, engine: str) -> None:
+    server = serve(engine, cores=20)
+
+    def cycle() -> None:
+        clients = [server.raw("/echo") for _ in range(10)]
+        for client in clients:
+            client.binary(bytes(10_000))
+        for index, client in enumerate(clients):
+            assert len(client.message()) == 10_000
+            client.abort() if index % 2 else client.leave()
+        server.wait_idle()
+
+    for _ in range(20):
+        cycle()
+    descriptors, threads, memory = settled(server), server.threads(), server.rss()
+    for _ in range(80):
+        cycle()
+    eventually(lambda: server.descriptors() <= descriptors, f"{descriptors} descriptors again")
+    assert server.threads() <= threads
+    assert server.rss() - memory < 5 << 20
