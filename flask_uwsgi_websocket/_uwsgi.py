@@ -20,7 +20,7 @@ from socket import (
 )
 from typing import TYPE_CHECKING, Any
 
-from .engines.base import Engine, Host
+from .engines.base import Engine, Host, logger
 from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, UWSGINotFound
 
@@ -107,6 +107,27 @@ def _started_with() -> str:
     return " ".join(flags) or "no engine's flags, that is with processes"
 
 
+def warn_of_options() -> None:
+    """Say at the start which of uWSGI's options will hurt."""
+    harakiri = int(option("harakiri") or 0)
+    if harakiri:
+        logger.warning(
+            "--harakiri %d kills the whole worker, with all of its connections, %d seconds into "
+            "any WebSocket: leave it out for workers that serve WebSockets",
+            harakiri,
+            harakiri,
+        )
+    if speaks_tls():
+        logger.warning("%s", TLS_REMEDY)
+
+
+#: Why WebSockets are refused where :func:`speaks_tls`.
+TLS_REMEDY = (
+    "WebSockets don't work behind --https-socket: use --https (uWSGI's TLS router) or a proxy "
+    "that speaks TLS"
+)
+
+
 def speaks_tls() -> bool:
     """Whether descriptors carry TLS, out of reach: uWSGI encrypts above them (--https-socket)."""
     return option("https-socket") is not None
@@ -165,6 +186,12 @@ class UWSGIHost(Host):
         for fd in writable:
             uwsgi.wait_fd_write(fd)
         uwsgi.suspend()
+
+    def slots(self) -> int:
+        return int(uwsgi.cores)
+
+    def slots_flag(self) -> str:
+        return _FLAGS[running_engine()].split()[0]
 
     def listeners(self) -> list[int]:
         return list(uwsgi.sockets)

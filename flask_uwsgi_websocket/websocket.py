@@ -160,11 +160,7 @@ class WebSocketMiddleware:
 
     def _check_server(self) -> None:
         if _uwsgi.speaks_tls():
-            raise HandshakeError(
-                501,
-                "WebSockets don't work behind --https-socket: use --https (uWSGI's TLS router) or "
-                "a proxy that speaks TLS",
-            )
+            raise HandshakeError(501, _uwsgi.TLS_REMEDY)
         _uwsgi.require_engine(self.engine.name)
 
     def _check_origin(self, request: Request, rule: WebSocketRule, upgrade: UpgradeRequest) -> None:
@@ -264,6 +260,7 @@ class WebSocket:
         _install_dispatch(app)
         self.router.lend_to(app)
         if _uwsgi.inside():
+            _uwsgi.warn_of_options()
             _uwsgi.disable_nagle_on_listeners()
             if _uwsgi.running_engine() == middleware.engine.name:
                 _uwsgi.after_fork(middleware.engine.prepare)

@@ -20,6 +20,7 @@ a Close frame until its current message is sent"), for at most :data:`CLOSE_GRAC
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -48,6 +49,8 @@ from ..exceptions import ConnectionClosed
 #: None where it isn't Linux: delayed ACKs stay on.
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
+logger = logging.getLogger("flask_uwsgi_websocket")
+
 T = TypeVar("T")
 M = TypeVar("M")
 Message = str | bytes
@@ -68,6 +71,8 @@ CLOSE_GRACE = 1.0
 #: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
 #: interrupted them.
 INTERRUPT_TIME = 0.5
+#: Seconds between two warnings that all slots are taken.
+WARNING_INTERVAL = 60.0
 #: Sends never raise SIGPIPE (it kills a uWSGI asyncio worker), and never block.
 SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT
 #: Seconds for which replies to messages that came together are held back for one write.
@@ -117,6 +122,14 @@ class Host:
         """Park the calling request until one of the descriptors is ready."""
         raise NotImplementedError
 
+    def slots(self) -> int:
+        """How many requests run at a time, WebSockets among them; 0 where nobody counts."""
+        return 0
+
+    def slots_flag(self) -> str:
+        """The option that raises :meth:`slots`."""
+        return ""
+
     def listeners(self) -> list[int]:
         """Descriptors on which new connections arrive."""
         return []
@@ -150,6 +163,7 @@ class Worker(ABC):
         self.host = host
         self.connections: set[Connection] = set()
         self.stopping = False
+        self._warned_at = -WARNING_INTERVAL
 
     @abstractmethod
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
@@ -164,8 +178,21 @@ class Worker(ABC):
         waits = [w for w in (limits.ping_interval, limits.ping_timeout, limits.timeout) if w > 0]
         self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
         self.connections.add(connection)
+        if len(self.connections) == self.host.slots():
+            self._warn_full()
         if self.stopping:
             connection.start_closing(1012)
+
+    def _warn_full(self) -> None:
+        now = time.monotonic()
+        if now - self._warned_at >= WARNING_INTERVAL:
+            self._warned_at = now
+            logger.warning(
+                "%d WebSockets hold all that this uWSGI worker serves at a time: new connections, "
+                "HTTP too, wait until one closes. Raise %s, or --processes.",
+                len(self.connections),
+                self.host.slots_flag(),
+            )
 
     def close_all(self, code: int) -> None:
         """The worker stops: tell every client. New ones are told at once."""

@@ -9,7 +9,6 @@ clock of the heartbeats.
 from __future__ import annotations
 
 import heapq
-import logging
 import os
 import select
 import signal
@@ -31,9 +30,9 @@ from .base import (
     Limits,
     Worker,
     complete,
+    logger,
 )
 
-_logger = logging.getLogger("flask_uwsgi_websocket")
 _READ = select.EPOLLIN | select.EPOLLRDHUP
 _WRITE = select.EPOLLOUT
 _ONCE = select.EPOLLONESHOT
@@ -94,7 +93,7 @@ class ThreadsWorker(Worker):
                 self._run_timers()
             except Exception:
                 # Whatever it was, the other connections still need this thread.
-                _logger.exception("the WebSocket helper thread goes on after an error")
+                logger.exception("the WebSocket helper thread goes on after an error")
 
     def _next_timer(self) -> float:
         with self._lock:
