@@ -53,6 +53,8 @@ prepare_environment() {
 
     say "Preparing .venv with $("$PYTHON" -V)"
     [ -x .venv/bin/pip ] || "$PYTHON" -m venv .venv
+    [ "$(.venv/bin/python -V)" = "$("$PYTHON" -V)" ] ||
+        die "There is a .venv with $(.venv/bin/python -V): remove it, or say PYTHON=.venv/bin/python."
     .venv/bin/pip install --quiet --editable .
     say "Building uWSGI"
     .venv/bin/python -m flask_uwsgi_websocket install-uwsgi
