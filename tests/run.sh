@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 need redis-server command -v redis-server
 need nginx command -v nginx
 need chromium command -v chromium
+need openssl command -v openssl
 need fonts-dejavu-core test -d /usr/share/fonts/truetype
 prepare_environment gevent,asyncio,dev
 
