@@ -1,0 +1,129 @@
+"""Who does not read makes the other wait: memory stays bounded, everybody else goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from tests.rawclient import BINARY, RawClient, frame
+from tests.server import Server, eventually
+
+MIB = 1 << 20
+
+#: What a connection may cost beyond what it had; the kernel's buffers are not the worker's.
+BOUNDED = 24 * MIB
+
+
+class Writer:
+    """Sends `count` messages of 64 KiB in a thread, and counts them."""
+
+    def __init__(self, client: RawClient, count: int) -> None:
+        self.sent = 0
+        self.failure: BaseException | None = None
+        self._client = client
+        self._count = count
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        data = frame(BINARY, bytes(65536))
+        try:
+            for _ in range(self._count):
+                self._client.send(data)
+                self.sent += 1
+        except BaseException as error:
+            self.failure = error
+
+    def stalled(self) -> bool:
+        """Whether it gets nothing more sent, for a good while."""
+        before = self.sent
+        time.sleep(1)
+        return before == self.sent
+
+    def join(self) -> None:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        assert self.failure is None
+
+
+def test_reading_stops_when_the_handler_does_not_receive(server: Server, token: str) -> None:
+    count = 1024  # 64 MiB, far more than the kernel buffers
+    with server.raw(f"/paused/{token}") as client, server.raw() as other:
+        assert client.message() == "paused"
+        memory = server.rss()
+        writer = Writer(client, count)
+        eventually(writer.stalled, "the writer to be held up")
+        assert writer.sent < count
+        assert server.rss() - memory < BOUNDED
+        other.text("goes on")
+        assert other.message() == "goes on"
+        server.http("POST", f"/gates/{token}")
+        assert [client.message() for _ in range(count)] == ["65536"] * count
+        writer.join()
+
+
+def test_send_waits_for_a_client_that_does_not_read(server: Server, token: str) -> None:
+    memory = server.rss()
+    with server.raw(f"/flood/{token}") as client, server.raw() as other:
+        assert client.read().payload == b"x" * 65536
+        for _ in range(20):
+            other.text("goes on")
+            assert other.message() == "goes on"
+        assert server.get("/both").body == b"http GET"
+        assert server.rss() - memory < BOUNDED
+        client.abort()
+        server.record(token)
+
+
+def test_a_client_that_reads_again_gets_everything(server: Server) -> None:
+    with server.raw("/count/200000") as client:
+        assert client.message() == "0"
+        # The server has filled every buffer by the time it has nothing to do.
+        eventually(lambda: quiet(server), "the sender to be held up")
+        for index in range(1, 200_000):
+            assert client.message() == str(index)
+
+
+def quiet(server: Server) -> bool:
+    before = server.cpu()
+    time.sleep(0.3)
+    return server.cpu() - before < 0.05
+
+
+def test_send_gives_up_on_a_client_that_never_reads(serve, engine: str, token: str) -> None:
+    server = serve(engine, config={"UWSGI_WEBSOCKET_SEND_TIMEOUT": 2})
+    with server.raw(f"/flood/{token}") as client:
+        seen = server.record(token)
+        assert seen["number"] * 65536 < BOUNDED
+        server.wait_idle()
+        client.close()
+
+
+def test_send_nb_is_bounded(serve, engine: str, token: str) -> None:
+    server = serve(engine, config={"UWSGI_WEBSOCKET_SEND_QUEUE_SIZE": MIB})
+    with server.raw(f"/flood-nb/{token}") as client:
+        memory = server.rss()
+        server.record(token)
+        assert server.rss() - memory < BOUNDED
+        server.wait_idle()
+        client.close()
+
+
+def test_send_nb_within_the_limit_arrives_in_order(serve, engine: str, token: str) -> None:
+    server = serve(engine)
+    with server.raw(f"/room/{token}") as client:
+        assert client.message() == "joined"
+        for index in range(200):
+            assert server.http("POST", f"/room/{token}", f"{index}".encode()).body == b"1"
+        assert [client.message() for _ in range(200)] == [str(index) for index in range(200)]
+
+
+def test_a_deaf_member_does_not_hold_a_broadcast_up(serve, engine: str, token: str) -> None:
+    server = serve(engine, config={"UWSGI_WEBSOCKET_SEND_QUEUE_SIZE": MIB})
+    message = "m" * 65536
+    with server.raw(f"/room/{token}") as deaf, server.raw(f"/room/{token}") as client:
+        assert deaf.message() == client.message() == "joined"
+        for _ in range(300):
+            server.http("POST", f"/room/{token}", message.encode())
+            assert client.message() == message
+        client.leave()

@@ -1,0 +1,180 @@
+"""Pings without a receive(): they keep idle connections, and end those of vanished peers."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.rawclient import PING, PONG, RawClient, frame
+from tests.server import Server, eventually
+from tests.test_backpressure import Writer
+
+#: Quick enough for a test, slow enough for a busy machine.
+QUICK = {"UWSGI_WEBSOCKET_PING_INTERVAL": 0.3, "UWSGI_WEBSOCKET_PING_TIMEOUT": 2}
+
+
+def ping_from(client: RawClient) -> bytes:
+    """The payload of the server's next ping."""
+    while True:
+        found = client.read()
+        if found.opcode == PING:
+            return found.payload
+
+
+def given_up(client: RawClient) -> None:
+    """Read without a pong until the server ends the connection."""
+    end = time.monotonic() + 30
+    try:
+        while time.monotonic() < end:
+            client.read()
+    except (EOFError, ConnectionResetError):
+        return
+    raise AssertionError("the server still sends to a client that never answered a ping")
+
+
+@pytest.fixture
+def quick(serve, engine: str) -> Server:
+    return serve(engine, config=QUICK)
+
+
+def test_pings_whatever_the_handler_does(quick: Server, token: str) -> None:
+    for path in ("/echo", f"/blocked/{token}", f"/send-until-closed/{token}-x"):
+        with quick.raw(path) as client:
+            for _ in range(3):
+                client.send(frame(PONG, ping_from(client)))
+        if path.startswith("/blocked"):
+            quick.http("POST", f"/gates/{token}")
+
+
+def test_a_client_that_answers_stays(quick: Server) -> None:
+    with quick.raw() as client:
+        # Longer than a ping's interval and its timeout together.
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            client.send(frame(PONG, ping_from(client)))
+        client.text("still here")
+        assert client.message() == "still here"
+
+
+def test_a_handler_busy_elsewhere_keeps_a_client_that_answers(quick: Server, token: str) -> None:
+    with quick.raw(f"/blocked/{token}") as client:
+        assert client.message() == "blocked"
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            client.send(frame(PONG, ping_from(client)))
+        quick.http("POST", f"/gates/{token}")
+        assert quick.record(token)["error"] is None
+        assert client.read_close().code == 1000
+
+
+def test_the_websockets_client_answers(quick: Server) -> None:
+    with quick.connect("/latency", ping_interval=None) as client:
+
+        def measured() -> bool:
+            client.send("?")
+            return json.loads(client.recv(30)) is not None
+
+        eventually(measured, "a round trip to be measured", interval=0.1)
+        client.send("?")
+        latency = json.loads(client.recv(30))
+        assert 0 <= latency < 30
+
+
+def test_a_client_that_never_answers_is_given_up(quick: Server, token: str) -> None:
+    with quick.raw(f"/collect/{token}") as client:
+        seen = quick.record(token)
+        assert seen["connected"] is False
+        assert seen["code"] == 1006
+        client.close()
+
+
+def test_a_sender_gives_up_a_client_that_never_answers(quick: Server, token: str) -> None:
+    with quick.raw(f"/send-until-closed/{token}") as client:
+        given_up(client)
+        assert quick.record(token)["connected"] is False
+
+
+def test_a_handler_busy_elsewhere_loses_a_client_that_never_answers(
+    serve, engine: str, token: str
+) -> None:
+    server = serve(engine, config={**QUICK, "TEST_TIMEOUT": 1})
+    with server.raw(f"/blocked/{token}") as client:
+        given_up(client)
+        if engine == "threads":
+            server.http("POST", f"/gates/{token}")
+        assert server.record(token)["code"] == 1006
+        server.wait_idle()
+
+
+def test_pings_can_be_turned_off(serve, engine: str) -> None:
+    server = serve(engine, config={**QUICK, "UWSGI_WEBSOCKET_PING_INTERVAL": 0})
+    with server.raw() as client:
+        assert client.silent(1.5)
+
+
+def test_what_we_did_not_read_ourselves_is_not_held_against_the_client(
+    serve, engine: str, token: str
+) -> None:
+    server = serve(engine, config=QUICK)
+    with server.raw(f"/paused/{token}") as client:
+        assert client.message() == "paused"
+        writer = Writer(client, 1024)
+        eventually(writer.stalled, "the writer to be held up")
+        # Its pongs lie behind all this. Longer than the interval and the timeout together:
+        time.sleep(4)
+        assert writer.failure is None
+        server.http("POST", f"/gates/{token}")
+        for _ in range(64):
+            assert client.message() == "65536"
+
+
+def test_heartbeats_cost_no_thread_for_each_connection(serve, engine: str) -> None:
+    server = serve(engine, config=QUICK)
+    with server.raw() as one:
+        ping_from(one)
+        before = server.threads()
+        clients = [server.raw() for _ in range(10)]
+        for client in clients:
+            ping_from(client)
+        assert server.threads() <= before
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("path", ["/echo", "/blocked"])
+def test_idle_connections_survive_the_router_s_timeout(
+    serve, engine: str, token: str, path: str
+) -> None:
+    server = serve(
+        engine,
+        "http",
+        options=["--http-timeout", "2"],
+        config={"UWSGI_WEBSOCKET_PING_INTERVAL": 0.3},
+    )
+    survives(server, path, token)
+
+
+@pytest.mark.parametrize("front", ["nginx-proxy", "nginx-uwsgi"])
+def test_idle_connections_survive_nginx_s_timeout(
+    serve, engine: str, front: str, token: str
+) -> None:
+    config = {"UWSGI_WEBSOCKET_PING_INTERVAL": 0.3}
+    survives(serve(engine, front, proxy_timeout=2, config=config), "/echo", token)
+
+
+def survives(server: Server, path: str, token: str) -> None:
+    """An idle client that answers pings is still there after twice the proxy's timeout."""
+    with server.raw("/echo" if path == "/echo" else f"{path}/{token}") as client:
+        if path != "/echo":
+            assert client.message() == "blocked"
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            client.send(frame(PONG, ping_from(client)))
+        if path == "/echo":
+            client.text("still here")
+            assert client.message() == "still here"
+        else:
+            server.http("POST", f"/gates/{token}")
+            assert server.record(token)["error"] is None
