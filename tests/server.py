@@ -317,12 +317,19 @@ class Server:
 
     def stats(self) -> dict[str, Any]:
         """uWSGI's own statistics, which take no core of a worker."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PATIENCE)
-            client.connect(str(self._stats_path))
-            document = b"".join(iter(lambda: client.recv(65536), b""))
+        # Refused while a master that reloads becomes another one.
+        document = eventually(self._ask_stats, f"statistics of {self!r}")
         statistics: dict[str, Any] = json.loads(document)
         return statistics
+
+    def _ask_stats(self) -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            try:
+                client.connect(str(self._stats_path))
+                return b"".join(iter(lambda: client.recv(65536), b""))
+            except (ConnectionError, FileNotFoundError):
+                return b""
 
     def busy(self) -> int:
         """How many requests uWSGI is serving now: open WebSockets, between two HTTP requests."""

@@ -1,0 +1,91 @@
+"""The other ways to run uWSGI: processes, lazy apps, no master, green threads, uvloop."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.server import Server
+
+
+def works(server: Server) -> None:
+    """Echo with both clients, HTTP between, more than one connection."""
+    with server.raw() as raw, server.connect() as client:
+        for size in (0, 1, 126, 70_000):
+            raw.text("x" * size)
+            client.send(b"y" * size)
+            assert client.recv(30) == b"y" * size
+            assert raw.message() == "x" * size
+        assert server.get("/both").body == b"http GET"
+        assert raw.leave(4000).code == 4000
+    server.raw("/quickstart").abort()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--lazy-apps"],
+        ["--enable-threads"],
+        ["--thunder-lock"],
+        ["--single-interpreter"],
+        ["--offload-threads", "1"],
+        ["--die-on-term", "--vacuum"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_people_use(serve, engine: str, options: list[str]) -> None:
+    works(serve(engine, options=options))
+
+
+@pytest.mark.parametrize("front", ["http-socket", "http"])
+def test_two_processes(serve, engine: str, front: str) -> None:
+    server = serve(engine, front, processes=2)
+    for _ in range(4):
+        works(server)
+
+
+def test_two_processes_with_lazy_apps(serve, engine: str) -> None:
+    server = serve(engine, processes=2, options=["--lazy-apps"])
+    for _ in range(4):
+        works(server)
+
+
+def test_no_master(serve, engine: str) -> None:
+    works(serve(engine, master=False))
+
+
+def test_no_master_and_lazy_apps(serve, engine: str) -> None:
+    works(serve(engine, master=False, options=["--lazy-apps"]))
+
+
+def test_processes_without_threads(serve) -> None:
+    # One core each: one connection at a time for a worker.
+    server = serve("single", processes=2)
+    for _ in range(4):
+        with server.raw() as client:
+            client.text("hello")
+            assert client.message() == "hello"
+            assert client.leave().code == 1000
+
+
+def test_uvloop(serve) -> None:
+    server = serve("asyncio-uvloop")
+    works(server)
+    assert server.get("/loop").body == b"uvloop"
+
+
+def test_uwsgi_s_own_async_mode(serve) -> None:
+    works(serve("async", cores=8))
+
+
+def test_gevent_that_uwsgi_has_patched(serve) -> None:
+    works(serve("gevent", options=["--gevent-early-monkey-patch"]))
+    works(serve("gevent", options=["--gevent-monkey-patch"]))
+
+
+def test_gevent_without_the_patch(serve) -> None:
+    server = serve("gevent", config={"UWSGI_WEBSOCKET_AGGRESSIVE_PATCH": False})
+    works(server)
+
+
+def test_the_router_with_its_other_options(serve, engine: str) -> None:
+    works(serve(engine, "http", options=["--http-keepalive", "--http-auto-chunked"]))

@@ -1,0 +1,48 @@
+"""`UWSGIWebSocketClient`: uWSGI's own functions, as they are, behind the same routes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.server import Server
+
+
+@pytest.fixture(params=["threads", "gevent"])
+def own_api(request: pytest.FixtureRequest, shared_server) -> Server:
+    return shared_server(request.param, app="own_api")
+
+
+def test_echo(own_api: Server) -> None:
+    with own_api.raw() as client:
+        for size in (1, 126, 70_000):
+            client.text("x" * size)
+            assert client.message() == "x" * size
+
+
+def test_binary(own_api: Server) -> None:
+    with own_api.raw("/binary") as client:
+        client.binary(b"\x00\xff")
+        assert client.message() == b"\x00\xff"
+
+
+def test_a_shared_area(own_api: Server) -> None:
+    with own_api.raw("/sharedarea") as client:
+        assert client.message() == "shared"
+
+
+@pytest.mark.parametrize("way", ["abort", "close"])
+def test_leaving_gives_the_core_back(own_api: Server, way: str) -> None:
+    client = own_api.raw()
+    client.text("x")
+    assert client.message() == "x"
+    getattr(client, way)()
+    own_api.wait_idle()
+
+
+def test_an_exception_ends_the_connection(own_api: Server) -> None:
+    with own_api.raw("/raise") as client:
+        client.text("now")
+        assert client.ended()
+    own_api.wait_idle()
+    assert "ValueError: raised on purpose" in own_api.new_log()
+    own_api.allow_log("Traceback")

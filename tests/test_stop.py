@@ -1,0 +1,111 @@
+"""A worker that stops or reloads tells its clients, and lets nobody wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.rawclient import close_frame
+from tests.server import Server, eventually
+
+#: Seconds for what must not wait for uWSGI's mercy (60 s).
+SOON = 10.0
+
+
+@pytest.mark.parametrize(
+    ("signum", "codes"), [("SIGINT", {1001}), ("SIGTERM", {1001, 1012}), ("SIGHUP", {1012})]
+)
+def test_a_worker_that_stops_says_so(
+    serve, engine: str, token: str, signum: str, codes: set[int]
+) -> None:
+    server = serve(engine)
+    with server.raw(f"/collect/{token}") as client, server.raw("/quickstart") as other:
+        # uWSGI's SIGTERM to a master is a reload, unless --die-on-term.
+        server.signal(getattr(signal, signum))
+        assert client.read_close(SOON).code in codes
+        assert other.read_close(SOON).code in codes
+        for each in (client, other):
+            each.send(close_frame(1001))
+            assert each.ended(SOON)
+    if signum == "SIGINT":
+        server.wait_ended()
+    else:
+        eventually(lambda: server.get("/ready").status == 200, "HTTP to answer after the reload")
+        with server.raw() as again:
+            again.text("again")
+            assert again.message() == "again"
+
+
+def respawned(server: Server, old: int) -> None:
+    eventually(lambda: server.worker_pid != old, "another worker")
+    eventually(lambda: server.get("/ready").status == 200, "HTTP to answer again")
+    with server.raw() as client:
+        client.text("again")
+        assert client.message() == "again"
+
+
+@pytest.mark.parametrize("signum", ["SIGINT", "SIGHUP"])
+def test_handlers_that_are_busy_elsewhere_do_not_hold_the_worker(
+    serve, engine: str, token: str, signum: str
+) -> None:
+    server = serve(engine, config={"TEST_TIMEOUT": 1})
+    old = server.worker_pid
+    with ExitStack() as stack:
+        for index in range(10):
+            client = stack.enter_context(server.raw(f"/blocked/{token}-{index}"))
+            assert client.message() == "blocked"
+        server.signal(getattr(signal, signum))
+        # uWSGI alone would wait for its mercy: 60 s.
+        if signum == "SIGINT":
+            server.wait_ended(SOON)
+        else:
+            respawned(server, old)
+
+
+def test_all_clients_are_told(serve, engine: str, token: str) -> None:
+    server = serve(engine)
+    old = server.worker_pid
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.raw(f"/collect/{token}")) for _ in range(10)]
+        server.signal(signal.SIGHUP)
+        for client in clients:
+            assert client.read_close(SOON).code == 1012
+            client.send(close_frame(1012))
+            assert client.ended(SOON)
+    respawned(server, old)
+
+
+def test_touch_reload(serve, engine: str, tmp_path) -> None:
+    touched = tmp_path / "touched"
+    touched.touch()
+    server = serve(engine, options=["--touch-reload", str(touched)])
+    old = server.worker_pid
+    with server.raw() as client:
+        os.utime(touched, (later := time.time() + 10, later))
+        assert client.read_close().code == 1012
+        client.send(close_frame(1012))
+        assert client.ended(SOON)
+    respawned(server, old)
+
+
+def test_a_worker_that_is_killed_is_replaced(serve, engine: str) -> None:
+    server = serve(engine)
+    old = server.worker_pid
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.raw()) for _ in range(20)]
+        os.kill(old, signal.SIGKILL)
+        for client in clients:
+            assert client.ended(SOON)
+    respawned(server, old)
+    server.allow_log("DAMN")
+
+
+def test_a_stop_without_a_websocket(serve, engine: str) -> None:
+    # The hooks must not need a WebSocket to have been there.
+    server = serve(engine)
+    server.signal(signal.SIGINT)
+    server.wait_ended(SOON)
