@@ -79,18 +79,19 @@ def serve(
     :param keep_context: whether the handler sees the request's context variables.
     :return: the body of the WSGI response: nothing.
     """
-    try:
-        sock = _uwsgi.accept(environ, start_response, agreement.headers)
-    except ConnectionClosed:
-        return []
     limits = agreement.settings.limits
     protocol = Protocol(SERVER, max_message_size=limits.max_message_size, deflate=agreement.deflate)
-    connection = engine.open(sock, protocol, limits)
-    rules = _session(connection, engine, handle, report)
-    if keep_context:
-        engine.run(rules)
-    else:
-        contextvars.Context().run(engine.run, rules)
+    with engine.request():
+        try:
+            sock = _uwsgi.accept(environ, start_response, agreement.headers)
+        except ConnectionClosed:
+            return []
+        connection = engine.open(sock, protocol, limits)
+        rules = _session(connection, engine, handle, report)
+        if keep_context:
+            engine.run(rules)
+        else:
+            contextvars.Context().run(engine.run, rules)
     return []
 
 

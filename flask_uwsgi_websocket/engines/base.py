@@ -30,7 +30,7 @@ from _thread import RLock
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from socket import (
@@ -772,6 +772,10 @@ class Engine(ABC):
         connection = self._make_connection(sock, protocol, limits, worker)
         worker.add(connection)
         return connection
+
+    def request(self) -> AbstractContextManager[None]:
+        """Around a request that becomes a WebSocket, from before its handshake."""
+        return nullcontext()
 
     @abstractmethod
     def run(self, rules: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,8 @@ import os
 import time
 from _socket import socket as Socket
 from _thread import allocate_lock, get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..codec import Protocol
 from .base import Limits
@@ -112,6 +113,10 @@ class SuspendEngine(ThreadsEngine):
 
     def prepare(self) -> None:
         """Nothing: uWSGI stops this engine at once, whatever its requests do."""
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        yield
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker

@@ -16,7 +16,8 @@ import threading
 import time
 from _socket import socket as Socket
 from _thread import allocate_lock
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -81,6 +82,7 @@ class ThreadsWorker(Worker):
                 self._epoll.unregister(connection.fd)
 
     def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they are for others
         while True:
             try:
                 for fd, events in self._epoll.poll(self._next_timer()):
@@ -216,28 +218,61 @@ class ThreadsEngine(Engine):
 
     name = "threads"
 
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self._waits = False  # for a signal, in a thread of its own
+        self._stopped_by: int | None = None
+
     def prepare(self) -> None:
+        if self._has_threads():
+            self._take_signals()
+
+    def _has_threads(self) -> bool:
+        return self.host.slots() > 1
+
+    def _take_signals(self) -> None:
         """Take the signals that stop a worker.
 
         They are waited for in a thread: the main one may be in C for ever, where no handler of
         Python's would run. The threads that uWSGI starts after this inherit the mask.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        threading.Thread(target=self._wait_for_stop, name="websocket-stop", daemon=True).start()
+        if not self._waits:
+            self._waits = True
+            threading.Thread(target=self._wait_for_stop, name="websocket-stop", daemon=True).start()
 
     def _wait_for_stop(self) -> None:
-        signum = signal.sigwait(STOP_SIGNALS)
-        self.host.stop(signum)
+        signum = signal.Signals(signal.sigwait(STOP_SIGNALS))
+        if self._has_threads():
+            self.host.stop(signum)
+        else:
+            self._stopped_by = signum
         worker = self.worker()
-        grace = worker.grace + INTERRUPT_TIME
-        worker.close_all(STOP_SIGNALS[signal.Signals(signum)])
-        deadline = time.monotonic() + grace
+        deadline = time.monotonic() + worker.grace + INTERRUPT_TIME
+        worker.close_all(STOP_SIGNALS[signum])
         while worker.connections and time.monotonic() < deadline:
             time.sleep(0.01)
         # What nothing can interrupt is left behind: handlers that sleep, and where uWSGI would
         # have exited at once, all else.
         if worker.connections or signum != signal.SIGHUP:
             self.host.exit(signum)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        if self._has_threads():
+            yield
+            return
+        # Between two requests the only thread is in C, and uWSGI's own handlers serve.
+        self._take_signals()
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            if self._stopped_by is not None:
+                os.kill(os.getpid(), self._stopped_by)
+
+    def run(self, rules: Coroutine[Any, Any, None]) -> None:
+        complete(rules)
 
     def _make_worker(self) -> ThreadsWorker:
         return ThreadsWorker(self.host)
@@ -246,6 +281,3 @@ class ThreadsEngine(Engine):
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
     ) -> ThreadsConnection:
         return ThreadsConnection(sock, protocol, limits, worker)
-
-    def run(self, rules: Coroutine[Any, Any, None]) -> None:
-        complete(rules)
