@@ -261,6 +261,7 @@ class Connection(ABC):
         self._corked_at = 0.0
         self._late_pong: bytes | None = None  # for the last ping that came while congested
         self._senders = 0  # how many wait for the peer to read
+        self._closers = 0  # and how many in the closing handshake
         self._half_close = False  # no more to send once all is flushed
         self._ended_at = 0.0
         self._heard = False  # a sign of life since the last tick
@@ -574,6 +575,7 @@ class Connection(ABC):
         """The closing handshake (RFC 6455 7.1.2), at most ``timeout`` seconds long."""
         self.start_closing(code, reason)
         timeout = self.limits.timeout
+        self._closers += 1
         try:
             await self._drain(0, timeout)
             await self._wait_input(lambda: self._peer_done, time.monotonic() + timeout)
@@ -582,6 +584,8 @@ class Connection(ABC):
         else:
             # RFC 6455 7.1.1: the server closes the TCP connection first.
             self._close_output()
+        finally:
+            self._closers -= 1
 
     def start_closing(self, code: int, reason: str = "") -> None:
         """Send Close, or answer the peer's; does not wait."""
@@ -706,7 +710,8 @@ class Connection(ABC):
 
     def _hurry(self, now: float) -> None:
         """A handler that does not notice the end is interrupted after ``timeout`` seconds."""
-        if self._messages and self._replying:  # it still works through its messages
+        if self._closers or (self._messages and self._replying):
+            # It waits for the peer's Close, or still works through its messages.
             self._replying = False
             self._ended_at = now
         elif self.interrupt is not None and now - self._ended_at >= self.limits.timeout:
