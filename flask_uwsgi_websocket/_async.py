@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _uwsgi
 from .client import WebSocketClient
@@ -35,3 +35,4 @@ class AsyncWebSocket(WebSocket):
     """
 
     middleware = AsyncWebSocketMiddleware
+    engine_options: ClassVar[dict[str, Any]] = {"async": 100, "greenlet": True}

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _uwsgi
 from .client import BaseClient, Data
@@ -133,6 +133,7 @@ class AsyncioWebSocket(WebSocket):
     """
 
     middleware = AsyncioWebSocketMiddleware
+    engine_options: ClassVar[dict[str, Any]] = {"asyncio": 100, "greenlet": True}
 
     def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
         if find_spec("greenlet") is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from . import _uwsgi
 from .client import WebSocketClient
@@ -47,6 +47,7 @@ class GeventWebSocket(WebSocket):
     """
 
     middleware = GeventWebSocketMiddleware
+    engine_options: ClassVar[dict[str, Any]] = {"gevent": 100}
 
     def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
         if find_spec("gevent") is None:

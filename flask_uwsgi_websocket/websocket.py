@@ -13,7 +13,7 @@ import inspect
 import os
 from collections.abc import Callable, Collection, Iterable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, has_request_context, request
@@ -33,6 +33,9 @@ from .serving import Settings, agree, serve
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Blueprint, Request
+
+#: Options of :meth:`WebSocket.run` that name a file of uWSGI's, which may name an engine.
+CONFIGURATIONS = {"ini", "yaml", "yml", "json", "xml", "emperor"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -221,6 +224,9 @@ class WebSocket:
     #: Installed around the app by :meth:`init_app`.
     middleware = WebSocketMiddleware
 
+    #: uWSGI options that :meth:`run` adds where the caller names no engine.
+    engine_options: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
         self.app: Flask | None = None
         self.timeout = timeout
@@ -331,8 +337,10 @@ class WebSocket:
         served = app if app is not None else self.app
         if served is None:
             raise RuntimeError("run() needs an app: call init_app() first, or give it one")
-        if debug is None or debug is False:
+        if not debug:
             debug = isinstance(served, Flask) and served.debug
+        if not kwargs.keys() & (self.engine_options.keys() | CONFIGURATIONS):
+            kwargs.update(self.engine_options)
         run_uwsgi(served, debug, host, port, uwsgi_binary, **kwargs)
 
 

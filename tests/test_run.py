@@ -1,0 +1,54 @@
+"""``app.run`` of each extension: which uWSGI options it adds by itself."""
+
+import pytest
+from flask import Flask
+
+import flask_uwsgi_websocket as package
+from flask_uwsgi_websocket import websocket
+
+
+@pytest.fixture
+def options(monkeypatch):
+    """The options of the last run; becoming uWSGI itself is test_runner.py's."""
+    seen = {}
+
+    def run_uwsgi(app, debug, host, port, uwsgi_binary, **kwargs):
+        seen.clear()
+        seen.update(kwargs, debug=debug)
+
+    monkeypatch.setattr(websocket, "run_uwsgi", run_uwsgi)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("extension", "added"),
+    [
+        ("WebSocket", {}),
+        ("GeventWebSocket", {"gevent": 100}),
+        ("AsyncioWebSocket", {"asyncio": 100, "greenlet": True}),
+        ("AsyncWebSocket", {"async": 100, "greenlet": True}),
+    ],
+)
+def test_the_engine_is_the_extension_s_own(options, extension, added):
+    app = Flask(__name__)
+    app.config["UWSGI_WEBSOCKET_AGGRESSIVE_PATCH"] = False
+    getattr(package, extension)(app)
+    app.run(port=8080)
+    assert options == {"debug": False, **added}
+
+
+@pytest.mark.parametrize("given", [{"gevent": 7}, {"ini": "uwsgi.ini"}])
+def test_what_the_caller_names_is_not_overruled(options, given):
+    app = Flask(__name__)
+    app.config["UWSGI_WEBSOCKET_AGGRESSIVE_PATCH"] = False
+    package.GeventWebSocket(app)
+    app.run(**given)
+    assert options == {"debug": False, **given}
+
+
+def test_debug_is_the_app_s_unless_given(options):
+    app = Flask(__name__)
+    package.WebSocket(app)
+    app.debug = True
+    app.run()
+    assert options["debug"] is True
