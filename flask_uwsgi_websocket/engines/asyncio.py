@@ -104,6 +104,10 @@ class AsyncioConnection(Connection):
         else:
             self._loop.call_soon_threadsafe(self._wake)
 
+    def _peek(self) -> None:
+        if get_ident() == self.worker.thread:  # elsewhere it would read beside the loop
+            self.read()
+
     def _watch_reading(self, on: bool) -> None:
         if get_ident() != self.worker.thread:
             self._loop.call_soon_threadsafe(self._watch_reading, on)

@@ -341,9 +341,9 @@ class Connection(ABC):
         """A message that has been read already, else None."""
         return self._next() if self._messages else None
 
+    @abstractmethod
     def _peek(self) -> None:
-        """Read what has come without waiting, where nobody else does it."""
-        self.read()
+        """:meth:`read`, where nobody else does it at this moment."""
 
     def _next(self) -> Message:
         self._replying = True

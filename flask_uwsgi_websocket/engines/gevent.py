@@ -144,6 +144,10 @@ class GeventConnection(Connection):
         else:
             self._hub.loop.run_callback_threadsafe(self._wake)
 
+    def _peek(self) -> None:
+        if _get_ident() == self.worker.thread:  # elsewhere it would read beside the hub
+            self.read()
+
     def _watch_reading(self, on: bool) -> None:
         if _get_ident() != self.worker.thread:
             self._hub.loop.run_callback_threadsafe(self._watch_reading, on)
