@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterable
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -397,6 +397,7 @@ def _http_error(error: HandshakeError) -> HTTPException:
     )
 
 
+@cache
 def _upgrade_class(base: type[Response]) -> type[Any]:
     """The app's class of responses, with a response that switches protocols."""
     return type("UpgradeResponse", (_Upgrade, base), {})

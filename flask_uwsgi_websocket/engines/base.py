@@ -231,6 +231,43 @@ class Connection(ABC):
     writable; it supplies waiting, and watching the descriptor.
     """
 
+    __slots__ = (
+        "_alive_at",
+        "_closers",
+        "_corked_at",
+        "_end_of_file",
+        "_ended_at",
+        "_half_close",
+        "_heard",
+        "_late_pong",
+        "_lock",
+        "_messages",
+        "_peer_done",
+        "_pending",
+        "_ping_at",
+        "_pinged",
+        "_quick_ack",
+        "_read_ahead",
+        "_read_pausing",
+        "_read_size",
+        "_recv",
+        "_replying",
+        "_send",
+        "_senders",
+        "_unsent",
+        "_unsent_size",
+        "close_code",
+        "close_reason",
+        "ended",
+        "interrupt",
+        "latency",
+        "limits",
+        "protocol",
+        "released",
+        "socket",
+        "worker",
+    )
+
     def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
         self.socket = sock
         self.protocol = protocol

@@ -75,6 +75,8 @@ class GeventConnection(Connection):
 
     worker: GeventWorker
 
+    __slots__ = ("_hub", "_reader", "_waiting", "_writer")
+
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
     ) -> None:

@@ -24,6 +24,8 @@ POLL = 0.05
 class SuspendConnection(ThreadsConnection):
     """A connection whose waiting suspends the request."""
 
+    __slots__ = ("_thread", "_wait")
+
     def __init__(
         self,
         sock: Socket,

@@ -116,6 +116,8 @@ class ThreadsConnection(Connection):
 
     worker: ThreadsWorker
 
+    __slots__ = ("_changed", "_reading", "_waiting", "fd")
+
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
     ) -> None:
