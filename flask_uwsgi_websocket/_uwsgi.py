@@ -117,20 +117,26 @@ def warn_of_options() -> None:
             harakiri,
             harakiri,
         )
-    if speaks_tls():
-        logger.warning("%s", TLS_REMEDY)
+    problem = obstacle()
+    if problem:
+        logger.warning("%s", problem)
 
 
-#: Why WebSockets are refused where :func:`speaks_tls`.
-TLS_REMEDY = (
-    "WebSockets don't work behind --https-socket: use --https (uWSGI's TLS router) or a proxy "
-    "that speaks TLS"
-)
-
-
-def speaks_tls() -> bool:
-    """Whether descriptors carry TLS, out of reach: uWSGI encrypts above them (--https-socket)."""
-    return option("https-socket") is not None
+def obstacle() -> str | None:
+    """Why WebSockets cannot work as uWSGI was started, and the remedy; None if they can."""
+    if option("https-socket"):
+        return (
+            "WebSockets don't work behind --https-socket, where uWSGI encrypts above the "
+            "descriptor: use --https (uWSGI's TLS router) or a proxy that speaks TLS"
+        )
+    routers = [name for name in ("http", "https", "https2") if option(name)]
+    others = [name for name in uwsgi.opt if name.endswith("socket")]
+    if routers and not others and not option("http-websockets"):
+        return (
+            f"WebSockets don't work behind --{routers[0]} without --http-websockets: uWSGI's "
+            "router would pass the handshake, and nothing after it"
+        )
+    return None
 
 
 def accept(environ: WSGIEnvironment, start_response: StartResponse, headers: Headers) -> Socket:

@@ -162,8 +162,9 @@ class WebSocketMiddleware:
         return []
 
     def _check_server(self) -> None:
-        if _uwsgi.speaks_tls():
-            raise HandshakeError(501, _uwsgi.TLS_REMEDY)
+        problem = _uwsgi.obstacle()
+        if problem:
+            raise HandshakeError(501, problem)
         _uwsgi.require_engine(self.engine.name)
 
     def _check_origin(self, request: Request, rule: WebSocketRule, upgrade: UpgradeRequest) -> None:
