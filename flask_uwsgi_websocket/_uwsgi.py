@@ -107,6 +107,14 @@ def _started_with() -> str:
     return " ".join(flags) or "no engine's flags, that is with processes"
 
 
+def set_up(engine: Engine) -> None:
+    """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs."""
+    warn_of_options()
+    disable_nagle_on_listeners()
+    if running_engine() == engine.name:
+        after_fork(engine.prepare)
+
+
 def warn_of_options() -> None:
     """Say at the start which of uWSGI's options will hurt."""
     harakiri = int(option("harakiri") or 0)

@@ -1,15 +1,18 @@
-"""From an agreed handshake to the end of the connection: knows no Flask, any WSGI server side.
+"""From an upgrade request to the end of its connection: knows no Flask, any WSGI server side.
 
-The handshake is negotiated by whoever calls :func:`serve`; here it is answered, the handler
-runs in the request, and its outcome closes the connection.
+A middleware asks whether a request :func:`is_attempt`, checks it, and chooses what to
+:func:`agree` on; :func:`serve` answers the handshake and runs the handler in the request, and the
+handler's outcome closes the connection.
 """
 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from http.client import responses
 from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
 
 from . import _uwsgi
 from .codec import (
@@ -23,7 +26,7 @@ from .codec import (
     select_subprotocol,
 )
 from .engines.base import Connection, Engine, Limits
-from .exceptions import ConnectionClosed
+from .exceptions import ConnectionClosed, HandshakeError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -60,6 +63,65 @@ def agree(request: UpgradeRequest, settings: Settings) -> Agreement:
         deflate, extensions = negotiate(request.extensions, settings.compression)
     headers = response_headers(request.key, subprotocol, extensions or None)
     return Agreement(headers, subprotocol, deflate, settings)
+
+
+def is_attempt(environ: WSGIEnvironment) -> bool:
+    """Whether somebody means to open a WebSocket, right or wrong."""
+    return (
+        "HTTP_SEC_WEBSOCKET_KEY" in environ
+        or "websocket" in environ.get("HTTP_UPGRADE", "").lower()
+    )
+
+
+def check_server(engine: Engine) -> None:
+    """Check that this process can serve WebSockets with an engine.
+
+    :raises HandshakeError: 501, when uWSGI's options leave us no connection to speak on.
+    :raises EngineError: when uWSGI runs another engine, or this is not uWSGI.
+    """
+    _uwsgi.require_engine(engine.name)
+    problem = _uwsgi.obstacle()
+    if problem:
+        raise HandshakeError(501, problem)
+
+
+def is_allowed(origin: str | None, host: str, allowed: str | Collection[str] | None) -> bool:
+    """Whether pages of an origin may open WebSockets here.
+
+    Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2.
+
+    :param host: the request's.
+    :param allowed: an origin or several; ``"*"`` for all; None for those on ``host``.
+    """
+    if origin is None or allowed == "*":  # no Origin: not a browser
+        return True
+    if allowed is None:
+        return _is_same_host(origin, host)
+    origins = {allowed} if isinstance(allowed, str) else allowed
+    return origin.lower() in {other.rstrip("/").lower() for other in origins}
+
+
+def _is_same_host(origin: str, host: str) -> bool:
+    """Not the same scheme: a proxy in front may speak TLS for us."""
+    try:
+        theirs = urlsplit(origin)
+        ours = urlsplit(f"{theirs.scheme}://{host}")
+        return _host_and_port(theirs) == _host_and_port(ours) != (None, None)
+    except ValueError:
+        return False
+
+
+def _host_and_port(parts: SplitResult) -> tuple[str | None, int | None]:
+    return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def refuse(error: HandshakeError, start_response: StartResponse) -> Sequence[bytes]:
+    """Answer a handshake that cannot be accepted with plain HTTP."""
+    body = f"{error.reason}\n".encode()
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    status = f"{error.status} {responses.get(error.status, 'Refused')}"
+    start_response(status, headers + list(error.headers))
+    return [body]
 
 
 def serve(
@@ -104,6 +166,10 @@ async def _session(
     try:
         connection.interrupt = engine.interrupter()
         code, reason = await _outcome(connection, engine, handle, report)
+        at_end = connection.at_end
+        if at_end is not None:
+            connection.start_closing(code, reason)
+            await _outcome(connection, engine, lambda _: at_end(), report)
         connection.interrupt = None
         await connection.close(code, reason)
         await connection.finish()

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, has_request_context, request
 from flask.globals import request_ctx
@@ -28,7 +27,7 @@ from .engines.base import Connection, Engine, Limits
 from .exceptions import EngineError, HandshakeError
 from .routing import Router, WebSocketRule
 from .runner import run_uwsgi
-from .serving import Settings, agree, serve
+from .serving import Settings, agree, check_server, is_allowed, is_attempt, serve
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -82,7 +81,7 @@ class WebSocketMiddleware:
         return _uwsgi.engine("threads")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if _is_attempt(environ):
+        if is_attempt(environ):
             environ.setdefault(_OFFERED_TO, []).append(self)
         return self.wsgi_app(environ, start_response)
 
@@ -106,7 +105,7 @@ class WebSocketMiddleware:
         upgrade = validate_request(
             request.method, request.headers, request.environ.get("SERVER_PROTOCOL", "HTTP/1.1")
         )
-        self._check_server()
+        check_server(self.engine)
         self._check_origin(request, rule, upgrade)
         agreement = agree(upgrade, self._settings(rule))
         response = _upgrade_class(self.app.response_class)(status=101, headers=agreement.headers)
@@ -161,16 +160,10 @@ class WebSocketMiddleware:
             sock.close()
         return []
 
-    def _check_server(self) -> None:
-        problem = _uwsgi.obstacle()
-        if problem:
-            raise HandshakeError(501, problem)
-        _uwsgi.require_engine(self.engine.name)
-
     def _check_origin(self, request: Request, rule: WebSocketRule, upgrade: UpgradeRequest) -> None:
         """Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2."""
         allowed = rule.origins if rule.origins is not None else self._config("ALLOWED_ORIGINS")
-        if not _is_allowed(upgrade.origin, request.host, allowed):
+        if not is_allowed(upgrade.origin, request.host, allowed):
             self.app.logger.warning(
                 "WebSocket %s refused: origin %s is not host %s; allow it with "
                 "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or let ProxyFix find the host behind a proxy",
@@ -267,10 +260,7 @@ class WebSocket:
         _install_dispatch(app)
         self.router.lend_to(app)
         if _uwsgi.inside():
-            _uwsgi.warn_of_options()
-            _uwsgi.disable_nagle_on_listeners()
-            if _uwsgi.running_engine() == middleware.engine.name:
-                _uwsgi.after_fork(middleware.engine.prepare)
+            _uwsgi.set_up(middleware.engine)
 
     def route(self, rule: str, **options: Any) -> Callable[[F], F]:
         """Route WebSockets that match ``rule`` to the decorated handler.
@@ -345,14 +335,6 @@ class WebSocket:
         run_uwsgi(served, debug, host, port, uwsgi_binary, **kwargs)
 
 
-def _is_attempt(environ: WSGIEnvironment) -> bool:
-    """Whether somebody means to open a WebSocket, right or wrong."""
-    return (
-        "HTTP_SEC_WEBSOCKET_KEY" in environ
-        or "websocket" in environ.get("HTTP_UPGRADE", "").lower()
-    )
-
-
 def _install_dispatch(app: Flask) -> None:
     """Have the app's own dispatching serve the requests that a middleware takes."""
     if getattr(app.full_dispatch_request, "serves_websockets", False):
@@ -419,24 +401,6 @@ class _Upgrade:
             if error is not None:
                 pop = context.pop
                 context.pop = lambda exc=None: pop(error)
-
-
-def _is_allowed(origin: str | None, host: str, allowed: str | Collection[str] | None) -> bool:
-    if origin is None or allowed == "*":  # no Origin: not a browser
-        return True
-    if allowed is None:
-        return _host(origin) == _host(f"{urlsplit(origin).scheme}://{host}") != (None, None)
-    origins = {allowed} if isinstance(allowed, str) else allowed
-    return origin.lower() in {other.rstrip("/").lower() for other in origins}
-
-
-def _host(origin: str) -> tuple[str | None, int | None]:
-    """Host and port of an origin. Not its scheme: a proxy in front may speak TLS for us."""
-    try:
-        parts = urlsplit(origin)
-        return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        return None, None
 
 
 def _enable_debugger(app: Flask) -> None:

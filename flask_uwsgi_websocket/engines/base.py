@@ -162,7 +162,8 @@ class Worker(ABC):
     def __init__(self, host: Host) -> None:
         self.host = host
         self.connections: set[Connection] = set()
-        self.stopping = False
+        #: The close code that clients get, once the worker stops.
+        self.stopping: int | None = None
         self._warned_at = -WARNING_INTERVAL
 
     @abstractmethod
@@ -180,8 +181,8 @@ class Worker(ABC):
         self.connections.add(connection)
         if len(self.connections) == self.host.slots():
             self._warn_full()
-        if self.stopping:
-            connection.start_closing(1012)
+        if self.stopping is not None:
+            connection.start_closing(self.stopping)
 
     def _warn_full(self) -> None:
         now = time.monotonic()
@@ -196,7 +197,7 @@ class Worker(ABC):
 
     def close_all(self, code: int) -> None:
         """The worker stops: tell every client. New ones are told at once."""
-        self.stopping = True
+        self.stopping = code
         for connection in tuple(self.connections):
             connection.start_closing(code)
 
@@ -215,7 +216,7 @@ class Worker(ABC):
         now = time.monotonic()
         for connection in tuple(self.connections):
             connection.tick(now)
-        if not self.stopping and self.host.is_worn_out():
+        if self.stopping is None and self.host.is_worn_out():
             self.close_all(1012)
             self.wear_out()
         self.call_later(self.tick_interval, self._tick)
@@ -256,6 +257,7 @@ class Connection(ABC):
         "_senders",
         "_unsent",
         "_unsent_size",
+        "at_end",
         "close_code",
         "close_reason",
         "ended",
@@ -283,6 +285,8 @@ class Connection(ABC):
         self.released = False
         #: Breaks into the handler, wherever it waits. Set while the handler runs.
         self.interrupt: Callable[[], None] | None = None
+        #: What the handler wants called once the connection has ended and it is through itself.
+        self.at_end: Callable[[], Any] | None = None
 
         self._lock = RLock()  # against other threads: greenlets and tasks don't switch inside
         self._messages: deque[Message] = deque()
@@ -702,7 +706,8 @@ class Connection(ABC):
             if self._end_of_file:
                 return
             self._end_of_file = self._peer_done = True
-            self._answer()  # a peer that closed its own direction only still reads this
+            self._answer()  # a peer that closed its own direction only still reads this,
+            self.flush()  # and the replies that were held back for one write
             self._unsent.clear()
             self._unsent_size = 0
             self._watch_reading(False)
