@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from . import _uwsgi
 from .client import WebSocketClient
 from .websocket import WebSocket, WebSocketMiddleware
-
-if TYPE_CHECKING:
-    from .engines.base import Engine
 
 
 class AsyncWebSocketClient(WebSocketClient):
@@ -21,10 +16,7 @@ class AsyncWebSocketMiddleware(WebSocketMiddleware):
     """:class:`WebSocketMiddleware` for uWSGI's async mode."""
 
     client = AsyncWebSocketClient
-
-    @cached_property
-    def engine(self) -> Engine:
-        return _uwsgi.engine("suspend")
+    engine_name = "suspend"
 
 
 class AsyncWebSocket(WebSocket):

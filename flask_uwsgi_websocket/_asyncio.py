@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable
-from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from flask import Flask
     from typing_extensions import Self
 
-    from .engines.base import Engine
 
 
 class AsyncioWebSocketClient(BaseClient):
@@ -120,10 +118,7 @@ class AsyncioWebSocketMiddleware(WebSocketMiddleware):
     """:class:`WebSocketMiddleware` for the asyncio engine."""
 
     client = AsyncioWebSocketClient
-
-    @cached_property
-    def engine(self) -> Engine:
-        return _uwsgi.engine("asyncio")
+    engine_name = "asyncio"
 
 
 class AsyncioWebSocket(WebSocket):

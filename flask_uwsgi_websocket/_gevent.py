@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _uwsgi
 from .client import WebSocketClient
@@ -15,29 +13,16 @@ from .websocket import WebSocket, WebSocketMiddleware
 if TYPE_CHECKING:
     from flask import Flask
 
-    from .engines.base import Engine
-    from .engines.gevent import GeventConnection
-
-T = TypeVar("T")
-
 
 class GeventWebSocketClient(WebSocketClient):
     """The client of a handler in a greenlet; its waiting lets other greenlets run."""
-
-    _connection: GeventConnection
-
-    def _run(self, rules: Coroutine[Any, Any, T]) -> T:
-        return self._connection.run(rules)
 
 
 class GeventWebSocketMiddleware(WebSocketMiddleware):
     """:class:`WebSocketMiddleware` for the gevent engine."""
 
     client = GeventWebSocketClient
-
-    @cached_property
-    def engine(self) -> Engine:
-        return _uwsgi.engine("gevent")
+    engine_name = "gevent"
 
 
 class GeventWebSocket(WebSocket):

@@ -33,7 +33,7 @@ except ImportError:
     uwsgi = None
 
 # uWSGI's own functions, and its exit codes (uwsgi.h) that tell the master what a worker wants.
-_C = ctypes.CDLL(None)
+_C: Any = ctypes.CDLL(None) if uwsgi is not None else None
 _END_CODE, _RELOAD_CODE = 30, 17
 
 Headers = list[tuple[str, str]]
@@ -192,6 +192,8 @@ def shared_area(number: int, position: int) -> bytes:
 
 class UWSGIHost(Host):
     """uWSGI, for our engines."""
+
+    gives_signals = True
 
     def suspend(self) -> None:
         uwsgi.suspend()

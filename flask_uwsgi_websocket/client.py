@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _uwsgi
-from .engines.base import Connection, Message, complete
+from .engines.base import Connection, Message
 from .exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class WebSocketClient(BaseClient):
     """The client of a blocking handler; its methods may be called from any thread."""
 
     def _run(self, rules: Coroutine[Any, Any, T]) -> T:
-        return complete(rules)
+        return self._connection.run(rules)
 
     def receive(self, timeout: float | None = None) -> Message | None:
         """Wait for the next message: str for a text message, bytes for a binary one.

@@ -27,6 +27,7 @@ from .codec import (
 )
 from .engines.base import Connection, Engine, Limits
 from .exceptions import ConnectionClosed, HandshakeError
+from .servers import UWSGI_SERVER, Server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -132,12 +133,14 @@ def serve(
     handle: Callable[[Connection], Any],
     report: Callable[[BaseException], str],
     *,
+    server: Server = UWSGI_SERVER,
     keep_context: bool = True,
 ) -> Sequence[bytes]:
     """Accept the connection and run its handler, in this request.
 
     :param handle: called with the connection; awaited if the engine's handlers are coroutines.
     :param report: called with an exception of the handler; gives the close reason.
+    :param server: who accepted the connection.
     :param keep_context: whether the handler sees the request's context variables.
     :return: the body of the WSGI response: nothing.
     """
@@ -145,16 +148,16 @@ def serve(
     protocol = Protocol(SERVER, max_message_size=limits.max_message_size, deflate=agreement.deflate)
     with engine.request():
         try:
-            sock = _uwsgi.accept(environ, start_response, agreement.headers)
+            sock = server.accept(environ, start_response, agreement.headers)
         except ConnectionClosed:
-            return []
+            return server.leave(start_response)
         connection = engine.open(sock, protocol, limits)
         rules = _session(connection, engine, handle, report)
         if keep_context:
             engine.run(rules)
         else:
             contextvars.Context().run(engine.run, rules)
-    return []
+    return server.leave(start_response)
 
 
 async def _session(

@@ -27,7 +27,8 @@ from .engines.base import Connection, Engine, Limits
 from .exceptions import EngineError, HandshakeError
 from .routing import Router, WebSocketRule
 from .runner import run_uwsgi
-from .serving import Settings, agree, check_server, is_allowed, is_attempt, serve
+from .servers import server_of
+from .serving import Settings, agree, is_allowed, is_attempt, serve
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -75,10 +76,13 @@ class WebSocketMiddleware:
         self.websocket = websocket
         self.app = app
 
+    #: The engine of uWSGI that :attr:`client` is made for.
+    engine_name = "threads"
+
     @cached_property
     def engine(self) -> Engine:
-        """How handlers run. Loaded when first needed: its modules may not be installed."""
-        return _uwsgi.engine("threads")
+        """How handlers run on uWSGI. Loaded when needed: its modules may not be installed."""
+        return _uwsgi.engine(self.engine_name)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if is_attempt(environ):
@@ -105,7 +109,8 @@ class WebSocketMiddleware:
         upgrade = validate_request(
             request.method, request.headers, request.environ.get("SERVER_PROTOCOL", "HTTP/1.1")
         )
-        check_server(self.engine)
+        server = server_of(request.environ)
+        server.check(request.environ, self.engine_name)
         self._check_origin(request, rule, upgrade)
         agreement = agree(upgrade, self._settings(rule))
         response = _upgrade_class(self.app.response_class)(status=101, headers=agreement.headers)
@@ -134,9 +139,10 @@ class WebSocketMiddleware:
                 environ,
                 start_response,
                 agreement,
-                self.engine,
+                server.engine(environ, self.engine_name),
                 handle,
                 partial(self._report, environ),
+                server=server,
                 keep_context=self._config("REQUEST_CONTEXT"),
             )
 

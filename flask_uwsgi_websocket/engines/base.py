@@ -114,6 +114,9 @@ def complete(rules: Coroutine[Any, Any, T]) -> T:
 class Host:
     """What the process that runs us must do for an engine. This one can nothing."""
 
+    #: Whether the signals that stop a process are ours to take.
+    gives_signals = False
+
     def suspend(self) -> None:
         """Park the calling request until its greenlet is switched to."""
         raise NotImplementedError
@@ -347,6 +350,10 @@ class Connection(ABC):
     def _flush_soon(self) -> bool:
         """Call :meth:`flush` in the next turn of the loop; False where there is none."""
         return False
+
+    def run(self, rules: Coroutine[Any, Any, T]) -> T:
+        """Run rules of this connection for a blocking handler."""
+        return complete(rules)
 
     # -- receiving ---------------------------------------------------------------------
 
@@ -792,6 +799,7 @@ class Engine(ABC):
     def __init__(self, host: Host) -> None:
         self.host = host
         self._workers: dict[int, Worker] = {}  # by process: a fork must not inherit it
+        self._starting = RLock()
 
     def prepare(self) -> None:  # noqa: B027
         """What must be done in each worker before it serves its first request."""
@@ -809,8 +817,12 @@ class Engine(ABC):
         pid = os.getpid()
         worker = self._workers.get(pid)
         if worker is None:
-            worker = self._workers[pid] = self._make_worker()
-            worker.start()
+            with self._starting:
+                worker = self._workers.get(pid)
+                if worker is None:
+                    worker = self._make_worker()
+                    worker.start()
+                    self._workers[pid] = worker
         return worker
 
     def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:

@@ -40,6 +40,8 @@ class GeventWorker(Worker):
 
     def start(self) -> None:
         super().start()
+        if not self.host.gives_signals:
+            return
         # Beside uWSGI's own watchers, which stop the worker.
         for signum, code in STOP_SIGNALS.items():
             gevent.signal_handler(signum, self._stop, code)

@@ -261,7 +261,7 @@ class ThreadsEngine(Engine):
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        if self._has_threads():
+        if self._has_threads() or not self.host.gives_signals:
             yield
             return
         # Between two requests the only thread is in C, and uWSGI's own handlers serve.

@@ -1,0 +1,221 @@
+"""Who accepted the connection of an upgrade request: the port to the WSGI server.
+
+uWSGI is the home of everything here. The other servers are those that hand their socket over in
+the WSGI environment: Werkzeug's development server (``flask run``), gunicorn with threads or with
+gevent, and the test client. On them a blocking handler runs in whatever the server runs its
+requests in, a thread or a greenlet; a coroutine function runs on a loop in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import time
+from _socket import dup
+from _socket import socket as Socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
+
+from . import _uwsgi
+from .engines.base import Engine, Host
+from .engines.threads import ThreadsEngine
+from .exceptions import ConnectionClosed, EngineError, HandshakeError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+Headers = list[tuple[str, str]]
+
+#: Seconds for which clients that a stopping process has told to leave are waited for.
+LEAVE_TIME = 0.5
+
+
+class Server(ABC):
+    """A WSGI server that can hand a connection over."""
+
+    @abstractmethod
+    def check(self, environ: WSGIEnvironment, engine: str) -> None:
+        """Check that WebSockets can be served here, by the class made for this engine.
+
+        :raises HandshakeError: when this server, as it was started, cannot.
+        :raises EngineError: when another class, or another way to start it, is needed.
+        """
+
+    @abstractmethod
+    def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
+        """What runs the handlers of the class made for this engine."""
+
+    @abstractmethod
+    def accept(
+        self, environ: WSGIEnvironment, start_response: StartResponse, headers: Headers
+    ) -> Socket:
+        """Answer 101 with these headers, and take the connection over.
+
+        :raises ConnectionClosed: when the client has gone.
+        :raises OSError: when the process has no descriptor left.
+        """
+
+    def leave(self, start_response: StartResponse) -> Sequence[bytes]:
+        """The body of the WSGI response, at the end of a connection that was taken over."""
+        return ()
+
+
+class UWSGI(Server):
+    """uWSGI itself."""
+
+    def check(self, environ: WSGIEnvironment, engine: str) -> None:
+        problem = _uwsgi.obstacle()
+        if problem:
+            raise HandshakeError(501, problem)
+        _uwsgi.require_engine(engine)
+
+    def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
+        return _uwsgi.engine(name)
+
+    def accept(
+        self, environ: WSGIEnvironment, start_response: StartResponse, headers: Headers
+    ) -> Socket:
+        return _uwsgi.accept(environ, start_response, headers)
+
+
+class SocketServer(Server):
+    """A server that puts its socket into the WSGI environment."""
+
+    #: Where in the environment.
+    key: ClassVar[str]
+
+    def check(self, environ: WSGIEnvironment, engine: str) -> None:
+        ssl = sys.modules.get("ssl")
+        if ssl is not None and isinstance(environ[self.key], ssl.SSLSocket):
+            raise HandshakeError(
+                501, "WebSockets don't work here over TLS: put a proxy that speaks it in front"
+            )
+        if engine == "asyncio" and _threads_are_greenlets():
+            raise EngineError(
+                "AsyncioWebSocket needs real threads, which gevent has replaced in this process: "
+                "use GeventWebSocket, or uWSGI"
+            )
+
+    def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
+        if name == "asyncio":
+            return _loop_engine()
+        return _gevent_engine() if self.uses_greenlets(environ) else _threads_engine()
+
+    def uses_greenlets(self, environ: WSGIEnvironment) -> bool:
+        """Whether requests run in greenlets, not in threads."""
+        return _threads_are_greenlets()
+
+    def accept(
+        self, environ: WSGIEnvironment, start_response: StartResponse, headers: Headers
+    ) -> Socket:
+        sock = Socket(fileno=dup(environ[self.key].fileno()))
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
+        # RFC 6455 4.2.2. Not through start_response: these servers add headers of their own.
+        answer = f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n"
+        try:
+            # Never waits: nothing was sent on this connection, and this is small.
+            sock.sendall(answer.encode("latin-1"))
+        except OSError as error:
+            sock.close()
+            raise ConnectionClosed(1006, "the client left during the handshake") from error
+        return sock
+
+    def leave(self, start_response: StartResponse) -> Sequence[bytes]:
+        # The server writes this to its access log, then to a socket that is shut down, by which
+        # it learns that the connection is over.
+        start_response("101 Switching Protocols", [])
+        return ()
+
+
+class Werkzeug(SocketServer):
+    """Werkzeug's development server: ``flask run``."""
+
+    key = "werkzeug.socket"
+
+
+class Gunicorn(SocketServer):
+    """gunicorn, with ``--threads N`` or ``--worker-class gevent``."""
+
+    key = "gunicorn.socket"
+
+    def check(self, environ: WSGIEnvironment, engine: str) -> None:
+        super().check(environ, engine)
+        if not environ.get("wsgi.multithread"):
+            raise EngineError(
+                "a WebSocket would hold this gunicorn worker, which serves one request at a time: "
+                "start gunicorn with --threads N, or with --worker-class gevent"
+            )
+
+
+UWSGI_SERVER: Server = UWSGI()
+_SOCKET_SERVERS: list[SocketServer] = [Werkzeug(), Gunicorn()]
+
+
+def add_server(server: SocketServer) -> None:
+    """Know another server. Asked before the others: the latest is the closest to the app."""
+    _SOCKET_SERVERS.insert(0, server)
+
+
+def server_of(environ: WSGIEnvironment) -> Server:
+    """The server of this request; uWSGI, and its complaint that it isn't, where none is known."""
+    if not _uwsgi.inside():
+        for server in _SOCKET_SERVERS:
+            if server.key in environ:
+                return server
+    return UWSGI_SERVER
+
+
+class PlainHost(Host):
+    """A process that we know nothing of, but that it exits some day."""
+
+    def at_exit(self, callback: Callable[[], None]) -> None:
+        atexit.register(callback)
+
+
+def _threads_are_greenlets() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _told_to_leave(engine: Engine) -> Engine:
+    """An engine whose clients are told when the process exits."""
+
+    def leave() -> None:
+        engine.worker().close_all(1001)
+        deadline = time.monotonic() + LEAVE_TIME
+        while engine.worker().connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    engine.host.at_exit(leave)
+    return engine
+
+
+@cache
+def _threads_engine() -> Engine:
+    return _told_to_leave(ThreadsEngine(PlainHost()))
+
+
+@cache
+def _loop_engine() -> Engine:
+    from .engines.loop import LoopEngine
+
+    return _told_to_leave(LoopEngine(PlainHost()))
+
+
+_gevent_engines: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
+
+
+def _gevent_engine() -> Engine:
+    """One for each hub, of which there is one in each thread that has greenlets."""
+    from gevent import get_hub
+
+    from .engines.gevent import GeventEngine
+
+    hub = get_hub()
+    engine = _gevent_engines.get(hub)
+    if engine is None:
+        engine = _gevent_engines[hub] = GeventEngine(PlainHost())
+    return engine
