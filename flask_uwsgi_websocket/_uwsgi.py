@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 from _socket import socket as Socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from socket import (
@@ -45,7 +45,7 @@ _FLAGS = {
     "asyncio": "--asyncio N --greenlet",
     "suspend": "--async N --greenlet",
 }
-_CLASSES = {
+CLASSES = {
     "threads": "WebSocket",
     "gevent": "GeventWebSocket",
     "asyncio": "AsyncioWebSocket",
@@ -75,21 +75,22 @@ def running_engine() -> str:
     return "threads"
 
 
-def require_engine(engine: str) -> None:
+def require_engine(engine: str, classes: Mapping[str, str] = CLASSES) -> None:
     """Check that uWSGI runs the engine that a class was made for.
 
+    :param classes: the class for each engine, for the message.
     :raises UWSGINotFound: outside of uWSGI.
     :raises EngineError: when uWSGI runs another one.
     """
-    wanted = _CLASSES[engine]
+    wanted = classes[engine]
     if uwsgi is None:
         raise UWSGINotFound(
-            f"{wanted} accepts WebSockets inside uWSGI only: start the app with app.run(), "
-            f"or with: uwsgi --http :8080 --http-websockets {_FLAGS[engine]} --wsgi app:app"
+            f"{wanted} accepts WebSockets inside uWSGI only: start the app with uwsgi --http :8080 "
+            f"--http-websockets {_FLAGS[engine]} --wsgi app:app; a Flask app, with app.run()"
         )
     running = running_engine()
     if running != engine:
-        other = f", or use {_CLASSES[running]} instead" if running else ""
+        other = f", or use {classes[running]} instead" if running in classes else ""
         raise EngineError(
             f"{wanted} needs uWSGI to be started with {_FLAGS[engine]}; "
             f"it was started with {_started_with()}{other}"

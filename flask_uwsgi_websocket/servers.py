@@ -14,12 +14,13 @@ import time
 from _socket import dup
 from _socket import socket as Socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from . import _uwsgi
+from ._uwsgi import CLASSES
 from .engines.base import Engine, Host
 from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
@@ -37,9 +38,12 @@ class Server(ABC):
     """A WSGI server that can hand a connection over."""
 
     @abstractmethod
-    def check(self, environ: WSGIEnvironment, engine: str) -> None:
+    def check(
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+    ) -> None:
         """Check that WebSockets can be served here, by the class made for this engine.
 
+        :param classes: the class for each engine, for the messages.
         :raises HandshakeError: when this server, as it was started, cannot.
         :raises EngineError: when another class, or another way to start it, is needed.
         """
@@ -66,11 +70,13 @@ class Server(ABC):
 class UWSGI(Server):
     """uWSGI itself."""
 
-    def check(self, environ: WSGIEnvironment, engine: str) -> None:
+    def check(
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+    ) -> None:
+        _uwsgi.require_engine(engine, classes)
         problem = _uwsgi.obstacle()
         if problem:
             raise HandshakeError(501, problem)
-        _uwsgi.require_engine(engine)
 
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
         return _uwsgi.engine(name)
@@ -87,7 +93,9 @@ class SocketServer(Server):
     #: Where in the environment.
     key: ClassVar[str]
 
-    def check(self, environ: WSGIEnvironment, engine: str) -> None:
+    def check(
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+    ) -> None:
         ssl = sys.modules.get("ssl")
         if ssl is not None and isinstance(environ[self.key], ssl.SSLSocket):
             raise HandshakeError(
@@ -95,8 +103,8 @@ class SocketServer(Server):
             )
         if engine == "asyncio" and _threads_are_greenlets():
             raise EngineError(
-                "AsyncioWebSocket needs real threads, which gevent has replaced in this process: "
-                "use GeventWebSocket, or uWSGI"
+                f"{classes[engine]} needs real threads, which gevent has replaced in this "
+                f"process: use {classes['gevent']}, or uWSGI"
             )
 
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
@@ -141,8 +149,10 @@ class Gunicorn(SocketServer):
 
     key = "gunicorn.socket"
 
-    def check(self, environ: WSGIEnvironment, engine: str) -> None:
-        super().check(environ, engine)
+    def check(
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+    ) -> None:
+        super().check(environ, engine, classes)
         if not environ.get("wsgi.multithread"):
             raise EngineError(
                 "a WebSocket would hold this gunicorn worker, which serves one request at a time: "

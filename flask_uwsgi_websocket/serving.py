@@ -14,7 +14,6 @@ from http.client import responses
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from . import _uwsgi
 from .codec import (
     SERVER,
     Deflate,
@@ -72,18 +71,6 @@ def is_attempt(environ: WSGIEnvironment) -> bool:
         "HTTP_SEC_WEBSOCKET_KEY" in environ
         or "websocket" in environ.get("HTTP_UPGRADE", "").lower()
     )
-
-
-def check_server(engine: Engine) -> None:
-    """Check that this process can serve WebSockets with an engine.
-
-    :raises HandshakeError: 501, when uWSGI's options leave us no connection to speak on.
-    :raises EngineError: when uWSGI runs another engine, or this is not uWSGI.
-    """
-    _uwsgi.require_engine(engine.name)
-    problem = _uwsgi.obstacle()
-    if problem:
-        raise HandshakeError(501, problem)
 
 
 def is_allowed(origin: str | None, host: str, allowed: str | Collection[str] | None) -> bool:

@@ -21,6 +21,7 @@ from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
 
 from . import _uwsgi
+from .class_based import handler_of, subprotocols_of
 from .client import UWSGIWebSocketClient, WebSocketClient
 from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .engines.base import Connection, Engine, Limits
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 CONFIGURATIONS = {"ini", "yaml", "yml", "json", "xml", "emperor"}
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type[Any])
 
 #: The configuration of an app, with its defaults. Sizes in bytes, times in seconds.
 DEFAULTS: dict[str, Any] = {
@@ -278,6 +280,26 @@ class WebSocket:
         def decorator(handler: F) -> F:
             self.add_url_rule(rule, options.pop("endpoint", None), handler, **options)
             return handler
+
+        return decorator
+
+    def server(self, rule: str, **options: Any) -> Callable[[C], C]:
+        """Route WebSockets that match ``rule`` to the decorated :class:`~.uwasp.Server`.
+
+        There is an instance for each connection, made with its ``ws`` and the variables of the
+        URL. The options are those of :meth:`route`; ``subprotocols`` is by default the
+        ``PROTOCOL_NAME`` of the class.
+
+        :raises TypeError: when the class lacks a method, or has one of the wrong kind.
+        """
+
+        def decorator(server_class: C) -> C:
+            # A handler must wait as the client's methods do.
+            asynchronous = inspect.iscoroutinefunction(self.middleware.client.receive)
+            handler = handler_of(server_class, asynchronous)  # type: ignore[arg-type]  # it hashes
+            settings = {"subprotocols": subprotocols_of(server_class), **options}
+            self.add_url_rule(rule, settings.pop("endpoint", None), handler, **settings)
+            return server_class
 
         return decorator
 

@@ -1,0 +1,228 @@
+"""uWASP: servers that are classes, mounted on any WSGI application; needs no Flask app.
+
+::
+
+    from flask_uwsgi_websocket.uwasp import Server, WebSocketMiddleware
+
+    class Echo(Server):
+        def on_message(self, message):
+            self.ws.send(message)
+
+    application = WebSocketMiddleware(application, servers=[('/echo', Echo)])
+
+A middleware makes a :class:`WebSocket`, a server and a :class:`Handler` for each connection; the
+handler runs it in the request, with an engine of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from werkzeug.datastructures import EnvironHeaders
+from werkzeug.wsgi import get_host
+
+from . import _uwsgi
+from ._asyncio import AsyncioWebSocketClient
+from ._gevent import GeventWebSocketClient
+from .class_based import AwaitableWebSocket, Server, WebSocket, check_methods, converse
+from .client import BaseClient, WebSocketClient
+from .codec import DeflateSettings, UpgradeRequest, validate_request
+from .engines.base import Connection, Limits, complete, logger
+from .exceptions import ConnectionClosed, EngineError, HandshakeError
+from .servers import server_of
+from .serving import Settings, agree, is_allowed, is_attempt, refuse, serve
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = [
+    "AsyncioHandler",
+    "ConnectionClosed",
+    "GeventHandler",
+    "Handler",
+    "HandshakeError",
+    "Limits",
+    "Server",
+    "ThreadHandler",
+    "WebSocket",
+    "WebSocketMiddleware",
+]
+
+# In the WSGI environment of an upgrade request: what its handler needs for the handshake.
+_OPENING = "flask_uwsgi_websocket.opening"
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """A valid upgrade request, and what may be offered in return."""
+
+    start_response: StartResponse
+    request: UpgradeRequest
+    settings: Settings
+
+
+class Handler:
+    """Runs the connection of one client.
+
+    Derive a class of your own from one of :class:`ThreadHandler`, :class:`GeventHandler` and
+    :class:`AsyncioHandler`.
+
+    :param ws: the connection, before its handshake.
+    :param server: what it is for.
+    """
+
+    #: Which of uWSGI's modes it is for.
+    engine_name: ClassVar[str]
+    #: What wraps the connection, first for functions, then for servers.
+    client_class: ClassVar[type[BaseClient]]
+    websocket_class: ClassVar[type[WebSocket]] = WebSocket
+
+    def __init__(self, ws: WebSocket, server: Any) -> None:
+        self.ws = ws
+        self.server = server
+
+    def handle(self, environ: WSGIEnvironment, protocol_name: str | None = None) -> Iterable[bytes]:
+        """Answer the handshake, and run the server until the connection has ended.
+
+        :param environ: the WSGI environment that the middleware has got.
+        :param protocol_name: the subprotocol that the server speaks.
+        :return: the body of the WSGI response.
+        """
+        opening: _Opening = environ[_OPENING]
+        subprotocols = (protocol_name,) if protocol_name else ()
+        agreement = agree(opening.request, replace(opening.settings, subprotocols=subprotocols))
+        server = server_of(environ)
+        engine = server.engine(environ, self.engine_name)
+
+        def run(connection: Connection) -> Any:
+            client = self.client_class(environ, connection, subprotocol=agreement.subprotocol)
+            self.ws.attach(client)
+            conversation = converse(self.server, client)
+            return conversation if engine.asynchronous else complete(conversation)
+
+        return serve(
+            environ,
+            opening.start_response,
+            agreement,
+            engine,
+            run,
+            self._report,
+            server=server,
+        )
+
+    def _report(self, error: BaseException) -> str:
+        path = self.ws.environ.get("PATH_INFO")
+        name = type(self.server).__name__
+        logger.error("Exception in the WebSocket server %s of %s", name, path, exc_info=error)
+        return ""
+
+
+class ThreadHandler(Handler):
+    """For ``uwsgi --threads N`` or ``--processes N``."""
+
+    engine_name = "threads"
+    client_class = WebSocketClient
+
+
+class GeventHandler(Handler):
+    """For ``uwsgi --gevent N``."""
+
+    engine_name = "gevent"
+    client_class = GeventWebSocketClient
+
+
+class AsyncioHandler(Handler):
+    """For ``uwsgi --asyncio N --greenlet``; methods of servers may be ``async def``."""
+
+    engine_name = "asyncio"
+    client_class = AsyncioWebSocketClient
+    websocket_class = AwaitableWebSocket
+
+
+class WebSocketMiddleware:
+    """A WSGI application around another, which serves WebSockets on some paths.
+
+    :param application: gets all other requests.
+    :param handler_class: fits the mode that uWSGI runs in.
+    :param servers: pairs of a path, below the one that mounts this application, and a
+        :class:`Server`. WebSockets on any other path get 404.
+    :param origins: whose pages may connect: an origin (``https://example.com``) or several,
+        ``"*"`` for all; by default those on the host of the request.
+    :param limits: what a connection may cost.
+    :param compression: whether to accept permessage-deflate (RFC 7692).
+    :raises TypeError: when a server lacks a method, or has coroutine functions which the handler
+        cannot run.
+    """
+
+    def __init__(
+        self,
+        application: WSGIApplication,
+        handler_class: type[Handler] = ThreadHandler,
+        servers: Iterable[tuple[str, type[Any]]] = (),
+        *,
+        origins: str | Collection[str] | None = None,
+        limits: Limits | None = None,
+        compression: bool | DeflateSettings = False,
+    ) -> None:
+        self.application = application
+        self.handler_class = handler_class
+        self.servers = dict(servers)
+        self.origins = origins
+        self.settings = Settings(
+            limits=limits or Limits(),
+            compression=DeflateSettings() if compression is True else compression or None,
+        )
+        asynchronous = issubclass(handler_class.websocket_class, AwaitableWebSocket)
+        for server_class in self.servers.values():
+            check_methods(server_class, asynchronous)
+        if _uwsgi.inside():
+            _uwsgi.set_up(_uwsgi.engine(handler_class.engine_name))
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not is_attempt(environ):
+            return self.application(environ, start_response)
+        try:
+            return self._handle(environ, start_response)
+        except HandshakeError as error:
+            return refuse(error, start_response)
+        except EngineError as error:
+            logger.error("WebSocket %s refused: %s", environ.get("PATH_INFO"), error)
+            return refuse(HandshakeError(500, str(error)), start_response)
+
+    def _handle(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
+        server_class = self.servers.get(path)
+        if server_class is None:
+            raise HandshakeError(404, f"there is no WebSocket at {path}")
+        request = validate_request(
+            environ["REQUEST_METHOD"],
+            EnvironHeaders(environ),
+            environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
+        )
+        server_of(environ).check(environ, self.handler_class.engine_name, _HANDLERS)
+        self._check_origin(environ, request)
+        environ[_OPENING] = _Opening(start_response, request, self.settings)
+        ws = self.handler_class.websocket_class(environ)
+        handler = self.handler_class(ws, server_class(ws))
+        return handler.handle(environ, getattr(server_class, "PROTOCOL_NAME", None))
+
+    def _check_origin(self, environ: WSGIEnvironment, request: UpgradeRequest) -> None:
+        host = get_host(environ)
+        if not is_allowed(request.origin, host, self.origins):
+            logger.warning(
+                "WebSocket %s refused: origin %s is not host %s; allow it with "
+                "WebSocketMiddleware(..., origins=[...])",
+                environ.get("PATH_INFO"),
+                request.origin,
+                host,
+            )
+            raise HandshakeError(403, f"origin {request.origin} is not allowed")
+
+
+#: The handler for each engine, for messages.
+_HANDLERS = {
+    handler.engine_name: handler.__name__
+    for handler in (ThreadHandler, GeventHandler, AsyncioHandler)
+}

@@ -1,0 +1,231 @@
+"""Class-based servers, on a bare WSGI application or with TEST_CONFIG {"MOUNT": "flask"} on Flask.
+
+Read it without `async` and `await` for the blocking engines.
+"""
+
+import json
+import os
+
+from flask import request
+
+from flask_uwsgi_websocket import uwasp
+from flask_uwsgi_websocket.uwasp import HandshakeError, Limits, Server, WebSocketMiddleware
+from tests.apps import kit
+from tests.apps.kit import os_thread, record, sleep
+
+CONFIG = json.loads(os.environ.get("TEST_CONFIG", "{}"))
+HANDLER = {
+    "threads": "ThreadHandler",
+    "gevent": "GeventHandler",
+    "asyncio": "AsyncioHandler",
+}[kit.ENGINE]
+
+
+class Echo(Server):
+    async def on_message(self, message):
+        await self.ws.send(message)
+
+
+class PlainEcho(Server):
+    """Plain functions, which asyncio runs too."""
+
+    def on_message(self, message):
+        self.ws.send(message)
+
+
+class Chat(Echo):
+    PROTOCOL_NAME = "chat.v2"
+
+    async def on_open(self):
+        await self.ws.send(f"speaking {self.ws.client.subprotocol}")
+
+
+class Life(Server):
+    """Record what happens, in its order, under the token in the query string."""
+
+    def __init__(self, ws):
+        super().__init__(ws)
+        self.token = ws.environ["QUERY_STRING"]
+        self.events = ["made"]
+        assert not ws.closed
+
+    async def on_open(self):
+        self.events.append(f"open {self.ws.closed} {self.ws.fileno() > 2}")
+
+    async def on_message(self, message):
+        self.events.append(message if isinstance(message, str) else f"{len(message)} bytes")
+        if message == "slow":
+            await sleep(1)
+        self.events.append("handled")
+        await self.answer(message)
+
+    async def answer(self, message):
+        pass
+
+    async def on_close(self):
+        self.events.append("close")
+        record(self.token, events=self.events, closed=self.ws.closed, code=self.code())
+
+    def code(self):
+        return self.ws.client.close_code
+
+
+class Closes(Life):
+    async def answer(self, message):
+        await self.ws.close(4001, "enough")
+        assert self.ws.closed
+
+
+class FailsToOpen(Life):
+    async def on_open(self):
+        raise ValueError("on_open on purpose")
+
+
+class FailsOnMessage(Life):
+    async def answer(self, message):
+        raise ValueError("on_message on purpose")
+
+
+class FailsToClose(Life):
+    async def on_close(self):
+        await super().on_close()
+        raise ValueError("on_close on purpose")
+
+
+class FailsTwice(FailsOnMessage):
+    async def on_close(self):
+        await super().on_close()
+        await self.ws.send("farewell")  # raises ConnectionClosed, which hides nothing
+
+
+class FailsToBeMade(Server):
+    def __init__(self, ws):
+        raise ValueError("__init__ on purpose")
+
+
+class Refuses(Server):
+    def __init__(self, ws):
+        raise HandshakeError(401, "who are you?", (("WWW-Authenticate", "Basic"),))
+
+
+class SendsUnopened(Server):
+    def __init__(self, ws):
+        ws.send("too early")
+
+
+class Exits(Life):
+    async def answer(self, message):
+        raise SystemExit(3)
+
+
+class Stuck(Life):
+    """Does not notice that its client leaves, unless it is interrupted."""
+
+    async def answer(self, message):
+        await sleep(20)
+
+
+class Senders(Server):
+    """Threads of the operating system send, and close."""
+
+    async def on_open(self):
+        self.done = []
+        for name in range(4):
+            os_thread(self.send, name)
+
+    def send(self, name):
+        for index in range(250):
+            self.ws.send(f"{name} {index}")
+        self.done.append(name)
+        if len(self.done) == 4:
+            self.ws.close(1000, "all sent")
+
+
+class Flood(Server):
+    """More than a client that does not read can take."""
+
+    async def on_message(self, message):
+        if message == "wait":
+            for _ in range(64):
+                await self.ws.send(bytes(65536))
+            await self.ws.send("done")
+        else:
+            for _ in range(640):
+                self.ws.send(bytes(65536))
+
+
+class Unicode(Echo):
+    async def on_open(self):
+        await self.ws.send(self.ws.client.path.encode("latin-1").decode())
+
+
+SERVERS = [
+    ("/echo", Echo),
+    ("/plain", PlainEcho),
+    ("/chat", Chat),
+    ("/life", Life),
+    ("/closes", Closes),
+    ("/fails-to-open", FailsToOpen),
+    ("/fails-on-message", FailsOnMessage),
+    ("/fails-to-close", FailsToClose),
+    ("/fails-twice", FailsTwice),
+    ("/fails-to-be-made", FailsToBeMade),
+    ("/refuses", Refuses),
+    ("/sends-unopened", SendsUnopened),
+    ("/exits", Exits),
+    ("/stuck", Stuck),
+    ("/senders", Senders),
+    ("/flood", Flood),
+    ("/grüße", Unicode),
+]
+
+
+def bare(environ, start_response):
+    """A WSGI application without any framework."""
+    path = environ["PATH_INFO"]
+    if path.startswith("/records/"):
+        body = json.dumps(kit.records.get(path.removeprefix("/records/"), []))
+    else:
+        body = f"{environ['REQUEST_METHOD']} {path} of the application"
+    start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+    return [body.encode()]
+
+
+if CONFIG.get("MOUNT") == "flask":
+    app = kit.make_app(__name__)
+    websocket = kit.make_extension(app)
+    for path, server_class in SERVERS:
+        websocket.server(path)(server_class)
+
+    @websocket.server("/room/<name>/<int:number>", origins="*", max_message_size=100)
+    @websocket.server("/hall/<name>")
+    class Room(Server):
+        """What Flask has to offer."""
+
+        def __init__(self, ws, name, number=0):
+            super().__init__(ws)
+            self.greeting = f"{name} {number} {request.args.get('q')} {request.endpoint}"
+
+        async def on_open(self):
+            await self.ws.send(self.greeting)
+
+        async def on_message(self, message):
+            await self.ws.client.send_json({"args": request.args, "got": message})
+
+    @app.before_request
+    def check():
+        if "refuse" in request.args:
+            return "not today", 403
+        return None
+
+    @app.route("/chat")
+    def page():
+        return "a page"
+
+else:
+    if kit.ENGINE == "gevent":
+        from gevent.monkey import patch_all
+
+        patch_all()
+    limits = Limits(timeout=CONFIG.get("TEST_TIMEOUT", 5), max_message_size=1 << 16)
+    app = WebSocketMiddleware(bare, getattr(uwasp, HANDLER), SERVERS, limits=limits)
