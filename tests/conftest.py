@@ -54,7 +54,7 @@ class Watch:
     def check(self) -> None:
         complaints: list[str] = []
         for server in self.servers:
-            if server.alive and server.master:
+            if server.alive and server.master and not server.stopping:
                 server.wait_idle()
             complaints += server.log_complaints()
         assert not complaints, complaints

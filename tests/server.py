@@ -136,6 +136,8 @@ class Server:
             "TEST_ENGINE": extension or engine,
             "TEST_CONFIG": json.dumps(dict(config or {})),
             "PYTHONUNBUFFERED": "1",
+            # uvloop is installed with the tests, so that it would be taken for both.
+            "FLASK_UWSGI_UVLOOP": "1" if engine == "asyncio-uvloop" else "0",
             **(env or {}),
         }
         self.host = "127.0.0.1"
@@ -146,6 +148,7 @@ class Server:
         self._seen = 0  # how much of the log earlier tests have answered for
         self._uwsgi: subprocess.Popen[bytes] | None = None
         self._nginx: subprocess.Popen[bytes] | None = None
+        self.stopping = False
         self._stubborn: list[str] = []
         self._allowed: list[re.Pattern[str]] = []
 
@@ -273,6 +276,7 @@ class Server:
     def signal(self, signum: int) -> None:
         """Signal the master alone, as an operator would."""
         assert self._uwsgi is not None
+        self.stopping = signum == signal.SIGINT
         os.kill(self._uwsgi.pid, signum)
 
     def wait_ended(self, patience: float = PATIENCE) -> int:

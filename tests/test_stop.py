@@ -19,11 +19,13 @@ SOON = 10.0
 @pytest.mark.parametrize(
     ("signum", "codes"), [("SIGINT", {1001}), ("SIGTERM", {1001, 1012}), ("SIGHUP", {1012})]
 )
-def test_a_worker_that_stops_says_so(
-    serve, engine: str, token: str, signum: str, codes: set[int]
-) -> None:
+def test_a_worker_that_stops_says_so(serve, engine: str, signum: str, codes: set[int]) -> None:
     server = serve(engine)
-    with server.raw(f"/collect/{token}") as client, server.raw("/quickstart") as other:
+    with server.raw("/echo") as client, server.raw("/quickstart") as other:
+        # Once they have answered the handlers are running.
+        for each in (client, other):
+            each.text("hello")
+            assert each.message() == "hello"
         # uWSGI's SIGTERM to a master is a reload, unless --die-on-term.
         server.signal(getattr(signal, signum))
         assert client.read_close(SOON).code in codes
@@ -70,7 +72,9 @@ def test_all_clients_are_told(serve, engine: str, token: str) -> None:
     server = serve(engine)
     old = server.worker_pid
     with ExitStack() as stack:
-        clients = [stack.enter_context(server.raw(f"/collect/{token}")) for _ in range(10)]
+        clients = [stack.enter_context(server.raw(f"/room/{token}")) for _ in range(10)]
+        for client in clients:
+            assert client.message() == "joined"
         server.signal(signal.SIGHUP)
         for client in clients:
             assert client.read_close(SOON).code == 1012
@@ -85,6 +89,8 @@ def test_touch_reload(serve, engine: str, tmp_path) -> None:
     server = serve(engine, options=["--touch-reload", str(touched)])
     old = server.worker_pid
     with server.raw() as client:
+        client.text("hello")
+        assert client.message() == "hello"
         os.utime(touched, (later := time.time() + 10, later))
         assert client.read_close().code == 1012
         client.send(close_frame(1012))

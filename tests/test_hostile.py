@@ -1,0 +1,185 @@
+"""Clients that mean harm: the worker lives, its memory stays bounded, others are served."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+
+import pytest
+
+from tests.rawclient import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    TEXT,
+    RawClient,
+    close_frame,
+    frame,
+    opening,
+)
+from tests.server import Server, eventually
+
+MIB = 1 << 20
+BOUNDED = 24 * MIB
+
+
+def send_all(client: RawClient, chunks: list[bytes]) -> threading.Thread:
+    """Write from a thread for as long as the server takes it."""
+
+    def write() -> None:
+        try:
+            for chunk in chunks:
+                client.send(chunk)
+        except OSError:
+            pass  # the server has had enough, or the test
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    return writer
+
+
+def serves(server: Server) -> None:
+    with server.raw() as client:
+        client.text("still here")
+        assert client.message() == "still here"
+
+
+def test_a_handshake_one_byte_at_a_time(server: Server) -> None:
+    with server.tcp() as client:
+        for byte in opening("/return", server.address):
+            client.send(bytes([byte]))
+        assert client.read_answer().status == 101
+        assert client.message() == "bye"
+
+
+def test_headers_that_never_end(server: Server) -> None:
+    with server.tcp() as client:
+        client.send(b"GET /echo HTTP/1.1\r\nHost: x\r\n")
+        writer = send_all(client, [b"X-More: " + b"x" * 1000 + b"\r\n"] * 1000)
+        writer.join(30)
+        assert not writer.is_alive()
+    serves(server)
+
+
+def test_a_message_that_never_ends(server: Server) -> None:
+    memory = server.rss()
+    with server.raw() as client:
+        fragments = [frame(BINARY, bytes(65536), fin=False)]
+        fragments += [frame(CONTINUATION, bytes(65536), fin=False)] * 1000
+        writer = send_all(client, fragments)
+        assert client.read_close().code == 1009
+        client.close()
+        writer.join(30)
+    assert server.rss() - memory < BOUNDED
+
+
+def test_a_message_of_empty_fragments(server: Server) -> None:
+    memory = server.rss()
+    with server.raw() as client:
+        client.send(frame(TEXT, "a", fin=False))
+        for _ in range(100):
+            client.send(frame(CONTINUATION, fin=False) * 1000)
+        client.send(frame(CONTINUATION, "z"))
+        assert client.message() == "az"
+    assert server.rss() - memory < BOUNDED
+
+
+def test_a_message_of_single_bytes(server: Server) -> None:
+    memory = server.rss()
+    with server.raw() as client:
+        client.send(frame(TEXT, "a", fin=False))
+        for _ in range(100):
+            client.send(frame(CONTINUATION, "b", fin=False) * 1000)
+        client.send(frame(CONTINUATION, "z"))
+        assert client.message() == "a" + "b" * 100_000 + "z"
+    assert server.rss() - memory < BOUNDED
+
+
+@pytest.mark.parametrize("path", ["/echo", "/blocked"])
+def test_pings_without_end_from_a_client_that_does_not_read(
+    server: Server, token: str, path: str
+) -> None:
+    memory = server.rss()
+    with server.raw(path if path == "/echo" else f"{path}/{token}") as client:
+        writer = send_all(client, [frame(PING, bytes(125)) * 500] * 1000)
+        for _ in range(20):
+            serves(server)
+        assert server.rss() - memory < BOUNDED
+        client.abort()
+        writer.join(30)
+    if path != "/echo":
+        server.http("POST", f"/gates/{token}")
+
+
+def test_pings_without_end_are_answered_to_a_client_that_reads(server: Server) -> None:
+    with server.raw() as client:
+        writer = send_all(client, [frame(PING, b"%06d" % index) for index in range(20_000)])
+        writer.join(30)
+        # RFC 6455 5.5.3: only the most recent ping need be answered; in order, in any case.
+        last = b""
+        while last != b"019999":
+            pong = client.read()
+            assert pong.payload > last
+            last = pong.payload
+
+
+def test_a_compression_bomb(shared_server, engine: str) -> None:
+    server = shared_server(engine, config={"UWSGI_WEBSOCKET_COMPRESSION": True})
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = b"".join(deflate.compress(bytes(MIB)) for _ in range(200))
+    bomb += deflate.flush(zlib.Z_SYNC_FLUSH)
+    memory = server.rss()
+    headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+    for _ in range(3):
+        with server.raw(headers=headers) as client:
+            client.send(frame(BINARY, bomb[:-4], rsv=4))
+            assert client.read_close().code == 1009
+    assert server.rss() - memory < BOUNDED
+
+
+def test_frames_that_promise_much_and_bring_little(server: Server) -> None:
+    memory = server.rss()
+    clients = [server.raw() for _ in range(15)]
+    for client in clients:
+        client.send(frame(BINARY, b"x", length=MIB))
+    assert server.rss() - memory < BOUNDED
+    for index, client in enumerate(clients):
+        client.abort() if index % 2 else client.close()
+    server.wait_idle()
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        b"",
+        b"\x81",
+        b"\x81\xfe\x10",
+        frame(TEXT, "x" * 1000)[:500],
+        frame(TEXT, "x", fin=False),
+        frame(TEXT, "whole"),
+        close_frame(1000),
+        close_frame(1000)[:3],
+    ],
+    ids=lambda stage: stage[:4].hex() + f"-{len(stage)}",
+)
+@pytest.mark.parametrize("way", ["abort", "close", "half_close"])
+def test_leaving_at_every_stage(server: Server, stage: bytes, way: str) -> None:
+    for path in ("/echo", "/quickstart", "/kinds"):
+        with server.raw(path) as client:
+            client.send(stage)
+            getattr(client, way)()
+            if way == "half_close":
+                client.read_to_end()
+    serves(server)
+
+
+def test_half_the_connections_do_nothing(server: Server) -> None:
+    silent = [server.tcp() for _ in range(8)]
+    for client in silent:
+        client.send(struct.pack(">I", 0x47455420))  # "GET ", and no more
+    for _ in range(5):
+        serves(server)
+    for client in silent:
+        client.abort()
+    eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
