@@ -17,7 +17,7 @@ import time
 from _socket import socket as Socket
 from _thread import allocate_lock
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
@@ -224,10 +224,15 @@ class ThreadsEngine(Engine):
         super().__init__(host)
         self._waits = False  # for a signal, in a thread of its own
         self._stopped_by: int | None = None
+        self._requests = 0  # that are, or become, WebSockets
+        self._lock = threading.Lock()
 
     def prepare(self) -> None:
         if self._has_threads():
             self._take_signals()
+
+    def _has_one_thread(self) -> bool:
+        return self.host.gives_signals and not self._has_threads()
 
     def _has_threads(self) -> bool:
         return self.host.slots() > 1
@@ -250,20 +255,29 @@ class ThreadsEngine(Engine):
         else:
             self._stopped_by = signum
         worker = self.worker()
-        deadline = time.monotonic() + worker.grace + INTERRUPT_TIME
+        began = time.monotonic()
         worker.close_all(STOP_SIGNALS[signum])
-        while worker.connections and time.monotonic() < deadline:
+        # Requests, not connections: some may be in the middle of their handshake.
+        while self._requests and time.monotonic() < began + worker.grace + INTERRUPT_TIME:
             time.sleep(0.01)
         # What nothing can interrupt is left behind: handlers that sleep, and where uWSGI would
         # have exited at once, all else.
-        if worker.connections or signum != signal.SIGHUP:
+        if self._requests or signum != signal.SIGHUP:
             self.host.exit(signum)
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        if self._has_threads() or not self.host.gives_signals:
-            yield
-            return
+        with self._lock:
+            self._requests += 1
+        try:
+            with self._signals_taken() if self._has_one_thread() else nullcontext():
+                yield
+        finally:
+            with self._lock:
+                self._requests -= 1
+
+    @contextmanager
+    def _signals_taken(self) -> Iterator[None]:
         # Between two requests the only thread is in C, and uWSGI's own handlers serve.
         self._take_signals()
         try:
