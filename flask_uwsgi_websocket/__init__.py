@@ -4,7 +4,12 @@ Importing this package needs neither uWSGI nor gevent nor greenlet, and patches 
 """
 
 from ._async import AsyncWebSocket, AsyncWebSocketClient, AsyncWebSocketMiddleware
-from ._asyncio import AsyncioWebSocket, AsyncioWebSocketClient, AsyncioWebSocketMiddleware
+from ._asyncio import (
+    AsyncioWebSocket,
+    AsyncioWebSocketClient,
+    AsyncioWebSocketMiddleware,
+    run_coroutine,
+)
 from ._gevent import GeventWebSocket, GeventWebSocketClient, GeventWebSocketMiddleware
 from .client import UWSGIWebSocketClient, WebSocketClient
 from .exceptions import (
@@ -43,4 +48,5 @@ __all__ = [
     "WebSocketClient",
     "WebSocketError",
     "WebSocketMiddleware",
+    "run_coroutine",
 ]

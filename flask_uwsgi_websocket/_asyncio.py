@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from . import _uwsgi
 from .client import BaseClient, Data
 from .engines.base import Message
-from .exceptions import AsyncioNotAvailable, ConnectionClosed
+from .exceptions import AsyncioNotAvailable, ConnectionClosed, EngineError
 from .websocket import WebSocket, WebSocketMiddleware
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from flask import Flask
     from typing_extensions import Self
 
+    from .engines.asyncio import AsyncioEngine
+
+T = TypeVar("T")
 
 
 class AsyncioWebSocketClient(BaseClient):
@@ -139,9 +143,91 @@ class AsyncioWebSocket(WebSocket):
             )
         super().__init__(app, timeout)
 
+    def init_app(self, app: Flask) -> None:
+        """As :meth:`WebSocket.init_app`; also lets the app's own views be ``async def``."""
+        super().init_app(app)
+        if _runs_asyncio():
+            # https://flask.palletsprojects.com/en/stable/async-await/#extensions: what Flask, and
+            # extensions through ensure_sync, call coroutine functions with.
+            app.async_to_sync = _on_our_loop(app.async_to_sync)  # type: ignore[method-assign]
+
     def _check_handler(self, handler: Callable[..., Any]) -> None:
         if not inspect.iscoroutinefunction(inspect.unwrap(handler)):
             raise TypeError(
                 f"{handler.__name__} is a plain function: the handlers of AsyncioWebSocket are "
                 "coroutine functions (async def)"
             )
+
+
+def run_coroutine(awaitable: Awaitable[T]) -> T:
+    """Wait in an ordinary view for a coroutine, which runs on the worker's loop meanwhile.
+
+    Only this request waits: the handlers of WebSockets and other requests go on. The coroutine
+    sees the request's context.
+
+    :return: what the coroutine returns; what it raises is raised here.
+    :raises EngineError: where uWSGI does not run ``--asyncio N --greenlet``.
+    :raises RuntimeError: inside a coroutine, which can await, and in a thread of one's own.
+    """
+    try:
+        _check_that_request_can_wait()
+    except RuntimeError:
+        if inspect.iscoroutine(awaitable):
+            awaitable.close()  # it was called all right: no "was never awaited"
+        raise
+    engine = cast("AsyncioEngine", _uwsgi.engine("asyncio"))
+    result, exit_ = engine.wait_for(_contain(awaitable))
+    if exit_ is not None:
+        raise exit_
+    return cast(T, result)
+
+
+async def _contain(awaitable: Awaitable[T]) -> tuple[T | None, BaseException | None]:
+    """A SystemExit that leaves a Task would end the loop, and the worker with it."""
+    try:
+        return await awaitable, None
+    except (SystemExit, KeyboardInterrupt) as exit_:
+        return None, exit_
+
+
+def _runs_asyncio() -> bool:
+    return _uwsgi.inside() and _uwsgi.running_engine() == "asyncio"
+
+
+def _check_that_request_can_wait() -> None:
+    if not _runs_asyncio():
+        raise EngineError("run_coroutine() needs uWSGI, started with --asyncio N --greenlet")
+    from .engines.asyncio import in_request, in_task
+
+    if in_task():
+        raise RuntimeError("run_coroutine() is for plain functions: await in a coroutine")
+    if not in_request():
+        raise RuntimeError(
+            "run_coroutine() waits in the greenlet of a request; in a thread use "
+            "asyncio.run_coroutine_threadsafe(coroutine, loop).result()"
+        )
+
+
+def _on_our_loop(elsewhere: Callable[..., Any]) -> Callable[..., Any]:
+    """A replacement of ``Flask.async_to_sync`` that knows that a loop runs in this thread.
+
+    Flask's own (asgiref's) refuses to work beside a running loop. A decorator such as
+    Flask-Login's ``login_required`` calls it around a handler too: there the coroutine is
+    given back, for the handler's Task to await.
+
+    :param elsewhere: what it replaces, and what threads without a loop go on using.
+    """
+    from .engines.asyncio import in_request, in_task
+
+    def async_to_sync(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if in_task():
+                return function(*args, **kwargs)
+            if in_request():
+                return run_coroutine(function(*args, **kwargs))
+            return elsewhere(function)(*args, **kwargs)
+
+        return call
+
+    return async_to_sync

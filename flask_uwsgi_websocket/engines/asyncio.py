@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from _socket import socket as Socket
 from _thread import get_ident
 from collections.abc import Callable, Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import greenlet
 
 from ..codec import Protocol
-from .base import INTERRUPT_TIME, STOP_SIGNALS, Connection, Engine, Host, Limits, Worker
+from .base import INTERRUPT_TIME, STOP_SIGNALS, Connection, Engine, Host, Limits, Worker, logger
+
+T = TypeVar("T")
 
 
 class AsyncioWorker(Worker):
@@ -63,6 +67,8 @@ class AsyncioConnection(Connection):
     """A connection whose waiting awaits a future."""
 
     worker: AsyncioWorker
+
+    __slots__ = ("_fd", "_loop", "_waiting", "_writing")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
@@ -138,6 +144,13 @@ class AsyncioConnection(Connection):
         self._loop.call_soon(self.flush)
         return True
 
+    def tick(self, now: float) -> None:
+        super().tick(now)
+        # When a reset follows close on some data, uvloop calls read once for both and never again
+        # (libuv stops watching a descriptor that has an error): nobody else sees the reset.
+        if not self._read_pausing and not self._end_of_file:
+            self.read()
+
     def _unwatch(self) -> None:
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
@@ -148,6 +161,24 @@ def _wake_one(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+def _make_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed and not refused, else that of asyncio's policy."""
+    if os.environ.get("FLASK_UWSGI_UVLOOP") != "0":
+        try:
+            import uvloop
+        except ImportError:
+            pass
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def _report_late(task: asyncio.Task[Any]) -> None:
+    """The view that waited for this task is gone; nobody else asks for its exception."""
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("Exception in a coroutine that was abandoned", exc_info=task.exception())
+
+
 class AsyncioEngine(Engine):
     """A Task for each handler; uWSGI's greenlet for the request is parked meanwhile."""
 
@@ -155,9 +186,16 @@ class AsyncioEngine(Engine):
     asynchronous = True
     killed = (asyncio.CancelledError,)
 
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self._prepared = 0  # the process that has its loop: a fork must not inherit it
+
     def prepare(self) -> None:
         """Give the worker a loop: uWSGI asks for the current one, and there is none by itself."""
-        loop = asyncio.new_event_loop()
+        if self._prepared == os.getpid():  # by another extension or app
+            return
+        self._prepared = os.getpid()
+        loop = _make_loop()
         asyncio.set_event_loop(loop)
         # uWSGI's handler of SIGPIPE, installed later than this, crashes the worker once the
         # loop runs.
@@ -172,21 +210,33 @@ class AsyncioEngine(Engine):
         return AsyncioConnection(sock, protocol, limits, worker)
 
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
+        with suppress(asyncio.CancelledError):  # by somebody who cancels all tasks
+            self.wait_for(rules)
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Park the request whose greenlet calls this until a Task has run the coroutine."""
         request = greenlet.getcurrent()
         ended = False
 
-        def wake(_: asyncio.Task[None]) -> None:
+        def wake(_: asyncio.Task[T]) -> None:
             nonlocal ended
             ended = True
             request.switch()
 
         # The Task copies the context of the request, and with it Flask's.
-        task = asyncio.get_running_loop().create_task(rules)
+        task = asyncio.get_running_loop().create_task(coroutine)
         task.add_done_callback(wake)
-        # Not "until the task is done": wake must have switched here, or a later switch would
-        # find the request where uWSGI has parked it, and crash the worker.
-        while not ended:
-            self.host.suspend()
+        try:
+            # Not "until the task is done": wake must have switched here, or a later switch would
+            # find the request where uWSGI has parked it, and crash the worker.
+            while not ended:
+                self.host.suspend()
+        finally:
+            if not ended:  # something was thrown into the request's greenlet
+                task.remove_done_callback(wake)
+                task.add_done_callback(_report_late)
+                task.cancel()
+        return task.result()
 
     def interrupter(self) -> Callable[[], None] | None:
         task = asyncio.current_task()
@@ -197,3 +247,20 @@ class AsyncioEngine(Engine):
             task.cancel()
 
         return interrupt
+
+
+def in_task() -> bool:
+    """Whether a Task of the loop is running here, which may await."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:  # no loop runs in this thread
+        return False
+
+
+def in_request() -> bool:
+    """Whether a request's greenlet is running here, which may be parked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return not in_task() and greenlet.getcurrent().parent is not None

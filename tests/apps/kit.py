@@ -56,11 +56,6 @@ def record(token, **facts):
     records.setdefault(token, []).append(facts)
 
 
-if ENGINE == "asyncio-uvloop":
-    import uvloop
-
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-
 if ASYNC:
     _tasks = set()
 
