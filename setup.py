@@ -36,6 +36,10 @@ setup(
             "aiohttp>=3.11",
             "coverage>=7.4",
             "Flask-Login>=0.6.3",
+            "Flask-Session[cachelib]>=0.8",
+            "Flask-SQLAlchemy>=3.1",
+            "gunicorn>=22; platform_system != 'Windows'",
+            "Flask-Login>=0.6.3",
             "hypothesis>=6.100",
             "mypy>=1.10",
             "playwright>=1.44",
@@ -49,6 +53,7 @@ setup(
     },
     entry_points={
         "flask.commands": ["websocket=flask_uwsgi_websocket.cli:websocket"],
+        "pytest11": ["uwsgi_websocket=flask_uwsgi_websocket.pytest_plugin"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

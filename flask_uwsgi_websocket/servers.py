@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[str, str]]
 
+#: In the WSGI environment of an upgrade request: the exception that ended its handler.
+FAILED_WITH = "flask_uwsgi_websocket.failed_with"
+
 #: Seconds for which clients that a stopping process has told to leave are waited for.
 LEAVE_TIME = 0.5
 
@@ -101,7 +104,7 @@ class SocketServer(Server):
             raise HandshakeError(
                 501, "WebSockets don't work here over TLS: put a proxy that speaks it in front"
             )
-        if engine == "asyncio" and _threads_are_greenlets():
+        if engine == "asyncio" and threads_are_greenlets():
             raise EngineError(
                 f"{classes[engine]} needs real threads, which gevent has replaced in this "
                 f"process: use {classes['gevent']}, or uWSGI"
@@ -114,7 +117,7 @@ class SocketServer(Server):
 
     def uses_greenlets(self, environ: WSGIEnvironment) -> bool:
         """Whether requests run in greenlets, not in threads."""
-        return _threads_are_greenlets()
+        return threads_are_greenlets()
 
     def accept(
         self, environ: WSGIEnvironment, start_response: StartResponse, headers: Headers
@@ -185,7 +188,8 @@ class PlainHost(Host):
         atexit.register(callback)
 
 
-def _threads_are_greenlets() -> bool:
+def threads_are_greenlets() -> bool:
+    """Whether gevent has replaced the threads of this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 

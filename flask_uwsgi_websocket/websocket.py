@@ -28,12 +28,14 @@ from .engines.base import Connection, Engine, Limits
 from .exceptions import EngineError, HandshakeError
 from .routing import Router, WebSocketRule
 from .runner import run_uwsgi
-from .servers import server_of
+from .servers import FAILED_WITH, server_of
 from .serving import Settings, agree, is_allowed, is_attempt, serve
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Blueprint, Request
+
+    from .testing import WebSocketTestClient
 
 #: Options of :meth:`WebSocket.run` that name a file of uWSGI's, which may name an engine.
 CONFIGURATIONS = {"ini", "yaml", "yml", "json", "xml", "emperor"}
@@ -55,11 +57,10 @@ DEFAULTS: dict[str, Any] = {
     "UWSGI_WEBSOCKET_AGGRESSIVE_PATCH": True,
 }
 
-# In the WSGI environment of an upgrade request: the middlewares that may take it, the one that
-# does (with the rule that matched), and the exception that ended the handler.
+# In the WSGI environment of an upgrade request: the middlewares that may take it, and the one that
+# does (with the rule that matched).
 _OFFERED_TO = "flask_uwsgi_websocket.offered_to"
 _TAKEN_BY = "flask_uwsgi_websocket.taken_by"
-_FAILED_WITH = "flask_uwsgi_websocket.failed_with"
 
 
 class WebSocketMiddleware:
@@ -209,7 +210,7 @@ class WebSocketMiddleware:
             "Exception in the WebSocket handler of %s", environ.get("PATH_INFO"), exc_info=error
         )
         got_request_exception.send(self.app, exception=error)
-        environ[_FAILED_WITH] = error
+        environ[FAILED_WITH] = error
         return f"{type(error).__name__}: {error}" if self.app.debug else ""
 
 
@@ -343,6 +344,19 @@ class WebSocket:
             self.app, request if has_request_context() else None, endpoint, values
         )
 
+    def test_client(
+        self, app: Flask | None = None, use_cookies: bool = True, **kwargs: Any
+    ) -> WebSocketTestClient:
+        """Flask's test client with a ``connect()`` for WebSockets; see :mod:`~.testing`."""
+        served = app if app is not None else self.app
+        if served is None:
+            raise RuntimeError("test_client() needs an app: call init_app() first, or give it one")
+        from .testing import client_class
+
+        return client_class(served)(
+            served, served.response_class, use_cookies=use_cookies, **kwargs
+        )
+
     def run(
         self,
         app: Flask | str | None = None,
@@ -425,7 +439,7 @@ class _Upgrade:
             return self.upgrade_connection(environ, start_response)
         finally:
             # Flask tells teardown functions of exceptions in views, not of those in responses.
-            error = environ.get(_FAILED_WITH)
+            error = environ.get(FAILED_WITH)
             if error is not None:
                 pop = context.pop
                 context.pop = lambda exc=None: pop(error)

@@ -1,0 +1,20 @@
+"""A pytest fixture, there wherever this package is installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from .testing import WebSocketTestClient
+
+
+@pytest.fixture
+def websocket_client(app: Flask) -> WebSocketTestClient:
+    """A test client that opens WebSockets, for the project's own fixture ``app``."""
+    from .testing import client_class
+
+    return client_class(app)(app, app.response_class)

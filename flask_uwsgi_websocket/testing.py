@@ -1,0 +1,374 @@
+"""A test client for WebSockets, beside Flask's own; it needs no uWSGI.
+
+::
+
+    client = websocket.test_client(app)
+    client.post("/login", data={"user": "ann"})         # Flask's test client, the same cookies
+    with client.connect("/chat", subprotocols=["chat.v1"]) as conn:
+        conn.send("hi")
+        assert conn.receive() == "hi"
+
+The request goes through the whole app, in a thread of its own (or a greenlet, for
+``GeventWebSocket``); its handler speaks to the test over a socket pair, with the real codec on
+both ends.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import socket
+import threading
+from _socket import socket as Socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flask.testing import FlaskClient
+from werkzeug.datastructures import Headers
+from werkzeug.test import run_wsgi_app
+
+from .client import Data, WebSocketClient
+from .codec import CLIENT, DeflateSettings, Protocol, request_headers, validate_response
+from .codec.deflate import accept as accept_deflate
+from .codec.deflate import offer
+from .codec.handshake import new_key
+from .engines.base import Limits, Message
+from .exceptions import ConnectionClosed, HandshakeError
+from .servers import FAILED_WITH, SocketServer, add_server, threads_are_greenlets
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from flask import Flask
+    from werkzeug.test import TestResponse
+
+__all__ = ["HandshakeRejected", "WebSocketTestClient", "WebSocketTestConnection"]
+
+_KEY = "flask_uwsgi_websocket.testing"
+
+#: A test's peer is trusted: only what the app may receive is limited, by the app.
+_UNLIMITED = 1 << 40
+
+
+class HandshakeRejected(HandshakeError):
+    """The app answered the handshake with an ordinary response.
+
+    :param response: what Flask's test client would have given.
+    """
+
+    def __init__(self, response: TestResponse) -> None:
+        super().__init__(response.status_code, f"the app answered {response.status}")
+        self.response = response
+
+
+@dataclass
+class _Opening:
+    """A handshake on its way through the app, and the request that it becomes."""
+
+    app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
+    timeout: float
+    greenlets: bool
+    environ: WSGIEnvironment = field(default_factory=dict)
+    #: What is answered: 101 by whoever accepts, or else the app's response.
+    answer: tuple[Iterable[bytes], str, Headers] | None = None
+    error: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.ours, self._theirs = Socket(fileno=ours.detach()), Socket(fileno=theirs.detach())
+        if self.greenlets:
+            import gevent
+            from gevent.event import Event
+
+            self._spawn: Callable[[Callable[[], None]], Any] = gevent.spawn
+            self._event: Callable[[], Any] = Event
+        else:
+            self._spawn = _start_thread
+            self._event = threading.Event
+        self._answered, self._ended = self._event(), self._event()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """As a WSGI app: begin the request, and give what the handshake is answered with."""
+        # It would keep the context of a request that goes on.
+        environ.pop("werkzeug.debug.preserve_context", None)
+        self.environ = environ
+        # None of the test's own contexts: a server has none either.
+        self._spawn(partial(contextvars.Context().run, self._serve))
+        if not self._answered.wait(self.timeout):
+            self.close()
+            raise TimeoutError(f"the app did not answer the handshake within {self.timeout} s")
+        if self.error is not None:
+            self.close()
+            raise self.error
+        assert self.answer is not None
+        body, status, headers = self.answer
+        start_response(status, headers.to_wsgi_list())
+        return body
+
+    def _serve(self) -> None:
+        try:
+            answer = run_wsgi_app(self.app, self.environ, buffered=True)
+            if self.answer is None:
+                self.answer = answer
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._answered.set()
+            self._ended.set()
+
+    def accept(self, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> Socket:
+        """Answer 101, for the server's side."""
+        self.environ = environ  # the one in which a failure will be found: Werkzeug copied ours
+        self.answer = (), "101 Switching Protocols", Headers(headers)
+        self._answered.set()
+        return self._theirs
+
+    def close(self) -> None:
+        """Give the descriptors back, of a handshake that was not accepted."""
+        self.ours.close()
+        self._theirs.close()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the request is over.
+
+        :raises TimeoutError: when it isn't after ``timeout`` seconds.
+        """
+        if not self._ended.wait(timeout):
+            raise TimeoutError(
+                f"the handler of {self.environ['PATH_INFO']} still runs {timeout} s after the "
+                "connection was closed"
+            )
+
+    def failure(self) -> BaseException | None:
+        """What the handler raised, or what was raised after it."""
+        return self.environ.get(FAILED_WITH) or self.error
+
+
+def _start_thread(function: Callable[[], None]) -> None:
+    threading.Thread(target=function, name="websocket-test", daemon=True).start()
+
+
+class _TestServer(SocketServer):
+    """The test client."""
+
+    key: ClassVar[str] = _KEY
+
+    def uses_greenlets(self, environ: WSGIEnvironment) -> bool:
+        opening: _Opening = environ[_KEY]
+        return opening.greenlets
+
+    def accept(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        headers: list[tuple[str, str]],
+    ) -> Socket:
+        opening: _Opening = environ[_KEY]
+        return opening.accept(environ, headers)
+
+
+_server = _TestServer()
+add_server(_server)
+
+
+class WebSocketTestConnection(WebSocketClient):
+    """The test's end of a connection; used as a context manager it closes at the end.
+
+    It has the members of a handler's client. Nothing waits for longer than the ``timeout`` that
+    :meth:`WebSocketTestClient.connect` was given. An exception of the handler is raised here,
+    by what finds the connection ended, where Flask propagates exceptions to tests
+    (``TESTING``, ``PROPAGATE_EXCEPTIONS``); elsewhere it is logged, and ``close_code`` is 1011.
+    """
+
+    #: The response 101 that opened the connection.
+    response: TestResponse
+
+    def __init__(
+        self, app: Flask, opening: _Opening, response: TestResponse, **options: Any
+    ) -> None:
+        super().__init__(opening.environ, app=app, **options)
+        self.response = response
+        self._app: Flask = app
+        self._opening = opening
+        self._grace = max(
+            (extension.timeout for extension in app.extensions.get("uwsgi_websocket", ())),
+            default=0.0,
+        )
+        self._over = False
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """As a handler's ``receive()``, but never waits for ever.
+
+        :raises TimeoutError: after ``timeout`` seconds; by default those of the connection.
+        """
+        timeout = self.timeout if timeout is None else timeout
+        try:
+            message = super().receive(timeout)
+        except TimeoutError:
+            raise TimeoutError(f"no message from {self.path} within {timeout} s") from None
+        if message is None:
+            self._raise_failure()
+        return message
+
+    recv = receive
+
+    def send(self, msg: Data, binary: bool | None = None) -> None:
+        """As a handler's ``send()``."""
+        try:
+            super().send(msg, binary)
+        except ConnectionClosed:
+            self._raise_failure()
+            raise
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection and wait until the handler, and its request, are through.
+
+        :raises TimeoutError: when the handler goes on after the connection has ended.
+        """
+        if self._over:
+            return
+        self._over = True
+        self._run(self._connection.close(code, reason))
+        self._run(self._connection.finish())
+        # A handler that waits for something else is interrupted after the extension's timeout.
+        self._opening.wait(self._grace + self.timeout)
+        self._raise_failure()
+
+    def abort(self) -> None:
+        """Vanish without a Close frame, as a client whose network fails."""
+        self._connection.release()
+
+    def _raise_failure(self) -> None:
+        """Raise what the handler raised, once."""
+        error = self._opening.failure()
+        if error is not None and self._propagates():
+            self._opening.environ.pop(FAILED_WITH, None)
+            self._opening.error = None
+            raise error
+
+    def _propagates(self) -> bool:
+        propagate = self._app.config["PROPAGATE_EXCEPTIONS"]
+        return self._app.testing or self._app.debug if propagate is None else bool(propagate)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            self.close()
+        else:
+            self._over = True
+            self._connection.release()  # the test has failed, and is to say so, not we
+
+
+class WebSocketTestClient(FlaskClient):
+    """Flask's test client that also opens WebSockets.
+
+    Made by ``websocket.test_client()``; or, as ``app.test_client_class``, by Flask's own
+    ``app.test_client()``.
+    """
+
+    def connect(
+        self,
+        path: str = "/",
+        *,
+        headers: Any = None,
+        query_string: Any = None,
+        subprotocols: Sequence[str] = (),
+        origin: str | None = None,
+        compression: bool | DeflateSettings = False,
+        timeout: float = 5,
+        **kwargs: Any,
+    ) -> WebSocketTestConnection:
+        """Open a WebSocket.
+
+        :param path: or a whole URL, such as ``websocket.url_for()`` gives.
+        :param origin: the page that opens it; None: not a browser.
+        :param compression: whether to offer permessage-deflate.
+        :param timeout: seconds after which whatever waits raises TimeoutError.
+        :param kwargs: what Flask's test client takes: ``base_url``, ``subdomain``, ``auth`` ...
+        :raises HandshakeRejected: when the app answers otherwise; it carries the response.
+        """
+        settings = DeflateSettings() if compression is True else compression or None
+        key = new_key()
+        fields = Headers(
+            request_headers(
+                "",
+                key,
+                subprotocols=subprotocols,
+                origin=origin,
+                extensions=offer(settings) if settings else None,
+            )
+        )
+        del fields["Host"]  # Werkzeug's, by the URL
+        fields.update(Headers(headers))
+        if path.startswith(("ws:", "wss:")):
+            path = "http" + path[2:]
+        app = self.application
+        opening = _Opening(app, timeout, _wants_greenlets(app))
+        overrides = {**kwargs.pop("environ_overrides", {}), _KEY: opening}
+        try:
+            response = self.open(
+                path,
+                method="GET",
+                headers=fields,
+                query_string=query_string,
+                environ_overrides=overrides,
+                **kwargs,
+            )
+            if response.status_code != 101:
+                raise HandshakeRejected(response)
+            upgrade = validate_response(101, response.headers, key, subprotocols)
+            deflate = accept_deflate(upgrade.extensions, settings)
+        except BaseException:
+            opening.close()
+            raise
+        limits = Limits(
+            timeout=timeout,
+            max_message_size=_UNLIMITED,
+            ping_interval=0,
+            send_timeout=timeout,
+        )
+        protocol = Protocol(CLIENT, max_message_size=_UNLIMITED, deflate=deflate)
+        connection = _server.engine(opening.environ, "threads").open(opening.ours, protocol, limits)
+        return WebSocketTestConnection(
+            app, opening, response, connection=connection, subprotocol=upgrade.subprotocol
+        )
+
+    def run_wsgi_app(self, environ: WSGIEnvironment, buffered: bool = False) -> Any:
+        """Werkzeug's, which brings the cookies along and stores those that come back."""
+        opening = environ.get(_KEY)
+        if opening is None:
+            return super().run_wsgi_app(environ, buffered)
+        app, self.application = self.application, opening
+        try:
+            return super().run_wsgi_app(environ, buffered)
+        finally:
+            self.application = app
+
+
+def client_class(app: Flask) -> type[WebSocketTestClient]:
+    """The app's own class of test clients, made to open WebSockets."""
+    base = app.test_client_class or FlaskClient
+    if issubclass(base, WebSocketTestClient):
+        return base
+    if base is FlaskClient:
+        return WebSocketTestClient
+    return type(base.__name__, (WebSocketTestClient, base), {})
+
+
+def _wants_greenlets(app: Flask) -> bool:
+    """Handlers of GeventWebSocket share the hub of the test, as they share their worker's.
+
+    What they hold in common (queues, events, locks of gevent) works within one hub only.
+    """
+    if threads_are_greenlets():
+        return True
+    engines = {
+        extension.middleware.engine_name for extension in app.extensions.get("uwsgi_websocket", ())
+    }
+    return "gevent" in engines and "asyncio" not in engines
