@@ -187,6 +187,8 @@ class Server:
         elif self.front == "http":
             arguments = ["--http", self.address, "--http-websockets"]
             arguments += ["--http-buffer-size", "131072"]
+        elif self.front == "http-without-websockets":
+            arguments = ["--http", self.address]
         else:
             inner = free_port()
             protocol = "--http-socket" if self.front == "nginx-proxy" else "--socket"
