@@ -6,6 +6,7 @@ Read it without `async` and `await` for the blocking engines.
 import json
 import os
 
+import uwsgi
 from flask import request
 
 from flask_uwsgi_websocket import uwasp
@@ -122,7 +123,8 @@ class Stuck(Life):
     """Does not notice that its client leaves, unless it is interrupted."""
 
     async def answer(self, message):
-        await sleep(20)
+        if message == "work":
+            await sleep(8)
 
 
 class Senders(Server):
@@ -223,7 +225,7 @@ if CONFIG.get("MOUNT") == "flask":
         return "a page"
 
 else:
-    if kit.ENGINE == "gevent":
+    if uwsgi.loop == b"gevent":
         from gevent.monkey import patch_all
 
         patch_all()
