@@ -39,7 +39,6 @@ setup(
             "Flask-Session[cachelib]>=0.8",
             "Flask-SQLAlchemy>=3.1",
             "gunicorn>=22; platform_system != 'Windows'",
-            "Flask-Login>=0.6.3",
             "hypothesis>=6.100",
             "mypy>=1.10",
             "playwright>=1.44",

@@ -1,0 +1,64 @@
+"""An app for other servers than uWSGI; TEST_CLASS names the extension's class."""
+
+import os
+import time
+
+from flask import Flask, request, session
+
+import flask_uwsgi_websocket
+
+ASYNC = os.environ["TEST_CLASS"] == "AsyncioWebSocket"
+
+app = Flask(__name__)
+app.secret_key = "x"
+websocket = getattr(flask_uwsgi_websocket, os.environ["TEST_CLASS"])(app, timeout=1)
+
+
+@app.get("/")
+def index():
+    return "page"
+
+
+@app.before_request
+def deny():
+    if "deny" in request.args:
+        return "denied", 403
+    session["seen"] = True
+    return None
+
+
+if ASYNC:
+
+    @websocket.route("/echo", subprotocols=["v1"])
+    async def echo(ws):
+        async for msg in ws:
+            await ws.send(msg)
+
+    @websocket.route("/push")
+    async def push(ws):
+        import asyncio
+
+        for number in range(3):
+            await asyncio.sleep(0.01)
+            await ws.send(f"{request.args['name']} {number}")
+
+    @websocket.route("/raise")
+    async def raise_(ws):
+        raise ValueError("on purpose")
+
+else:
+
+    @websocket.route("/echo", subprotocols=["v1"])
+    def echo(ws):
+        for msg in ws:
+            ws.send(msg)
+
+    @websocket.route("/push")
+    def push(ws):
+        for number in range(3):
+            time.sleep(0.01)
+            ws.send(f"{request.args['name']} {number}")
+
+    @websocket.route("/raise")
+    def raise_(ws):
+        raise ValueError("on purpose")
