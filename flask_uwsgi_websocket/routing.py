@@ -7,7 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
-from werkzeug.routing import Map, MapAdapter, Rule, RuleFactory
+from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule, RuleFactory
 
 if TYPE_CHECKING:
     from flask import Request
@@ -138,7 +138,13 @@ class Router(Flask):
         :raises HTTPException: when no rule matches, or it must be redirected.
         """
         adapter = self._adapter(app, request)
-        rule, values = adapter.match(method=request.method, return_rule=True, websocket=True)
+        try:
+            rule, values = adapter.match(method=request.method, return_rule=True, websocket=True)
+        except RequestRedirect as redirect:
+            # What is redirected is still an HTTP request.
+            if redirect.new_url.startswith(("ws:", "wss:")):
+                redirect.new_url = "http" + redirect.new_url[2:]
+            raise
         assert isinstance(rule, WebSocketRule)
         return rule, dict(values)
 
@@ -148,8 +154,8 @@ class Router(Flask):
 
     def _adapter(self, app: Flask, request: Request | None) -> MapAdapter:
         """Our map, bound as the app binds its own to the request (None: to its configuration)."""
+        self.url_map.host_matching = app.url_map.host_matching  # which rules are bound by
         self.url_map.bind_rules(app.url_map.converters)
-        self.url_map.host_matching = app.url_map.host_matching
         theirs = app.create_url_adapter(request)
         if theirs is None:
             raise RuntimeError("outside of a request, building URLs needs the SERVER_NAME setting")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from flask import Flask, Response, has_request_context, request
+from flask import Flask, Response, current_app, has_app_context, has_request_context, request
 from flask.globals import request_ctx
 from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
@@ -116,7 +116,9 @@ class WebSocketMiddleware:
         server.check(request.environ, self.engine_name)
         self._check_origin(request, rule, upgrade)
         agreement = agree(upgrade, self._settings(rule))
-        response = _upgrade_class(self.app.response_class)(status=101, headers=agreement.headers)
+        # mypy looks for __hash__ of the instances, not of the class.
+        upgrade_class = _upgrade_class(self.app.response_class)  # type: ignore[arg-type]
+        response = upgrade_class(status=101, headers=agreement.headers)
         del response.headers["Content-Type"]
         handler = partial(self.websocket.view_functions[rule.endpoint], **(request.view_args or {}))
 
@@ -266,6 +268,7 @@ class WebSocket:
         middleware = self.middleware(app.wsgi_app, self, app)
         app.wsgi_app = middleware  # type: ignore[method-assign]
         app.run = partial(self.run, app)  # type: ignore[method-assign]
+        app.url_build_error_handlers.append(partial(self._build_unknown_url, app))
         _install_dispatch(app)
         self.router.lend_to(app)
         if _uwsgi.inside():
@@ -334,15 +337,37 @@ class WebSocket:
             self.router.lend_to(app)
 
     def url_for(self, endpoint: str, **values: Any) -> str:
-        """The ws:// or wss:// URL of a handler.
+        """The ws:// or wss:// URL of a handler, whole also within a request.
 
+        Flask's own ``url_for``, in templates too, gives it for an endpoint that only we know.
+
+        :param endpoint: as for Flask: ``".name"`` is of the blueprint that serves the request.
         :raises RuntimeError: outside of a request, when ``SERVER_NAME`` is not set.
         """
-        if self.app is None:
+        app = self.app
+        if has_app_context() and self in current_app.extensions.get("uwsgi_websocket", ()):
+            app = current_app._get_current_object()  # type: ignore[attr-defined]
+        if app is None:
             raise RuntimeError("url_for() needs an app: call init_app() first")
-        return self.router.build(
-            self.app, request if has_request_context() else None, endpoint, values
-        )
+        if endpoint.startswith("."):
+            blueprint = request.blueprint if has_request_context() else None
+            endpoint = f"{blueprint}{endpoint}" if blueprint else endpoint[1:]
+        app.inject_url_defaults(endpoint, values)
+        return self._build_url(app, endpoint, values)
+
+    def _build_url(self, app: Flask, endpoint: str, values: dict[str, Any]) -> str:
+        return self.router.build(app, request if has_request_context() else None, endpoint, values)
+
+    def _build_unknown_url(
+        self, app: Flask, error: Exception, endpoint: str, values: dict[str, Any]
+    ) -> str:
+        """For ``app.url_for``, which knows no such endpoint."""
+        if endpoint not in self.view_functions:
+            raise error
+        # What Flask adds, which does not apply: these URLs are always whole, have one method and
+        # no fragment (RFC 6455 3), and their scheme goes by the request's.
+        own = {"_anchor", "_external", "_method", "_scheme"}
+        return self._build_url(app, endpoint, {k: v for k, v in values.items() if k not in own})
 
     def test_client(
         self, app: Flask | None = None, use_cookies: bool = True, **kwargs: Any
