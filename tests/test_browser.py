@@ -15,6 +15,7 @@ from tests.server import PATIENCE, ROOT
 
 ECHOES = ["echo", "echo-gevent", "echo-asyncio"]
 CHATS = ["chat-gevent", "chat-asyncio"]
+UWASP = "uwasp-chat"  # the same page again, which does without templates
 PROGRAMS = ["python", "uwsgi"]
 
 DESKTOP = {"width": 1200, "height": 800}
@@ -69,7 +70,7 @@ def test_echo(browser: Browser, tmp_path: Path, name: str, program: str) -> None
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("name", CHATS)
+@pytest.mark.parametrize("name", [*CHATS, UWASP])
 def test_chat(browser: Browser, tmp_path: Path, name: str, program: str) -> None:
     """Two visitors see each other come, hear each other, and one sees the other leave."""
     with Example(name, program, tmp_path) as example, visit(browser, example) as ada:
@@ -188,3 +189,13 @@ def test_each_example_has_the_same_page(names: list[str]) -> None:
     ]
     assert pages[0]
     assert all(page == pages[0] for page in pages)
+
+
+def test_the_uwasp_example_has_the_files_of_the_other_chats() -> None:
+    ours, theirs = (ROOT / "examples" / name for name in (UWASP, CHATS[0]))
+    for path in (theirs / "static").iterdir():
+        assert (ours / "static" / path.name).read_bytes() == path.read_bytes()
+    # But for what Flask fills in.
+    template = re.compile(r"\{\{ url_for\('static', filename='([\w.]+)'\) \}\}")
+    page = template.sub(r"static/\1", (theirs / "templates" / "chat.html").read_text())
+    assert (ours / "chat.html").read_text() == page.replace("{{ engine }}", "uWASP")
