@@ -156,7 +156,7 @@ async def _session(
     try:
         connection.interrupt = engine.interrupter()
         code, reason = await _outcome(connection, engine, handle, report)
-        at_end = connection.at_end
+        at_end, connection.at_end = connection.at_end, None  # it may refer to the connection
         if at_end is not None:
             connection.start_closing(code, reason)
             await _outcome(connection, engine, lambda _: at_end(), report)

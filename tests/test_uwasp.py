@@ -173,6 +173,20 @@ def test_after_a_failure_others_go_on(server: Server, token: str) -> None:
         assert other.message() == "still here"
 
 
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_the_worker_stops(engine: str, mount: str, serve: ServerFactory) -> None:
+    server = serve(engine, app="uwasp", config=MOUNTS[mount])
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.raw("/prints")) for _ in range(5)]
+        server.begin_stop()
+        codes = {client.read_close().code for client in clients}
+        for client in clients:
+            client.send(close_frame())
+        server.wait_ended()
+    [code] = codes
+    assert server.log().count("on_close") == server.log().count(f"on_close {code}") == 5
+
+
 # Slow servers, slow clients, many senders
 
 
@@ -390,6 +404,24 @@ def test_constructors_that_fail_close_with_1011(flask: Server) -> None:
     flask.allow_log("Traceback")
     with flask.raw("/fails-to-be-made") as client:
         assert client.read_close().code == 1011
+
+
+@pytest.mark.parametrize(
+    ("mode", "mount"), [("single", "bare"), ("single", "flask"), ("async", "flask")]
+)
+def test_other_modes(mode: str, mount: str, serve: ServerFactory, token: str) -> None:
+    server = serve(mode, app="uwasp", config=MOUNTS[mount], cores=4)
+    for leave in ("leave", "abort"):
+        with server.raw(f"/life?{token}") as client:
+            client.send(frame(TEXT, "one") + frame(TEXT, "slow") + frame(PING))
+            while client.read().opcode != PONG:
+                pass
+            getattr(client, leave)()
+        eventually(lambda: server.records(token), "a record")
+        events = [seen["events"] for seen in server.records(token)]
+        expected = ["made", "open False True", "one", "handled", "slow", "handled", "close"]
+        assert events[-1] == expected
+    assert len(server.records(token)) == 2
 
 
 # Where it cannot work

@@ -19,7 +19,8 @@ HANDLER = {
     "threads": "ThreadHandler",
     "gevent": "GeventHandler",
     "asyncio": "AsyncioHandler",
-}[kit.ENGINE]
+    "single": "ThreadHandler",
+}.get(kit.ENGINE)
 
 
 class Echo(Server):
@@ -143,6 +144,13 @@ class Senders(Server):
             self.ws.close(1000, "all sent")
 
 
+class Prints(Server):
+    """Tell the log, which outlives the worker."""
+
+    def on_close(self):
+        print(f"on_close {self.ws.client.close_code}", flush=True)
+
+
 class Flood(Server):
     """More than a client that does not read can take."""
 
@@ -177,6 +185,7 @@ SERVERS = [
     ("/exits", Exits),
     ("/stuck", Stuck),
     ("/senders", Senders),
+    ("/prints", Prints),
     ("/flood", Flood),
     ("/grüße", Unicode),
 ]
