@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,16 @@ def watch() -> Iterator[Watch]:
     watch.check()
 
 
+def assert_end_well(servers: Iterable[Server]) -> None:
+    """Stop servers; they must end when asked to, and have nothing to say about it."""
+    complaints: dict[str, list[str]] = {}
+    for server in servers:
+        server.stop()
+        if said := server.log_complaints():
+            complaints[str(server.log_path)] = said
+    assert not complaints, complaints
+
+
 @pytest.fixture(scope="session")
 def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerFactory]:
     """The session's servers, each started when a test first asks for it."""
@@ -83,13 +93,9 @@ def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerF
         return servers[key]
 
     yield get
-    complaints = []
     for server in servers.values():
         server.begin_stop()
-    for server in servers.values():
-        server.stop()
-        complaints += server.log_complaints()
-    assert not complaints, complaints
+    assert_end_well(servers.values())
 
 
 def start(server: Server) -> Server:
@@ -117,8 +123,16 @@ def server(engine: str, shared_server: ServerFactory) -> Server:
     return shared_server(engine)
 
 
+@pytest.fixture(scope="session")
+def ending_servers() -> Iterator[list[Server]]:
+    """Servers of tests that are over. uWSGI takes a second to end, which nobody need wait for."""
+    servers: list[Server] = []
+    yield servers
+    assert_end_well(servers)
+
+
 @pytest.fixture
-def serve(tmp_path: Path, watch: Watch) -> Iterator[ServerFactory]:
+def serve(tmp_path: Path, watch: Watch, ending_servers: list[Server]) -> Iterator[ServerFactory]:
     """Start a server of the test's own: `serve(engine, front, **what Server takes)`."""
     servers: list[Server] = []
 
@@ -132,7 +146,10 @@ def serve(tmp_path: Path, watch: Watch) -> Iterator[ServerFactory]:
         watch.check()
     finally:
         for server in servers:
-            server.stop()
+            server.begin_stop()
+        # Earlier ones have ended by now, as a rule: none is left running behind the session.
+        ending, ending_servers[:] = ending_servers[:], servers
+        assert_end_well(ending)
 
 
 _serial = itertools.count()

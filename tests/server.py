@@ -256,6 +256,8 @@ class Server:
             if process is None:
                 continue
             for signum, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, PATIENCE)):
+                if signum == signal.SIGINT and self.stopping and process is self._uwsgi:
+                    signum = 0  # asked already; only ask whether it is there
                 try:
                     os.killpg(process.pid, signum)
                 except ProcessLookupError:
