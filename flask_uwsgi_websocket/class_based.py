@@ -184,7 +184,9 @@ def handler_of(server_class: type[Any], asynchronous: bool) -> Callable[..., Any
     """
     check_methods(server_class, asynchronous)
 
-    def run(client: BaseClient, values: dict[str, Any]) -> Coroutine[Any, Any, None]:
+    def run(client: Any, values: dict[str, Any]) -> Coroutine[Any, Any, None]:
+        if not isinstance(client, BaseClient):
+            raise TypeError(f"a server cannot be run with a {type(client).__name__}")
         ws = (AwaitableWebSocket if asynchronous else WebSocket)(client.environ)
         ws.attach(client)
         return converse(server_class(ws, **values), client)

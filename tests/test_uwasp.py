@@ -182,6 +182,7 @@ def test_the_worker_stops(engine: str, mount: str, serve: ServerFactory) -> None
         codes = {client.read_close().code for client in clients}
         for client in clients:
             client.send(close_frame())
+            client.close()
         server.wait_ended()
     [code] = codes
     assert server.log().count("on_close") == server.log().count(f"on_close {code}") == 5
@@ -361,6 +362,11 @@ def test_limits(bare: Server) -> None:
     with bare.raw("/echo") as client:
         client.binary(bytes((1 << 16) + 1))
         assert client.read_close().code == 1009
+
+
+def test_a_handler_of_one_s_own(bare: Server) -> None:
+    with bare.raw("/handled") as client:
+        assert client.message() == "Handled handled"
 
 
 def test_a_server_may_refuse_when_it_is_made(bare: Server) -> None:

@@ -151,6 +151,15 @@ class Prints(Server):
         print(f"on_close {self.ws.client.close_code}", flush=True)
 
 
+class Handled(Server):
+    """By a handler of our own, see below."""
+
+    PROTOCOL_NAME = "handled"
+
+    async def on_open(self):
+        await self.ws.send(self.ws.environ["test.handled"])
+
+
 class Flood(Server):
     """More than a client that does not read can take."""
 
@@ -186,6 +195,7 @@ SERVERS = [
     ("/stuck", Stuck),
     ("/senders", Senders),
     ("/prints", Prints),
+    ("/handled", Handled),
     ("/flood", Flood),
     ("/grüße", Unicode),
 ]
@@ -238,5 +248,11 @@ else:
         from gevent.monkey import patch_all
 
         patch_all()
+
+    class Handler(getattr(uwasp, HANDLER)):
+        def handle(self, environ, protocol_name=None):
+            environ["test.handled"] = f"{type(self.server).__name__} {protocol_name}"
+            return super().handle(environ, protocol_name)
+
     limits = Limits(timeout=CONFIG.get("TEST_TIMEOUT", 5), max_message_size=1 << 16)
-    app = WebSocketMiddleware(bare, getattr(uwasp, HANDLER), SERVERS, limits=limits)
+    app = WebSocketMiddleware(bare, Handler, SERVERS, limits=limits)
