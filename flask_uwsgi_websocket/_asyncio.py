@@ -146,7 +146,7 @@ class AsyncioWebSocket(WebSocket):
     def init_app(self, app: Flask) -> None:
         """As :meth:`WebSocket.init_app`; also lets the app's own views be ``async def``."""
         super().init_app(app)
-        if _runs_asyncio():
+        if not _uwsgi.inside() or _runs_asyncio():
             # https://flask.palletsprojects.com/en/stable/async-await/#extensions: what Flask, and
             # extensions through ensure_sync, call coroutine functions with.
             app.async_to_sync = _on_our_loop(app.async_to_sync)  # type: ignore[method-assign]

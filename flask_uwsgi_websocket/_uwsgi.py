@@ -148,13 +148,21 @@ def obstacle() -> str | None:
     return None
 
 
+def take() -> Socket:
+    """The connection of the request that is running here.
+
+    :raises OSError: when the process has no descriptor left.
+    """
+    return Socket(fileno=os.dup(uwsgi.connection_fd()))
+
+
 def accept(environ: WSGIEnvironment, start_response: StartResponse, headers: Headers) -> Socket:
     """Answer 101 with these headers, and take the connection over.
 
     :raises ConnectionClosed: when the client has gone.
     :raises OSError: when the process has no descriptor left.
     """
-    sock = Socket(fileno=os.dup(uwsgi.connection_fd()))
+    sock = take()
     try:
         if not _handshake(environ, headers):
             # RFC 6455 4.2.2, answered by ourselves; the empty write sends the headers.

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _uwsgi
 from .engines.base import Connection, Message
 from .exceptions import ConnectionClosed
+from .unopened import Unopened
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from _typeshed.wsgi import WSGIEnvironment
     from flask import Flask
-    from flask.ctx import RequestContext
+    from flask.ctx import AppContext, RequestContext
     from typing_extensions import Self
 
 T = TypeVar("T")
@@ -46,6 +47,8 @@ class BaseClient:
         self.environ = environ
         self.subprotocol = subprotocol
         self._connection = connection
+        if isinstance(connection, Unopened):
+            connection.opened = partial(setattr, self, "_connection")
         self._app = app
         self._json: Any = json if app is None else app.json
         self._legacy_bytes = legacy_bytes
@@ -95,14 +98,47 @@ class BaseClient:
         """Round trip of the last heartbeat, in seconds; None before the first."""
         return self._connection.latency
 
+    def accept(self) -> None:
+        """Answer the handshake now.
+
+        For a handler whose handshake waits for its first use of the client, because it has
+        decorators or its route is ``lazy``. Otherwise it was answered before the handler ran.
+
+        :raises ConnectionClosed: when the client has gone.
+        """
+        connection: Connection | Unopened = self._connection
+        if isinstance(connection, Unopened):
+            connection.open()
+
     def request_context(self) -> RequestContext:
         """A Flask request context of the upgrade request."""
         if self._app is None:
             raise RuntimeError("this client was not accepted by a Flask app")
         return self._app.request_context(self.environ)
 
+    def app_context(self) -> AppContext:
+        """A fresh Flask app context, for one unit of work of a long connection.
+
+        ``with ws.app_context():`` has a ``g`` of its own, and what Flask's extensions take for
+        it, such as a database session, they give back at its end.
+        """
+        if self._app is None:
+            raise RuntimeError("this client was not accepted by a Flask app")
+        return self._app.app_context()
+
+    def release_resources(self) -> None:
+        """Give back what Flask's extensions hold for this request, in the middle of it.
+
+        Runs the app's ``teardown_appcontext`` functions, as the end of the request will again:
+        a database session goes back to its pool, and the next query takes a new one.
+        """
+        if self._app is None:
+            raise RuntimeError("this client was not accepted by a Flask app")
+        for function in reversed(self._app.teardown_appcontext_funcs):
+            self._app.ensure_sync(function)(None)
+
     def __repr__(self) -> str:
-        state = "connected" if self.connected else f"closed {self.close_code}"
+        state = "connected" if self.close_code is None else f"closed {self.close_code}"
         return f"<{type(self).__name__} {self.path} {state}>"
 
     def recv_nb(self) -> Message | None:

@@ -22,6 +22,9 @@ class WebSocketRule(Rule):
     :param origins: overrides ``UWSGI_WEBSOCKET_ALLOWED_ORIGINS`` for this route.
     :param compression: overrides ``UWSGI_WEBSOCKET_COMPRESSION``.
     :param max_message_size: overrides ``UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE``, in bytes.
+    :param lazy: whether the handshake waits for the handler's first use of its client, so that a
+        decorator, or the handler, may refuse with a response or ``abort()`` until then. None: if
+        the handler has decorators (of those that keep ``__wrapped__``, as functools.wraps does).
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class WebSocketRule(Rule):
         origins: str | Collection[str] | None = None,
         compression: bool | DeflateSettings | None = None,
         max_message_size: int | None = None,
+        lazy: bool | None = None,
         **options: Any,
     ) -> None:
         if isinstance(subprotocols, str):
@@ -44,6 +48,7 @@ class WebSocketRule(Rule):
         self.origins = origins
         self.compression = compression
         self.max_message_size = max_message_size
+        self.lazy = lazy
 
     def get_empty_kwargs(self) -> dict[str, Any]:
         return {
@@ -52,6 +57,7 @@ class WebSocketRule(Rule):
             "origins": self.origins,
             "compression": self.compression,
             "max_message_size": self.max_message_size,
+            "lazy": self.lazy,
         }
 
 

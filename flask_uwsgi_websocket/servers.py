@@ -56,14 +56,41 @@ class Server(ABC):
         """What runs the handlers of the class made for this engine."""
 
     @abstractmethod
+    def take(self, environ: WSGIEnvironment) -> Socket:
+        """The connection of the request, from its own thread or greenlet.
+
+        :raises OSError: when the process has no descriptor left.
+        """
+
+    def answer(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
+        """Answer 101 with these headers, on a connection that was taken; from anywhere.
+
+        :raises ConnectionClosed: when the client has gone.
+        """
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
+        # RFC 6455 4.2.2. Not through start_response: servers add headers of their own.
+        answer = f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n"
+        try:
+            # Never waits: nothing was sent on this connection, and this is small.
+            sock.sendall(answer.encode("latin-1"))
+        except OSError as error:
+            raise ConnectionClosed(1006, "the client left during the handshake") from error
+
     def accept(
         self, environ: WSGIEnvironment, start_response: StartResponse, headers: Headers
     ) -> Socket:
-        """Answer 101 with these headers, and take the connection over.
+        """Take the connection and answer 101, within the request.
 
         :raises ConnectionClosed: when the client has gone.
         :raises OSError: when the process has no descriptor left.
         """
+        sock = self.take(environ)
+        try:
+            self.answer(environ, sock, headers)
+        except ConnectionClosed:
+            sock.close()
+            raise
+        return sock
 
     def leave(self, start_response: StartResponse) -> Sequence[bytes]:
         """The body of the WSGI response, at the end of a connection that was taken over."""
@@ -84,9 +111,13 @@ class UWSGI(Server):
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
         return _uwsgi.engine(name)
 
+    def take(self, environ: WSGIEnvironment) -> Socket:
+        return _uwsgi.take()
+
     def accept(
         self, environ: WSGIEnvironment, start_response: StartResponse, headers: Headers
     ) -> Socket:
+        # Within the request uWSGI can answer by itself, and knows what was answered.
         return _uwsgi.accept(environ, start_response, headers)
 
 
@@ -119,20 +150,8 @@ class SocketServer(Server):
         """Whether requests run in greenlets, not in threads."""
         return threads_are_greenlets()
 
-    def accept(
-        self, environ: WSGIEnvironment, start_response: StartResponse, headers: Headers
-    ) -> Socket:
-        sock = Socket(fileno=dup(environ[self.key].fileno()))
-        lines = [f"{name}: {value}\r\n" for name, value in headers]
-        # RFC 6455 4.2.2. Not through start_response: these servers add headers of their own.
-        answer = f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n"
-        try:
-            # Never waits: nothing was sent on this connection, and this is small.
-            sock.sendall(answer.encode("latin-1"))
-        except OSError as error:
-            sock.close()
-            raise ConnectionClosed(1006, "the client left during the handshake") from error
-        return sock
+    def take(self, environ: WSGIEnvironment) -> Socket:
+        return Socket(fileno=dup(environ[self.key].fileno()))
 
     def leave(self, start_response: StartResponse) -> Sequence[bytes]:
         # The server writes this to its access log, then to a socket that is shut down, by which

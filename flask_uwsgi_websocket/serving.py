@@ -8,10 +8,11 @@ handler's outcome closes the connection.
 from __future__ import annotations
 
 import contextvars
+from _socket import socket as Socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from http.client import responses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 from .codec import (
@@ -27,6 +28,7 @@ from .codec import (
 from .engines.base import Connection, Engine, Limits
 from .exceptions import ConnectionClosed, HandshakeError
 from .servers import UWSGI_SERVER, Server
+from .unopened import Unopened
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -145,6 +147,70 @@ def serve(
         else:
             contextvars.Context().run(engine.run, rules)
     return server.leave(start_response)
+
+
+def serve_lazily(
+    environ: WSGIEnvironment,
+    agreement: Agreement,
+    headers: Callable[[], list[tuple[str, str]]],
+    engine: Engine,
+    handle: Callable[[Connection], Any],
+    report: Callable[[BaseException], str],
+    *,
+    server: Server,
+) -> Any:
+    """Run a handler, and accept the connection when the handler first uses it.
+
+    :param headers: called for the header fields of the 101, when it is about to be sent.
+    :return: what the handler returned instead of using its connection; None after it was used.
+    :raises Exception: what the handler raised instead.
+    """
+    limits = agreement.settings.limits
+    protocol = Protocol(SERVER, max_message_size=limits.max_message_size, deflate=agreement.deflate)
+    answer: Any = None
+
+    async def attempt(sock: Socket) -> None:
+        nonlocal answer
+        interrupt = engine.interrupter()
+
+        def open_() -> Connection:
+            server.answer(environ, sock, headers())
+            connection = engine.open(sock, protocol, limits)
+            connection.interrupt = interrupt
+            return connection
+
+        unopened = Unopened(protocol, limits, open_)
+        failure: BaseException | None = None
+        try:
+            answer = handle(cast(Connection, unopened))
+            if engine.asynchronous and isinstance(answer, Awaitable):
+                answer = await answer
+        except (SystemExit, KeyboardInterrupt) as error:
+            failure = RuntimeError(f"the handler ended with {error!r}")
+        except BaseException as error:
+            failure = error
+        if unopened.connection is None:
+            if failure is not None:
+                raise failure
+            if answer is not None:
+                return
+
+        def conclude(_: Connection) -> None:
+            if failure is not None:
+                raise failure
+
+        answer = None
+        await _session(unopened.open(), engine, conclude, report)
+
+    with engine.request():
+        sock = server.take(environ)
+        try:
+            engine.run(attempt(sock))
+        except ConnectionClosed:
+            return None  # the client left before it was answered
+        finally:
+            sock.close()
+    return answer
 
 
 async def _session(

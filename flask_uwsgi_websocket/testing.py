@@ -77,7 +77,7 @@ class _Opening:
 
     def __post_init__(self) -> None:
         ours, theirs = socket.socketpair()
-        self.ours, self._theirs = Socket(fileno=ours.detach()), Socket(fileno=theirs.detach())
+        self.ours, self.theirs = Socket(fileno=ours.detach()), Socket(fileno=theirs.detach())
         if self.greenlets:
             import gevent
             from gevent.event import Event
@@ -118,17 +118,16 @@ class _Opening:
             self._answered.set()
             self._ended.set()
 
-    def accept(self, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> Socket:
+    def accept(self, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> None:
         """Answer 101, for the server's side."""
         self.environ = environ  # the one in which a failure will be found: Werkzeug copied ours
         self.answer = (), "101 Switching Protocols", Headers(headers)
         self._answered.set()
-        return self._theirs
 
     def close(self) -> None:
         """Give the descriptors back, of a handshake that was not accepted."""
         self.ours.close()
-        self._theirs.close()
+        self.theirs.close()
 
     def wait(self, timeout: float) -> None:
         """Wait until the request is over.
@@ -159,14 +158,15 @@ class _TestServer(SocketServer):
         opening: _Opening = environ[_KEY]
         return opening.greenlets
 
-    def accept(
-        self,
-        environ: WSGIEnvironment,
-        start_response: StartResponse,
-        headers: list[tuple[str, str]],
-    ) -> Socket:
+    def take(self, environ: WSGIEnvironment) -> Socket:
         opening: _Opening = environ[_KEY]
-        return opening.accept(environ, headers)
+        return opening.theirs
+
+    def answer(
+        self, environ: WSGIEnvironment, sock: Socket, headers: list[tuple[str, str]]
+    ) -> None:
+        opening: _Opening = environ[_KEY]
+        opening.accept(environ, headers)
 
 
 _server = _TestServer()

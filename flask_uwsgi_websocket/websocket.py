@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -28,12 +29,21 @@ from .engines.base import Connection, Engine, Limits
 from .exceptions import EngineError, HandshakeError
 from .routing import Router, WebSocketRule
 from .runner import run_uwsgi
-from .servers import FAILED_WITH, server_of
-from .serving import Settings, agree, is_allowed, is_attempt, serve
+from .servers import FAILED_WITH, Server, server_of
+from .serving import (
+    Agreement,
+    Settings,
+    agree,
+    is_allowed,
+    is_attempt,
+    serve,
+    serve_lazily,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Blueprint, Request
+    from werkzeug.datastructures import Headers
 
     from .testing import WebSocketTestClient
 
@@ -107,13 +117,24 @@ class WebSocketMiddleware:
         request.environ[_TAKEN_BY] = self, rule
         return True
 
-    def accept(self, request: Request, rule: WebSocketRule) -> Any:
-        """The response that switches protocols, and runs the handler when it is sent."""
+    def accept(
+        self,
+        request: Request,
+        rule: WebSocketRule,
+        process_response: Callable[[Response], Response],
+    ) -> Any:
+        """The response that switches protocols, and runs the handler when it is sent.
+
+        Or whatever else the handler answers, where the handshake waits for it.
+
+        :param process_response: what Flask does to a response before it is sent.
+        """
         upgrade = validate_request(
             request.method, request.headers, request.environ.get("SERVER_PROTOCOL", "HTTP/1.1")
         )
-        server = server_of(request.environ)
-        server.check(request.environ, self.engine_name)
+        environ = request.environ
+        server = server_of(environ)
+        server.check(environ, self.engine_name)
         self._check_origin(request, rule, upgrade)
         agreement = agree(upgrade, self._settings(rule))
         # mypy looks for __hash__ of the instances, not of the class.
@@ -122,24 +143,28 @@ class WebSocketMiddleware:
         del response.headers["Content-Type"]
         handler = partial(self.websocket.view_functions[rule.endpoint], **(request.view_args or {}))
 
+        def handle(connection: Connection) -> Any:
+            return handler(
+                self.client(
+                    environ,
+                    connection,
+                    subprotocol=agreement.subprotocol,
+                    app=self.app,
+                    legacy_bytes=self._config("LEGACY_BYTES"),
+                )
+            )
+
+        if self._waits_for_handler(rule):
+            return self._accept_lazily(
+                environ, response, agreement, server, handle, process_response
+            )
+
         def upgrade_connection(
             environ: WSGIEnvironment, start_response: StartResponse
         ) -> Iterable[bytes]:
             agreement.headers[:] = response.headers.to_wsgi_list()
             if issubclass(self.client, UWSGIWebSocketClient):
                 return self._serve_uwsgi(environ, start_response, agreement.headers, handler)
-
-            def handle(connection: Connection) -> Any:
-                return handler(
-                    self.client(
-                        environ,
-                        connection,
-                        subprotocol=agreement.subprotocol,
-                        app=self.app,
-                        legacy_bytes=self._config("LEGACY_BYTES"),
-                    )
-                )
-
             return serve(
                 environ,
                 start_response,
@@ -152,6 +177,47 @@ class WebSocketMiddleware:
             )
 
         response.upgrade_connection = upgrade_connection
+        return response
+
+    def _waits_for_handler(self, rule: WebSocketRule) -> bool:
+        """Whether the handler may still refuse: see :class:`~.routing.WebSocketRule`."""
+        if not self._config("REQUEST_CONTEXT") or issubclass(self.client, UWSGIWebSocketClient):
+            return False  # a response of Flask's needs the context, and ours the codec
+        if rule.lazy is None:
+            return hasattr(self.websocket.view_functions[rule.endpoint], "__wrapped__")
+        return rule.lazy
+
+    def _accept_lazily(
+        self,
+        environ: WSGIEnvironment,
+        response: _Upgrade,
+        agreement: Agreement,
+        server: Server,
+        handle: Callable[[Connection], Any],
+        process_response: Callable[[Response], Response],
+    ) -> Any:
+        """What the handler answers; or, after a WebSocket, a response that was sent already."""
+        context = copy_context()
+
+        def headers() -> list[tuple[str, str]]:
+            # Whoever uses the connection first, it is this request that is answered.
+            context.copy().run(process_response, response)  # type: ignore[arg-type]
+            response.sent = True
+            return response.headers.to_wsgi_list()
+
+        answer = serve_lazily(
+            environ,
+            agreement,
+            headers,
+            server.engine(environ, self.engine_name),
+            handle,
+            partial(self._report, environ),
+            server=server,
+        )
+        if answer is not None:
+            return answer
+        response.sent = True
+        response.upgrade_connection = lambda environ, start_response: server.leave(start_response)
         return response
 
     def _serve_uwsgi(
@@ -407,6 +473,7 @@ def _install_dispatch(app: Flask) -> None:
     if getattr(app.full_dispatch_request, "serves_websockets", False):
         return
     full_dispatch, dispatch = app.full_dispatch_request, app.dispatch_request
+    process = app.process_response
 
     # Whatever Flask hands to them (a context, from 3.2 on) is handed through.
     def full_dispatch_request(*args: Any) -> Response:
@@ -427,14 +494,19 @@ def _install_dispatch(app: Flask) -> None:
             return dispatch(*args)
         middleware, rule = request.environ[_TAKEN_BY]
         try:
-            return middleware.accept(request, rule)
+            return middleware.accept(request, rule, partial(process, *args))
         except HandshakeError as error:
             raise _http_error(error) from None
         except EngineError as error:
             app.logger.error("WebSocket %s refused: %s", request.path, error)
             raise _http_error(HandshakeError(500, str(error))) from None
 
+    def process_response(*args: Any) -> Response:
+        response: Response = args[-1]
+        return response if getattr(response, "sent", False) else process(*args)
+
     full_dispatch_request.serves_websockets = True  # type: ignore[attr-defined]
+    app.process_response = process_response  # type: ignore[method-assign, assignment]
     app.full_dispatch_request = full_dispatch_request  # type: ignore[method-assign]
     app.dispatch_request = dispatch_request  # type: ignore[method-assign]
 
@@ -456,7 +528,10 @@ def _upgrade_class(base: type[Response]) -> type[Any]:
 class _Upgrade:
     """A response ``101 Switching Protocols``."""
 
+    headers: Headers
     upgrade_connection: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
+    #: Whether it was sent already, with all that Flask does to a response.
+    sent = False
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = request_ctx._get_current_object()  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from flask_uwsgi_websocket import AsyncioWebSocket, EngineError, run_coroutine
+from flask_uwsgi_websocket import AsyncioWebSocket, EngineError, _asyncio, run_coroutine
 from tests.server import PATIENCE, Server, eventually, free_port
 
 LOOPS = ["asyncio", "asyncio-uvloop"]
@@ -306,6 +306,7 @@ def test_a_coroutine_aborts_the_request(server: Server) -> None:
 def test_async_views(server: Server) -> None:
     assert server.get("/async-view/ada").body == b"ada /async-view/ada None"
     assert server.get("/async-view-fails").status == 418
+    assert server.get("/async-view-fails").body == b"418, after some awaiting"
 
 
 def test_an_async_function_before_the_handshake(server: Server) -> None:
@@ -338,14 +339,7 @@ def test_run_coroutine_needs_the_engine() -> None:
         run_coroutine(nothing())
 
 
-def test_views_are_left_alone_on_other_engines() -> None:
-    app = Flask(__name__)
-    before = app.async_to_sync
-    AsyncioWebSocket(app)
-    assert app.async_to_sync == before
-
-
-def test_examples_of_views_abandoned_by_their_clients(server: Server) -> None:
+def test_views_that_their_clients_abandon(server: Server) -> None:
     """A client that leaves while its view waits costs nothing but the wait."""
     for _ in range(50):
         client = server.tcp()
