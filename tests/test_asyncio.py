@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from flask_uwsgi_websocket import AsyncioWebSocket, EngineError, _asyncio, run_coroutine
+from flask_uwsgi_websocket import AsyncioWebSocket, EngineError, run_coroutine
 from tests.server import PATIENCE, Server, eventually, free_port
 
 LOOPS = ["asyncio", "asyncio-uvloop"]

@@ -354,6 +354,12 @@ async def async_view_fails():
     abort(418)
 
 
+@app.errorhandler(418)
+async def teapot(error):
+    await asyncio.sleep(0)
+    return "418, after some awaiting", 418
+
+
 @app.get("/stream")
 def stream():
     def body():
