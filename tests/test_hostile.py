@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
+from contextlib import ExitStack
 
 import pytest
 
@@ -51,6 +52,66 @@ def test_a_handshake_one_byte_at_a_time(server: Server) -> None:
             client.send(bytes([byte]))
         assert client.read_answer().status == 101
         assert client.message() == "bye"
+
+
+@pytest.mark.parametrize("way", ["abort", "close", "half_close"])
+def test_leaving_at_every_stage_of_the_handshake(server: Server, way: str) -> None:
+    request = opening("/return", server.address)
+    for size in [*range(0, len(request), 7), len(request) - 1, len(request)]:
+        with server.tcp() as client:
+            client.send(request[:size])
+            getattr(client, way)()
+    serves(server)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [("X-Huge", "x" * 1_000_000)],
+        [(f"X-Many-{index}", "x") for index in range(20_000)],
+        [("X" * 60_000, "x")],
+        [("Sec-WebSocket-Extensions", "permessage-deflate; " * 5000)],
+        [("Sec-WebSocket-Protocol", "a, " * 20_000)],
+        [("Cookie", "session=" + "." * 60_000)],
+    ],
+    ids=lambda extra: extra[0][0][:30],
+)
+def test_huge_headers(server: Server, extra: list[tuple[str, str]]) -> None:
+    with server.tcp() as client:
+        writer = send_all(client, [opening("/echo", server.address, extra=extra)])
+        client.socket.settimeout(30)
+        try:
+            answer = client.read_answer()
+        except (EOFError, ConnectionError):
+            pass  # uWSGI refuses what is above its --buffer-size
+        else:
+            assert answer.status >= 400
+        writer.join(30)
+        assert not writer.is_alive()
+    serves(server)
+
+
+def test_a_thousand_connects_without_a_request(server: Server) -> None:
+    memory = server.rss()
+    for index in range(1000):
+        client = server.tcp()
+        client.abort() if index % 2 else client.close()
+        if index % 100 == 0:
+            serves(server)
+    serves(server)
+    assert server.rss() - memory < BOUNDED
+
+
+def test_a_thousand_open_connects_without_a_request(shared_server, engine: str) -> None:
+    # uWSGI's router holds them; straight from uWSGI's own socket each takes a slot, for as long
+    # as --socket-timeout.
+    server = shared_server(engine, "http")
+    with ExitStack() as stack:
+        for index in range(1000):
+            stack.enter_context(server.tcp())
+            if index % 100 == 0:
+                serves(server)
+        serves(server)
 
 
 def test_headers_that_never_end(server: Server) -> None:
@@ -136,6 +197,66 @@ def test_a_compression_bomb(shared_server, engine: str) -> None:
             client.send(frame(BINARY, bomb[:-4], rsv=4))
             assert client.read_close().code == 1009
     assert server.rss() - memory < BOUNDED
+
+
+@pytest.mark.parametrize("path", ["/paused", "/echo"])
+def test_many_small_compression_bombs(shared_server, engine: str, token: str, path: str) -> None:
+    # Each message is within the limit; what waits for the handler must be, too.
+    server = shared_server(engine, config={"UWSGI_WEBSOCKET_COMPRESSION": True})
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = deflate.compress(bytes(1_000_000)) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    offer = "permessage-deflate; client_no_context_takeover"
+    memory = server.rss()
+    path = f"{path}/{token}" if path == "/paused" else path
+    with server.raw(path, headers={"Sec-WebSocket-Extensions": offer}) as client:
+        writer = send_all(client, [frame(BINARY, bomb[:-4], rsv=4)] * 1000)
+        writer.join(2)
+        serves(server)
+        # One read of 16 KiB inflates to 16 MiB, and malloc keeps some of what was freed.
+        assert server.rss() - memory < 3 * BOUNDED
+        client.abort()
+        writer.join(30)
+    if path != "/echo":
+        server.http("POST", f"/gates/{token}")
+
+
+def test_leaving_in_the_middle_of_a_flood_of_pings(server: Server) -> None:
+    for size in (0, 125):
+        for _ in range(10):
+            with server.raw() as client:
+                flood = send_all(client, [frame(PING, bytes(size)) * 2000] * 20)
+                client.read()
+                client.abort()
+                flood.join(30)
+    serves(server)
+    server.wait_idle()
+    assert "Traceback" not in server.new_log()
+
+
+def test_a_flood_after_the_close_does_not_hold_the_slot(serve, engine: str) -> None:
+    server = serve(engine, config={"TEST_TIMEOUT": 1})
+    with server.raw("/return") as client:
+        assert client.message() == "bye"
+        assert client.read_close().code == 1000
+        flood = send_all(client, [frame(BINARY, bytes(60_000))] * 1_000_000)
+        server.wait_idle()
+        client.close()
+        flood.join(30)
+
+
+@pytest.mark.parametrize("payload", [b"\xff" * 100_000, b"ok" * 50_000 + b"\xed\xa0\x80"])
+@pytest.mark.parametrize("pieces", [1, 10])
+def test_text_that_is_not_utf8(server: Server, payload: bytes, pieces: int) -> None:
+    size = len(payload) // pieces
+    with server.raw() as client:
+        parts = [payload[at : at + size] for at in range(0, len(payload), size)]
+        frames = [
+            frame(CONTINUATION if index else TEXT, part, fin=index == len(parts) - 1)
+            for index, part in enumerate(parts)
+        ]
+        send_all(client, frames)
+        assert client.read_close().code == 1007
+    serves(server)
 
 
 def test_frames_that_promise_much_and_bring_little(server: Server) -> None:

@@ -61,11 +61,15 @@ READ_SIZE = 65536
 READ_SIZE_COMPRESSED = 16384
 #: Reads in one turn of the loop, so that a fast sender does not starve the others.
 READS_PER_TURN = 16
-#: Bytes read beyond what the handler has received before reading pauses.
+#: Seconds for the same: pings and fragments of a few bytes cost far more than they weigh.
+TURN_TIME = 0.005
+#: Bytes of messages that wait for the handler before reading pauses.
 READ_AHEAD = 256 * 1024
 #: The same, in messages of the largest size, while a send waits. uWSGI's http router, and a
 #: client that only writes, would deadlock if we did not go on reading then.
 READ_AHEAD_WHILE_SENDING = 16
+#: What a message costs beside its payload: the object, and its place in the queue.
+MESSAGE_COST = 64
 #: Seconds for which the answer to the peer's Close waits for the handler's last reply.
 CLOSE_GRACE = 1.0
 #: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
@@ -257,6 +261,7 @@ class Connection(ABC):
         "_recv",
         "_replying",
         "_send",
+        "_send_failed",
         "_senders",
         "_unsent",
         "_unsent_size",
@@ -295,7 +300,7 @@ class Connection(ABC):
         self._messages: deque[Message] = deque()
         self._pending: Close | Fail | None = None  # the end that stands behind the messages
         self._replying = False  # the handler has a message that it may want to answer
-        self._read_ahead = 0  # bytes read since the handler had received all
+        self._read_ahead = 0  # bytes of messages read since the handler had received all
         self._read_size = READ_SIZE_COMPRESSED if protocol.deflate else READ_SIZE
         self._read_pausing = False
         self._peer_done = False  # its Close, a violation or end of file: nothing more to read
@@ -307,6 +312,7 @@ class Connection(ABC):
         self._senders = 0  # how many wait for the peer to read
         self._closers = 0  # and how many in the closing handshake
         self._half_close = False  # no more to send once all is flushed
+        self._send_failed = False
         self._ended_at = 0.0
         self._heard = False  # a sign of life since the last tick
         self._pinged: bytes | None = None  # the payload of the unanswered ping
@@ -402,6 +408,7 @@ class Connection(ABC):
 
     def read(self) -> None:
         """Take what the peer has sent. For the engine; one caller at a time."""
+        end_of_turn = None
         for _ in range(READS_PER_TURN):
             try:
                 data = self._recv(self._read_size, MSG_DONTWAIT)
@@ -412,6 +419,11 @@ class Connection(ABC):
             self._received(data)
             if len(data) < self._read_size or self._read_pausing:
                 return
+            now = time.monotonic()
+            if end_of_turn is None:
+                end_of_turn = now + TURN_TIME
+            elif now > end_of_turn:
+                return
 
     def _received(self, data: bytes) -> None:
         if not data:
@@ -419,18 +431,23 @@ class Connection(ABC):
             return
         self._heard = True
         messages = self._messages
+        size, handled = 0, False
         for event in self.protocol.receive_data(data):
             if isinstance(event, (str, bytes)):
                 if not self.ended:  # after our Close nobody receives any more
                     messages.append(event)
+                    size += len(event) + MESSAGE_COST  # inflated, which the data was not
             else:
                 self._handle(event)
+                handled = True
+        if handled and self._unsent:
+            self.flush()  # the pongs, in one write
         if messages:
-            self._read_ahead += len(data)
+            self._read_ahead += size
             if self._read_ahead >= self._read_ahead_limit():
                 self._pause_reading()
             self._wake()
-        elif self._quick_ack and TCP_QUICKACK and self.protocol.incomplete:
+        elif self._quick_ack and TCP_QUICKACK and self.protocol.incomplete and not self.released:
             # uWSGI's router waits for the ACK of the last piece before it sends the next.
             self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
 
@@ -442,7 +459,8 @@ class Connection(ABC):
                 # 5.5.3: it may "send a Pong frame for only the most recently processed Ping".
                 self._late_pong = event.data
             elif not self.ended:
-                self._write_control(self.protocol.pong(event.data))
+                with self._lock:
+                    self._queue(self.protocol.pong(event.data))
         elif isinstance(event, Pong):
             if event.data == self._pinged:
                 self._pinged = None
@@ -723,8 +741,10 @@ class Connection(ABC):
 
     def _broken(self) -> None:
         """A write failed: take what the peer sent before it vanished, then end."""
-        self._peek()
-        self._lost()
+        if not self._send_failed:  # pings in what it sent must not bring us here again
+            self._send_failed = True
+            self._peek()
+            self._lost()
 
     def _close_output(self) -> None:
         """Tell the peer's TCP that nothing more comes, once all is out."""

@@ -129,14 +129,17 @@ class ThreadsConnection(Connection):
         self._changed = threading.Condition()
 
     async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        late = False
         while not ready():
-            if not self._reading.acquire(timeout=_left(deadline)):
+            # Whoever sends without pause always has something to read, and is late all the same.
+            if late or not self._reading.acquire(timeout=_left(deadline)):
                 raise TimeoutError
             try:
                 if not ready():
                     self._read_one(deadline)
             finally:
                 self._reading.release()
+            late = deadline is not None and time.monotonic() >= deadline
 
     def _read_one(self, deadline: float | None) -> None:
         if deadline is not None:
