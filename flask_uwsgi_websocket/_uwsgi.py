@@ -156,21 +156,17 @@ def take() -> Socket:
     return Socket(fileno=os.dup(uwsgi.connection_fd()))
 
 
-def accept(environ: WSGIEnvironment, start_response: StartResponse, headers: Headers) -> Socket:
-    """Answer 101 with these headers, and take the connection over.
+def answer(environ: WSGIEnvironment, start_response: StartResponse, headers: Headers) -> None:
+    """Answer 101 with these headers, within the request.
 
     :raises ConnectionClosed: when the client has gone.
-    :raises OSError: when the process has no descriptor left.
     """
-    sock = take()
     try:
         if not _handshake(environ, headers):
             # RFC 6455 4.2.2, answered by ourselves; the empty write sends the headers.
             start_response("101 Switching Protocols", headers)(b"")
     except OSError as error:
-        sock.close()
         raise ConnectionClosed(1006, "the client left during the handshake") from error
-    return sock
 
 
 def _handshake(environ: WSGIEnvironment, headers: Headers) -> bool:

@@ -13,6 +13,7 @@ import sys
 import time
 from _socket import dup
 from _socket import socket as Socket
+from _thread import get_ident
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[str, str]]
 
-#: In the WSGI environment of an upgrade request: the exception that ended its handler.
+#: In the WSGI environment of an upgrade request: the function that it came with, the exception
+#: that ended its handler, and where it was when its connection was taken over.
+START_RESPONSE = "flask_uwsgi_websocket.start_response"
+_TAKEN_IN = "flask_uwsgi_websocket.taken_in"
 FAILED_WITH = "flask_uwsgi_websocket.failed_with"
 
 #: Seconds for which clients that a stopping process has told to leave are waited for.
@@ -76,9 +80,7 @@ class Server(ABC):
         except OSError as error:
             raise ConnectionClosed(1006, "the client left during the handshake") from error
 
-    def accept(
-        self, environ: WSGIEnvironment, start_response: StartResponse, headers: Headers
-    ) -> Socket:
+    def accept(self, environ: WSGIEnvironment, headers: Headers) -> Socket:
         """Take the connection and answer 101, within the request.
 
         :raises ConnectionClosed: when the client has gone.
@@ -112,13 +114,16 @@ class UWSGI(Server):
         return _uwsgi.engine(name)
 
     def take(self, environ: WSGIEnvironment) -> Socket:
+        environ[_TAKEN_IN] = _here()
         return _uwsgi.take()
 
-    def accept(
-        self, environ: WSGIEnvironment, start_response: StartResponse, headers: Headers
-    ) -> Socket:
-        # Within the request uWSGI can answer by itself, and knows what was answered.
-        return _uwsgi.accept(environ, start_response, headers)
+    def answer(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
+        # uWSGI then knows, and logs, what was answered. But its functions serve the request of
+        # the thread or greenlet that calls them.
+        if environ[_TAKEN_IN] == _here():
+            _uwsgi.answer(environ, environ[START_RESPONSE], headers)
+        else:
+            super().answer(environ, sock, headers)
 
 
 class SocketServer(Server):
@@ -205,6 +210,12 @@ class PlainHost(Host):
 
     def at_exit(self, callback: Callable[[], None]) -> None:
         atexit.register(callback)
+
+
+def _here() -> tuple[int, Any]:
+    """The thread that calls this, and its greenlet if there are any."""
+    greenlet = sys.modules.get("greenlet")
+    return get_ident(), greenlet.getcurrent() if greenlet is not None else None
 
 
 def threads_are_greenlets() -> bool:

@@ -27,7 +27,7 @@ from .codec import (
 )
 from .engines.base import Connection, Engine, Limits
 from .exceptions import ConnectionClosed, HandshakeError
-from .servers import UWSGI_SERVER, Server
+from .servers import START_RESPONSE, UWSGI_SERVER, Server
 from .unopened import Unopened
 
 if TYPE_CHECKING:
@@ -135,9 +135,10 @@ def serve(
     """
     limits = agreement.settings.limits
     protocol = Protocol(SERVER, max_message_size=limits.max_message_size, deflate=agreement.deflate)
+    environ[START_RESPONSE] = start_response
     with engine.request():
         try:
-            sock = server.accept(environ, start_response, agreement.headers)
+            sock = server.accept(environ, agreement.headers)
         except ConnectionClosed:
             return server.leave(start_response)
         connection = engine.open(sock, protocol, limits)

@@ -29,7 +29,7 @@ from .engines.base import Connection, Engine, Limits
 from .exceptions import EngineError, HandshakeError
 from .routing import Router, WebSocketRule
 from .runner import run_uwsgi
-from .servers import FAILED_WITH, Server, server_of
+from .servers import FAILED_WITH, START_RESPONSE, Server, server_of
 from .serving import (
     Agreement,
     Settings,
@@ -99,6 +99,7 @@ class WebSocketMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if is_attempt(environ):
+            environ[START_RESPONSE] = start_response
             environ.setdefault(_OFFERED_TO, []).append(self)
         return self.wsgi_app(environ, start_response)
 
@@ -228,8 +229,9 @@ class WebSocketMiddleware:
         handler: Callable[[Any], Any],
     ) -> Iterable[bytes]:
         """Run a handler on uWSGI's own WebSocket functions."""
-        sock = _uwsgi.accept(environ, start_response, headers)
+        sock = _uwsgi.take()
         try:
+            _uwsgi.answer(environ, start_response, headers)
             handler(self.client(environ, sock.fileno(), self.websocket.timeout))
         except Exception as error:
             self._report(environ, error)
