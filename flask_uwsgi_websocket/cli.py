@@ -1,26 +1,34 @@
-"""``flask websocket``: run an app on uWSGI, and build a uWSGI with every engine.
+"""``flask websocket``: what there is to do about an app's WebSockets from the terminal.
 
 ::
 
     flask --app chat websocket run --gevent 100
+    flask --app chat websocket routes
+    flask websocket echo /chat
+    flask websocket doctor --http :8080 --gevent 100
     flask websocket install-uwsgi
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 import click
-from flask import Flask
-from flask.cli import ScriptInfo
+from flask import Flask, current_app
+from flask.cli import ScriptInfo, with_appcontext
 from flask.helpers import get_debug_flag
 
-from . import install
+from . import _doctor, install
+from ._binary import INSTALL, find_uwsgi, inspect_uwsgi
+from ._echo import Peer
 from ._target import Target, module_variable
-from .exceptions import EngineError
-from .runner import DEFAULT_HOST, DEFAULT_PORT, exec_uwsgi
+from .exceptions import EngineError, HandshakeError, ProtocolError
+from .runner import DEFAULT_HOST, DEFAULT_PORT, check_binary, exec_uwsgi
 
 
 @click.group()
@@ -78,6 +86,108 @@ def install_uwsgi(force: bool) -> None:
         install.install_uwsgi(force, click.echo)
     except EngineError as error:
         raise click.ClickException(str(error)) from error
+
+
+@websocket.command("routes")
+@with_appcontext
+def routes() -> None:
+    """List the app's WebSocket routes."""
+    rows = [
+        (
+            rule.rule
+            if not (rule.subdomain or rule.host)
+            else f"{rule.subdomain or rule.host}{rule.rule}",
+            rule.endpoint,
+            rule.endpoint.rpartition(".")[0],
+            ", ".join(rule.subprotocols),
+        )
+        for extension in current_app.extensions.get("uwsgi_websocket", ())
+        for rule in extension.url_map.iter_rules()
+    ]
+    if not rows:
+        click.echo("This app has no WebSocket routes.")
+        return
+    heads = ("Rule", "Endpoint", "Blueprint", "Subprotocols")
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, tuple("-" * width for width in widths), *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+@websocket.command("doctor", context_settings={"ignore_unknown_options": True})
+@click.option("--uwsgi-binary", metavar="PATH", help="The uWSGI to look at.")
+@click.option("--pid", type=int, help="Look at the command line of this uWSGI, which runs.")
+@click.argument("uwsgi_options", nargs=-1, type=click.UNPROCESSED, metavar="[UWSGI OPTIONS]...")
+def doctor(uwsgi_binary: str | None, pid: int | None, uwsgi_options: Sequence[str]) -> None:
+    """Say what would keep WebSockets from working, and the remedy.
+
+    Looks at the uWSGI that would run, and at the options that it would run with:
+
+    \b
+        flask websocket doctor --http :8080 --gevent 100
+        flask websocket doctor --pid "$(cat uwsgi.pid)"
+
+    Fails if it found something.
+    """
+    healthy = True
+    try:
+        binary = inspect_uwsgi(find_uwsgi(uwsgi_binary), install.ENGINES)
+        click.echo(install.describe(binary))
+        check_binary(binary, ())
+        missing = [name for name in install.ENGINES if name not in binary.options]
+        if missing:
+            click.echo(f"  without {', '.join(missing)}: {INSTALL} --force builds one with all")
+    except EngineError as error:
+        click.echo(str(error))
+        healthy = False
+    try:
+        words = uwsgi_options if pid is None else _doctor.command_line(pid)
+    except OSError as error:
+        raise click.ClickException(f"process {pid}: {error.strerror}") from error
+    if words:
+        options = parse_uwsgi_options(words)
+        for finding in _doctor.diagnose(options):
+            click.echo(f"- {finding.problem}.\n  {finding.remedy[0].upper()}{finding.remedy[1:]}.")
+            healthy = False
+        for file in _doctor.files(options):
+            click.echo(f"  What {file} says was not looked at.")
+    click.echo("Nothing found." if healthy else "", nl=healthy)
+    if not healthy:
+        raise SystemExit(1)
+
+
+@websocket.command("echo")
+@click.argument("url")
+@click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE")
+@click.option("--subprotocol", "subprotocols", multiple=True, help="Offer this subprotocol.")
+@click.option("--origin", help="Be a page of this origin.")
+def echo(url: str, headers: Sequence[str], subprotocols: Sequence[str], origin: str | None) -> None:
+    """Try a route: send each line of the input, print what comes.
+
+    URL may be only a path, of an app that 'flask run' serves.
+    """
+    fields = [(name, value.strip()) for name, _, value in (h.partition(":") for h in headers)]
+    try:
+        peer = Peer(url, fields, subprotocols, origin)
+    except (HandshakeError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    if peer.subprotocol:
+        click.echo(f"subprotocol {peer.subprotocol}", err=True)
+    # A daemon: it may still wait for a line when the server has closed.
+    Thread(target=_send_lines, args=(peer,), daemon=True).start()
+    try:
+        for message in peer.messages():
+            click.echo(message if isinstance(message, str) else message.hex(" "))
+    except KeyboardInterrupt:
+        peer.close()
+    click.echo(f"closed {peer.close_code} {peer.close_reason}".rstrip(), err=True)
+
+
+def _send_lines(peer: Peer) -> None:
+    with suppress(OSError, ProtocolError):  # the connection has ended
+        for line in sys.stdin:
+            peer.send(line.rstrip("\r\n"))
+        peer.close()
 
 
 def parse_uwsgi_options(words: Sequence[str]) -> dict[str, Any]:
