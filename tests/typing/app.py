@@ -1,0 +1,74 @@
+"""An app as an editor and mypy see it: each handler knows its client's members."""
+
+from __future__ import annotations
+
+from flask import Flask
+from typing_extensions import assert_type
+
+from flask_uwsgi_websocket import (
+    AsyncioWebSocket,
+    AsyncioWebSocketClient,
+    ConnectionClosed,
+    GeventWebSocket,
+    GeventWebSocketClient,
+    WebSocket,
+    WebSocketClient,
+)
+from flask_uwsgi_websocket.testing import HandshakeRejected
+
+app = Flask(__name__)
+threads = WebSocket(app)
+gevent = GeventWebSocket(timeout=2)
+loop = AsyncioWebSocket()
+gevent.init_app(app)
+
+
+@threads.route("/threads", subprotocols=["v1"], origins="*", max_message_size=1024)
+def on_threads(ws: WebSocketClient) -> None:
+    with ws:
+        for message in ws:
+            assert_type(message, str | bytes)
+            ws.send(message)
+
+
+@gevent.route("/gevent/<room>")
+def on_gevent(ws: GeventWebSocketClient, room: str) -> None:
+    message = ws.receive(timeout=1)
+    assert_type(message, str | bytes | None)
+    assert_type(ws.connected, bool)
+    assert_type(ws.close_code, int | None)
+    assert_type(ws.subprotocol, str | None)
+    try:
+        ws.send_json({"room": room})
+        ws.send_nb(b"bytes", binary=True)
+    except ConnectionClosed as closed:
+        assert_type(closed.code, int)
+    with ws.app_context():
+        ws.release_resources()
+    ws.close(1000, "bye")
+
+
+@loop.route("/loop")
+async def on_loop(ws: AsyncioWebSocketClient) -> None:
+    async with ws:
+        async for message in ws:
+            assert_type(message, str | bytes)
+            await ws.send(message)
+    assert_type(await ws.receive(), str | bytes | None)
+    assert_type(ws.recv_nb(), str | bytes | None)
+
+
+# The decorator keeps the type of what it decorates.
+on_gevent(GeventWebSocketClient({}, connection=NotImplemented), "lobby")
+
+
+def test_app() -> None:
+    client = threads.test_client(app)
+    try:
+        with client.connect("/threads", subprotocols=["v1"]) as conn:
+            conn.send("hi")
+            assert_type(conn.receive(), str | bytes | None)
+            assert_type(conn.response.status_code, int)
+    except HandshakeRejected as rejected:
+        assert_type(rejected.response.text, str)
+    assert_type(threads.url_for("on_threads"), str)
