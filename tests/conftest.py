@@ -18,10 +18,39 @@ from tests.server import Server
 
 ENGINES = ("threads", "gevent", "asyncio")
 
+UVLOOP = "asyncio-uvloop"
+#: Suites that also run on it: those whose matter is waiting, reading, writing and ending. What
+#: the codec, Flask and the handshake do is the same on both loops.
+ON_UVLOOP_TOO = {
+    "test_backpressure",
+    "test_closing",
+    "test_concurrency",
+    "test_heartbeat",
+    "test_hostile",
+    "test_isolation",
+    "test_messages",
+    "test_slots",
+    "test_stop",
+}
+
 ServerFactory = Callable[..., Server]
 
 
-@pytest.fixture(params=ENGINES)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    spared = {item for item in items if _engine_of(item) == UVLOOP} - {
+        item for item in items if item.path.stem in ON_UVLOOP_TOO
+    }
+    config.hook.pytest_deselected(items=list(spared))
+    items[:] = [item for item in items if item not in spared]
+
+
+def _engine_of(item: pytest.Item) -> str | None:
+    call = getattr(item, "callspec", None)  # of parametrised tests
+    engine: str | None = call and call.params.get("engine")
+    return engine
+
+
+@pytest.fixture(params=[*ENGINES, UVLOOP])
 def engine(request: pytest.FixtureRequest) -> str:
     """Each engine in turn."""
     engine: str = request.param

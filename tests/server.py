@@ -37,7 +37,14 @@ ENGINES: dict[str, Callable[[int], list[str]]] = {
     "threads": lambda cores: ["--threads", str(cores)],
     "gevent": lambda cores: ["--gevent", str(cores)],
     "asyncio": lambda cores: ["--asyncio", str(cores), "--greenlet"],
-    "asyncio-uvloop": lambda cores: ["--asyncio", str(cores), "--greenlet"],
+    # uWSGI hears on uvloop of a client that resets in the middle of its request when it times out.
+    "asyncio-uvloop": lambda cores: [
+        "--asyncio",
+        str(cores),
+        "--greenlet",
+        "--socket-timeout",
+        "5",
+    ],
     "asyncio-without-greenlet": lambda cores: ["--asyncio", str(cores)],
     "async": lambda cores: ["--async", str(cores), "--greenlet"],
     "async-ugreen": lambda cores: ["--async", str(cores), "--ugreen"],
@@ -55,7 +62,10 @@ COMPLAINT = re.compile(
 )
 
 #: uWSGI's own remarks at its start, some of which look like complaints.
-BANNER = re.compile(r"running uWSGI as root|no internal routing support|unable to find PCRE")
+BANNER = re.compile(
+    r"running uWSGI as root|no internal routing support|unable to find PCRE"
+    r"|asyncio with a socket-timeout lower"
+)
 
 T = TypeVar("T")
 

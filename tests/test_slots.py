@@ -7,7 +7,7 @@ import pytest
 from tests.rawclient import opening
 from tests.server import Server, eventually
 
-INTERRUPTIBLE = pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+INTERRUPTIBLE = pytest.mark.parametrize("engine", ["gevent", "asyncio", "asyncio-uvloop"])
 
 
 def settled(server: Server) -> int:
