@@ -22,9 +22,9 @@ class WebSocketRule(Rule):
     :param origins: overrides ``UWSGI_WEBSOCKET_ALLOWED_ORIGINS`` for this route.
     :param compression: overrides ``UWSGI_WEBSOCKET_COMPRESSION``.
     :param max_message_size: overrides ``UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE``, in bytes.
-    :param lazy: whether the handshake waits for the handler's first use of its client, so that a
-        decorator, or the handler, may refuse with a response or ``abort()`` until then. None: if
-        the handler has decorators (of those that keep ``__wrapped__``, as functools.wraps does).
+    :param lazy: whether the handshake waits, up to a second, for the handler's first use of its
+        client, so that a decorator, or the handler, may refuse with a response or ``abort()``
+        until then (and later with close code 1008). None: if the handler has decorators (of those that keep ``__wrapped__``, as functools.wraps does).
     """
 
     def __init__(

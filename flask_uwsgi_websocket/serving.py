@@ -28,7 +28,7 @@ from .codec import (
 from .engines.base import Connection, Engine, Limits
 from .exceptions import ConnectionClosed, HandshakeError
 from .servers import START_RESPONSE, UWSGI_SERVER, Server
-from .unopened import Unopened
+from .unopened import OPEN_TIME, Unopened
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -181,6 +181,7 @@ def serve_lazily(
             return connection
 
         unopened = Unopened(protocol, limits, open_)
+        engine.run_beside(OPEN_TIME, unopened.open_late)
         failure: BaseException | None = None
         try:
             answer = handle(cast(Connection, unopened))
@@ -190,18 +191,19 @@ def serve_lazily(
             failure = RuntimeError(f"the handler ended with {error!r}")
         except BaseException as error:
             failure = error
-        if unopened.connection is None:
+        if (failure is not None or answer is not None) and unopened.withdraw():
             if failure is not None:
                 raise failure
-            if answer is not None:
-                return
+            return
 
-        def conclude(_: Connection) -> None:
+        def conclude(connection: Connection) -> None:
             if failure is not None:
                 raise failure
+            if answer is not None and unopened.opened_late:
+                connection.start_closing(1008, "refused")
 
-        answer = None
         await _session(unopened.open(), engine, conclude, report)
+        answer = None
 
     with engine.request():
         sock = server.take(environ)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from .codec import Protocol
 from .engines.base import Connection, Limits
+from .exceptions import ConnectionClosed
+
+#: Seconds after which the handshake waits no longer: a client must not wait for its answer, nor
+#: a core be held by one that has left unseen, because a handler waits for something else first.
+OPEN_TIME = 1.0
 
 
 class Unopened:
@@ -24,6 +30,9 @@ class Unopened:
         self.protocol = protocol
         self.limits = limits
         self.connection: Connection | None = None
+        #: Whether it was opened because :data:`OPEN_TIME` was over.
+        self.opened_late = False
+        self._withdrawn = False
         #: Called with the connection, which then takes the place of this.
         self.opened: Callable[[Connection], None] = lambda connection: None
         self._open = open_
@@ -36,10 +45,26 @@ class Unopened:
         :raises ConnectionClosed: when the client has gone.
         """
         with self._lock:
+            if self._withdrawn:
+                raise ConnectionClosed(1006, "the handler has refused it")
             if self.connection is None:
                 self.connection = self._open()
                 self.opened(self.connection)
             return self.connection
+
+    def open_late(self) -> None:
+        """Open it, unless that was done or will not be."""
+        with self._lock:
+            if self.connection is None and not self._withdrawn:
+                self.opened_late = True
+                with suppress(ConnectionClosed):
+                    self.open()
+
+    def withdraw(self) -> bool:
+        """Give up opening it; False where it is open."""
+        with self._lock:
+            self._withdrawn = self.connection is None
+            return self._withdrawn
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.open(), name)

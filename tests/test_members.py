@@ -67,6 +67,15 @@ def test_what_a_handler_answers_before_it_uses_its_client(members: Server) -> No
         assert client.read_close().code == 1000
 
 
+def test_the_handshake_does_not_wait_for_ever(members: Server) -> None:
+    # Else the client of a handler that waits elsewhere would see no answer, and its leaving
+    # would go unnoticed.
+    client = members.raw("/refuse-late")
+    assert client.read_close().code == 1008
+    client.close()
+    members.wait_idle()
+
+
 def test_fifty_one_after_another(members: Server) -> None:
     headers = login(members)
     for number in range(50):

@@ -860,6 +860,10 @@ class Engine(ABC):
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
         """Run a handler and what belongs to it, in a request."""
 
+    def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call what may wait, beside the calling request, ``delay`` seconds from now."""
+        self.worker().call_later(delay, callback)
+
     def interrupter(self) -> Callable[[], None] | None:
         """What breaks into the running handler; None where nothing can."""
         return None

@@ -205,6 +205,9 @@ class GeventEngine(Engine):
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
         complete(rules)
 
+    def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
+        gevent.spawn_later(delay, callback)
+
     def interrupter(self) -> Callable[[], None] | None:
         greenlet = getcurrent()
 

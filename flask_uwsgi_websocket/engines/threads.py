@@ -290,6 +290,11 @@ class ThreadsEngine(Engine):
             if self._stopped_by is not None:
                 os.kill(os.getpid(), self._stopped_by)
 
+    def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
+        # Not in the helper thread, for which all connections would wait.
+        thread = threading.Thread(target=callback, name="websocket-beside", daemon=True)
+        self.worker().call_later(delay, thread.start)
+
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
         complete(rules)
 

@@ -103,6 +103,12 @@ async def refuse(ws):
     return "ignored"
 
 
+@websocket.route("/refuse-late", lazy=True)
+async def refuse_late(ws):
+    await sleep(2)
+    return "too late", 409
+
+
 @websocket.route("/work")
 async def work(ws):
     """A query for each message; the connection of the database goes back in between."""
