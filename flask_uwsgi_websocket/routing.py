@@ -24,7 +24,8 @@ class WebSocketRule(Rule):
     :param max_message_size: overrides ``UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE``, in bytes.
     :param lazy: whether the handshake waits, up to a second, for the handler's first use of its
         client, so that a decorator, or the handler, may refuse with a response or ``abort()``
-        until then (and later with close code 1008). None: if the handler has decorators (of those that keep ``__wrapped__``, as functools.wraps does).
+        until then (and later with close code 1008). None: if the handler has decorators (of those
+        that keep ``__wrapped__``, as functools.wraps does).
     """
 
     def __init__(
