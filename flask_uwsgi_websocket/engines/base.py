@@ -33,14 +33,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
-from socket import (
-    IPPROTO_TCP,
-    MSG_DONTWAIT,
-    MSG_NOSIGNAL,
-    SHUT_RDWR,
-    SHUT_WR,
-    TCP_NODELAY,
-)
+from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, TCP_NODELAY
 from typing import Any, TypeVar
 
 from ..codec import Close, Fail, Ping, Pong, Protocol
@@ -48,6 +41,11 @@ from ..exceptions import ConnectionClosed
 
 #: None where it isn't Linux: delayed ACKs stay on.
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+#: 0 on Windows, where sockets are made non-blocking instead.
+MSG_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+MSG_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+#: Not on Windows.
+HAS_SENDMSG = hasattr(Socket, "sendmsg")
 
 logger = logging.getLogger("flask_uwsgi_websocket")
 
@@ -157,7 +155,9 @@ class Host:
 
 #: Signals that stop a worker, and the close code that tells its clients (RFC 6455 7.4.1, and
 #: IANA's registry for 1012): going away for good, or back in a moment.
-STOP_SIGNALS = {signal.SIGINT: 1001, signal.SIGTERM: 1012, signal.SIGHUP: 1012}
+STOP_SIGNALS = {signal.SIGINT: 1001, signal.SIGTERM: 1012}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    STOP_SIGNALS[signal.SIGHUP] = 1012
 
 
 class Worker(ABC):
@@ -578,7 +578,11 @@ class Connection(ABC):
             self._corked_at = 0.0
             while self._unsent:
                 try:
-                    sent = self.socket.sendmsg(islice(self._unsent, SEND_BUFFERS), (), SEND_FLAGS)
+                    if HAS_SENDMSG:
+                        buffers = islice(self._unsent, SEND_BUFFERS)
+                        sent = self.socket.sendmsg(buffers, (), SEND_FLAGS)
+                    else:
+                        sent = self._send(self._unsent[0], SEND_FLAGS)
                 except (BlockingIOError, InterruptedError):
                     self._watch_writing()
                     break

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import select
 import signal
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import Any
 from ..codec import Protocol
 from .base import (
     INTERRUPT_TIME,
+    MSG_DONTWAIT,
     STOP_SIGNALS,
     Connection,
     Engine,
@@ -33,10 +33,7 @@ from .base import (
     complete,
     logger,
 )
-
-_READ = select.EPOLLIN | select.EPOLLRDHUP
-_WRITE = select.EPOLLOUT
-_ONCE = select.EPOLLONESHOT
+from .poller import READ, WRITE, make_poller, wait_readable
 
 
 class ThreadsWorker(Worker):
@@ -44,9 +41,7 @@ class ThreadsWorker(Worker):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self._epoll = select.epoll()
-        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._alarm, select.EPOLLIN)
+        self._poller = make_poller()
         self._watched: dict[int, ThreadsConnection] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._number = count()  # timers of the same moment keep their order
@@ -62,7 +57,7 @@ class ThreadsWorker(Worker):
             heapq.heappush(self._timers, timer)
             is_next = self._timers[0] is timer
         if is_next:
-            os.eventfd_write(self._alarm, 1)  # the thread may be waiting for longer
+            self._poller.wake()  # the thread may be waiting for longer
 
     def watch(self, connection: ThreadsConnection, events: int) -> None:
         """Call the connection once, when any of ``events`` happens; replaces an earlier watch."""
@@ -70,25 +65,23 @@ class ThreadsWorker(Worker):
             if connection.released:
                 return
             if connection.fd in self._watched:
-                self._epoll.modify(connection.fd, events | _ONCE)
+                self._poller.change(connection.fd, events)
             else:
                 self._watched[connection.fd] = connection
-                self._epoll.register(connection.fd, events | _ONCE)
+                self._poller.add(connection.fd, events)
 
     def unwatch(self, connection: ThreadsConnection) -> None:
         """Forget a connection, for good."""
         with self._lock:
             if self._watched.pop(connection.fd, None) is not None:
-                self._epoll.unregister(connection.fd)
+                self._poller.remove(connection.fd)
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they are for others
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they are for others
         while True:
             try:
-                for fd, events in self._epoll.poll(self._next_timer()):
-                    if fd == self._alarm:
-                        os.eventfd_read(fd)
-                        continue
+                for fd, events in self._poller.wait(self._next_timer()):
                     connection = self._watched.get(fd)
                     if connection is not None:
                         connection.happened(events)
@@ -122,7 +115,7 @@ class ThreadsConnection(Connection):
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
     ) -> None:
         super().__init__(sock, protocol, limits, worker)
-        sock.setblocking(True)
+        sock.setblocking(bool(MSG_DONTWAIT))  # without it each call would block
         self.fd = sock.fileno()
         self._reading = allocate_lock()  # held by whoever reads
         self._waiting = 0  # threads in _wait_output
@@ -143,10 +136,10 @@ class ThreadsConnection(Connection):
 
     def _read_one(self, deadline: float | None) -> None:
         if deadline is not None:
-            poll = select.poll()
-            poll.register(self.fd, select.POLLIN)
-            if not poll.poll(_left(deadline) * 1000):
+            if not wait_readable(self.fd, _left(deadline)):
                 raise TimeoutError
+        elif not MSG_DONTWAIT:
+            wait_readable(self.fd, None)
         try:
             data = self._recv(self._read_size)
         except (BlockingIOError, InterruptedError):
@@ -187,9 +180,9 @@ class ThreadsConnection(Connection):
 
     def _watch(self) -> None:
         """Have the helper thread do what no other thread does now."""
-        events = _WRITE if self._unsent else 0
+        events = WRITE if self._unsent else 0
         if not (self._reading.locked() or self._read_pausing or self._end_of_file):
-            events |= _READ
+            events |= READ
         if events:
             self.worker.watch(self, events)
 
@@ -201,11 +194,11 @@ class ThreadsConnection(Connection):
 
     def happened(self, events: int) -> None:
         """In the helper thread: the descriptor is ready for what was watched."""
-        if events & ~_WRITE:
+        if events & ~WRITE:
             self._peek()
-        if events & ~select.EPOLLIN:
+        if events & ~READ:
             self.flush()
-        if events & ~_WRITE:
+        if events & ~WRITE:
             self._watch()
 
     def tick(self, now: float) -> None:
