@@ -44,6 +44,7 @@ def test_python_where_there_is_no_c(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_c_where_it_is() -> None:
     from websockets import speedups  # an extra of the package, and with the tests always
+
     assert masking.apply_mask is speedups.apply_mask
 
 
