@@ -55,8 +55,7 @@ class AsyncioWebSocketClient(BaseClient):
         :raises ValueError: when bytes that are not UTF-8 are to go as text.
         """
         connection = self._connection
-        connection.post(self._encoder(msg, binary), msg)
-        if connection.congested:
+        if connection.post(self._encoder(msg, binary), msg):
             await connection.drained()
 
     a_send = send

@@ -221,8 +221,7 @@ class WebSocketClient(BaseClient):
         :raises ValueError: when bytes that are not UTF-8 are to go as text.
         """
         connection = self._connection
-        connection.post(self._encoder(msg, binary), msg)
-        if connection.congested:
+        if connection.post(self._encoder(msg, binary), msg):
             self._run(connection.drained())
 
     def send_binary(self, msg: Data) -> None:

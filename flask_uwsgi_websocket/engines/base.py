@@ -368,40 +368,45 @@ class Connection(ABC):
 
         :raises TimeoutError: when ``timeout`` seconds have passed without one.
         """
-        if not self._messages:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (message := self.take()) is None:
             self._replying = False
-            deadline = None if timeout is None else time.monotonic() + timeout
-            while not self._messages:
-                if self._pending is not None:
-                    self._answer()
-                if self.ended:
-                    return None
+            if self._pending is not None:
+                self._answer()
+            if self.ended:
+                return self.take()
+            self._read_ahead = 0
+            if self._read_pausing:
                 self._resume_reading()
-                await self._wait_input(self._receivable, deadline)
-        return self._next()
+            await self._wait_input(self._receivable, deadline)
+        return message
 
     def receive_nowait(self) -> Message | None:
         """A message that is already here, else ``''``; None once the connection has ended."""
+        if (message := self.take()) is not None:
+            return message
         self._replying = False
+        self._resume_reading()
+        self._peek()
         if not self._messages:
-            self._resume_reading()
-            self._peek()
-            if not self._messages:
-                self._answer()
-                return None if self.ended else ""
-        return self._next()
+            self._answer()
+        message = self.take()
+        return "" if message is None and not self.ended else message
 
     def take(self) -> Message | None:
         """A message that has been read already, else None."""
-        return self._next() if self._messages else None
+        if not self._messages:
+            return None
+        try:
+            message = self._messages.popleft()
+        except IndexError:  # another thread was quicker
+            return None
+        self._replying = True
+        return message
 
     @abstractmethod
     def _peek(self) -> None:
         """:meth:`read`, where nobody else does it at this moment."""
-
-    def _next(self) -> Message:
-        self._replying = True
-        return self._messages.popleft()
 
     def _receivable(self) -> bool:
         return bool(self._messages) or self.ended or self._pending is not None
@@ -498,20 +503,22 @@ class Connection(ABC):
 
     # -- sending -----------------------------------------------------------------------
 
-    def post(self, encode: Callable[[M], bytes], message: M) -> None:
+    def post(self, encode: Callable[[M], bytes], message: M) -> bool:
         """Send a data frame, or queue what the peer does not take; never waits.
 
         :param encode: makes the frame; called in the order of the sends (RFC 7692's contexts).
+        :return: whether so much is queued that the sender should wait for :meth:`drained`.
         :raises ConnectionClosed: the connection has ended.
         """
         with self._lock:
             if self.ended:
                 raise self.closed_error()
             self._write(encode(message))
+        return self._unsent_size > 0 and self.congested
 
     @property
     def congested(self) -> bool:
-        """Whether so much is queued that a sender should wait for :meth:`drained`."""
+        """Whether more is queued than a sender may leave there without waiting."""
         return self._unsent_size > self.limits.send_queue_size
 
     async def drained(self) -> None:

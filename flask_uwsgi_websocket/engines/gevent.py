@@ -140,6 +140,9 @@ class GeventConnection(Connection):
         if not self._waiting:
             return
         if getcurrent() is self._hub:
+            if len(self._waiting) == 1:
+                self._waiting[0].switch()
+                return
             for greenlet in tuple(self._waiting):
                 if greenlet in self._waiting:
                     greenlet.switch()
