@@ -217,11 +217,10 @@ def test_what_a_slow_server_has_not_handled_is_bounded(bare: Server, token: str)
         client.abort()
 
 
+@pytest.mark.parametrize("engine", ["gevent", "asyncio"])  # a thread cannot be interrupted
 def test_a_handler_that_does_not_notice_the_end_is_interrupted(
     engine: str, serve: ServerFactory, token: str
 ) -> None:
-    if engine == "threads":
-        pytest.skip("a thread cannot be interrupted")
     server = serve(engine, app="uwasp", config={"TEST_TIMEOUT": 0.5})
     with server.raw(f"/stuck?{token}") as client:
         client.text("work")

@@ -145,10 +145,11 @@ class AsyncioConnection(Connection):
         return True
 
     def tick(self, now: float) -> None:
+        has_read = self._heard
         super().tick(now)
         # When a reset follows close on some data, uvloop calls read once for both and never again
         # (libuv stops watching a descriptor that has an error): nobody else sees the reset.
-        if not self._read_pausing and not self._end_of_file:
+        if has_read and not self._read_pausing and not self._end_of_file:
             self.read()
 
     def _unwatch(self) -> None:

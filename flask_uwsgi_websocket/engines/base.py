@@ -209,10 +209,12 @@ class Worker(ABC):
             connection.start_closing(code)
 
     def interrupt_all(self) -> None:
-        """Break into every handler that still runs."""
+        """Break into every handler that still runs, and cut those that are through."""
         for connection in tuple(self.connections):
             if connection.interrupt is not None:
                 connection.interrupt()
+            else:
+                connection.abort()
 
     @property
     def grace(self) -> float:
@@ -220,13 +222,16 @@ class Worker(ABC):
         return max((connection.limits.timeout for connection in self.connections), default=0)
 
     def _tick(self) -> None:
+        self.call_later(self.tick_interval, self._tick)
         now = time.monotonic()
         for connection in tuple(self.connections):
-            connection.tick(now)
+            try:
+                connection.tick(now)
+            except Exception:  # of one connection: the others need the clock all the same
+                logger.exception("the WebSocket clock goes on after an error")
         if self.stopping is None and self.host.is_worn_out():
             self.close_all(1012)
             self.wear_out()
-        self.call_later(self.tick_interval, self._tick)
 
     def wear_out(self) -> None:  # noqa: B027
         """The worker has served its number of requests. uWSGI itself stops most engines."""
@@ -529,7 +534,7 @@ class Connection(ABC):
         try:
             await self._drain(self.limits.send_queue_size // 2, self.limits.send_timeout)
         except TimeoutError:
-            self._abort("the peer does not read")
+            self.abort("the peer does not read")
         if self._end_of_file:
             raise self.closed_error()
 
@@ -542,7 +547,7 @@ class Connection(ABC):
             # A Close frame would stand behind all that the peer did not read.
             with self._lock:
                 self._end(1013, "the peer reads too slowly")
-            self._abort()
+            self.abort()
         self.post(encode, message)
 
     def _write(self, frame: bytes) -> None:
@@ -657,7 +662,7 @@ class Connection(ABC):
             await self._drain(0, timeout)
             await self._wait_input(lambda: self._peer_done, time.monotonic() + timeout)
         except TimeoutError:
-            self._abort()
+            self.abort()
         else:
             # RFC 6455 7.1.1: the server closes the TCP connection first.
             self._close_output()
@@ -765,7 +770,7 @@ class Connection(ABC):
                 if not self._unsent:
                     self._shutdown(SHUT_WR)
 
-    def _abort(self, reason: str = "") -> None:
+    def abort(self, reason: str = "") -> None:
         """Cut the connection, both ways, at once."""
         with self._lock:
             self._end(1006, reason)
@@ -814,7 +819,7 @@ class Connection(ABC):
                 if not self.ended:
                     frame = self.protocol.close(1011, "ping timeout")
                     self._send_close(frame, 1006, "ping timeout")
-            self._abort()
+            self.abort()
 
 
 class Engine(ABC):
