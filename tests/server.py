@@ -337,7 +337,8 @@ class Server:
         """uWSGI's own statistics, which take no core of a worker."""
         # Refused while a master that reloads becomes another one.
         document = eventually(self._ask_stats, f"statistics of {self!r}")
-        statistics: dict[str, Any] = json.loads(document)
+        # A request that runs is told with its headers, in whatever bytes its client sent.
+        statistics: dict[str, Any] = json.loads(document.decode(errors="replace"))
         return statistics
 
     def _ask_stats(self) -> bytes:
