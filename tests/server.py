@@ -337,8 +337,9 @@ class Server:
         """uWSGI's own statistics, which take no core of a worker."""
         # Refused while a master that reloads becomes another one.
         document = eventually(self._ask_stats, f"statistics of {self!r}")
-        # A request that runs is told with its headers, in whatever bytes its client sent.
-        statistics: dict[str, Any] = json.loads(document.decode(errors="replace"))
+        # A request that runs is told with its headers, in whatever bytes its client sent: uWSGI
+        # escapes quotation marks alone, neither what is not UTF-8 nor control characters.
+        statistics: dict[str, Any] = json.loads(document.decode(errors="replace"), strict=False)
         return statistics
 
     def _ask_stats(self) -> bytes:
