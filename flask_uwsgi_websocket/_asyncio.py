@@ -37,10 +37,8 @@ class AsyncioWebSocketClient(BaseClient):
         :return: None once the connection is closed and every message has been received.
         :raises TimeoutError: when ``timeout`` seconds pass without a message.
         """
-        message = self._connection.take()
-        if message is None:
-            message = await self._connection.receive(timeout)
-        return self._received(message)
+        message = await self._connection.receive(timeout)
+        return self._received(message) if self._legacy_bytes else message
 
     recv = a_recv = receive
 
@@ -55,7 +53,10 @@ class AsyncioWebSocketClient(BaseClient):
         :raises ValueError: when bytes that are not UTF-8 are to go as text.
         """
         connection = self._connection
-        if connection.post(self._encoder(msg, binary), msg):
+        encode: Callable[[Any], bytes] = self._text
+        if binary or type(msg) is not str:
+            encode = self._encoder(msg, binary)
+        if connection.post(encode, msg):
             await connection.drained()
 
     a_send = send

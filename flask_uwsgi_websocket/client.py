@@ -221,7 +221,10 @@ class WebSocketClient(BaseClient):
         :raises ValueError: when bytes that are not UTF-8 are to go as text.
         """
         connection = self._connection
-        if connection.post(self._encoder(msg, binary), msg):
+        encode: Callable[[Any], bytes] = self._text
+        if binary or type(msg) is not str:
+            encode = self._encoder(msg, binary)
+        if connection.post(encode, msg):
             self._run(connection.drained())
 
     def send_binary(self, msg: Data) -> None:

@@ -186,7 +186,7 @@ def serve_lazily(
         try:
             answer = handle(cast(Connection, unopened))
             if engine.asynchronous and isinstance(answer, Awaitable):
-                answer = await answer
+                answer = await engine.drive(answer)
         except (SystemExit, KeyboardInterrupt) as error:
             failure = RuntimeError(f"the handler ended with {error!r}")
         except BaseException as error:
@@ -250,7 +250,7 @@ async def _outcome(
     try:
         result = handle(connection)
         if engine.asynchronous and isinstance(result, Awaitable):
-            await result
+            await engine.drive(result)
     except ConnectionClosed as closed:
         if connection.ended:
             return 1000, ""  # it went on until its client left: nothing to report

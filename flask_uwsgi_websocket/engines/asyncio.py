@@ -8,14 +8,17 @@ import signal
 import time
 from _socket import socket as Socket
 from _thread import get_ident
-from collections.abc import Callable, Coroutine
+from asyncio import current_task
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import Any, TypeVar
+from types import coroutine
+from typing import Any, TypeVar, cast
 
 import greenlet
 
 from ..codec import Protocol
 from .base import INTERRUPT_TIME, STOP_SIGNALS, Connection, Engine, Host, Limits, Worker, logger
+from .driver import PARKED, Driver
 
 T = TypeVar("T")
 
@@ -28,6 +31,7 @@ class AsyncioWorker(Worker):
         self._leaving: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
         self.thread = get_ident()
+        self.drivers: dict[asyncio.Task[Any] | None, Driver[Any]] = {}
 
     def start(self) -> None:
         super().start()
@@ -68,7 +72,7 @@ class AsyncioConnection(Connection):
 
     worker: AsyncioWorker
 
-    __slots__ = ("_fd", "_loop", "_waiting", "_writing")
+    __slots__ = ("_fd", "_loop", "_parked", "_read_by_loop", "_waiting", "_writing")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
@@ -78,10 +82,25 @@ class AsyncioConnection(Connection):
         self._loop = worker.loop
         self._fd = sock.fileno()
         self._waiting: list[asyncio.Future[None]] = []
+        self._parked: Driver[Any] | None = None
+        self._read_by_loop = False
         self._writing = False
-        self._loop.add_reader(self._fd, self.read)
+        self._loop.add_reader(self._fd, self._readable)
 
-    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    @coroutine
+    def _wait_input(
+        self, ready: Callable[[], bool], deadline: float | None
+    ) -> Generator[Any, None, None]:
+        if deadline is None and self._parked is None:
+            self._parked = self.worker.drivers.get(current_task(self._loop))
+            if self._parked is not None:
+                try:
+                    yield PARKED
+                    while not ready():
+                        yield PARKED
+                finally:
+                    self._parked = None
+                return
         while not ready():
             future = self._loop.create_future()
             timer = None
@@ -92,7 +111,7 @@ class AsyncioConnection(Connection):
                 timer = self._loop.call_later(left, _wake_one, future)
             self._waiting.append(future)
             try:
-                await future
+                yield from future
             finally:
                 self._waiting.remove(future)
                 if timer is not None:
@@ -101,12 +120,24 @@ class AsyncioConnection(Connection):
     async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         await self._wait_input(ready, deadline)
 
+    def _readable(self) -> None:
+        """Called by the loop, outside all Tasks."""
+        self._read_by_loop = True
+        try:
+            self.read()
+        finally:
+            self._read_by_loop = False
+        if self._parked is not None:
+            self._parked.advance()
+
     def _wake(self) -> None:
-        if not self._waiting:
+        if not self._waiting and (self._parked is None or self._read_by_loop):
             return
         if get_ident() == self.worker.thread:
             for future in self._waiting:
                 _wake_one(future)
+            if self._parked is not None:
+                self._parked.wake()
         else:
             self._loop.call_soon_threadsafe(self._wake)
 
@@ -120,7 +151,7 @@ class AsyncioConnection(Connection):
         elif self.released:
             pass
         elif on:
-            self._loop.add_reader(self._fd, self.read)
+            self._loop.add_reader(self._fd, self._readable)
         else:
             self._loop.remove_reader(self._fd)
 
@@ -202,6 +233,9 @@ class AsyncioEngine(Engine):
         # loop runs.
         loop.call_soon(signal.signal, signal.SIGPIPE, signal.SIG_IGN)
 
+    def worker(self) -> AsyncioWorker:
+        return cast(AsyncioWorker, super().worker())
+
     def _make_worker(self) -> AsyncioWorker:
         return AsyncioWorker(self.host)
 
@@ -238,6 +272,11 @@ class AsyncioEngine(Engine):
                 task.add_done_callback(_report_late)
                 task.cancel()
         return task.result()
+
+    def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:
+        if isinstance(awaitable, Coroutine):
+            return Driver(awaitable, self.worker().drivers)
+        return awaitable
 
     def interrupter(self) -> Callable[[], None] | None:
         task = asyncio.current_task()

@@ -29,7 +29,7 @@ from _socket import socket as Socket  # not the class that gevent's monkey patch
 from _thread import RLock
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -58,7 +58,7 @@ READ_SIZE = 65536
 #: The same where a peer may send compressed: bytes inflate up to a thousand times.
 READ_SIZE_COMPRESSED = 16384
 #: Reads in one turn of the loop, so that a fast sender does not starve the others.
-READS_PER_TURN = 16
+READS_PER_TURN = range(16)
 #: Seconds for the same: pings and fragments of a few bytes cost far more than they weigh.
 TURN_TIME = 0.005
 #: Bytes of messages that wait for the handler before reading pauses.
@@ -335,11 +335,11 @@ class Connection(ABC):
     # -- what an engine supplies -------------------------------------------------------
 
     @abstractmethod
-    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         """Wait until ``ready()``, reading meanwhile; TimeoutError at ``deadline``."""
 
     @abstractmethod
-    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         """Wait until ``ready()``, writing and reading meanwhile; TimeoutError at ``deadline``."""
 
     @abstractmethod
@@ -374,7 +374,7 @@ class Connection(ABC):
         :raises TimeoutError: when ``timeout`` seconds have passed without one.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while (message := self.take()) is None:
+        while not self._messages or (message := self.take()) is None:
             self._replying = False
             if self._pending is not None:
                 self._answer()
@@ -419,7 +419,7 @@ class Connection(ABC):
     def read(self) -> None:
         """Take what the peer has sent. For the engine; one caller at a time."""
         end_of_turn = None
-        for _ in range(READS_PER_TURN):
+        for _ in READS_PER_TURN:
             try:
                 data = self._recv(self._read_size, MSG_DONTWAIT)
             except (BlockingIOError, InterruptedError):
@@ -453,8 +453,8 @@ class Connection(ABC):
         if handled and self._unsent:
             self.flush()  # the pongs, in one write
         if messages:
-            self._read_ahead += size
-            if self._read_ahead >= self._read_ahead_limit():
+            self._read_ahead = size = self._read_ahead + size
+            if size >= READ_AHEAD and size >= self._read_ahead_limit():
                 self._pause_reading()
             self._wake()
         elif self._quick_ack and TCP_QUICKACK and self.protocol.incomplete and not self.released:
@@ -879,6 +879,10 @@ class Engine(ABC):
     def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
         """Call what may wait, beside the calling request, ``delay`` seconds from now."""
         self.worker().call_later(delay, callback)
+
+    def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:
+        """What awaits an asynchronous handler in the quickest way."""
+        return awaitable
 
     def interrupter(self) -> Callable[[], None] | None:
         """What breaks into the running handler; None where nothing can."""
