@@ -12,7 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .client import BaseClient, Data
-from .engines.base import Message, complete
+from .engines.base import Message
+from .engines.blocking import complete
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

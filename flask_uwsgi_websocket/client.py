@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _uwsgi
 from .engines.base import Connection, Message
+from .engines.blocking import BlockingConnection
 from .exceptions import ConnectionClosed
 from .unopened import Unopened
 
@@ -194,6 +195,8 @@ class BaseClient:
 class WebSocketClient(BaseClient):
     """The client of a blocking handler; its methods may be called from any thread."""
 
+    _connection: BlockingConnection
+
     def _run(self, rules: Coroutine[Any, Any, T]) -> T:
         return self._connection.run(rules)
 
@@ -203,9 +206,7 @@ class WebSocketClient(BaseClient):
         :return: None once the connection is closed and every message has been received.
         :raises TimeoutError: when ``timeout`` seconds pass without a message.
         """
-        message = self._connection.take()
-        if message is None:
-            message = self._run(self._connection.receive(timeout))
+        message = self._connection.receive_blocking(timeout)
         return message.encode() if self._legacy_bytes and isinstance(message, str) else message
 
     recv = receive

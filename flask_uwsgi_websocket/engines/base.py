@@ -1,8 +1,8 @@
 """What every engine shares: the life of one WebSocket connection over a descriptor.
 
 The rules are coroutines. Under asyncio they are awaited as usual. The other engines' waiting
-blocks the calling thread or greenlet inside, so that their coroutines never suspend and
-:func:`complete` runs them in one go: one set of rules, three ways to wait.
+blocks the calling thread or greenlet inside, so that their coroutines never suspend and run in one
+go: one set of rules, three ways to wait.
 
 How a connection ends::
 
@@ -101,16 +101,6 @@ class Limits:
     send_queue_size: int = 256 * 1024
     #: Longest wait of ``send`` without a byte taken by the peer.
     send_timeout: float = 20
-
-
-def complete(rules: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine whose waiting blocks inside, and which therefore never suspends."""
-    try:
-        rules.send(None)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-    rules.close()
-    raise RuntimeError("a coroutine function was used where a plain function is needed")
 
 
 class Host:
@@ -362,10 +352,6 @@ class Connection(ABC):
         """Call :meth:`flush` in the next turn of the loop; False where there is none."""
         return False
 
-    def run(self, rules: Coroutine[Any, Any, T]) -> T:
-        """Run rules of this connection for a blocking handler."""
-        return complete(rules)
-
     # -- receiving ---------------------------------------------------------------------
 
     async def receive(self, timeout: float | None = None) -> Message | None:
@@ -374,17 +360,21 @@ class Connection(ABC):
         :raises TimeoutError: when ``timeout`` seconds have passed without one.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._messages or (message := self.take()) is None:
-            self._replying = False
-            if self._pending is not None:
-                self._answer()
-            if self.ended:
-                return self.take()
-            self._read_ahead = 0
-            if self._read_pausing:
-                self._resume_reading()
+        while (message := self.take()) is None and self._wants_more():
             await self._wait_input(self._receivable, deadline)
-        return message
+        return self.take() if message is None else message
+
+    def _wants_more(self) -> bool:
+        """The handler has taken every message and waits: whether one may still come."""
+        self._replying = False
+        if self._pending is not None:
+            self._answer()
+        if self.ended:
+            return False
+        self._read_ahead = 0
+        if self._read_pausing:
+            self._resume_reading()
+        return True
 
     def receive_nowait(self) -> Message | None:
         """A message that is already here, else ``''``; None once the connection has ended."""

@@ -17,13 +17,13 @@ from ..exceptions import ConnectionClosed
 from .base import (
     INTERRUPT_TIME,
     STOP_SIGNALS,
-    Connection,
     Engine,
     Host,
     Limits,
+    Message,
     Worker,
-    complete,
 )
+from .blocking import BlockingConnection, complete
 
 T = TypeVar("T")
 _get_ident = get_original("_thread", "get_ident")
@@ -72,7 +72,7 @@ class GeventWorker(Worker):
         timer.start(fire)
 
 
-class GeventConnection(Connection):
+class GeventConnection(BlockingConnection):
     """A connection whose waiting switches to the hub."""
 
     worker: GeventWorker
@@ -105,7 +105,12 @@ class GeventConnection(Connection):
         self._hub.loop.run_callback_threadsafe(gevent.spawn, work)
         return result.result()
 
-    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def receive_blocking(self, timeout: float | None = None) -> Message | None:
+        if _get_ident() == self.worker.thread:
+            return super().receive_blocking(timeout)
+        return self.run(self.receive(timeout))
+
+    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if deadline is None:
             me = getcurrent()
             while not ready():
@@ -117,8 +122,7 @@ class GeventConnection(Connection):
         else:
             self._wait_until(ready, deadline)
 
-    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        await self._wait_input(ready, deadline)
+    _block_for_output = _block_for_input
 
     def _wait_until(self, ready: Callable[[], bool], deadline: float) -> None:
         me = getcurrent()

@@ -37,9 +37,9 @@ class SuspendConnection(ThreadsConnection):
         self._thread = get_ident()
         self._wait = worker.host.wait_for_descriptors
 
-    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if get_ident() != self._thread:  # no request to suspend: block
-            await super()._wait_input(ready, deadline)
+            super()._block_for_input(ready, deadline)
             return
         while not ready():
             # Held while suspended: what the helper thread read, uWSGI would not wake us for.
@@ -53,9 +53,9 @@ class SuspendConnection(ThreadsConnection):
             finally:
                 self._reading.release()
 
-    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if get_ident() != self._thread:
-            await super()._wait_output(ready, deadline)
+            super()._block_for_output(ready, deadline)
             return
         while not ready():
             self.flush()

@@ -25,14 +25,13 @@ from .base import (
     INTERRUPT_TIME,
     MSG_DONTWAIT,
     STOP_SIGNALS,
-    Connection,
     Engine,
     Host,
     Limits,
     Worker,
-    complete,
     logger,
 )
+from .blocking import BlockingConnection, complete
 from .poller import READ, WRITE, make_poller, wait_readable
 
 
@@ -104,7 +103,7 @@ class ThreadsWorker(Worker):
             callback()
 
 
-class ThreadsConnection(Connection):
+class ThreadsConnection(BlockingConnection):
     """A connection whose waiting blocks the calling thread."""
 
     worker: ThreadsWorker
@@ -118,10 +117,10 @@ class ThreadsConnection(Connection):
         sock.setblocking(bool(MSG_DONTWAIT))  # without it each call would block
         self.fd = sock.fileno()
         self._reading = allocate_lock()  # held by whoever reads
-        self._waiting = 0  # threads in _wait_output
+        self._waiting = 0  # threads in _block_for_output
         self._changed = threading.Condition()
 
-    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         late = False
         while not ready():
             # Whoever sends without pause always has something to read, and is late all the same.
@@ -155,7 +154,7 @@ class ThreadsConnection(Connection):
             finally:
                 self._reading.release()
 
-    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         with self._changed:
             self._waiting += 1
         try:
