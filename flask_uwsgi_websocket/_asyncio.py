@@ -96,12 +96,15 @@ class AsyncioWebSocketClient(BaseClient):
         """
         await self._connection.close(code, reason)
 
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        while True:
-            message = await self.receive()
-            if message is None:
-                return
-            yield message
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        # Not an asynchronous generator, which is slower.
+        message = await self._connection.receive()
+        if message is None:
+            raise StopAsyncIteration
+        return message.encode() if self._legacy_bytes and isinstance(message, str) else message
 
     async def __aenter__(self) -> Self:
         return self

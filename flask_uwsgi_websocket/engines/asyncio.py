@@ -16,8 +16,18 @@ from typing import Any, TypeVar, cast
 
 import greenlet
 
-from ..codec import Protocol
-from .base import INTERRUPT_TIME, STOP_SIGNALS, Connection, Engine, Host, Limits, Worker, logger
+from ..codec import Event, Protocol
+from .base import (
+    INTERRUPT_TIME,
+    STOP_SIGNALS,
+    Connection,
+    Engine,
+    Host,
+    Limits,
+    Message,
+    Worker,
+    logger,
+)
 from .driver import PARKED, Driver
 
 T = TypeVar("T")
@@ -72,7 +82,7 @@ class AsyncioConnection(Connection):
 
     worker: AsyncioWorker
 
-    __slots__ = ("_fd", "_loop", "_parked", "_read_by_loop", "_waiting", "_writing")
+    __slots__ = ("_fd", "_loop", "_parked", "_read_by_loop", "_waiting", "_woken", "_writing")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
@@ -84,23 +94,24 @@ class AsyncioConnection(Connection):
         self._waiting: list[asyncio.Future[None]] = []
         self._parked: Driver[Any] | None = None
         self._read_by_loop = False
+        self._woken = False
         self._writing = False
         self._loop.add_reader(self._fd, self._readable)
 
     @coroutine
     def _wait_input(
         self, ready: Callable[[], bool], deadline: float | None
-    ) -> Generator[Any, None, None]:
+    ) -> Generator[Any, Message | None, Message | None]:
         if deadline is None and self._parked is None:
             self._parked = self.worker.drivers.get(current_task(self._loop))
             if self._parked is not None:
                 try:
-                    yield PARKED
-                    while not ready():
-                        yield PARKED
+                    message = yield PARKED
+                    while message is None and not ready():
+                        message = yield PARKED
+                    return message
                 finally:
                     self._parked = None
-                return
         while not ready():
             future = self._loop.create_future()
             timer = None
@@ -116,6 +127,7 @@ class AsyncioConnection(Connection):
                 self._waiting.remove(future)
                 if timer is not None:
                     timer.cancel()
+        return None
 
     async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         await self._wait_input(ready, deadline)
@@ -127,19 +139,32 @@ class AsyncioConnection(Connection):
             self.read()
         finally:
             self._read_by_loop = False
-        if self._parked is not None:
-            self._parked.advance()
+        if self._woken:
+            self._woken = False
+            if self._parked is not None:
+                self._parked.advance()
+
+    def _hand_over(self, event: Event) -> bool:
+        if self._parked is None or not self._read_by_loop or self.ended:
+            return False
+        if not isinstance(event, (str, bytes)):
+            return False
+        self._replying = True
+        return self._parked.advance(event)
 
     def _wake(self) -> None:
-        if not self._waiting and (self._parked is None or self._read_by_loop):
+        parked = self._parked
+        if self._read_by_loop:
+            self._woken, parked = True, None
+        if not self._waiting and parked is None:
             return
-        if get_ident() == self.worker.thread:
-            for future in self._waiting:
-                _wake_one(future)
-            if self._parked is not None:
-                self._parked.wake()
-        else:
+        if get_ident() != self.worker.thread:
             self._loop.call_soon_threadsafe(self._wake)
+            return
+        for future in self._waiting:
+            _wake_one(future)
+        if parked is not None:
+            parked.wake()
 
     def _peek(self) -> None:
         if get_ident() == self.worker.thread:  # elsewhere it would read beside the loop

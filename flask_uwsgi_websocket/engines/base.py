@@ -36,7 +36,7 @@ from itertools import islice
 from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, TCP_NODELAY
 from typing import Any, TypeVar
 
-from ..codec import Close, Fail, Ping, Pong, Protocol
+from ..codec import Close, Event, Fail, Ping, Pong, Protocol
 from ..exceptions import ConnectionClosed
 
 #: None where it isn't Linux: delayed ACKs stay on.
@@ -325,8 +325,13 @@ class Connection(ABC):
     # -- what an engine supplies -------------------------------------------------------
 
     @abstractmethod
-    def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
-        """Wait until ``ready()``, reading meanwhile; TimeoutError at ``deadline``."""
+    def _wait_input(
+        self, ready: Callable[[], bool], deadline: float | None
+    ) -> Awaitable[Message | None]:
+        """Wait until ``ready()``, reading meanwhile; TimeoutError at ``deadline``.
+
+        :return: the message that ended a wait without deadline, by :meth:`_hand_over`.
+        """
 
     @abstractmethod
     def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
@@ -361,7 +366,9 @@ class Connection(ABC):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (message := self.take()) is None and self._wants_more():
-            await self._wait_input(self._receivable, deadline)
+            message = await self._wait_input(self._receivable, deadline)
+            if message is not None:
+                return message
         return self.take() if message is None else message
 
     def _wants_more(self) -> bool:
@@ -408,10 +415,10 @@ class Connection(ABC):
 
     def read(self) -> None:
         """Take what the peer has sent. For the engine; one caller at a time."""
-        end_of_turn = None
+        recv, end_of_turn = self._recv, None
         for _ in READS_PER_TURN:
             try:
-                data = self._recv(self._read_size, MSG_DONTWAIT)
+                data = recv(self._read_size, MSG_DONTWAIT)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -431,8 +438,11 @@ class Connection(ABC):
             return
         self._heard = True
         messages = self._messages
+        events = self.protocol.receive_data(data)
+        if len(events) == 1 and not messages and self._hand_over(events[0]):
+            return
         size, handled = 0, False
-        for event in self.protocol.receive_data(data):
+        for event in events:
             if isinstance(event, (str, bytes)):
                 if not self.ended:  # after our Close nobody receives any more
                     messages.append(event)
@@ -450,6 +460,10 @@ class Connection(ABC):
         elif self._quick_ack and TCP_QUICKACK and self.protocol.incomplete and not self.released:
             # uWSGI's router waits for the ACK of the last piece before it sends the next.
             self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
+
+    def _hand_over(self, event: Event) -> bool:
+        """Give a message to the handler that waits for it, at once; False if that cannot be."""
+        return False
 
     def _handle(self, event: Ping | Pong | Close | Fail) -> None:
         if isinstance(event, Ping):
@@ -547,8 +561,9 @@ class Connection(ABC):
             if self._corked_at and time.monotonic() - self._corked_at > CORK_TIME:
                 self.flush()
             return
+        send = self._send  # quicker than a call of the attribute
         try:
-            sent = self._send(frame, SEND_FLAGS)
+            sent = send(frame, SEND_FLAGS)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:

@@ -45,7 +45,7 @@ class Driver(Generic[T]):
         self._drivers = drivers
         # One context for both ways to run: a Task's own cannot be had before Python 3.12.
         run: Callable[..., Any] = contextvars.copy_context().run
-        self._send: Callable[[], Any] = partial(run, coroutine.send, None)
+        self._send: Callable[[Any], Any] = partial(run, coroutine.send)
         self._throw: Callable[[BaseException], Any] = partial(run, coroutine.throw)
         #: What the Task waits for while the coroutine is parked.
         self._stand_in: Future[None] | None = None
@@ -64,7 +64,8 @@ class Driver(Generic[T]):
             del self._drivers[task]
 
     def _steps(self) -> Generator[Any, None, T]:
-        resume: Callable[[], Any] = self._send
+        go_on: Callable[[], Any] = partial(self._send, None)
+        resume = go_on
         while True:
             try:
                 awaited = resume()
@@ -82,7 +83,7 @@ class Driver(Generic[T]):
             except BaseException as error:
                 resume = self._interrupted(error)
             else:
-                resume, self._left = self._left or self._send, None
+                resume, self._left = self._left or go_on, None
 
     def _interrupted(self, error: BaseException) -> Callable[[], Any]:
         """How to go on where the Task has been cancelled."""
@@ -101,25 +102,30 @@ class Driver(Generic[T]):
             return partial(self._throw, error)
         return left
 
-    def advance(self) -> None:
+    def advance(self, value: Any = None) -> bool:
         """Run the coroutine on until it waits again. For a callback of the loop.
 
         Only while it is parked, and what it waits for has come.
+
+        :param value: what the coroutine gets from its ``yield PARKED``.
+        :return: False where its Task is about to run it, without the value.
         """
         stand_in = self._stand_in
-        if stand_in is None or stand_in.done():  # the Task is about to run
-            return
-        _enter_task(self._loop, self._task)
+        if stand_in is None or stand_in.done():
+            return False
+        send, loop, task = self._send, self._loop, self._task
+        _enter_task(loop, task)
         try:
-            awaited = self._send()
+            awaited = send(value)
             if awaited is PARKED:
-                return
+                return True
             self._left = partial(_give, awaited)
         except BaseException as error:  # StopIteration is its return
             self._left = partial(_raise, error)
         finally:
-            _leave_task(self._loop, self._task)
+            _leave_task(loop, task)
         self.wake()
+        return True
 
     def wake(self) -> None:
         """Let the Task go on with the coroutine, parked or not."""
