@@ -1,0 +1,124 @@
+"""What the library must reach, and whether a run shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks import works
+from benchmarks.peers import BY_NAME, OURS, PEERS
+from benchmarks.results import Results
+
+#: Takes the place of one that cannot be installed.
+STAND_INS = {"original-gevent": "uwsgi-gevent", "original-threads": "uwsgi-threads"}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A limit to the ratio of ours to theirs.
+
+    :param against: the peers; the best of them counts.
+    :param limit: at least, or where less is better at most.
+    """
+
+    work: str
+    ours: str
+    against: tuple[str, ...]
+    limit: float
+    figure: str | None = None
+
+    @property
+    def counted(self) -> str:
+        return self.figure or works.BY_NAME[self.work].figure
+
+    @property
+    def less(self) -> bool:
+        return works.BY_NAME[self.work].less
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A bar in a run.
+
+    :param peer: the one that was the best.
+    :param measured: the ratio; None where a figure is missing.
+    :param failed: whether one of the two failed.
+    """
+
+    bar: Bar
+    peer: str
+    measured: float | None
+    failed: bool = False
+
+    @property
+    def missed(self) -> bool:
+        if self.measured is None:
+            return self.failed
+        if self.bar.less:
+            return self.measured > self.bar.limit
+        return self.measured < self.bar.limit
+
+    @property
+    def word(self) -> str:
+        if self.missed:
+            return "MISSED" if self.measured is not None else "FAILED"
+        return "met" if self.measured is not None else "not measured"
+
+
+UVICORN = tuple(peer.name for peer in PEERS if peer.name.startswith("uvicorn"))
+
+
+def _kin(kind: str) -> tuple[str, ...]:
+    return tuple(
+        peer.name
+        for peer in PEERS
+        if peer.kind == kind and not peer.is_ours and peer.dialect == "websocket"
+    )
+
+
+BARS = (
+    Bar("echo-32", "ours-uvloop", ("uvicorn-websockets-sansio",), 1.6),
+    Bar("echo-32", "ours-uvloop", ("aiohttp",), 1.15),
+    Bar("echo-32", "ours-uvloop", ("aiohttp-uvloop",), 1.15),
+    Bar("echo-32", "ours-uvloop", ("picows",), 0.75),
+    Bar("echo-32", "ours-gevent", ("aiohttp",), 1.0),
+    Bar("echo-32", "ours-gevent", ("flask-sock-gevent",), 2.5),
+    Bar("echo-32", "ours-gevent", ("original-gevent",), 3.0),
+    Bar("echo-32", "ours-threads", ("flask-sock-gthread",), 2.0),
+    Bar("echo-4k", "ours-uvloop", ("uvicorn-websockets-sansio",), 1.2),
+    Bar("echo-256k", "ours-uvloop", ("uvicorn-websockets-sansio",), 1.2),
+    *(
+        Bar("latency", OURS[kind], _kin(kind), 1.05)
+        for kind in ("threads", "gevent", "asyncio", "uvloop")
+    ),
+    Bar("router-4k", "ours-gevent-router", ("ours-gevent",), 0.3),
+    Bar("router-64k", "ours-gevent-router", ("ours-gevent",), 0.3),
+    *(
+        Bar("memory", ours, against, 1.0, figure=f"bytes_{number}")
+        for number in works.MEMORY_POINTS
+        for ours in ("ours-gevent", "ours-asyncio", "ours-uvloop")
+        for against in (("original-gevent",), UVICORN)
+    ),
+)
+
+
+def judge(results: Results) -> Iterator[Verdict]:
+    """Each bar in a run."""
+    for bar in BARS:
+        against = [
+            STAND_INS[peer] if peer in results.missing and peer in STAND_INS else peer
+            for peer in bar.against
+        ]
+        medians = {peer: results.median(bar.work, peer, bar.counted) for peer in against}
+        known = {peer: value for peer, value in medians.items() if value is not None}
+        if known:
+            best = (min if bar.less else max)(known, key=lambda peer: known[peer])
+            ratio = results.ratio(bar.work, bar.counted, bar.ours, best)
+        else:
+            best, ratio = against[0], None
+        failed = any(results.failed(bar.work, peer) for peer in (bar.ours, best))
+        yield Verdict(bar, best, ratio, failed)
+
+
+def label(name: str) -> str:
+    return BY_NAME[name].label

@@ -1,0 +1,146 @@
+"""A run as pictures, SVG and PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "benchmarks"  # the same run, the same file
+
+from matplotlib import pyplot  # noqa: E402
+
+from benchmarks import works  # noqa: E402
+from benchmarks.peers import BY_NAME  # noqa: E402
+from benchmarks.results import Results  # noqa: E402
+from benchmarks.works import GROWTH, MEMORY_POINTS, Work  # noqa: E402
+
+OURS, THEIRS, CEILING = "#1f6f8b", "#b9c0c6", "#e3c88f"
+
+#: file name -> title and the works side by side
+BARS = {
+    "small": ("Small messages", ("echo-32", "pipelined", "echo-4k")),
+    "large": ("Large messages", ("echo-256k", "echo-1m", "deflate")),
+    "latency": ("One message there and back", ("latency",)),
+    "connections": ("Connections", ("connect", "ticks")),
+    "router": ("Through app.run's router and direct", ("router-4k", "router-64k")),
+}
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """The charts for which there are figures.
+
+    :returns: their files.
+    """
+    drawn: list[Path] = []
+    for name, (title, names) in BARS.items():
+        measured = [works.BY_NAME[work] for work in names if results.measured(work)]
+        if measured:
+            figure, axes = _figure(title, len(measured), _rows(results, measured))
+            for axis, work in zip(axes, measured, strict=True):
+                _bars(axis, results, work, work.figure, work.scale, f"{work.label}\n{work.unit}")
+            drawn += _save(figure, folder, name)
+    if results.measured("memory"):
+        work = works.BY_NAME["memory"]
+        figure, axes = _figure(
+            "Memory of the server for each idle connection",
+            len(MEMORY_POINTS),
+            _rows(results, [work]),
+        )
+        for axis, number in zip(axes, MEMORY_POINTS, strict=True):
+            title = f"of {number:,} connections\nKiB, less is better"
+            _bars(axis, results, work, f"bytes_{number}", work.scale, title)
+        drawn += _save(figure, folder, "memory")
+    if any(results.measured(work.name) for work in GROWTH):
+        drawn += _save(_growth(results), folder, "growth")
+    return drawn
+
+
+def _rows(results: Results, measured: Sequence[Work]) -> int:
+    return max(len(results.measured(work.name)) for work in measured)
+
+
+def _figure(title: str, columns: int, rows: int) -> tuple[Any, Sequence[Any]]:
+    figure, axes = pyplot.subplots(
+        *(1, columns),
+        figsize=(1 + 5.5 * columns, 1.3 + 0.28 * rows),
+        constrained_layout=True,
+        squeeze=False,
+    )
+    figure.suptitle(title)
+    return figure, axes[0]
+
+
+def _bars(axis: Any, results: Results, work: Work, figure: str, scale: float, title: str) -> None:
+    """One bar for each peer, the best on top."""
+    values = {
+        peer: value * scale
+        for peer in results.measured(work.name)
+        if (value := results.median(work.name, peer, figure)) is not None
+    }
+    order = sorted(values, key=lambda peer: values[peer], reverse=work.less)
+    labels = [BY_NAME[peer].label for peer in order]
+    bars = axis.barh(
+        labels, [values[peer] for peer in order], color=[_color(peer) for peer in order]
+    )
+    axis.bar_label(
+        bars,
+        [
+            (f"{values[peer]:,.0f}" if values[peer] >= 100 else f"{values[peer]:.1f}")
+            + (" !" if results.is_busy(work.name, peer) else "")
+            for peer in order
+        ],
+        padding=3,
+        fontsize=8,
+    )
+    less = "" if not work.less or "better" in title else ", less is better"
+    axis.set_title(title + less, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.margins(x=0.15)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
+
+
+def _color(peer: str) -> str:
+    if BY_NAME[peer].is_ours:
+        return OURS
+    return CEILING if BY_NAME[peer].kind == "ceiling" else THEIRS
+
+
+def _growth(results: Results) -> Any:
+    figure, axis = pyplot.subplots(figsize=(9, 6), constrained_layout=True)
+    for peer in results.peers:
+        points = [
+            (work.connections, value)
+            for work in GROWTH
+            if (value := results.median(work.name, peer, "cpu_us")) is not None
+        ]
+        if points:
+            ours = BY_NAME[peer].is_ours
+            axis.plot(
+                *zip(*points, strict=True),
+                marker="o",
+                linewidth=2.5 if ours else 1,
+                linestyle="-" if ours else "--",
+                label=BY_NAME[peer].label,
+            )
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("connections, all of them busy")
+    axis.set_ylabel("server CPU µs for a message of 32 B")
+    axis.set_title("Cost of a message as connections grow, less is better")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _save(figure: Any, folder: Path, name: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    figure.savefig(paths[0], metadata={"Date": None})
+    figure.savefig(paths[1], dpi=110)
+    pyplot.close(figure)
+    return paths

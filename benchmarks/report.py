@@ -1,0 +1,259 @@
+"""A run as text: tables that are reStructuredText as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from benchmarks import bars, works
+from benchmarks.peers import BY_NAME, OURS
+from benchmarks.results import Results
+from benchmarks.works import GROWTH, MEMORY_POINTS, WORKS, Work
+
+NONE = "-"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """With so many digits that mean something."""
+    if value is None:
+        return NONE
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}" if abs(value) < 1 else f"{value:#.{digits}g}".rstrip(".")
+
+
+def heading(text: str, line: str) -> list[str]:
+    return [text, line * len(text), ""]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A simple table; numbers stand on the right."""
+    lines = [list(header), *map(list, rows)]
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [any(cell[:1].isdigit() for cell in column[1:]) for column in columns]
+    numeric[0] = False
+    rule = "  ".join("=" * width for width in widths)
+    printed = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+    return [rule, printed[0], rule, *printed[1:], rule, ""]
+
+
+def report(results: Results) -> Iterator[str]:
+    """All of it."""
+    yield from bars_table(results)
+    for work in WORKS:
+        if work not in GROWTH and work.action != "memory":
+            yield from work_table(results, work)
+    yield from cpu_table(results)
+    yield from memory_table(results)
+    yield from growth_table(results)
+    yield from failures(results)
+    yield from left_out(results)
+    yield from surroundings(results)
+
+
+def bars_table(results: Results) -> Iterator[str]:
+    yield from heading("Bars", "-")
+    yield "The ratio of ours to the other's, of messages, time or memory as the work has it."
+    yield ""
+    rows, unknown = [], 0
+    for verdict in bars.judge(results):
+        bar = verdict.bar
+        if verdict.measured is None and not verdict.failed:
+            unknown += 1
+            continue
+        work = works.BY_NAME[bar.work].label
+        if bar.figure:
+            work = f"memory for each of {int(bar.figure.partition('_')[2]):,} idle connections"
+        limit = f"at {'most' if bar.less else 'least'} {bar.limit:g}"
+        measured = NONE if verdict.measured is None else f"{verdict.measured:.2f}"
+        rows.append(
+            (work, bars.label(bar.ours), bars.label(verdict.peer), limit, measured, verdict.word)
+        )
+    yield from table(("Work", "Ours", "against", "needed", "measured", "verdict"), rows)
+    if unknown:
+        yield f"Not measured in this run: {unknown} of {len(bars.BARS)} bars."
+        yield ""
+
+
+def work_table(results: Results, work: Work) -> Iterator[str]:
+    measured = results.measured(work.name)
+    failed = [peer for peer in results.peers if results.failed(work.name, peer)]
+    if not measured and not failed:
+        return
+
+    def value(peer: str) -> float:
+        return results.median(work.name, peer, work.figure) or 0.0
+
+    yield from heading(work.label[0].upper() + work.label[1:], "-")
+    extras = {"latency": ["99 % within, µs"], "ticks": ["half have it, ms"]}.get(work.action, [])
+    rows = []
+    for peer in sorted(measured, key=value, reverse=not work.less):
+        figures = {
+            name: results.median(work.name, peer, name)
+            for name in (
+                "p50_us",
+                "p99_us",
+                "half_ms",
+                "cpu_us",
+                "server_cpu",
+                "client_cpu",
+                "other_cpu",
+            )
+        }
+        extra = {"latency": "p99_us", "ticks": "half_ms"}.get(work.action)
+        rows.append(
+            (
+                BY_NAME[peer].label + (" (failed later)" if peer in failed else ""),
+                number(value(peer) * work.scale),
+                *([number(figures[extra])] if extra else []),
+                _against(results, work, peer),
+                number(figures["cpu_us"]),
+                _share(figures["server_cpu"]),
+                _share(figures["client_cpu"]) + (" !" if results.is_busy(work.name, peer) else ""),
+                _share(figures["other_cpu"])
+                + (" ?" if results.is_disturbed(work.name, peer) else ""),
+            )
+        )
+    for peer in failed:
+        if peer not in measured:
+            rows.append((BY_NAME[peer].label, "FAILED", *[NONE] * (5 + bool(extras))))
+    each = "connection" if work.action == "connect" else "message"
+    header = (
+        *("Server", work.unit, *extras, "ours / theirs"),
+        *(f"CPU µs for a {each}", "server CPU", "client CPU", "others"),
+    )
+    yield from table(header, rows)
+    if any(results.is_busy(work.name, peer) for peer in measured):
+        yield "!: the client was at its limit, the server may be able to do more."
+        yield ""
+    if any(results.is_disturbed(work.name, peer) for peer in measured):
+        yield "?: other processes of the machine took a good part of it, trust the CPU time more."
+        yield ""
+
+
+def _against(results: Results, work: Work, peer: str) -> str:
+    """Ours of the same kind against a peer."""
+    ours = "ours-gevent" if work.peers else OURS[BY_NAME[peer].kind]
+    if ours == peer:
+        return ""
+    ratio = results.ratio(work.name, work.figure, ours, peer)
+    return NONE if ratio is None else f"{ratio:.2f}"
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{value:.0%}".replace("%", " %")
+
+
+def cpu_table(results: Results) -> Iterator[str]:
+    """Server CPU for each 10,000 messages."""
+    columns = {
+        "echo-32": "32 B",
+        "pipelined": "32 B x 16",
+        "echo-4k": "4 KiB",
+        "deflate": "4 KiB deflated",
+        "echo-256k": "256 KiB",
+        "echo-1m": "1 MiB",
+    }
+    yield from _matrix(
+        results,
+        "Server CPU for 10,000 messages, in ms",
+        [(label, name, "cpu_us", 10.0) for name, label in columns.items()],
+    )
+
+
+def memory_table(results: Results) -> Iterator[str]:
+    yield from _matrix(
+        results,
+        "Memory of the server for each idle connection, in KiB",
+        [(f"{n:,}", "memory", f"bytes_{n}", 1 / 1024) for n in MEMORY_POINTS],
+    )
+
+
+def growth_table(results: Results) -> Iterator[str]:
+    yield from _matrix(
+        results,
+        "CPU µs for a message of 32 B, by the number of connections",
+        [(f"{work.connections:,}", work.name, "cpu_us", 1.0) for work in GROWTH],
+    )
+
+
+def _matrix(
+    results: Results, title: str, columns: Sequence[tuple[str, str, str, float]]
+) -> Iterator[str]:
+    """Peers by columns of label, work, figure and scale; less is better, by the last column."""
+    rows = {}
+    for peer in results.peers:
+        values = [
+            (value * scale if value is not None else None)
+            for value, scale in (
+                (results.median(work, peer, figure), scale) for _, work, figure, scale in columns
+            )
+        ]
+        if any(value is not None for value in values):
+            rows[peer] = values
+    if not rows:
+        return
+    yield from heading(title, "-")
+    order = sorted(rows, key=lambda peer: [value or float("inf") for value in rows[peer]])
+    yield from table(
+        ("Server", *(label for label, *_ in columns)),
+        [(BY_NAME[peer].label, *map(number, rows[peer])) for peer in order],
+    )
+
+
+def failures(results: Results) -> Iterator[str]:
+    if not results.failures:
+        return
+    yield from heading("Failures", "-")
+    for each in results.failures:
+        yield (
+            f"{BY_NAME[each['peer']].label}, {works.BY_NAME[each['work']].label}, "
+            f"round {each['round']}: {each['reason']}"
+        )
+        if each["log"]:
+            yield from ["", "::", "", *(f"    {line}" for line in each["log"].splitlines())]
+        yield ""
+
+
+def left_out(results: Results) -> Iterator[str]:
+    if not results.missing and not results.skipped:
+        return
+    yield from heading("Left out", "-")
+    for peer, reason in results.missing.items():
+        stands_in = bars.STAND_INS.get(peer)
+        instead = f"; {bars.label(stands_in)}, stands in for it" if stands_in else ""
+        yield f"- {BY_NAME[peer].label}: {reason}{instead}"
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for each in results.skipped:
+        reasons.setdefault((each["work"], each["reason"]), []).append(each["peer"])
+    for (work, reason), names in reasons.items():
+        labels = "; ".join(BY_NAME[name].label for name in names)
+        yield f"- {works.BY_NAME[work].label}: {labels}: {reason}"
+    yield ""
+
+
+def surroundings(results: Results) -> Iterator[str]:
+    yield from heading("Machine and versions", "-")
+    settings = results.settings
+    yield (
+        f"Rounds: {settings['rounds']}, of {settings['seconds']:g} s for each measurement"
+        + (", interrupted" if settings.get("interrupted") else "")
+        + "."
+    )
+    yield ""
+    yield from table(
+        ("Machine", "Value"), [(name, str(value)) for name, value in results.machine.items()]
+    )
+    yield from table(
+        ("Server", "Versions"),
+        [
+            (BY_NAME[name].label, ", ".join(f"{n} {v}" for n, v in peer["versions"].items()))
+            for name, peer in results.peers.items()
+        ],
+    )
