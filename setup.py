@@ -8,7 +8,20 @@ UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows'"]
 GEVENT = ["gevent>=23.9"]
 ASYNCIO = ["greenlet>=3"]
 SPEEDUPS = ["websockets>=13"]
-BENCH = ["aiohttp>=3.11", "matplotlib>=3.8", "picows>=1.6", "uvloop>=0.19", "wsproto>=1.2"]
+BENCH = [
+    "aiohttp>=3.11",
+    "Flask-Sock>=0.7",
+    "Flask-SocketIO>=5.5",
+    "gunicorn>=22; platform_system != 'Windows'",
+    "Hypercorn>=0.17",
+    "matplotlib>=3.8",
+    "picows>=2",
+    "Quart>=0.20",
+    "starlette>=0.40",
+    "uvicorn>=0.35",  # the first with websockets-sansio
+    "uvloop>=0.19",
+    "wsproto>=1.2",
+]
 
 setup(
     name="Flask-uWSGI-WebSocket",
@@ -28,7 +41,7 @@ setup(
         "asyncio": UWSGI + ASYNCIO,
         "uvloop": UWSGI + ASYNCIO + ["uvloop>=0.19"],
         "speedups": SPEEDUPS,
-        "bench": SPEEDUPS + BENCH,
+        "bench": GEVENT + ASYNCIO + SPEEDUPS + BENCH,
         "dev": [
             *GEVENT,
             *ASYNCIO,
@@ -41,6 +54,7 @@ setup(
             "gunicorn>=22; platform_system != 'Windows'",
             "hypothesis>=6.100",
             "mypy>=1.10",
+            "picows>=2; platform_system != 'Windows'",
             "playwright>=1.44",
             "pytest>=8",
             "pytest-timeout>=2.3",

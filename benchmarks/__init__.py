@@ -1,1 +1,4 @@
-"""How fast it is, beside others: run each as ``python -m benchmarks.<name>``."""
+"""How fast it is, beside others: ``python -m benchmarks``, see docs/benchmarks.rst.
+
+``python -m benchmarks.codec`` and ``python -m benchmarks.idle`` look at a part each.
+"""

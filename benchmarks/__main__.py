@@ -132,7 +132,7 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def missed(results: Results) -> int:
-    """The exit status: 1 where a bar is missed, or one of its two failed."""
+    """The exit status: 1 where a bar is missed, or ours failed at its work."""
     return 1 if any(verdict.missed for verdict in judge(results)) else 0
 
 

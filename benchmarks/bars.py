@@ -25,11 +25,10 @@ class Bar:
     ours: str
     against: tuple[str, ...]
     limit: float
-    figure: str | None = None
 
     @property
-    def counted(self) -> str:
-        return self.figure or works.BY_NAME[self.work].figure
+    def figure(self) -> str:
+        return works.BY_NAME[self.work].figure
 
     @property
     def less(self) -> bool:
@@ -42,27 +41,29 @@ class Verdict:
 
     :param peer: the one that was the best.
     :param measured: the ratio; None where a figure is missing.
-    :param failed: whether one of the two failed.
+    :param failed: which of the two failed, if any.
     """
 
     bar: Bar
     peer: str
     measured: float | None
-    failed: bool = False
+    failed: str | None = None
 
     @property
     def missed(self) -> bool:
         if self.measured is None:
-            return self.failed
+            return self.failed == self.bar.ours
         if self.bar.less:
             return self.measured > self.bar.limit
         return self.measured < self.bar.limit
 
     @property
     def word(self) -> str:
+        if self.measured is not None:
+            return "MISSED" if self.missed else "met"
         if self.missed:
-            return "MISSED" if self.measured is not None else "FAILED"
-        return "met" if self.measured is not None else "not measured"
+            return "OURS FAILED"
+        return "the other failed" if self.failed else "not measured"
 
 
 UVICORN = tuple(peer.name for peer in PEERS if peer.name.startswith("uvicorn"))
@@ -94,8 +95,8 @@ BARS = (
     Bar("router-4k", "ours-gevent-router", ("ours-gevent",), 0.3),
     Bar("router-64k", "ours-gevent-router", ("ours-gevent",), 0.3),
     *(
-        Bar("memory", ours, against, 1.0, figure=f"bytes_{number}")
-        for number in works.MEMORY_POINTS
+        Bar(work.name, ours, against, 1.0)
+        for work in works.MEMORY
         for ours in ("ours-gevent", "ours-asyncio", "ours-uvloop")
         for against in (("original-gevent",), UVICORN)
     ),
@@ -109,15 +110,16 @@ def judge(results: Results) -> Iterator[Verdict]:
             STAND_INS[peer] if peer in results.missing and peer in STAND_INS else peer
             for peer in bar.against
         ]
-        medians = {peer: results.median(bar.work, peer, bar.counted) for peer in against}
+        medians = {peer: results.median(bar.work, peer, bar.figure) for peer in against}
         known = {peer: value for peer, value in medians.items() if value is not None}
         if known:
             best = (min if bar.less else max)(known, key=lambda peer: known[peer])
-            ratio = results.ratio(bar.work, bar.counted, bar.ours, best)
+            ratio = results.ratio(bar.work, bar.figure, bar.ours, best)
         else:
             best, ratio = against[0], None
-        failed = any(results.failed(bar.work, peer) for peer in (bar.ours, best))
-        yield Verdict(bar, best, ratio, failed)
+        failed = [peer for peer in (bar.ours, best) if results.failed(bar.work, peer)]
+        judged = bar.ours in results.peers and failed
+        yield Verdict(bar, best, ratio, failed[0] if judged else None)
 
 
 def label(name: str) -> str:

@@ -16,7 +16,7 @@ from matplotlib import pyplot  # noqa: E402
 from benchmarks import works  # noqa: E402
 from benchmarks.peers import BY_NAME  # noqa: E402
 from benchmarks.results import Results  # noqa: E402
-from benchmarks.works import GROWTH, MEMORY_POINTS, Work  # noqa: E402
+from benchmarks.works import GROWTH, MEMORY, Work  # noqa: E402
 
 OURS, THEIRS, CEILING = "#1f6f8b", "#b9c0c6", "#e3c88f"
 
@@ -26,6 +26,10 @@ BARS = {
     "large": ("Large messages", ("echo-256k", "echo-1m", "deflate")),
     "latency": ("One message there and back", ("latency",)),
     "connections": ("Connections", ("connect", "ticks")),
+    "memory": (
+        "Memory of the server for each idle connection",
+        tuple(work.name for work in MEMORY),
+    ),
     "router": ("Through app.run's router and direct", ("router-4k", "router-64k")),
 }
 
@@ -41,19 +45,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
         if measured:
             figure, axes = _figure(title, len(measured), _rows(results, measured))
             for axis, work in zip(axes, measured, strict=True):
-                _bars(axis, results, work, work.figure, work.scale, f"{work.label}\n{work.unit}")
+                _bars(axis, results, work)
             drawn += _save(figure, folder, name)
-    if results.measured("memory"):
-        work = works.BY_NAME["memory"]
-        figure, axes = _figure(
-            "Memory of the server for each idle connection",
-            len(MEMORY_POINTS),
-            _rows(results, [work]),
-        )
-        for axis, number in zip(axes, MEMORY_POINTS, strict=True):
-            title = f"of {number:,} connections\nKiB, less is better"
-            _bars(axis, results, work, f"bytes_{number}", work.scale, title)
-        drawn += _save(figure, folder, "memory")
     if any(results.measured(work.name) for work in GROWTH):
         drawn += _save(_growth(results), folder, "growth")
     return drawn
@@ -74,12 +67,12 @@ def _figure(title: str, columns: int, rows: int) -> tuple[Any, Sequence[Any]]:
     return figure, axes[0]
 
 
-def _bars(axis: Any, results: Results, work: Work, figure: str, scale: float, title: str) -> None:
+def _bars(axis: Any, results: Results, work: Work) -> None:
     """One bar for each peer, the best on top."""
     values = {
-        peer: value * scale
+        peer: value * work.scale
         for peer in results.measured(work.name)
-        if (value := results.median(work.name, peer, figure)) is not None
+        if (value := results.median(work.name, peer, work.figure)) is not None
     }
     order = sorted(values, key=lambda peer: values[peer], reverse=work.less)
     labels = [BY_NAME[peer].label for peer in order]
@@ -96,8 +89,8 @@ def _bars(axis: Any, results: Results, work: Work, figure: str, scale: float, ti
         padding=3,
         fontsize=8,
     )
-    less = "" if not work.less or "better" in title else ", less is better"
-    axis.set_title(title + less, fontsize=9)
+    less = ", less is better" if work.less else ""
+    axis.set_title(f"{work.label}\n{work.unit}{less}", fontsize=9)
     axis.tick_params(labelsize=8)
     axis.margins(x=0.15)
     axis.grid(axis="x", alpha=0.3)

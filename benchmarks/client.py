@@ -15,7 +15,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
@@ -33,6 +33,9 @@ AT_ONCE = 50
 
 #: Seconds for a handshake, or for what has been sent to come back.
 PATIENCE = 20.0
+
+#: Seconds for a task beyond those of its measurement.
+LIMIT = 40.0
 
 #: Seconds of load before the measurement.
 WARM_UP = 0.3
@@ -60,7 +63,6 @@ class Task:
     :param pid: the server's first process.
     :param size: octets in a message.
     :param depth: messages that a connection has under way.
-    :param points: numbers of connections at which memory is measured.
     """
 
     action: str
@@ -73,7 +75,6 @@ class Task:
     size: int = 32
     depth: int = 1
     compression: bool = False
-    points: list[int] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -105,18 +106,25 @@ class Load:
         self.outstanding = 0
         self.running = False
         self.failure: str | None = None
+        self.replied: asyncio.Future[None] | None = None
         self.connections: list[Connection] = []
 
     def fail(self, why: str) -> None:
         self.failure = self.failure or why
         self.running = False
+        self.wake()
+
+    def wake(self) -> None:
+        """For those who wait for a single reply."""
+        if self.replied and not self.replied.done():
+            self.replied.set_result(None)
 
     def check(self) -> None:
         if self.failure:
             raise Failed(self.failure)
 
 
-class Connection(picows.WSListener):  # type: ignore[misc]
+class Connection(picows.WSListener):
     """One connection, with the handshake of its dialect."""
 
     def __init__(self, load: Load) -> None:
@@ -206,6 +214,7 @@ class Echoing(Connection):
             return
         self.seen += 1
         load.count += 1
+        load.wake()
         if load.running:
             self.transport.send(TEXT, load.payload)
         else:
@@ -299,8 +308,9 @@ async def connect(load: Load, kind: Callable[[Load], Connection], number: int = 
 
     async def one() -> None:
         try:
-            _, connection = await picows.ws_connect(
-                lambda: kind(load),
+            connection = kind(load)
+            await picows.ws_connect(
+                lambda: connection,
                 load.task.url,
                 websocket_handshake_timeout=PATIENCE,
                 extra_headers=headers,
@@ -444,13 +454,11 @@ async def connect_and_close(load: Load) -> dict[str, float]:
             await connect(single, Echoing)
             [connection] = single.connections
             assert isinstance(connection, Echoing)
-            replied = asyncio.get_running_loop().create_future()
-            connection.on_text = (  # type: ignore[method-assign]
-                lambda text, replied=replied: replied.done() or replied.set_result(text)
-            )
+            replied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            single.replied = replied
             connection.start()
-            if await asyncio.wait_for(replied, PATIENCE) != single.reply:
-                raise Failed("a wrong reply")
+            await asyncio.wait_for(replied, PATIENCE)
+            single.check()
             connection.close()
             await asyncio.wait_for(connection.transport.wait_disconnected(), PATIENCE)
             done += 1
@@ -485,11 +493,9 @@ async def memory(load: Load) -> dict[str, float]:
         load.check()
         return resident_bytes(load.task.pid)
 
+    number = load.task.connections
     first = await grow(WARM_CONNECTIONS)
-    return {
-        f"bytes_{number}": (await grow(number) - first) / (number - WARM_CONNECTIONS)
-        for number in load.task.points
-    }
+    return {"bytes": (await grow(number) - first) / (number - WARM_CONNECTIONS)}
 
 
 ACTIONS = {
@@ -504,7 +510,10 @@ ACTIONS = {
 async def perform(task: Task) -> dict[str, Any]:
     load = Load(task)
     try:
-        return await ACTIONS[task.action](load)
+        limit = LIMIT + MOST_PERIODS * task.seconds
+        return await asyncio.wait_for(ACTIONS[task.action](load), limit)
+    except asyncio.TimeoutError:
+        return {"error": f"it took more than {limit:.0f} s"}
     except Failed as error:
         return {"error": load.failure or str(error)}
     finally:

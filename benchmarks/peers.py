@@ -46,6 +46,7 @@ class Peer:
     :param command: what starts it, given its port and the connections that it must hold.
     :param packages: the distributions whose versions tell what was measured.
     :param compresses: whether it knows permessage-deflate.
+    :param path: where it echoes.
     :param most: connections that it is asked to hold, if there is a limit.
     :param python: the environment that it runs in, if not ours.
     """
@@ -56,14 +57,11 @@ class Peer:
     command: Callable[[int, int], list[str]]
     packages: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    path: str = "/echo"
     dialect: str = "websocket"
     compresses: bool = False
     most: int | None = None
     python: Path | None = None
-
-    @property
-    def path(self) -> str:
-        return "/socket.io/?EIO=4&transport=websocket" if self.dialect == "socket.io" else "/echo"
 
     @property
     def is_ours(self) -> bool:
@@ -79,7 +77,7 @@ class Peer:
             # This checkout, not one that is installed; the original must not get ours.
             "PYTHONPATH": "" if self.python else str(ROOT),
         }
-        return variables | self.environment
+        return {**variables, **self.environment}
 
     def directory(self) -> Path:
         return SERVERS if self.python else ROOT
@@ -316,6 +314,7 @@ PEERS = (
             *("Flask-SocketIO", "python-socketio", "python-engineio", _SOCKETIO_PACKAGE),
             *("Flask", "gunicorn", "gevent"),
         ),
+        path="/socket.io/?EIO=4&transport=websocket",
         dialect="socket.io",
     ),
     _ours("threads", "ours, threads"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from benchmarks import bars, works
 from benchmarks.peers import BY_NAME, OURS
 from benchmarks.results import Results
-from benchmarks.works import GROWTH, MEMORY_POINTS, WORKS, Work
+from benchmarks.works import GROWTH, MEMORY, WORKS, Work
 
 NONE = "-"
 
@@ -68,8 +68,6 @@ def bars_table(results: Results) -> Iterator[str]:
             unknown += 1
             continue
         work = works.BY_NAME[bar.work].label
-        if bar.figure:
-            work = f"memory for each of {int(bar.figure.partition('_')[2]):,} idle connections"
         limit = f"at {'most' if bar.less else 'least'} {bar.limit:g}"
         measured = NONE if verdict.measured is None else f"{verdict.measured:.2f}"
         rows.append(
@@ -171,7 +169,7 @@ def memory_table(results: Results) -> Iterator[str]:
     yield from _matrix(
         results,
         "Memory of the server for each idle connection, in KiB",
-        [(f"{n:,}", "memory", f"bytes_{n}", 1 / 1024) for n in MEMORY_POINTS],
+        [(f"{work.connections:,}", work.name, "bytes", work.scale) for work in MEMORY],
     )
 
 

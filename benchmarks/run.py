@@ -186,7 +186,7 @@ class Run:
                     "peer": peer.name,
                     "work": work.name,
                     "reason": str(error),
-                    "log": server.log_end(),
+                    "log": server.log_end().replace(f"{ROOT}/", "").replace(f"{sys.prefix}/", ""),
                 }
             )
             raise _Spoilt from error
@@ -206,7 +206,6 @@ class Run:
             size=work.size,
             depth=work.depth,
             compression=work.compression,
-            points=list(work.points),
         )
 
 

@@ -23,7 +23,6 @@ class Work:
     :param figure: the name of the figure that tells who is better.
     :param less: whether less of it is better.
     :param scale: what the figure is multiplied by to be shown in its unit.
-    :param points: the numbers of connections at which memory is measured.
     :param peers: only these; else all but those that run through a router.
     :param most_rounds: further rounds leave it out.
     """
@@ -40,7 +39,6 @@ class Work:
     size: int = 32
     depth: int = 1
     compression: bool = False
-    points: tuple[int, ...] = ()
     peers: tuple[str, ...] = ()
     most_rounds: int | None = None
 
@@ -71,8 +69,23 @@ def _growth(connections: int) -> Work:
     )
 
 
+def _memory(connections: int, session: str) -> Work:
+    return Work(
+        name=f"memory-{connections}",
+        label=f"memory for each of {connections:,} idle connections",
+        action="memory",
+        session=session,
+        figure="bytes",
+        unit="KiB",
+        less=True,
+        scale=1 / 1024,
+        connections=connections,
+        most_rounds=1,
+    )
+
+
 GROWTH = tuple(_growth(number) for number in (10, 100, 1000, 5000))
-MEMORY_POINTS = (1000, 5000)
+MEMORY = (_memory(1000, "idle"), _memory(5000, "many"))
 ROUTED = ("ours-gevent", "ours-gevent-router")
 
 WORKS = (
@@ -123,31 +136,20 @@ WORKS = (
         size=1 << 16,
         peers=ROUTED,
     ),
-    # Memory first: what earlier connections left behind would be used again.
-    Work(
-        name="memory",
-        label="memory for each idle connection, of 5,000",
-        action="memory",
-        session="many",
-        figure=f"bytes_{MEMORY_POINTS[-1]}",
-        unit="KiB",
-        less=True,
-        scale=1 / 1024,
-        connections=MEMORY_POINTS[-1],
-        points=MEMORY_POINTS,
-        most_rounds=1,
-    ),
+    # Memory first on each server: what earlier connections left behind would be used again.
+    MEMORY[0],
     Work(
         name="ticks",
         label="1,000 idle connections, a tick to all: until the last has it",
         action="ticks",
-        session="many",
+        session="idle",
         figure="last_ms",
         unit="ms",
         less=True,
         connections=1000,
         most_rounds=1,
     ),
+    MEMORY[1],
     *GROWTH,
 )
 

@@ -28,7 +28,7 @@ classes: dict[str, type[Any]] = {
     "gevent": GeventWebSocket,
     "asyncio": AsyncioWebSocket,
 }
-websocket = classes[ENGINE](app)
+websocket: Any = classes[ENGINE](app)
 listening: set[Any] = set()
 ticker: list[Any] = []
 
@@ -42,12 +42,12 @@ def send_tick() -> None:
 
 if ENGINE == "asyncio":
 
-    @websocket.route("/echo")
+    @websocket.route("/echo")  # type: ignore[untyped-decorator]
     async def echo(ws: Any) -> None:
         async for message in ws:
             await ws.send(message)
 
-    @websocket.route("/tick")
+    @websocket.route("/tick")  # type: ignore[untyped-decorator]
     async def tick(ws: Any) -> None:
         if not ticker:
             ticker.append(asyncio.create_task(tick_always()))
@@ -63,12 +63,12 @@ if ENGINE == "asyncio":
 
 else:
 
-    @websocket.route("/echo")
+    @websocket.route("/echo")  # type: ignore[untyped-decorator]
     def echo_blocking(ws: Any) -> None:
         for message in ws:
             ws.send(message)
 
-    @websocket.route("/tick")
+    @websocket.route("/tick")  # type: ignore[untyped-decorator]
     def tick_blocking(ws: Any) -> None:
         if not ticker:
             ticker.append(threading.Thread(target=tick_for_ever, daemon=True))
@@ -89,5 +89,5 @@ if __name__ == "__main__":
     front: dict[str, Any] = {"host": "127.0.0.1", "port": port}
     if os.environ["BENCHMARK_FRONT"] == "http-socket":
         front = {"http_socket": f"127.0.0.1:{port}"}
-    cores = {ENGINE: int(os.environ["BENCHMARK_CORES"])}
-    app.run(disable_logging=True, **front, **cores)
+    cores = int(os.environ["BENCHMARK_CORES"])
+    websocket.run(disable_logging=True, **front, **{ENGINE: cores})

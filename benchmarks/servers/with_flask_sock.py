@@ -20,13 +20,13 @@ listening: set[Any] = set()
 ticker: list[threading.Thread] = []
 
 
-@sock.route("/echo")
+@sock.route("/echo")  # type: ignore[untyped-decorator]
 def echo(ws: Any) -> None:
     while True:
         ws.send(ws.receive())
 
 
-@sock.route("/tick")
+@sock.route("/tick")  # type: ignore[untyped-decorator]
 def tick(ws: Any) -> None:
     if not ticker:
         ticker.append(threading.Thread(target=tick_for_ever, daemon=True))

@@ -23,7 +23,7 @@ async def echo() -> None:
 
 @app.websocket("/tick")
 async def tick() -> None:
-    ws = websocket._get_current_object()
+    ws = websocket._get_current_object()  # type: ignore[attr-defined]
     listening.add(ws)
     try:
         while True:
