@@ -48,7 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=list(peers.BY_NAME),
         help="names with commas; the beginning of several is enough: ours,aiohttp",
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--output", type=Path, help="the JSON file; else in benchmarks/results/")
     parser.add_argument("--check", action="store_true", help="fail when a bar is missed")
@@ -62,6 +62,9 @@ def parse_report(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--charts", type=Path, help="draw SVG and PNG into this folder")
     parser.add_argument("--check", action="store_true", help="fail when a bar is missed")
     parser.add_argument("--bars", action="store_true", help="only the bars")
+    parser.add_argument(
+        "--docs", action="store_true", help="put tables and charts into docs/benchmarks.rst"
+    )
     return parser.parse_args(arguments)
 
 
@@ -85,6 +88,11 @@ def main() -> int:
 
 def show(options: argparse.Namespace) -> int:
     results = Results.load(options.file)
+    if options.docs:
+        from benchmarks.page import write_page
+
+        write_page(results)
+        return 0
     print("\n".join(bars_table(results) if options.bars else report(results)))
     if options.charts:
         from benchmarks.charts import draw

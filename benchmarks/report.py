@@ -21,8 +21,8 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if abs(value) < 1 else f"{value:#.{digits}g}".rstrip(".")
 
 
-def heading(text: str, line: str) -> list[str]:
-    return [text, line * len(text), ""]
+def heading(text: str) -> list[str]:
+    return [text, "~" * len(text), ""]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -58,7 +58,7 @@ def report(results: Results) -> Iterator[str]:
 
 
 def bars_table(results: Results) -> Iterator[str]:
-    yield from heading("Bars", "-")
+    yield from heading("Bars")
     yield "The ratio of ours to the other's, of messages, time or memory as the work has it."
     yield ""
     rows, unknown = [], 0
@@ -88,7 +88,7 @@ def work_table(results: Results, work: Work) -> Iterator[str]:
     def value(peer: str) -> float:
         return results.median(work.name, peer, work.figure) or 0.0
 
-    yield from heading(work.label[0].upper() + work.label[1:], "-")
+    yield from heading(work.label[0].upper() + work.label[1:])
     extras = {"latency": ["99 % within, µs"], "ticks": ["half have it, ms"]}.get(work.action, [])
     rows = []
     for peer in sorted(measured, key=value, reverse=not work.less):
@@ -197,7 +197,7 @@ def _matrix(
             rows[peer] = values
     if not rows:
         return
-    yield from heading(title, "-")
+    yield from heading(title)
     order = sorted(rows, key=lambda peer: [value or float("inf") for value in rows[peer]])
     yield from table(
         ("Server", *(label for label, *_ in columns)),
@@ -208,7 +208,7 @@ def _matrix(
 def failures(results: Results) -> Iterator[str]:
     if not results.failures:
         return
-    yield from heading("Failures", "-")
+    yield from heading("Failures")
     for each in results.failures:
         yield (
             f"{BY_NAME[each['peer']].label}, {works.BY_NAME[each['work']].label}, "
@@ -222,7 +222,7 @@ def failures(results: Results) -> Iterator[str]:
 def left_out(results: Results) -> Iterator[str]:
     if not results.missing and not results.skipped:
         return
-    yield from heading("Left out", "-")
+    yield from heading("Left out")
     for peer, reason in results.missing.items():
         stands_in = bars.STAND_INS.get(peer)
         instead = f"; {bars.label(stands_in)}, stands in for it" if stands_in else ""
@@ -237,7 +237,7 @@ def left_out(results: Results) -> Iterator[str]:
 
 
 def surroundings(results: Results) -> Iterator[str]:
-    yield from heading("Machine and versions", "-")
+    yield from heading("Machine and versions")
     settings = results.settings
     yield (
         f"Rounds: {settings['rounds']}, of {settings['seconds']:g} s for each measurement"

@@ -122,7 +122,7 @@ WORKS = (
     ),
     Work(
         name="router-4k",
-        label="app.run's router and direct: echo, 50 connections, 4 KiB",
+        label="through app.run's router and direct: echo, 50 connections, 4 KiB",
         action="echo",
         session="router",
         size=1 << 12,
@@ -130,7 +130,7 @@ WORKS = (
     ),
     Work(
         name="router-64k",
-        label="app.run's router and direct: echo, 50 connections, 64 KiB",
+        label="through app.run's router and direct: echo, 50 connections, 64 KiB",
         action="echo",
         session="router",
         size=1 << 16,
