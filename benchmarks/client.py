@@ -40,9 +40,11 @@ LIMIT = 40.0
 #: Seconds of load before the measurement.
 WARM_UP = 0.3
 
-#: A measurement is prolonged, up to so many times, until it has seen so many messages.
-MOST_PERIODS = 5
+#: A measurement is prolonged, up to so many seconds, until it has seen so many messages in all and
+#: for each connection: some servers read from all connections before they answer one.
+PROLONGED = 6.0
 FEWEST_MESSAGES = 50
+FEWEST_OF_EACH = 4
 
 #: Connections that are open before the memory for more of them is measured.
 WARM_CONNECTIONS = 100
@@ -393,8 +395,9 @@ async def echo_for_a_while(load: Load) -> dict[str, float]:
         if isinstance(connection, Timed):
             connection.times.clear()
     await asyncio.sleep(seconds)
-    while load.running and load.count < FEWEST_MESSAGES and window.age() < seconds * MOST_PERIODS:
-        await asyncio.sleep(seconds / 10)
+    enough = max(FEWEST_MESSAGES, FEWEST_OF_EACH * len(load.connections))
+    while load.running and load.count < enough and window.age() < seconds + PROLONGED:
+        await asyncio.sleep(0.05)
     figures = window.figures()
     load.running = False
     await until(lambda: load.outstanding <= 0 or bool(load.failure), "the last replies")
@@ -510,7 +513,7 @@ ACTIONS = {
 async def perform(task: Task) -> dict[str, Any]:
     load = Load(task)
     try:
-        limit = LIMIT + MOST_PERIODS * task.seconds
+        limit = LIMIT + task.seconds
         return await asyncio.wait_for(ACTIONS[task.action](load), limit)
     except asyncio.TimeoutError:
         return {"error": f"it took more than {limit:.0f} s"}

@@ -62,7 +62,7 @@ class Client:
         pipes = self._process
         assert pipes.stdin is not None
         assert pipes.stdout is not None
-        patience = PATIENCE + 10 * task.seconds
+        patience = PATIENCE + task.seconds
         try:
             pipes.stdin.write(json.dumps(asdict(task)) + "\n")
             pipes.stdin.flush()
