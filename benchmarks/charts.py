@@ -20,7 +20,7 @@ from benchmarks.works import GROWTH, MEMORY, Work  # noqa: E402
 
 OURS, THEIRS, CEILING = "#1f6f8b", "#b9c0c6", "#e3c88f"
 
-#: file name -> title and the works side by side
+#: file name -> title and the works below each other
 BARS = {
     "small": ("Small messages", ("echo-32", "pipelined", "echo-4k")),
     "large": ("Large messages", ("echo-256k", "echo-1m", "deflate")),
@@ -56,15 +56,15 @@ def _rows(results: Results, measured: Sequence[Work]) -> int:
     return max(len(results.measured(work.name)) for work in measured)
 
 
-def _figure(title: str, columns: int, rows: int) -> tuple[Any, Sequence[Any]]:
+def _figure(title: str, number: int, rows: int) -> tuple[Any, Sequence[Any]]:
     figure, axes = pyplot.subplots(
-        *(1, columns),
-        figsize=(1 + 5.5 * columns, 1.3 + 0.28 * rows),
+        *(number, 1),
+        figsize=(9, 0.6 + number * (0.8 + 0.26 * rows)),
         constrained_layout=True,
         squeeze=False,
     )
     figure.suptitle(title)
-    return figure, axes[0]
+    return figure, [row[0] for row in axes]
 
 
 def _bars(axis: Any, results: Results, work: Work) -> None:
@@ -92,7 +92,8 @@ def _bars(axis: Any, results: Results, work: Work) -> None:
     less = ", less is better" if work.less else ""
     axis.set_title(f"{work.label}\n{work.unit}{less}", fontsize=9)
     axis.tick_params(labelsize=8)
-    axis.margins(x=0.15)
+    axis.margins(x=0.15, y=0.02)
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
 
@@ -104,7 +105,9 @@ def _color(peer: str) -> str:
 
 
 def _growth(results: Results) -> Any:
-    figure, axis = pyplot.subplots(figsize=(9, 6), constrained_layout=True)
+    """A line for each peer."""
+    figure, axis = pyplot.subplots(figsize=(9, 7), constrained_layout=True)
+    axis.set_prop_cycle(color=matplotlib.colormaps["tab20"](range(20)))
     for peer in results.peers:
         points = [
             (work.connections, value)
@@ -122,6 +125,7 @@ def _growth(results: Results) -> Any:
             )
     axis.set_xscale("log")
     axis.set_yscale("log")
+    axis.set_xticks([work.connections for work in GROWTH], [f"{w.connections:,}" for w in GROWTH])
     axis.set_xlabel("connections, all of them busy")
     axis.set_ylabel("server CPU µs for a message of 32 B")
     axis.set_title("Cost of a message as connections grow, less is better")

@@ -46,6 +46,9 @@ PROLONGED = 6.0
 FEWEST_MESSAGES = 50
 FEWEST_OF_EACH = 4
 
+#: Seconds for which ticks are watched, at least: they come seldom and cost little CPU time.
+TICKS_SECONDS = 4.0
+
 #: Connections that are open before the memory for more of them is measured.
 WARM_CONNECTIONS = 100
 
@@ -429,7 +432,7 @@ async def ticks(load: Load) -> dict[str, float]:
     for listener in listeners:
         listener.ticks.clear()
     window = Window(load)
-    await asyncio.sleep(max(load.task.seconds, 2.0))
+    await asyncio.sleep(max(load.task.seconds, TICKS_SECONDS))
     figures = window.figures()
     delays: dict[int, list[float]] = {}
     for listener in listeners:
