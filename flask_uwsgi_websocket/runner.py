@@ -245,7 +245,7 @@ def complete(
     if debug:
         options |= {"python-autoreload": 1, "worker-reload-mercy": _DEBUG_MERCY}
         options["import"] = _watch.__file__
-    if not given.keys() & (_ENGINES | _CONFIGURATIONS | {"threads"}):
+    if leaves_open(given, _ENGINES | {"threads"}):
         options["threads"] = _THREADS
     if given.get("asyncio"):
         options["greenlet"] = True
@@ -257,6 +257,11 @@ def complete(
     return {
         name: value for name, value in options.items() if value is not None and value is not False
     }
+
+
+def leaves_open(uwsgi_options: Iterable[str], names: Iterable[str]) -> bool:
+    """Whether the options are none of ``names``, and no file that may have them in it."""
+    return not {_spelling(name) for name in uwsgi_options} & {*names, *_CONFIGURATIONS}
 
 
 def check(options: Options) -> None:

@@ -28,7 +28,7 @@ from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .engines.base import Connection, Engine, Limits
 from .exceptions import EngineError, HandshakeError
 from .routing import Router, WebSocketRule
-from .runner import run_uwsgi
+from .runner import leaves_open, run_uwsgi
 from .servers import FAILED_WITH, START_RESPONSE, Server, server_of
 from .serving import (
     Agreement,
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import Headers
 
     from .testing import WebSocketTestClient
-
-#: Options of :meth:`WebSocket.run` that name a file of uWSGI's, which may name an engine.
-CONFIGURATIONS = {"ini", "yaml", "yml", "json", "xml", "emperor"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type[Any])
@@ -465,7 +462,7 @@ class WebSocket:
             raise RuntimeError("run() needs an app: call init_app() first, or give it one")
         if not debug:
             debug = isinstance(served, Flask) and served.debug
-        if not kwargs.keys() & (self.engine_options.keys() | CONFIGURATIONS):
+        if leaves_open(kwargs, self.engine_options):
             kwargs.update(self.engine_options)
         run_uwsgi(served, debug, host, port, uwsgi_binary, **kwargs)
 

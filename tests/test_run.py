@@ -4,7 +4,7 @@ import pytest
 from flask import Flask
 
 import flask_uwsgi_websocket as package
-from flask_uwsgi_websocket import websocket
+from flask_uwsgi_websocket import runner, websocket
 
 
 @pytest.fixture
@@ -37,13 +37,31 @@ def test_the_engine_is_the_extension_s_own(options, extension, added):
     assert options == {"debug": False, **added}
 
 
-@pytest.mark.parametrize("given", [{"gevent": 7}, {"ini": "uwsgi.ini"}])
-def test_what_the_caller_names_is_not_overruled(options, given):
+@pytest.mark.parametrize("name", sorted(runner._CONFIGURATIONS))
+def test_a_file_that_may_name_an_engine(options, name):
     app = Flask(__name__)
     app.config["UWSGI_WEBSOCKET_AGGRESSIVE_PATCH"] = False
     package.GeventWebSocket(app)
+    app.run(**{name: "a-file"})
+    assert options == {"debug": False, name: "a-file"}
+    # Nor does the runner add anything of its own.
+    assert "threads" not in runner.complete({name: "a-file"})
+
+
+@pytest.mark.parametrize("given", [{"async_": 7}, {"async": 7}])
+def test_an_engine_in_each_spelling(options, given):
+    app = Flask(__name__)
+    package.AsyncWebSocket(app)
     app.run(**given)
     assert options == {"debug": False, **given}
+
+
+def test_what_the_caller_names_is_not_overruled(options):
+    app = Flask(__name__)
+    app.config["UWSGI_WEBSOCKET_AGGRESSIVE_PATCH"] = False
+    package.GeventWebSocket(app)
+    app.run(gevent=7)
+    assert options == {"debug": False, "gevent": 7}
 
 
 def test_debug_is_the_app_s_unless_given(options):
