@@ -8,9 +8,76 @@ chunks cut the characters.
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from io import BytesIO, StringIO
+from io import BytesIO
 
 __all__ = ["BinaryMessage", "TextMessage"]
+
+#: Bytes from which a piece is kept as it is: as an object in a list it costs 1 % more.
+_LARGE = 4096
+#: Bytes of smaller pieces that are put together.
+_CHUNK = 65536
+
+
+class _Parts:
+    """What has come of a message.
+
+    One buffer would be there twice whenever it had to move in order to grow, and a message that
+    never ends should not cost more than the limit.
+    """
+
+    __slots__ = ("_parts", "_small")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes | str] = []
+        self._small: BytesIO | None = None  # pieces that came after these parts
+
+    def __bool__(self) -> bool:
+        return bool(self._parts) or self._small is not None
+
+    def add(self, piece: bytes) -> None:
+        if len(piece) >= _LARGE:
+            self.put(piece)
+            return
+        if self._small is None:
+            self._small = BytesIO()
+        self._small.write(piece)
+        if self._small.tell() >= _CHUNK:
+            self._put_together()
+
+    def put(self, part: bytes | str) -> None:
+        """Add what is large enough to be a part."""
+        self._put_together()
+        self._parts.append(part)
+
+    def _put_together(self) -> None:
+        if self._small is not None:
+            small, self._small = self._small, None
+            self._parts.append(small.getvalue())
+
+    def take(self) -> list[bytes | str]:
+        self._put_together()
+        parts, self._parts = self._parts, []
+        return parts
+
+
+class BinaryMessage:
+    """A binary message in the making."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        self._parts = _Parts()
+
+    def add(self, piece: bytes) -> None:
+        """Take a piece that is not the last."""
+        self._parts.add(piece)
+
+    def finish(self, piece: bytes) -> bytes:
+        """Take the last piece and give the message."""
+        if not self._parts:
+            return piece
+        self._parts.add(piece)
+        return b"".join(self._parts.take())  # type: ignore[arg-type]  # none of them a str
 
 
 class TextMessage:
@@ -21,50 +88,32 @@ class TextMessage:
     Connection_." Both methods raise :exc:`UnicodeDecodeError` then.
     """
 
-    __slots__ = ("_rest", "_text")
+    __slots__ = ("_parts", "_rest")
 
     def __init__(self) -> None:
-        self._text: StringIO | None = None
+        self._parts = _Parts()
         self._rest = b""  # a character that the last piece cut off: 3 octets at most
 
     def add(self, piece: bytes) -> None:
         """Take a piece that is not the last."""
-        if self._text is None:
-            self._text = StringIO()
         data = self._rest + piece
         text, used = utf_8_decode(data)
-        self._text.write(text)
         self._rest = data[used:]
         if b"\xed\xa0" <= self._rest < b"\xee":
             # The only wrong start that Python's decoder keeps (it has a mode that allows
             # surrogates), so the third octet would decide what the second has decided.
             raise UnicodeDecodeError("utf-8", self._rest, 0, 2, "surrogate")
+        # One character can make a str four times as large as its UTF-8, which then is kept instead.
+        if used >= _LARGE and text.__sizeof__() < used + _LARGE:
+            self._parts.put(text)
+        else:
+            self._parts.add(data[:used])
 
     def finish(self, piece: bytes) -> str:
         """Take the last piece and give the message."""
-        if self._text is None:
-            return piece.decode()
-        self._text.write((self._rest + piece).decode())
-        return self._text.getvalue()
-
-
-class BinaryMessage:
-    """A binary message in the making."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self) -> None:
-        self._data: BytesIO | None = None
-
-    def add(self, piece: bytes) -> None:
-        """Take a piece that is not the last."""
-        if self._data is None:
-            self._data = BytesIO()
-        self._data.write(piece)
-
-    def finish(self, piece: bytes) -> bytes:
-        """Take the last piece and give the message."""
-        if self._data is None:
-            return piece
-        self._data.write(piece)
-        return self._data.getvalue()
+        last = (self._rest + piece).decode()
+        if not self._parts:
+            return last
+        parts = [part if isinstance(part, str) else part.decode() for part in self._parts.take()]
+        parts.append(last)
+        return "".join(parts)

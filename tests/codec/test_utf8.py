@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -76,3 +78,39 @@ def test_messages_in_pieces() -> None:
     assert binary.finish(b"!") == "éx!".encode()
     assert TextMessage().finish(b"at once") == "at once"
     assert BinaryMessage().finish(b"at once") == b"at once"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"a", b"b" * 5000, b"c", "é".encode() * 5000, b"d" * 4095, b"e"],
+        [b"b" * 5000, "é".encode()[:1], "é".encode()[1:] + b"c" * 5000],
+        [b"b" * 5000, b""],
+        [b"a", "é".encode()] * 40_000,
+    ],
+    ids=["mixed", "large", "empty last", "small"],
+)
+def test_messages_in_pieces_of_all_sizes(pieces: list[bytes]) -> None:
+    text, binary = TextMessage(), BinaryMessage()
+    for piece in pieces[:-1]:
+        text.add(piece)
+        binary.add(piece)
+    assert text.finish(pieces[-1]) == b"".join(pieces).decode()
+    assert binary.finish(pieces[-1]) == b"".join(pieces)
+
+
+@pytest.mark.parametrize("make", [TextMessage, BinaryMessage])
+@pytest.mark.parametrize("size", [1, 100, 4095, 4096, 65536])
+def test_a_message_in_the_making_costs_little_more_than_it_weighs(make: Any, size: int) -> None:
+    weight = 4 << 20 if size > 1 else 1 << 18
+    # One such character makes the whole of a str four times as large.
+    piece = ("\U0001f642".encode() + b"x" * size)[:size] if size > 4 else b"x"
+    message = make()
+    tracemalloc.start()
+    try:
+        for _ in range(weight // size):
+            message.add(bytes(bytearray(piece)))  # each another object
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.02 * weight + (1 << 19)
