@@ -34,6 +34,11 @@ from .base import (
 from .blocking import BlockingConnection, complete
 from .poller import READ, WRITE, make_poller, wait_readable
 
+#: Bytes that lie ready for the next read of a thread that waits, until its connection has once sent
+#: more at a time: a message of 4 KiB fits in. With the whole read size, a thousand threads would in
+#: time have touched 64 MiB that they hardly use.
+SMALL_READ_SIZE = 6144
+
 
 class ThreadsWorker(Worker):
     """The connections of this process, and the thread that looks after them."""
@@ -108,7 +113,7 @@ class ThreadsConnection(BlockingConnection):
 
     worker: ThreadsWorker
 
-    __slots__ = ("_changed", "_reading", "_waiting", "fd")
+    __slots__ = ("_changed", "_next_read_size", "_reading", "_waiting", "fd")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
@@ -116,6 +121,7 @@ class ThreadsConnection(BlockingConnection):
         super().__init__(sock, protocol, limits, worker)
         sock.setblocking(bool(MSG_DONTWAIT))  # without it each call would block
         self.fd = sock.fileno()
+        self._next_read_size = SMALL_READ_SIZE
         self._reading = allocate_lock()  # held by whoever reads
         self._waiting = 0  # threads in _block_for_output
         self._changed = threading.Condition()
@@ -140,11 +146,13 @@ class ThreadsConnection(BlockingConnection):
         elif not MSG_DONTWAIT:
             wait_readable(self.fd, None)
         try:
-            data = self._recv(self._read_size)
+            data = self._recv(self._next_read_size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             data = b""
+        if len(data) == self._next_read_size:
+            self._next_read_size = self._read_size
         self._received(data)
 
     def _peek(self) -> None:
@@ -250,15 +258,25 @@ class ThreadsEngine(Engine):
         else:
             self._stopped_by = signum
         worker = self.worker()
-        began = time.monotonic()
         worker.close_all(STOP_SIGNALS[signum])
-        # Requests, not connections: some may be in the middle of their handshake.
-        while self._requests and time.monotonic() < began + worker.grace + INTERRUPT_TIME:
-            time.sleep(0.01)
+        self._wait_for_requests(lambda: worker.grace)
+        # A handler that blocks in recv hears of our Close by its client's answer. Where none came,
+        # the end of file lets it run its `finally` before the process goes.
+        worker.interrupt_all()
+        self._wait_for_requests(lambda: INTERRUPT_TIME)
         # What nothing can interrupt is left behind: handlers that sleep, and where uWSGI would
         # have exited at once, all else.
         if self._requests or signum != signal.SIGHUP:
             self.host.exit(signum)
+
+    def _wait_for_requests(self, patience: Callable[[], float]) -> None:
+        """Wait until all have ended: they, not connections, since some may be in a handshake.
+
+        :param patience: for how many seconds, as things are by now.
+        """
+        began = time.monotonic()
+        while self._requests and time.monotonic() < began + patience():
+            time.sleep(0.01)
 
     @contextmanager
     def request(self) -> Iterator[None]:

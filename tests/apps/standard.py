@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 
 import uwsgi
@@ -314,6 +315,17 @@ async def raise_(ws):
 async def exit_(ws):
     await ws.receive()
     raise SystemExit(3)
+
+
+@websocket.route("/until-the-end/<token>")
+async def until_the_end(ws, token):
+    """Tell the log of its end, which outlives the worker."""
+    try:
+        async for msg in ws:
+            await ws.send(msg)
+    finally:
+        # In one write: print's newline is another one, and other handlers end at the same time.
+        os.write(1, f"finally {token}\n".encode())
 
 
 @websocket.route("/send-after-close/<token>")
