@@ -92,9 +92,9 @@ class AsyncioConnection(Connection):
         self._loop = worker.loop
         self._fd = sock.fileno()
         self._waiting: list[asyncio.Future[None]] = []
-        self._parked: Driver[Any] | None = None
-        self._read_by_loop = False
-        self._woken = False
+        self._parked: Driver[Any] | None = None  # that of a handler that waits for a message
+        self._read_by_loop = False  # now: what is parked runs on when the reading is done,
+        self._woken = False  # if it has been woken meanwhile
         self._writing = False
         self._loop.add_reader(self._fd, self._readable)
 

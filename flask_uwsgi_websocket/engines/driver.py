@@ -2,9 +2,9 @@
 
 A Task that waits costs a future, a callback through the loop's queue, and what the loop does
 between the two: as much as all else that a small message costs. A handler spends its life waiting
-for messages, so :class:`Driver` lets the callback that has read one run the
-handler's coroutine on, there and then, as its Task would: as the current task, in its context.
-Once it waits for anything else, or ends, its Task takes over.
+for messages, so :class:`Driver` lets the callback that has read one run the handler's coroutine on,
+there and then, as its Task would: as the current task, in its context. Once it waits for anything
+else, or ends, its Task takes over.
 
 https://docs.python.org/3/library/asyncio-extending.html has the functions that make a Task
 current: they are meant for whoever runs coroutines in place of the loop.
