@@ -203,8 +203,22 @@ async def _return() -> None:
     """What a Task that has cancelled itself does not survive either."""
 
 
-@pytest.mark.parametrize("then", [_wait_for_a_future, _wait_a_turn, _return])
-def test_it_cancels_its_own_task(run, then: Callable[[], Any]) -> None:
+async def _fail() -> None:
+    raise LookupError("of the handler")
+
+
+@pytest.mark.parametrize(
+    ("then", "outcome"),
+    [
+        (_wait_for_a_future, asyncio.CancelledError),
+        (_wait_a_turn, asyncio.CancelledError),
+        (_return, asyncio.CancelledError),
+        (_fail, LookupError),
+    ],
+)
+def test_it_cancels_its_own_task(
+    run, then: Callable[[], Any], outcome: type[BaseException]
+) -> None:
     async def test(place: Place) -> None:
         async def handle() -> None:
             await place.receive()
@@ -216,25 +230,7 @@ def test_it_cancels_its_own_task(run, then: Callable[[], Any]) -> None:
         task, driver = await place.start(handle())
         place.messages.append("go")
         await outside(driver.advance)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    run(test)
-
-
-def test_it_cancels_its_own_task_and_fails(run) -> None:
-    async def test(place: Place) -> None:
-        async def handle() -> None:
-            await place.receive()
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
-            raise LookupError("of the handler")
-
-        task, driver = await place.start(handle())
-        place.messages.append("go")
-        await outside(driver.advance)
-        with pytest.raises(LookupError, match="of the handler"):
+        with pytest.raises(outcome, match="of the handler" if outcome is LookupError else None):
             await task
 
     run(test)

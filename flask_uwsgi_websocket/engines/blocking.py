@@ -32,7 +32,7 @@ class BlockingConnection(Connection):
     __slots__ = ()
 
     @abstractmethod
-    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> Message | None:
+    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         """As ``_wait_input``."""
 
     @abstractmethod
