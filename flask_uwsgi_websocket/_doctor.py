@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ._uwsgi import HOLDING
+
 #: Fewer connections at a time than this are used up by the first visitors.
 FEW = 10
 #: Configuration that is read from elsewhere.
@@ -78,9 +80,16 @@ def _tls(options: Options) -> list[Finding]:
     ]
 
 
+def _lets_go(options: Options) -> bool:
+    """Whether WebSockets hold no slot; as `_uwsgi.lets_go` has it."""
+    return ("gevent" in options or "asyncio" in options) and not any(
+        name in options for name in HOLDING
+    )
+
+
 def _harakiri(options: Options) -> list[Finding]:
     seconds = _number(options, "harakiri", "t")
-    if not seconds:
+    if not seconds or _lets_go(options):
         return []
     return [
         Finding(
@@ -95,7 +104,7 @@ def _slots(options: Options) -> list[Finding]:
     engines = [name for name in ("gevent", "asyncio", "async", "threads") if name in options]
     each = max((_number(options, name) for name in engines), default=1) or 1
     workers = _number(options, "processes", "workers", "p") or 1
-    if each * workers >= FEW:
+    if each * workers >= FEW or _lets_go(options):
         return []
     return [
         Finding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 from _socket import socket as Socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -108,6 +109,29 @@ def _started_with() -> str:
     return " ".join(flags) or "no engine's flags, that is with processes"
 
 
+#: Options that take care of their own of a connection whose request has ended, and of a worker that
+#: has none: under them a WebSocket holds its request, and so its core, until it is closed.
+HOLDING = ("cheaper", "http11-socket", "puwsgi-socket")
+_HOLDING_PROTOCOLS = (b"http11", b"puwsgi")
+
+
+@cache
+def lets_go(engine: str) -> bool:
+    """Whether a WebSocket's request ends with the handshake, and gives its core back.
+
+    Threads cannot: a core is the thread that runs the handler.
+    """
+    if uwsgi is None:
+        return False
+    protocols = (option("protocol"), option("socket-protocol"))
+    return (
+        engine in ("gevent", "asyncio")
+        and running_engine() == engine
+        and not any(option(name) for name in HOLDING)
+        and not any(protocol in _HOLDING_PROTOCOLS for protocol in protocols)
+    )
+
+
 def set_up(engine: Engine) -> None:
     """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs."""
     warn_of_options()
@@ -119,7 +143,7 @@ def set_up(engine: Engine) -> None:
 def warn_of_options() -> None:
     """Say at the start which of uWSGI's options will hurt."""
     harakiri = int(option("harakiri") or 0)
-    if harakiri:
+    if harakiri and not lets_go(running_engine()):
         logger.warning(
             "--harakiri %d kills the whole worker, with all of its connections, %d seconds into "
             "any WebSocket: leave it out for workers that serve WebSockets",
@@ -146,6 +170,26 @@ def obstacle() -> str | None:
             "router would pass the handshake, and nothing after it"
         )
     return None
+
+
+def is_full() -> bool:
+    """Whether only those descriptors are left that are not for WebSockets.
+
+    Whatever else needs one has the last eighth, HTTP requests above all: uWSGI spins when it cannot
+    accept. Cores limit the number of WebSockets that hold one.
+    """
+    if not lets_go(running_engine()):
+        return False
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        probe = take()
+    except OSError:
+        return True
+    descriptor = probe.fileno()  # the lowest number that is free (POSIX, 2.6): so many are in use
+    probe.close()
+    return most != resource.RLIM_INFINITY and descriptor >= most - most // 8
 
 
 def take() -> Socket:
@@ -200,6 +244,9 @@ class UWSGIHost(Host):
 
     gives_signals = True
 
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+
     def suspend(self) -> None:
         uwsgi.suspend()
 
@@ -214,8 +261,18 @@ class UWSGIHost(Host):
     def slots(self) -> int:
         return int(uwsgi.cores)
 
+    def websockets_hold_slots(self) -> bool:
+        return not lets_go(self._engine)
+
     def slots_flag(self) -> str:
-        return _FLAGS[running_engine()].split()[0]
+        return _FLAGS[self._engine].split()[0]
+
+    def lend_request(self, greenlet: Any) -> None:
+        # Where uWSGI's functions look for the request that they are called for.
+        greenlet.uwsgi_wsgi_req = sys.modules["greenlet"].getcurrent().uwsgi_wsgi_req
+
+    def take_request_back(self, greenlet: Any) -> None:
+        del greenlet.uwsgi_wsgi_req
 
     def listeners(self) -> list[int]:
         return list(uwsgi.sockets)
@@ -251,7 +308,7 @@ class UWSGIHost(Host):
 @cache
 def engine(name: str) -> Engine:
     """An engine of ours on uWSGI; one for the process, whichever apps and extensions use it."""
-    host = UWSGIHost()
+    host = UWSGIHost(name)
     if name == "gevent":
         from .engines.gevent import GeventEngine
 

@@ -58,6 +58,10 @@ __all__ = ["find_uwsgi", "run_uwsgi"]
 
 _log = logging.getLogger("flask_uwsgi_websocket")
 
+#: What a process should be able to open at least: under gevent and asyncio the descriptors of a
+#: worker, not its cores, limit how many WebSockets it holds.
+DESCRIPTORS = 16384
+
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 5000
 
@@ -390,15 +394,15 @@ def _is_beside(binary: str) -> bool:
 def _raise_descriptor_limit(options: Options) -> None:
     """Let this process open a descriptor for each connection that it may get, where it may.
 
-    A connection takes two in its worker (uWSGI's and our duplicate) and two in the router, for
-    all workers together.
+    A connection takes one or two in its worker (our duplicate, and uWSGI's while it has a core) and
+    two in the router, for all workers together.
     """
     import resource  # Not on Windows, where find_uwsgi has refused.
 
     cores = max(_number(options.get(name)) for name in ("gevent", "asyncio", "async", "threads"))
     workers = max(1, *(_number(options.get(name)) for name in _WORKERS))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = 256 + 2 * cores * workers
+    need = max(256 + 2 * cores * workers, DESCRIPTORS)
     if hard != resource.RLIM_INFINITY:
         need = min(need, hard)
     if soft != resource.RLIM_INFINITY and soft < need:

@@ -15,19 +15,21 @@ from _socket import dup
 from _socket import socket as Socket
 from _thread import get_ident
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from . import _uwsgi
 from ._uwsgi import CLASSES
-from .engines.base import Engine, Host
+from .engines.base import Engine, Host, Seldom, logger
+from .engines.carrier import Carrier
 from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 Headers = list[tuple[str, str]]
 
@@ -36,6 +38,8 @@ Headers = list[tuple[str, str]]
 START_RESPONSE = "flask_uwsgi_websocket.start_response"
 _TAKEN_IN = "flask_uwsgi_websocket.taken_in"
 FAILED_WITH = "flask_uwsgi_websocket.failed_with"
+#: And what carries it.
+_CARRIER = "flask_uwsgi_websocket.carrier"
 
 #: Seconds for which clients that a stopping process has told to leave are waited for.
 LEAVE_TIME = 0.5
@@ -94,6 +98,22 @@ class Server(ABC):
             raise
         return sock
 
+    def carry(
+        self,
+        application: WSGIApplication,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        engine: str,
+    ) -> Iterable[bytes]:
+        """Call an application with a request that asks for a WebSocket.
+
+        :param engine: that of the class which may serve it.
+        """
+        return application(environ, start_response)
+
+    def let_go(self, environ: WSGIEnvironment) -> None:  # noqa: B027
+        """The connection was taken over and answered: let the request end, where it can."""
+
     def leave(self, start_response: StartResponse) -> Sequence[bytes]:
         """The body of the WSGI response, at the end of a connection that was taken over."""
         return ()
@@ -102,6 +122,9 @@ class Server(ABC):
 class UWSGI(Server):
     """uWSGI itself."""
 
+    def __init__(self) -> None:
+        self._full = Seldom()
+
     def check(
         self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
     ) -> None:
@@ -109,9 +132,39 @@ class UWSGI(Server):
         problem = _uwsgi.obstacle()
         if problem:
             raise HandshakeError(501, problem)
+        if _uwsgi.is_full():
+            if self._full.due():
+                logger.warning(
+                    "WebSockets are refused with 503: this worker has no descriptors left for them "
+                    "(an eighth is kept for HTTP). Raise ulimit -n, systemd's LimitNOFILE=, or "
+                    "--processes"
+                )
+            raise HandshakeError(503, "there is no room for another WebSocket: try again later")
 
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
         return _uwsgi.engine(name)
+
+    def carry(
+        self,
+        application: WSGIApplication,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        engine: str,
+    ) -> Iterable[bytes]:
+        if _CARRIER in environ or not _uwsgi.lets_go(engine):
+            return application(environ, start_response)
+
+        def carried(carrier: Carrier) -> Iterable[bytes]:
+            # In a copy of the environment: uWSGI clears its own when the request ends.
+            return application({**environ, _CARRIER: carrier}, start_response)
+
+        return _uwsgi.engine(engine).carry(carried)
+
+    def let_go(self, environ: WSGIEnvironment) -> None:
+        carrier: Carrier | None = environ.pop(_CARRIER, None)
+        if carrier is not None:
+            environ["wsgi.input"] = BytesIO()  # uWSGI's reads what the next request sends
+            carrier.let_go()
 
     def take(self, environ: WSGIEnvironment) -> Socket:
         environ[_TAKEN_IN] = _here()

@@ -142,6 +142,7 @@ def serve(
         except ConnectionClosed:
             return server.leave(start_response)
         connection = engine.open(sock, protocol, limits)
+        server.let_go(environ)
         rules = _session(connection, engine, handle, report)
         if keep_context:
             engine.run(rules)
@@ -178,6 +179,7 @@ def serve_lazily(
             server.answer(environ, sock, headers())
             connection = engine.open(sock, protocol, limits)
             connection.interrupt = interrupt
+            server.let_go(environ)
             return connection
 
         unopened = Unopened(protocol, limits, open_)

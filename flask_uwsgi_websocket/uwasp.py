@@ -184,6 +184,11 @@ class WebSocketMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not is_attempt(environ):
             return self.application(environ, start_response)
+        return server_of(environ).carry(
+            self._accept, environ, start_response, self.handler_class.engine_name
+        )
+
+    def _accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             return self._handle(environ, start_response)
         except HandshakeError as error:

@@ -98,6 +98,8 @@ class WebSocketMiddleware:
         if is_attempt(environ):
             environ[START_RESPONSE] = start_response
             environ.setdefault(_OFFERED_TO, []).append(self)
+            server = server_of(environ)
+            return server.carry(self.wsgi_app, environ, start_response, self.engine_name)
         return self.wsgi_app(environ, start_response)
 
     def take(self, request: Request) -> bool:

@@ -28,6 +28,7 @@ ON_UVLOOP_TOO = {
     "test_heartbeat",
     "test_hostile",
     "test_isolation",
+    "test_letting_go",
     "test_messages",
     "test_slots",
     "test_stop",

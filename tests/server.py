@@ -101,6 +101,20 @@ def uwsgi_binary() -> str:
     return found
 
 
+def accepted_by(pid: int) -> set[str]:
+    """The inodes of the TCP connections that a process has accepted, by its listeners' ports."""
+    inodes = set()
+    with contextlib.suppress(OSError):  # the process has just ended
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/{name}")
+                inodes.add(target.removeprefix("socket:[").removesuffix("]"))
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    own = [(row[1].partition(":")[2], row[3], row[9]) for row in rows if row[9] in inodes]
+    listening = {port for port, state, _ in own if state == "0A"}
+    return {inode for port, state, inode in own if state != "0A" and port in listening}
+
+
 class Server:
     """A uWSGI process that serves one of `tests/apps/`, and nginx before it where asked for.
 
@@ -351,15 +365,24 @@ class Server:
             except (ConnectionError, FileNotFoundError):
                 return b""
 
-    def busy(self) -> int:
-        """How many requests uWSGI is serving now: open WebSockets, between two HTTP requests."""
+    def busy_cores(self) -> int:
+        """How many requests uWSGI is serving now."""
         return sum(
             core["in_request"] for worker in self.stats()["workers"] for core in worker["cores"]
         )
 
+    def open_connections(self) -> int:
+        """How many accepted connections the workers hold, of requests and of WebSockets."""
+        workers = [worker["pid"] for worker in self.stats()["workers"]]
+        return sum(len(accepted_by(pid)) for pid in workers if pid)
+
+    def busy(self) -> int:
+        """How many WebSockets are open, between two HTTP requests."""
+        return max(self.busy_cores(), self.open_connections())
+
     def wait_idle(self, patience: float = PATIENCE) -> None:
-        """Wait until no request or WebSocket holds a core any more."""
-        eventually(lambda: self.busy() == 0, f"{self!r} to have all its cores back", patience)
+        """Wait until there is no request or WebSocket any more."""
+        eventually(lambda: self.busy() == 0, f"{self!r} to have no connection left", patience)
 
     @property
     def worker_pid(self) -> int:

@@ -9,7 +9,7 @@ or let uWSGI start it itself, as you would in production::
     uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 131072 \
         --asyncio 100 --greenlet --chdir examples/echo-asyncio --wsgi echo:app
 
-Each open WebSocket occupies one of the 100 slots. PORT=8080 before the first command moves it.
+The 100 slots are for HTTP: open WebSockets take none. PORT=8080 before the first command moves it.
 """
 
 import os

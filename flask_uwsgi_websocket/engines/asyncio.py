@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from _thread import get_ident
 from asyncio import current_task
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
+from functools import partial
 from types import coroutine
 from typing import Any, TypeVar, cast
 
@@ -28,6 +30,7 @@ from .base import (
     Worker,
     logger,
 )
+from .carrier import Application, Body, end_late, report_late
 from .driver import PARKED, Driver
 
 T = TypeVar("T")
@@ -236,8 +239,90 @@ def _report_late(task: asyncio.Task[Any]) -> None:
         logger.error("Exception in a coroutine that was abandoned", exc_info=task.exception())
 
 
+class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
+    """Carries a request; see carrier.py.
+
+    Whenever the loop runs, uWSGI's greenlet for a request is parked by uWSGI or has ended. So
+    until the request is let go, the carrier parks by having uWSGI's greenlet do it.
+    """
+
+    def __init__(self, host: Host, application: Application) -> None:
+        uwsgis = greenlet.getcurrent()
+        super().__init__(parent=uwsgis)
+        self.gr_context = contextvars.copy_context()
+        self._host = host
+        self._application = application
+        self._loop = asyncio.get_running_loop()
+        self._loops_greenlet = uwsgis.parent
+        #: None once the request has been let go.
+        self._uwsgis: greenlet.greenlet | None = uwsgis
+        self._leaving = False  # at the next park
+
+    def run(self) -> Body:
+        try:
+            body = self._application(self)
+        except BaseException as error:
+            if self._uwsgis is not None:
+                raise  # to uWSGI's greenlet, which is the parent
+            report_late(error)
+            return ()
+        if self._uwsgis is None:
+            end_late(body)
+        return body
+
+    def answer(self) -> Body:
+        """Run the carrier, in uWSGI's greenlet: its answer, or nothing once it has let go."""
+        resume: Callable[[], Any] = self.switch
+        while True:
+            # What uWSGI's own functions wait for brings the loop's switch here too, with nothing.
+            came = resume()
+            if self.dead:
+                return cast(Body, came)
+            resume = self.switch
+            if came is PARKED:
+                try:
+                    self._host.suspend()
+                except BaseException as error:
+                    resume = partial(self.throw, error)
+            if self._uwsgis is None:
+                return ()
+
+    def park(self) -> None:
+        """Let the loop run until :meth:`wake`; in the carrier itself."""
+        uwsgis = self._uwsgis
+        if uwsgis is None:
+            assert self._loops_greenlet is not None
+            self._loops_greenlet.switch()
+        elif self._leaving:
+            self._leave()
+            uwsgis.switch()
+        else:
+            uwsgis.switch(PARKED)
+
+    def wake(self) -> None:
+        """Go on after :meth:`park`; for a callback of the loop."""
+        (self if self._uwsgis is None else self._uwsgis).switch()
+
+    def let_go(self) -> None:
+        if greenlet.getcurrent() is self:
+            self._leaving = True
+        else:
+            self._loop.call_soon_threadsafe(self._leave_parked)
+
+    def _leave(self) -> None:
+        self._host.take_request_back(self)
+        self.parent = self._loops_greenlet
+        self._uwsgis = None
+
+    def _leave_parked(self) -> None:
+        uwsgis = self._uwsgis
+        if uwsgis is not None and not self.dead:
+            self._leave()
+            uwsgis.switch()
+
+
 class AsyncioEngine(Engine):
-    """A Task for each handler; uWSGI's greenlet for the request is parked meanwhile."""
+    """A Task for each handler; the greenlet of the request, or its carrier, is parked meanwhile."""
 
     name = "asyncio"
     asynchronous = True
@@ -269,6 +354,11 @@ class AsyncioEngine(Engine):
     ) -> AsyncioConnection:
         return AsyncioConnection(sock, protocol, limits, worker)
 
+    def carry(self, application: Application) -> Body:
+        carrier = AsyncioCarrier(self.host, application)
+        self.host.lend_request(carrier)
+        return carrier.answer()
+
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
         with suppress(asyncio.CancelledError):  # by somebody who cancels all tasks
             self.wait_for(rules)
@@ -276,12 +366,16 @@ class AsyncioEngine(Engine):
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Park the request whose greenlet calls this until a Task has run the coroutine."""
         request = greenlet.getcurrent()
+        park: Callable[[], None] = self.host.suspend
+        resume: Callable[[], Any] = request.switch
+        if isinstance(request, AsyncioCarrier):
+            park, resume = request.park, request.wake
         ended = False
 
         def wake(_: asyncio.Task[T]) -> None:
             nonlocal ended
             ended = True
-            request.switch()
+            resume()
 
         # The Task copies the context of the request, and with it Flask's.
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -290,7 +384,7 @@ class AsyncioEngine(Engine):
             # Not "until the task is done": wake must have switched here, or a later switch would
             # find the request where uWSGI has parked it, and crash the worker.
             while not ended:
-                self.host.suspend()
+                park()
         finally:
             if not ended:  # something was thrown into the request's greenlet
                 task.remove_done_callback(wake)

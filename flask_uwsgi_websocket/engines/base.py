@@ -38,6 +38,7 @@ from typing import Any, TypeVar
 
 from ..codec import Close, Event, Fail, Ping, Pong, Protocol
 from ..exceptions import ConnectionClosed
+from .carrier import Application, Body
 
 #: None where it isn't Linux: delayed ACKs stay on.
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -73,7 +74,7 @@ CLOSE_GRACE = 1.0
 #: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
 #: interrupted them.
 INTERRUPT_TIME = 0.5
-#: Seconds between two warnings that all slots are taken.
+#: Seconds between two warnings of the same kind.
 WARNING_INTERVAL = 60.0
 #: Sends never raise SIGPIPE (it kills a uWSGI asyncio worker), and never block.
 SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT
@@ -103,6 +104,21 @@ class Limits:
     send_timeout: float = 20
 
 
+class Seldom:
+    """Whether to warn again of what happens with each connection."""
+
+    def __init__(self) -> None:
+        self._warned_at = -WARNING_INTERVAL
+
+    def due(self) -> bool:
+        """True once in :data:`WARNING_INTERVAL`."""
+        now = time.monotonic()
+        if now - self._warned_at < WARNING_INTERVAL:
+            return False
+        self._warned_at = now
+        return True
+
+
 class Host:
     """What the process that runs us must do for an engine. This one can nothing."""
 
@@ -118,12 +134,22 @@ class Host:
         raise NotImplementedError
 
     def slots(self) -> int:
-        """How many requests run at a time, WebSockets among them; 0 where nobody counts."""
+        """How many requests run at a time; 0 where nobody counts."""
         return 0
+
+    def websockets_hold_slots(self) -> bool:
+        """Whether a WebSocket counts as a request for as long as it is open."""
+        return False
 
     def slots_flag(self) -> str:
         """The option that raises :meth:`slots`."""
         return ""
+
+    def lend_request(self, greenlet: Any) -> None:
+        """Let another greenlet use what serves the request of the calling one."""
+
+    def take_request_back(self, greenlet: Any) -> None:
+        """No longer."""
 
     def listeners(self) -> list[int]:
         """Descriptors on which new connections arrive."""
@@ -161,7 +187,7 @@ class Worker(ABC):
         self.connections: set[Connection] = set()
         #: The close code that clients get, once the worker stops.
         self.stopping: int | None = None
-        self._warned_at = -WARNING_INTERVAL
+        self._full = Seldom()
 
     @abstractmethod
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
@@ -176,15 +202,13 @@ class Worker(ABC):
         waits = [w for w in (limits.ping_interval, limits.ping_timeout, limits.timeout) if w > 0]
         self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
         self.connections.add(connection)
-        if len(self.connections) == self.host.slots():
+        if self.host.websockets_hold_slots() and len(self.connections) == self.host.slots():
             self._warn_full()
         if self.stopping is not None:
             connection.start_closing(self.stopping)
 
     def _warn_full(self) -> None:
-        now = time.monotonic()
-        if now - self._warned_at >= WARNING_INTERVAL:
-            self._warned_at = now
+        if self._full.due():
             logger.warning(
                 "%d WebSockets hold all that this uWSGI worker serves at a time: new connections, "
                 "HTTP too, wait until one closes. Raise %s, or --processes.",
@@ -194,7 +218,8 @@ class Worker(ABC):
 
     def close_all(self, code: int) -> None:
         """The worker stops: tell every client. New ones are told at once."""
-        self.stopping = code
+        if self.stopping is None:
+            self.stopping = code
         for connection in tuple(self.connections):
             connection.start_closing(code)
 
@@ -876,6 +901,10 @@ class Engine(ABC):
     def request(self) -> AbstractContextManager[None]:
         """Around a request that becomes a WebSocket, from before its handshake."""
         return nullcontext()
+
+    def carry(self, application: Application) -> Body:
+        """Run a request that asks for a WebSocket, so that it may be let go; see carrier.py."""
+        raise NotImplementedError
 
     @abstractmethod
     def run(self, rules: Coroutine[Any, Any, None]) -> None:

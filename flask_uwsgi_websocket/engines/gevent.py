@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import sys
 import time
 from _socket import socket as Socket
 from collections.abc import Callable, Coroutine
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 
 import gevent
 from gevent import get_hub, getcurrent
+from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
 from ..codec import Protocol
@@ -24,6 +27,7 @@ from .base import (
     Worker,
 )
 from .blocking import BlockingConnection, complete
+from .carrier import Application, Body, end_late, report_late
 
 T = TypeVar("T")
 _get_ident = get_original("_thread", "get_ident")
@@ -195,6 +199,35 @@ class GeventConnection(BlockingConnection):
                 watcher.close()
 
 
+class GeventCarrier(gevent.Greenlet):  # type: ignore[misc]  # untyped
+    """Carries a request; see carrier.py."""
+
+    def __init__(self, host: Host, application: Application) -> None:
+        super().__init__()
+        self.gr_context = contextvars.copy_context()
+        self.answer: AsyncResult[Body] = AsyncResult()
+        self._host = host
+        self._application = application
+
+    def _run(self) -> None:
+        try:
+            body = self._application(self)
+        except BaseException as error:
+            if self.answer.ready():
+                report_late(error)
+            else:
+                self.answer.set_exception(error, sys.exc_info())
+        else:
+            if self.answer.ready():
+                end_late(body)
+            else:
+                self.answer.set(body)
+
+    def let_go(self) -> None:
+        self._host.take_request_back(self)
+        self.answer.set(())
+
+
 class GeventEngine(Engine):
     """A greenlet for each request."""
 
@@ -208,6 +241,13 @@ class GeventEngine(Engine):
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
     ) -> GeventConnection:
         return GeventConnection(sock, protocol, limits, worker)
+
+    def carry(self, application: Application) -> Body:
+        carrier = GeventCarrier(self.host, application)
+        self.host.lend_request(carrier)
+        carrier.start()
+        body: Body = carrier.answer.get()
+        return body
 
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
         complete(rules)

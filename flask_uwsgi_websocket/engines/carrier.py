@@ -1,0 +1,50 @@
+"""What runs a request that asks for a WebSocket, and runs on as that WebSocket when it has ended.
+
+A request occupies one of uWSGI's cores until its application returns, and uWSGI keeps some
+12 KiB for it. An engine whose requests are greenlets therefore runs the application in a greenlet
+of its own, the carrier, on behalf of uWSGI's::
+
+    uWSGI's greenlet   waits ─────────────────── let go: the request ends, its core is free
+    carrier            application ── 101 ── let_go() ── handler ── ... ── application returns
+
+An application that answers with anything but a WebSocket gives its answer to uWSGI's greenlet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+logger = logging.getLogger("flask_uwsgi_websocket")
+
+#: The body of a WSGI response.
+Body = Iterable[bytes]
+
+
+class Carrier(Protocol):
+    """What an application finds itself carried by."""
+
+    def let_go(self) -> None:
+        """Let the request end: it is answered, and its connection is held by a duplicate.
+
+        Nothing of the server's that serves a request may be used any more.
+        """
+
+
+#: An application with its arguments; it is told who carries it.
+Application = Callable[[Carrier], Body]
+
+
+def end_late(body: Body) -> None:
+    """Do to the body what a server would, whose request has ended before."""
+    for _ in body:
+        pass
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
+
+
+def report_late(error: BaseException) -> None:
+    """Log what an application raised when there was no server above it any more."""
+    logger.error("Exception at the end of a WebSocket's request", exc_info=error)
