@@ -56,8 +56,9 @@ Message = str | bytes
 
 #: One recv. Larger buffers are mapped and unmapped by malloc at every read.
 READ_SIZE = 65536
-#: The same where a peer may send compressed: bytes inflate up to a thousand times.
-READ_SIZE_COMPRESSED = 16384
+#: The same where a peer may send compressed: bytes inflate up to a thousand times, and all the
+#: messages of one read are inflated and handled before anybody else's turn.
+READ_SIZE_COMPRESSED = 4096
 #: Reads in one turn of the loop, so that a fast sender does not starve the others.
 READS_PER_TURN = range(16)
 #: Seconds for the same: pings and fragments of a few bytes cost far more than they weigh.
