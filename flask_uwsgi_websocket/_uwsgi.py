@@ -345,6 +345,27 @@ def after_fork(callback: Callable[[], None]) -> None:
         postfork_chain.append(callback)
 
 
+def check_that_gevent_can_patch() -> None:
+    """Check that no thread of uWSGI's is at work which the patch of gevent would disturb.
+
+    Its reloader's is, with ``--lazy-apps``: the patch then breaks the import of the app.
+
+    :raises EngineError: with the remedy.
+    """
+    spellings = ("py-autoreload", "py-auto-reload", "python-autoreload", "python-auto-reload")
+    if (
+        uwsgi is not None
+        and uwsgi.worker_id()
+        and any(option(name) for name in spellings)
+        and not option("gevent-early-monkey-patch")
+    ):
+        raise EngineError(
+            "with --lazy-apps and --python-autoreload it is too late for GeventWebSocket to call "
+            "gevent's patch_all(): add --gevent-early-monkey-patch to uWSGI's options, or leave "
+            "out --lazy-apps"
+        )
+
+
 def disable_nagle_on_listeners() -> None:
     """Set TCP_NODELAY on the sockets that uWSGI listens on: accepted ones inherit it.
 

@@ -89,3 +89,15 @@ def test_gevent_without_the_patch(serve) -> None:
 
 def test_the_router_with_its_other_options(serve, engine: str) -> None:
     works(serve(engine, "http", options=["--http-keepalive", "--http-auto-chunked"]))
+
+
+def test_lazy_apps_with_the_reloader(serve, tmp_path) -> None:
+    options = ["--lazy-apps", "--python-autoreload", "1"]
+    server = Server(tmp_path / "refused", "gevent", options=options)
+    try:
+        with pytest.raises((ProcessLookupError, AssertionError)):
+            server.start()
+        assert "add --gevent-early-monkey-patch" in server.log()
+    finally:
+        server.stop()
+    works(serve("gevent", options=[*options, "--gevent-early-monkey-patch"]))
