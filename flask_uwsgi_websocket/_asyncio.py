@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from typing_extensions import Self
 
-    from .engines.asyncio import AsyncioEngine
+    from .engines.asyncio import AsyncioConnection, AsyncioEngine
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ class AsyncioWebSocketClient(BaseClient):
 
     The members are those of :class:`~.client.WebSocketClient`; those that wait are coroutines.
     """
+
+    _connection: AsyncioConnection
 
     async def receive(self, timeout: float | None = None) -> Message | None:
         """Wait for the next message: str for a text message, bytes for a binary one.
@@ -99,12 +101,13 @@ class AsyncioWebSocketClient(BaseClient):
     def __aiter__(self) -> AsyncIterator[Message]:
         return self
 
-    async def __anext__(self) -> Message:
-        # Not an asynchronous generator, which is slower.
-        message = await self._connection.receive()
-        if message is None:
-            raise StopAsyncIteration
-        return message.encode() if self._legacy_bytes and isinstance(message, str) else message
+    def __anext__(self) -> Awaitable[Message]:
+        # Neither an asynchronous generator nor a coroutine, which are slower.
+        return self._next_in_bytes() if self._legacy_bytes else self._connection.next_message()
+
+    async def _next_in_bytes(self) -> Message:
+        message = await self._connection.next_message()
+        return message.encode() if isinstance(message, str) else message
 
     async def __aenter__(self) -> Self:
         return self

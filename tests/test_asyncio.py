@@ -141,6 +141,16 @@ def test_old_names_that_are_coroutines(server: Server) -> None:
 # Handlers
 
 
+def test_messages_by_anext(server: Server, token: str) -> None:
+    with server.raw(f"/anext/{token}") as client:
+        for text in ("one", "two"):
+            client.text(text)
+            assert client.message() == text
+        assert client.message() == "timeout"
+        assert client.leave().code == 1000
+    assert server.record(token) == {"end": "end"}
+
+
 def test_a_plain_function_is_refused() -> None:
     websocket = AsyncioWebSocket(Flask(__name__))
     with pytest.raises(TypeError, match=r"plain is a plain function.*async def"):

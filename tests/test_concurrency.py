@@ -59,6 +59,18 @@ def test_one_receives_while_another_sends(server: Server) -> None:
         assert client.leave().code == 1000
 
 
+def test_several_receive_from_one_connection(server: Server) -> None:
+    with server.raw("/receivers/3") as client:
+        sent = [f"message {index}" for index in range(600)]
+        for text in sent[:100]:  # one at a time
+            client.send(frame(TEXT, text))
+            assert client.message() == text
+        for start in range(100, 600, 50):
+            client.send(b"".join(frame(TEXT, text) for text in sent[start : start + 50]))
+        assert sorted(client.message() for _ in sent[100:]) == sorted(sent[100:])
+        assert client.leave().code == 1000
+
+
 def test_ten_thousand_sends_without_a_receive(server: Server) -> None:
     with server.raw("/count/10000") as client:
         assert [client.message() for _ in range(10_000)] == [str(n) for n in range(10_000)]

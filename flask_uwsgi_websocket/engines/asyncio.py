@@ -85,7 +85,7 @@ class AsyncioConnection(Connection):
 
     worker: AsyncioWorker
 
-    __slots__ = ("_fd", "_loop", "_parked", "_read_by_loop", "_waiting", "_woken", "_writing")
+    __slots__ = ("_fd", "_loop", "_parked", "_waiting", "_writing")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
@@ -96,25 +96,48 @@ class AsyncioConnection(Connection):
         self._fd = sock.fileno()
         self._waiting: list[asyncio.Future[None]] = []
         self._parked: Driver[Any] | None = None  # that of a handler that waits for a message
-        self._read_by_loop = False  # now: what is parked runs on when the reading is done,
-        self._woken = False  # if it has been woken meanwhile
         self._writing = False
-        self._loop.add_reader(self._fd, self._readable)
+        self._loop.add_reader(self._fd, self.read)
+
+    @coroutine
+    def next_message(self) -> Generator[Any, Message | None, Message]:
+        """:meth:`receive`, for an ``__anext__``.
+
+        All in one frame: a handler's send and each of its waits go through every frame that
+        awaits this one.
+
+        :raises StopAsyncIteration: once the connection has ended.
+        """
+        while (message := self.take()) is None and self._wants_more():
+            driver = None
+            if self._parked is None:
+                driver = self.worker.drivers.get(current_task(self._loop))
+            if driver is None:
+                yield from self._wait_input(self._receivable, None)
+                continue
+            self._parked = driver
+            try:
+                message = yield PARKED
+            finally:
+                self._parked = None
+            if message is not None:
+                return message
+        if message is None and (message := self.take()) is None:
+            raise StopAsyncIteration
+        return message
+
+    async def receive(self, timeout: float | None = None) -> Message | None:
+        if timeout is not None:
+            return await super().receive(timeout)
+        try:
+            return await self.next_message()
+        except StopAsyncIteration:
+            return None
 
     @coroutine
     def _wait_input(
         self, ready: Callable[[], bool], deadline: float | None
-    ) -> Generator[Any, Message | None, Message | None]:
-        if deadline is None and self._parked is None:
-            self._parked = self.worker.drivers.get(current_task(self._loop))
-            if self._parked is not None:
-                try:
-                    message = yield PARKED
-                    while message is None and not ready():
-                        message = yield PARKED
-                    return message
-                finally:
-                    self._parked = None
+    ) -> Generator[Any, None, None]:
         while not ready():
             future = self._loop.create_future()
             timer = None
@@ -130,35 +153,25 @@ class AsyncioConnection(Connection):
                 self._waiting.remove(future)
                 if timer is not None:
                     timer.cancel()
-        return None
 
     async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         await self._wait_input(ready, deadline)
 
-    def _readable(self) -> None:
-        """Called by the loop, outside all Tasks."""
-        self._read_by_loop = True
-        try:
-            self.read()
-        finally:
-            self._read_by_loop = False
-        if self._woken:
-            self._woken = False
-            if self._parked is not None:
-                self._parked.advance()
-
     def _hand_over(self, event: Event) -> bool:
-        if self._parked is None or not self._read_by_loop or self.ended:
-            return False
-        if not isinstance(event, (str, bytes)):
+        parked = self._parked
+        if parked is None or self.ended or not isinstance(event, (str, bytes)):
             return False
         self._replying = True
-        return self._parked.advance(event)
+        return parked.advance(event)
+
+    def _arrived(self) -> None:
+        if self._parked is not None:
+            self._parked.advance()
+        for future in self._waiting:
+            _wake_one(future)
 
     def _wake(self) -> None:
         parked = self._parked
-        if self._read_by_loop:
-            self._woken, parked = True, None
         if not self._waiting and parked is None:
             return
         if get_ident() != self.worker.thread:
@@ -170,8 +183,16 @@ class AsyncioConnection(Connection):
             parked.wake()
 
     def _peek(self) -> None:
-        if get_ident() == self.worker.thread:  # elsewhere it would read beside the loop
+        if get_ident() != self.worker.thread:  # it would read beside the loop
+            return
+        # A Task is running: another cannot be advanced, only woken.
+        parked, self._parked = self._parked, None
+        try:
             self.read()
+        finally:
+            self._parked = parked
+        if parked is not None:
+            parked.wake()
 
     def _watch_reading(self, on: bool) -> None:
         if get_ident() != self.worker.thread:
@@ -179,7 +200,7 @@ class AsyncioConnection(Connection):
         elif self.released:
             pass
         elif on:
-            self._loop.add_reader(self._fd, self._readable)
+            self._loop.add_reader(self._fd, self.read)
         else:
             self._loop.remove_reader(self._fd)
 

@@ -351,13 +351,8 @@ class Connection(ABC):
     # -- what an engine supplies -------------------------------------------------------
 
     @abstractmethod
-    def _wait_input(
-        self, ready: Callable[[], bool], deadline: float | None
-    ) -> Awaitable[Message | None]:
-        """Wait until ``ready()``, reading meanwhile; TimeoutError at ``deadline``.
-
-        :return: the message that ended a wait without deadline, by :meth:`_hand_over`.
-        """
+    def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
+        """Wait until ``ready()``, reading meanwhile; TimeoutError at ``deadline``."""
 
     @abstractmethod
     def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
@@ -392,9 +387,7 @@ class Connection(ABC):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (message := self.take()) is None and self._wants_more():
-            message = await self._wait_input(self._receivable, deadline)
-            if message is not None:
-                return message
+            await self._wait_input(self._receivable, deadline)
         return self.take() if message is None else message
 
     def _wants_more(self) -> bool:
@@ -482,7 +475,7 @@ class Connection(ABC):
             self._read_ahead = size = self._read_ahead + size
             if size >= READ_AHEAD and size >= self._read_ahead_limit():
                 self._pause_reading()
-            self._wake()
+            self._arrived()
         elif self._quick_ack and TCP_QUICKACK and self.protocol.incomplete and not self.released:
             # uWSGI's router waits for the ACK of the last piece before it sends the next.
             self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
@@ -490,6 +483,10 @@ class Connection(ABC):
     def _hand_over(self, event: Event) -> bool:
         """Give a message to the handler that waits for it, at once; False if that cannot be."""
         return False
+
+    def _arrived(self) -> None:
+        """:meth:`_wake`, at the end of :meth:`read`."""
+        self._wake()
 
     def _handle(self, event: Ping | Pong | Close | Fail) -> None:
         if isinstance(event, Ping):

@@ -54,6 +54,17 @@ async def nb_names(ws, token):
     record(token, empty=empty, connected=ws.connected, end=await ws.receive())
 
 
+@websocket.route("/anext/<token>")
+async def by_anext(ws, token):
+    await ws.send(await anext(ws))
+    await ws.send(await asyncio.wait_for(anext(ws), 60))
+    try:
+        await asyncio.wait_for(anext(ws), 0.01)
+    except asyncio.TimeoutError:  # TimeoutError itself from Python 3.11 on
+        await ws.send("timeout")
+    record(token, end=await anext(ws, "end"))
+
+
 @websocket.route("/kinds")
 async def kinds(ws):
     """Which of the old names are coroutine functions."""

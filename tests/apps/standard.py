@@ -246,6 +246,26 @@ async def both_ways(ws):
         await join([beside])
 
 
+@websocket.route("/receivers/<int:count>")
+async def receivers(ws, count):
+    """Several wait for messages, and one more asks for them."""
+
+    async def wait():
+        while (msg := await ws.receive()) is not None:
+            await ws.send(msg)
+
+    async def ask():
+        while (msg := ws.recv_nb()) is not None:
+            if msg:
+                await ws.send(msg)
+            else:
+                await sleep(0.001)
+
+    beside = [spawn(ask), *(spawn(wait) for _ in range(1, count))]
+    await wait()
+    await join(beside)
+
+
 @websocket.route("/room/<name>")
 async def room(ws, name):
     """What one says, all in the room get."""
