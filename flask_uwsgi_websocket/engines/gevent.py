@@ -15,7 +15,7 @@ from gevent import get_hub, getcurrent
 from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
-from ..codec import Protocol
+from ..codec import Event, Protocol
 from ..exceptions import ConnectionClosed
 from .base import (
     INTERRUPT_TIME,
@@ -81,7 +81,7 @@ class GeventConnection(BlockingConnection):
 
     worker: GeventWorker
 
-    __slots__ = ("_hub", "_reader", "_waiting", "_writer")
+    __slots__ = ("_hub", "_reader", "_receiver", "_waiting", "_writer")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
@@ -89,7 +89,8 @@ class GeventConnection(BlockingConnection):
         super().__init__(sock, protocol, limits, worker)
         sock.setblocking(False)
         self._hub = worker.hub
-        self._waiting: list[Any] = []  # greenlets
+        self._receiver: Any = None  # the greenlet that is switched to with a message
+        self._waiting: list[Any] = []  # the others
         self._reader = self._hub.loop.io(sock.fileno(), _READ)
         self._writer: Any = None
         self._reader.start(self.read)
@@ -110,9 +111,27 @@ class GeventConnection(BlockingConnection):
         return result.result()
 
     def receive_blocking(self, timeout: float | None = None) -> Message | None:
-        if _get_ident() == self.worker.thread:
+        if _get_ident() != self.worker.thread:
+            return self.run(self.receive(timeout))
+        if timeout is not None or self._receiver is not None:
             return super().receive_blocking(timeout)
-        return self.run(self.receive(timeout))
+        while (message := self.take()) is None and self._wants_more():
+            self._receiver = getcurrent()
+            try:
+                message = self._hub.switch()
+            finally:
+                self._receiver = None
+            if isinstance(message, (str, bytes)):
+                return message
+        return self.take() if message is None else message
+
+    def _hand_over(self, event: Event) -> bool:
+        receiver = self._receiver
+        if receiver is None or self.ended or not isinstance(event, (str, bytes)):
+            return False
+        self._replying = True
+        receiver.switch(event)
+        return True
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if deadline is None:
@@ -145,12 +164,11 @@ class GeventConnection(BlockingConnection):
                 timer.close()
 
     def _wake(self) -> None:
-        if not self._waiting:
+        if not self._waiting and self._receiver is None:
             return
         if getcurrent() is self._hub:
-            if len(self._waiting) == 1:
-                self._waiting[0].switch()
-                return
+            if self._receiver is not None:
+                self._receiver.switch()
             for greenlet in tuple(self._waiting):
                 if greenlet in self._waiting:
                     greenlet.switch()
@@ -160,8 +178,15 @@ class GeventConnection(BlockingConnection):
             self._hub.loop.run_callback_threadsafe(self._wake)
 
     def _peek(self) -> None:
-        if _get_ident() == self.worker.thread:  # elsewhere it would read beside the hub
+        if _get_ident() != self.worker.thread:  # it would read beside the hub
+            return
+        # A greenlet is running: another cannot be switched to, only woken.
+        receiver, self._receiver = self._receiver, None
+        try:
             self.read()
+        finally:
+            self._receiver = receiver
+        self._wake()
 
     def _watch_reading(self, on: bool) -> None:
         if _get_ident() != self.worker.thread:
