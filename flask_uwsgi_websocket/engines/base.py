@@ -542,10 +542,14 @@ class Connection(ABC):
         :return: whether so much is queued that the sender should wait for :meth:`drained`.
         :raises ConnectionClosed: the connection has ended.
         """
-        with self._lock:
+        lock = self._lock
+        lock.acquire()  # a with statement costs twice as much (measured), for each message
+        try:
             if self.ended:
                 raise self.closed_error()
             self._write(encode(message))
+        finally:
+            lock.release()
         return self._unsent_size > 0 and self.congested
 
     @property
