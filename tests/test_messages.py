@@ -237,8 +237,10 @@ def test_legacy_bytes_brings_back_the_types_of_0_6(serve, engine: str) -> None:
         client.text("text")
         client.binary(b"binary")
         assert [client.message(), client.message()] == ["bytes 4", "bytes 6"]
-    with server.raw("/echo") as client:
-        client.text("goes out as text")
-        assert client.message() == "goes out as text"
-        client.binary(b"so does this")
-        assert client.message() == "so does this"
+    for path in ("/echo", "/iterate"):
+        with server.raw(path) as client:
+            client.text("goes out as text")
+            assert client.message() == "goes out as text"
+            client.binary(b"so does this")
+            assert client.message() == "so does this"
+            assert client.leave().code == 1000
