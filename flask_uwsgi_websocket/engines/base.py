@@ -456,8 +456,11 @@ class Connection(ABC):
             self._lost()
             return
         self._heard = True
+        self._take_in(self.protocol.receive_data(data))
+
+    def _take_in(self, events: list[Event]) -> None:
+        """Deal with what the peer's bytes have said."""
         messages = self._messages
-        events = self.protocol.receive_data(data)
         if len(events) == 1 and not messages and self._hand_over(events[0]):
             return
         size, handled = 0, False

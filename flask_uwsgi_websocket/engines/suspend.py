@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from ..codec import Protocol
 from .base import Limits
+from .blocking import BlockingConnection
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker
 
 #: Seconds between two looks of a request that waits for another request's receive.
@@ -36,6 +37,9 @@ class SuspendConnection(ThreadsConnection):
         super().__init__(sock, protocol, limits, worker)
         self._thread = get_ident()
         self._wait = worker.host.wait_for_descriptors
+
+    # The quick way of threads blocks in recv.
+    receive_blocking = BlockingConnection.receive_blocking
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if get_ident() != self._thread:  # no request to suspend: block
