@@ -13,7 +13,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from flask import Flask, Response, current_app, has_app_context, has_request_context, request
@@ -63,6 +63,9 @@ DEFAULTS: dict[str, Any] = {
     "UWSGI_WEBSOCKET_LEGACY_BYTES": False,
     "UWSGI_WEBSOCKET_AGGRESSIVE_PATCH": True,
 }
+
+#: Connections with the same limits share them.
+_limits = lru_cache(Limits)
 
 # In the WSGI environment of an upgrade request: the middlewares that may take it, and the one that
 # does (with the rule that matched).
@@ -141,7 +144,9 @@ class WebSocketMiddleware:
         upgrade_class = _upgrade_class(self.app.response_class)  # type: ignore[arg-type]
         response = upgrade_class(status=101, headers=agreement.headers)
         del response.headers["Content-Type"]
-        handler = partial(self.websocket.view_functions[rule.endpoint], **(request.view_args or {}))
+        handler = self.websocket.view_functions[rule.endpoint]
+        if request.view_args:
+            handler = partial(handler, **request.view_args)
 
         def handle(connection: Connection) -> Any:
             return handler(
@@ -261,7 +266,7 @@ class WebSocketMiddleware:
         if compression is True:
             compression = DeflateSettings()
         return Settings(
-            limits=Limits(
+            limits=_limits(
                 timeout=self.websocket.timeout,
                 ping_interval=self._config("PING_INTERVAL"),
                 ping_timeout=self._config("PING_TIMEOUT"),

@@ -84,6 +84,9 @@ CORK_TIME = 0.001
 #: Buffers in one sendmsg; Linux takes 1,024 at most (IOV_MAX).
 SEND_BUFFERS = 256
 
+#: The queue of a connection that has not needed one: a deque weighs 760 bytes, and few do.
+_NOTHING: deque[Any] = deque(maxlen=0)
+
 # glibc gives blocks above its mmap threshold back to the kernel at once, and each large read
 # then pays for fresh pages. Freeing one 4 MiB block raises the threshold (it is dynamic).
 bytearray(4 << 20)
@@ -318,7 +321,7 @@ class Connection(ABC):
         self.at_end: Callable[[], Any] | None = None
 
         self._lock = RLock()  # against other threads: greenlets and tasks don't switch inside
-        self._messages: deque[Message] = deque()
+        self._messages: deque[Message] = _NOTHING
         self._pending: Close | Fail | None = None  # the end that stands behind the messages
         self._replying = False  # the handler has a message that it may want to answer
         self._read_ahead = 0  # bytes of messages read since the handler had received all
@@ -326,7 +329,7 @@ class Connection(ABC):
         self._read_pausing = False
         self._peer_done = False  # its Close, a violation or end of file: nothing more to read
         self._end_of_file = False
-        self._unsent: deque[bytes | memoryview] = deque()
+        self._unsent: deque[bytes | memoryview] = _NOTHING
         self._unsent_size = 0
         self._corked_at = 0.0
         self._late_pong: bytes | None = None  # for the last ping that came while congested
@@ -467,6 +470,8 @@ class Connection(ABC):
         for event in events:
             if isinstance(event, (str, bytes)):
                 if not self.ended:  # after our Close nobody receives any more
+                    if messages is _NOTHING:
+                        messages = self._messages = deque()
                     messages.append(event)
                     size += len(event) + MESSAGE_COST  # inflated, which the data was not
             else:
@@ -609,6 +614,8 @@ class Connection(ABC):
             self._write(frame)
 
     def _queue(self, data: bytes | memoryview) -> None:
+        if self._unsent is _NOTHING:
+            self._unsent = deque()
         self._unsent.append(data)
         self._unsent_size += len(data)
 

@@ -230,7 +230,8 @@ class GeventCarrier(gevent.Greenlet):  # type: ignore[misc]  # untyped
     def __init__(self, host: Host, application: Application) -> None:
         super().__init__()
         self.gr_context = contextvars.copy_context()
-        self.answer: AsyncResult[Body] = AsyncResult()
+        #: For uWSGI's greenlet; None once the request has been let go.
+        self.answer: AsyncResult[Body] | None = AsyncResult()
         self._host = host
         self._application = application
 
@@ -238,19 +239,21 @@ class GeventCarrier(gevent.Greenlet):  # type: ignore[misc]  # untyped
         try:
             body = self._application(self)
         except BaseException as error:
-            if self.answer.ready():
+            if self.answer is None:
                 report_late(error)
             else:
                 self.answer.set_exception(error, sys.exc_info())
         else:
-            if self.answer.ready():
+            if self.answer is None:
                 end_late(body)
             else:
                 self.answer.set(body)
 
     def let_go(self) -> None:
         self._host.take_request_back(self)
-        self.answer.set(())
+        answer, self.answer = self.answer, None
+        assert answer is not None
+        answer.set(())
 
 
 class GeventEngine(Engine):
@@ -269,9 +272,11 @@ class GeventEngine(Engine):
 
     def carry(self, application: Application) -> Body:
         carrier = GeventCarrier(self.host, application)
+        answer = carrier.answer
+        assert answer is not None
         self.host.lend_request(carrier)
         carrier.start()
-        body: Body = carrier.answer.get()
+        body: Body = answer.get()
         return body
 
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
