@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from . import _uwsgi
 from .client import BaseClient, Data
-from .engines.base import Message
+from .engines.connection import Message
 from .exceptions import AsyncioNotAvailable, ConnectionClosed, EngineError
 from .websocket import WebSocket, WebSocketMiddleware
 

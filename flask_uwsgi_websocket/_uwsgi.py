@@ -21,7 +21,8 @@ from socket import (
 )
 from typing import TYPE_CHECKING, Any
 
-from .engines.base import Engine, Host, logger
+from .engines.engine import Engine
+from .engines.host import Host, logger
 from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, UWSGINotFound
 

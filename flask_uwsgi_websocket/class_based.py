@@ -12,8 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .client import BaseClient, Data
-from .engines.base import Message
 from .engines.blocking import complete
+from .engines.connection import Message
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

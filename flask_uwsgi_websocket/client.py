@@ -9,8 +9,8 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _uwsgi
-from .engines.base import Connection, Message
 from .engines.blocking import BlockingConnection
+from .engines.connection import Connection, Message
 from .exceptions import ConnectionClosed
 from .unopened import Unopened
 

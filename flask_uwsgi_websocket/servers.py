@@ -23,8 +23,9 @@ from weakref import WeakKeyDictionary
 
 from . import _uwsgi
 from ._uwsgi import CLASSES
-from .engines.base import Engine, Host, Seldom, logger
 from .engines.carrier import Carrier
+from .engines.engine import Engine
+from .engines.host import Host, Seldom, logger
 from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 

@@ -25,7 +25,8 @@ from .codec import (
     response_headers,
     select_subprotocol,
 )
-from .engines.base import Connection, Engine, Limits
+from .engines.connection import Connection, Limits
+from .engines.engine import Engine
 from .exceptions import ConnectionClosed, HandshakeError
 from .servers import START_RESPONSE, UWSGI_SERVER, Server
 from .unopened import OPEN_TIME, Unopened

@@ -33,7 +33,7 @@ from .codec import CLIENT, DeflateSettings, Protocol, request_headers, validate_
 from .codec.deflate import accept as accept_deflate
 from .codec.deflate import offer
 from .codec.handshake import new_key
-from .engines.base import Limits, Message
+from .engines.connection import Limits, Message
 from .exceptions import ConnectionClosed, HandshakeError
 from .servers import FAILED_WITH, SocketServer, add_server, threads_are_greenlets
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from .codec import Protocol
-from .engines.base import Connection, Limits
+from .engines.connection import Connection, Limits
 from .exceptions import ConnectionClosed
 
 #: Seconds after which the handshake waits no longer: a client must not wait for its answer, nor
@@ -17,7 +17,7 @@ OPEN_TIME = 1.0
 
 
 class Unopened:
-    """Stands for a :class:`~.engines.base.Connection` until somebody uses it.
+    """Stands for a :class:`~.engines.connection.Connection` until somebody uses it.
 
     :param open_: answers the handshake and gives the connection; called once.
     """

@@ -29,8 +29,9 @@ from ._gevent import GeventWebSocketClient
 from .class_based import AwaitableWebSocket, Server, WebSocket, check_methods, converse
 from .client import BaseClient, WebSocketClient
 from .codec import DeflateSettings, UpgradeRequest, validate_request
-from .engines.base import Connection, Limits, logger
 from .engines.blocking import complete
+from .engines.connection import Connection, Limits
+from .engines.host import logger
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .servers import server_of
 from .serving import Settings, agree, is_allowed, is_attempt, refuse, serve

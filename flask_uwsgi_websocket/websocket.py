@@ -25,7 +25,8 @@ from . import _uwsgi
 from .class_based import handler_of, subprotocols_of
 from .client import UWSGIWebSocketClient, WebSocketClient
 from .codec import DeflateSettings, UpgradeRequest, validate_request
-from .engines.base import Connection, Engine, Limits
+from .engines.connection import Connection, Limits
+from .engines.engine import Engine
 from .exceptions import EngineError, HandshakeError
 from .routing import Router, WebSocketRule
 from .runner import leaves_open, run_uwsgi

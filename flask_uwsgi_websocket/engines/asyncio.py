@@ -19,19 +19,12 @@ from typing import Any, TypeVar, cast
 import greenlet
 
 from ..codec import Event, Protocol
-from .base import (
-    INTERRUPT_TIME,
-    STOP_SIGNALS,
-    Connection,
-    Engine,
-    Host,
-    Limits,
-    Message,
-    Worker,
-    logger,
-)
 from .carrier import Application, Body, end_late, report_late
+from .connection import Connection, Limits, Message
 from .driver import PARKED, Driver
+from .engine import Engine
+from .host import STOP_SIGNALS, Host, logger
+from .worker import INTERRUPT_TIME, Worker
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from .base import Connection, Message
+from .connection import Connection, Message
 
 T = TypeVar("T")
 

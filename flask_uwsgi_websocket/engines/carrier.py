@@ -12,11 +12,10 @@ An application that answers with anything but a WebSocket gives its answer to uW
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-logger = logging.getLogger("flask_uwsgi_websocket")
+from .host import logger
 
 #: The body of a WSGI response.
 Body = Iterable[bytes]

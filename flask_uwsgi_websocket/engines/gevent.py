@@ -17,17 +17,12 @@ from gevent.monkey import get_original
 
 from ..codec import Event, Protocol
 from ..exceptions import ConnectionClosed
-from .base import (
-    INTERRUPT_TIME,
-    STOP_SIGNALS,
-    Engine,
-    Host,
-    Limits,
-    Message,
-    Worker,
-)
 from .blocking import BlockingConnection, complete
 from .carrier import Application, Body, end_late, report_late
+from .connection import Limits, Message
+from .engine import Engine
+from .host import STOP_SIGNALS, Host
+from .worker import INTERRUPT_TIME, Worker
 
 T = TypeVar("T")
 _get_ident = get_original("_thread", "get_ident")

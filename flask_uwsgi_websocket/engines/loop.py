@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from ..codec import Protocol
 from .asyncio import AsyncioConnection, AsyncioEngine, AsyncioWorker
-from .base import Connection, Limits, Worker
+from .connection import Connection, Limits
+from .worker import Worker
 
 T = TypeVar("T")
 

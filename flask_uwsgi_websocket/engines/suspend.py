@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..codec import Protocol
-from .base import Limits
 from .blocking import BlockingConnection
+from .connection import Limits
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker
 
 #: Seconds between two looks of a request that waits for another request's receive.

@@ -21,19 +21,12 @@ from itertools import count
 from typing import Any
 
 from ..codec import Protocol
-from .base import (
-    INTERRUPT_TIME,
-    MSG_DONTWAIT,
-    STOP_SIGNALS,
-    Engine,
-    Host,
-    Limits,
-    Message,
-    Worker,
-    logger,
-)
 from .blocking import BlockingConnection, complete
+from .connection import MSG_DONTWAIT, Limits, Message
+from .engine import Engine
+from .host import STOP_SIGNALS, Host, logger
 from .poller import READ, WRITE, make_poller, wait_readable
+from .worker import INTERRUPT_TIME, Worker
 
 #: Bytes that lie ready for the next read of a thread that waits, until its connection has once sent
 #: more at a time: a message of 4 KiB fits in. With the whole read size, a thousand threads would in

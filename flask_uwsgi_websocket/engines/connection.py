@@ -1,4 +1,4 @@
-"""What every engine shares: the life of one WebSocket connection over a descriptor.
+"""The life of one WebSocket connection over a descriptor.
 
 The rules are coroutines. Under asyncio they are awaited as usual. The other engines' waiting
 blocks the calling thread or greenlet inside, so that their coroutines never suspend and run in one
@@ -20,25 +20,25 @@ a Close frame until its current message is sent"), for at most :data:`CLOSE_GRAC
 from __future__ import annotations
 
 import errno
-import logging
 import os
-import signal
 import socket
 import time
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
 from _thread import RLock
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, TCP_NODELAY
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..codec import Close, Event, Fail, Ping, Pong, Protocol
 from ..exceptions import ConnectionClosed
-from .carrier import Application, Body
+
+if TYPE_CHECKING:
+    from .worker import Worker
 
 #: None where it isn't Linux: delayed ACKs stay on.
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -48,9 +48,6 @@ MSG_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 #: Not on Windows.
 HAS_SENDMSG = hasattr(Socket, "sendmsg")
 
-logger = logging.getLogger("flask_uwsgi_websocket")
-
-T = TypeVar("T")
 M = TypeVar("M")
 Message = str | bytes
 
@@ -72,11 +69,6 @@ READ_AHEAD_WHILE_SENDING = 16
 MESSAGE_COST = 64
 #: Seconds for which the answer to the peer's Close waits for the handler's last reply.
 CLOSE_GRACE = 1.0
-#: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
-#: interrupted them.
-INTERRUPT_TIME = 0.5
-#: Seconds between two warnings of the same kind.
-WARNING_INTERVAL = 60.0
 #: Sends never raise SIGPIPE (it kills a uWSGI asyncio worker), and never block.
 SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT
 #: Seconds for which replies to messages that came together are held back for one write.
@@ -106,154 +98,6 @@ class Limits:
     send_queue_size: int = 256 * 1024
     #: Longest wait of ``send`` without a byte taken by the peer.
     send_timeout: float = 20
-
-
-class Seldom:
-    """Whether to warn again of what happens with each connection."""
-
-    def __init__(self) -> None:
-        self._warned_at = -WARNING_INTERVAL
-
-    def due(self) -> bool:
-        """True once in :data:`WARNING_INTERVAL`."""
-        now = time.monotonic()
-        if now - self._warned_at < WARNING_INTERVAL:
-            return False
-        self._warned_at = now
-        return True
-
-
-class Host:
-    """What the process that runs us must do for an engine. This one can nothing."""
-
-    #: Whether the signals that stop a process are ours to take.
-    gives_signals = False
-
-    def suspend(self) -> None:
-        """Park the calling request until its greenlet is switched to."""
-        raise NotImplementedError
-
-    def wait_for_descriptors(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
-        """Park the calling request until one of the descriptors is ready."""
-        raise NotImplementedError
-
-    def slots(self) -> int:
-        """How many requests run at a time; 0 where nobody counts."""
-        return 0
-
-    def websockets_hold_slots(self) -> bool:
-        """Whether a WebSocket counts as a request for as long as it is open."""
-        return False
-
-    def slots_flag(self) -> str:
-        """The option that raises :meth:`slots`."""
-        return ""
-
-    def lend_request(self, greenlet: Any) -> None:
-        """Let another greenlet use what serves the request of the calling one."""
-
-    def take_request_back(self, greenlet: Any) -> None:
-        """No longer."""
-
-    def listeners(self) -> list[int]:
-        """Descriptors on which new connections arrive."""
-        return []
-
-    def is_worn_out(self) -> bool:
-        """Whether this process has served as many requests as it should, and is to stop."""
-        return False
-
-    def stop(self, signum: int) -> None:
-        """Do what the signal would have done without us: finish the open requests, and exit."""
-
-    def exit(self, signum: int) -> None:
-        """Exit at once, as a worker that the signal has stopped."""
-
-    def at_exit(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` before the process exits."""
-
-
-#: Signals that stop a worker, and the close code that tells its clients (RFC 6455 7.4.1, and
-#: IANA's registry for 1012): going away for good, or back in a moment.
-STOP_SIGNALS = {signal.SIGINT: 1001, signal.SIGTERM: 1012}
-if hasattr(signal, "SIGHUP"):  # not on Windows
-    STOP_SIGNALS[signal.SIGHUP] = 1012
-
-
-class Worker(ABC):
-    """The connections of one engine in one worker process, and the clock that they share."""
-
-    #: Seconds between two looks at all connections.
-    tick_interval = 1.0
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.connections: set[Connection] = set()
-        #: The close code that clients get, once the worker stops.
-        self.stopping: int | None = None
-        self._full = Seldom()
-
-    @abstractmethod
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        """Call ``callback`` beside all requests, ``delay`` seconds from now."""
-
-    def start(self) -> None:
-        """Begin to look after connections; called once, before the first is opened."""
-        self.call_later(self.tick_interval, self._tick)
-
-    def add(self, connection: Connection) -> None:
-        limits = connection.limits
-        waits = [w for w in (limits.ping_interval, limits.ping_timeout, limits.timeout) if w > 0]
-        self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
-        self.connections.add(connection)
-        if self.host.websockets_hold_slots() and len(self.connections) == self.host.slots():
-            self._warn_full()
-        if self.stopping is not None:
-            connection.start_closing(self.stopping)
-
-    def _warn_full(self) -> None:
-        if self._full.due():
-            logger.warning(
-                "%d WebSockets hold all that this uWSGI worker serves at a time: new connections, "
-                "HTTP too, wait until one closes. Raise %s, or --processes.",
-                len(self.connections),
-                self.host.slots_flag(),
-            )
-
-    def close_all(self, code: int) -> None:
-        """The worker stops: tell every client. New ones are told at once."""
-        if self.stopping is None:
-            self.stopping = code
-        for connection in tuple(self.connections):
-            connection.start_closing(code)
-
-    def interrupt_all(self) -> None:
-        """Break into every handler that still runs, and cut those that are through."""
-        for connection in tuple(self.connections):
-            if connection.interrupt is not None:
-                connection.interrupt()
-            else:
-                connection.abort()
-
-    @property
-    def grace(self) -> float:
-        """Seconds for which a worker that stops waits for its handlers."""
-        return max((connection.limits.timeout for connection in self.connections), default=0)
-
-    def _tick(self) -> None:
-        self.call_later(self.tick_interval, self._tick)
-        now = time.monotonic()
-        for connection in tuple(self.connections):
-            try:
-                connection.tick(now)
-            except Exception:  # of one connection: the others need the clock all the same
-                logger.exception("the WebSocket clock goes on after an error")
-        if self.stopping is None and self.host.is_worn_out():
-            self.close_all(1012)
-            self.wear_out()
-
-    def wear_out(self) -> None:  # noqa: B027
-        """The worker has served its number of requests. uWSGI itself stops most engines."""
 
 
 class Connection(ABC):
@@ -862,74 +706,3 @@ class Connection(ABC):
                     frame = self.protocol.close(1011, "ping timeout")
                     self._send_close(frame, 1006, "ping timeout")
             self.abort()
-
-
-class Engine(ABC):
-    """One way to run handlers: makes connections, and runs the rules in a request."""
-
-    #: As in ``require_engine``.
-    name: str
-    #: Whether handlers are coroutine functions.
-    asynchronous = False
-    #: What ends a handler from outside, without being an error of its own.
-    killed: tuple[type[BaseException], ...] = ()
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self._workers: dict[int, Worker] = {}  # by process: a fork must not inherit it
-        self._starting = RLock()
-
-    def prepare(self) -> None:  # noqa: B027
-        """What must be done in each worker before it serves its first request."""
-
-    @abstractmethod
-    def _make_worker(self) -> Worker: ...
-
-    @abstractmethod
-    def _make_connection(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: Any
-    ) -> Connection: ...
-
-    def worker(self) -> Worker:
-        """That of this process."""
-        pid = os.getpid()
-        worker = self._workers.get(pid)
-        if worker is None:
-            with self._starting:
-                worker = self._workers.get(pid)
-                if worker is None:
-                    worker = self._make_worker()
-                    worker.start()
-                    self._workers[pid] = worker
-        return worker
-
-    def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
-        """Take over a descriptor after its handshake."""
-        worker = self.worker()
-        connection = self._make_connection(sock, protocol, limits, worker)
-        worker.add(connection)
-        return connection
-
-    def request(self) -> AbstractContextManager[None]:
-        """Around a request that becomes a WebSocket, from before its handshake."""
-        return nullcontext()
-
-    def carry(self, application: Application) -> Body:
-        """Run a request that asks for a WebSocket, so that it may be let go; see carrier.py."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def run(self, rules: Coroutine[Any, Any, None]) -> None:
-        """Run a handler and what belongs to it, in a request."""
-
-    def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
-        """Call what may wait, beside the calling request, ``delay`` seconds from now."""
-        self.worker().call_later(delay, callback)
-
-    def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:
-        """What awaits an asynchronous handler in the quickest way."""
-        return awaitable
-
-    def interrupter(self) -> Callable[[], None] | None:
-        """What breaks into the running handler; None where nothing can."""
-        return None

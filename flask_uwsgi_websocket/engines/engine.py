@@ -1,0 +1,90 @@
+"""What runs requests and handlers in one of uWSGI's ways."""
+
+from __future__ import annotations
+
+import os
+from _socket import socket as Socket
+from _thread import RLock
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+from ..codec import Protocol
+from .carrier import Application, Body
+from .connection import Connection, Limits
+from .host import Host
+from .worker import Worker
+
+T = TypeVar("T")
+
+
+class Engine(ABC):
+    """One way to run handlers: makes connections, and runs the rules in a request."""
+
+    #: As in ``require_engine``.
+    name: str
+    #: Whether handlers are coroutine functions.
+    asynchronous = False
+    #: What ends a handler from outside, without being an error of its own.
+    killed: tuple[type[BaseException], ...] = ()
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._workers: dict[int, Worker] = {}  # by process: a fork must not inherit it
+        self._starting = RLock()
+
+    def prepare(self) -> None:  # noqa: B027
+        """What must be done in each worker before it serves its first request."""
+
+    @abstractmethod
+    def _make_worker(self) -> Worker: ...
+
+    @abstractmethod
+    def _make_connection(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: Any
+    ) -> Connection: ...
+
+    def worker(self) -> Worker:
+        """That of this process."""
+        pid = os.getpid()
+        worker = self._workers.get(pid)
+        if worker is None:
+            with self._starting:
+                worker = self._workers.get(pid)
+                if worker is None:
+                    worker = self._make_worker()
+                    worker.start()
+                    self._workers[pid] = worker
+        return worker
+
+    def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
+        """Take over a descriptor after its handshake."""
+        worker = self.worker()
+        connection = self._make_connection(sock, protocol, limits, worker)
+        worker.add(connection)
+        return connection
+
+    def request(self) -> AbstractContextManager[None]:
+        """Around a request that becomes a WebSocket, from before its handshake."""
+        return nullcontext()
+
+    def carry(self, application: Application) -> Body:
+        """Run a request that asks for a WebSocket, so that it may be let go; see carrier.py."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def run(self, rules: Coroutine[Any, Any, None]) -> None:
+        """Run a handler and what belongs to it, in a request."""
+
+    def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call what may wait, beside the calling request, ``delay`` seconds from now."""
+        self.worker().call_later(delay, callback)
+
+    def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:
+        """What awaits an asynchronous handler in the quickest way."""
+        return awaitable
+
+    def interrupter(self) -> Callable[[], None] | None:
+        """What breaks into the running handler; None where nothing can."""
+        return None

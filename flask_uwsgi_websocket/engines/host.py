@@ -1,0 +1,85 @@
+"""What an engine asks of the process that it runs in, and how a process is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger("flask_uwsgi_websocket")
+
+#: Seconds between two warnings of the same kind.
+WARNING_INTERVAL = 60.0
+
+#: Signals that stop a worker, and the close code that tells its clients (RFC 6455 7.4.1, and
+#: IANA's registry for 1012): going away for good, or back in a moment.
+STOP_SIGNALS = {signal.SIGINT: 1001, signal.SIGTERM: 1012}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    STOP_SIGNALS[signal.SIGHUP] = 1012
+
+
+class Seldom:
+    """Whether to warn again of what happens with each connection."""
+
+    def __init__(self) -> None:
+        self._warned_at = -WARNING_INTERVAL
+
+    def due(self) -> bool:
+        """True once in :data:`WARNING_INTERVAL`."""
+        now = time.monotonic()
+        if now - self._warned_at < WARNING_INTERVAL:
+            return False
+        self._warned_at = now
+        return True
+
+
+class Host:
+    """What the process that runs us must do for an engine. This one can nothing."""
+
+    #: Whether the signals that stop a process are ours to take.
+    gives_signals = False
+
+    def suspend(self) -> None:
+        """Park the calling request until its greenlet is switched to."""
+        raise NotImplementedError
+
+    def wait_for_descriptors(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
+        """Park the calling request until one of the descriptors is ready."""
+        raise NotImplementedError
+
+    def slots(self) -> int:
+        """How many requests run at a time; 0 where nobody counts."""
+        return 0
+
+    def websockets_hold_slots(self) -> bool:
+        """Whether a WebSocket counts as a request for as long as it is open."""
+        return False
+
+    def slots_flag(self) -> str:
+        """The option that raises :meth:`slots`."""
+        return ""
+
+    def lend_request(self, greenlet: Any) -> None:
+        """Let another greenlet use what serves the request of the calling one."""
+
+    def take_request_back(self, greenlet: Any) -> None:
+        """No longer."""
+
+    def listeners(self) -> list[int]:
+        """Descriptors on which new connections arrive."""
+        return []
+
+    def is_worn_out(self) -> bool:
+        """Whether this process has served as many requests as it should, and is to stop."""
+        return False
+
+    def stop(self, signum: int) -> None:
+        """Do what the signal would have done without us: finish the open requests, and exit."""
+
+    def exit(self, signum: int) -> None:
+        """Exit at once, as a worker that the signal has stopped."""
+
+    def at_exit(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` before the process exits."""

@@ -1,0 +1,90 @@
+"""All connections of an engine in one worker process."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from .connection import Connection
+from .host import Host, Seldom, logger
+
+#: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
+#: interrupted them.
+INTERRUPT_TIME = 0.5
+
+
+class Worker(ABC):
+    """The connections of one engine in one worker process, and the clock that they share."""
+
+    #: Seconds between two looks at all connections.
+    tick_interval = 1.0
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.connections: set[Connection] = set()
+        #: The close code that clients get, once the worker stops.
+        self.stopping: int | None = None
+        self._full = Seldom()
+
+    @abstractmethod
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` beside all requests, ``delay`` seconds from now."""
+
+    def start(self) -> None:
+        """Begin to look after connections; called once, before the first is opened."""
+        self.call_later(self.tick_interval, self._tick)
+
+    def add(self, connection: Connection) -> None:
+        limits = connection.limits
+        waits = [w for w in (limits.ping_interval, limits.ping_timeout, limits.timeout) if w > 0]
+        self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
+        self.connections.add(connection)
+        if self.host.websockets_hold_slots() and len(self.connections) == self.host.slots():
+            self._warn_full()
+        if self.stopping is not None:
+            connection.start_closing(self.stopping)
+
+    def _warn_full(self) -> None:
+        if self._full.due():
+            logger.warning(
+                "%d WebSockets hold all that this uWSGI worker serves at a time: new connections, "
+                "HTTP too, wait until one closes. Raise %s, or --processes.",
+                len(self.connections),
+                self.host.slots_flag(),
+            )
+
+    def close_all(self, code: int) -> None:
+        """The worker stops: tell every client. New ones are told at once."""
+        if self.stopping is None:
+            self.stopping = code
+        for connection in tuple(self.connections):
+            connection.start_closing(code)
+
+    def interrupt_all(self) -> None:
+        """Break into every handler that still runs, and cut those that are through."""
+        for connection in tuple(self.connections):
+            if connection.interrupt is not None:
+                connection.interrupt()
+            else:
+                connection.abort()
+
+    @property
+    def grace(self) -> float:
+        """Seconds for which a worker that stops waits for its handlers."""
+        return max((connection.limits.timeout for connection in self.connections), default=0)
+
+    def _tick(self) -> None:
+        self.call_later(self.tick_interval, self._tick)
+        now = time.monotonic()
+        for connection in tuple(self.connections):
+            try:
+                connection.tick(now)
+            except Exception:  # of one connection: the others need the clock all the same
+                logger.exception("the WebSocket clock goes on after an error")
+        if self.stopping is None and self.host.is_worn_out():
+            self.close_all(1012)
+            self.wear_out()
+
+    def wear_out(self) -> None:  # noqa: B027
+        """The worker has served its number of requests. uWSGI itself stops most engines."""
