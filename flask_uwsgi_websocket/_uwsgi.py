@@ -112,7 +112,7 @@ def _started_with() -> str:
 
 #: Options that take care of their own of a connection whose request has ended, and of a worker that
 #: has none: under them a WebSocket holds its request, and so its core, until it is closed.
-HOLDING = ("cheaper", "http11-socket", "puwsgi-socket")
+HOLDING = ("cheaper", "idle", "http11-socket", "puwsgi-socket")
 _HOLDING_PROTOCOLS = (b"http11", b"puwsgi")
 
 

@@ -130,7 +130,9 @@ def test_harakiri_is_for_requests(serve, engine: str) -> None:
     assert "any WebSocket" not in server.log()  # no warning
 
 
-@pytest.mark.parametrize("option", [["--cheaper", "1"], ["--socket-protocol", "http11"]])
+@pytest.mark.parametrize(
+    "option", [["--cheaper", "1"], ["--idle", "60"], ["--socket-protocol", "http11"]]
+)
 def test_options_under_which_a_websocket_holds_its_request(
     serve, engine: str, option: list[str]
 ) -> None:
