@@ -15,7 +15,7 @@ from _socket import dup
 from _socket import socket as Socket
 from _thread import get_ident
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,7 +39,7 @@ Headers = list[tuple[str, str]]
 START_RESPONSE = "flask_uwsgi_websocket.start_response"
 _TAKEN_IN = "flask_uwsgi_websocket.taken_in"
 FAILED_WITH = "flask_uwsgi_websocket.failed_with"
-#: And what carries it.
+#: And what carries it, with its input.
 _CARRIER = "flask_uwsgi_websocket.carrier"
 
 #: Seconds for which clients that a stopping process has told to leave are waited for.
@@ -120,6 +120,22 @@ class Server(ABC):
         return ()
 
 
+class _Input:
+    """``wsgi.input`` of a request that may be let go, wherever it has got to by then.
+
+    uWSGI's own reads what the next request on the same core sends.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.stream)
+
+
 class UWSGI(Server):
     """uWSGI itself."""
 
@@ -157,14 +173,17 @@ class UWSGI(Server):
 
         def carried(carrier: Carrier) -> Iterable[bytes]:
             # In a copy of the environment: uWSGI clears its own when the request ends.
-            return application({**environ, _CARRIER: carrier}, start_response)
+            body = _Input(environ["wsgi.input"])
+            own = {**environ, "wsgi.input": body, _CARRIER: (carrier, body)}
+            return application(own, start_response)
 
         return _uwsgi.engine(engine).carry(carried)
 
     def let_go(self, environ: WSGIEnvironment) -> None:
-        carrier: Carrier | None = environ.pop(_CARRIER, None)
-        if carrier is not None:
-            environ["wsgi.input"] = BytesIO()  # uWSGI's reads what the next request sends
+        carried: tuple[Carrier, _Input] | None = environ.pop(_CARRIER, None)
+        if carried is not None:
+            carrier, body = carried
+            body.stream = BytesIO()
             carrier.let_go()
 
     def take(self, environ: WSGIEnvironment) -> Socket:

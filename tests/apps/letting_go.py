@@ -1,7 +1,15 @@
 """Handlers that outlive their requests, and look at what those have left."""
 
+import asyncio
+import sys
+import time
+from contextlib import suppress
+from contextvars import ContextVar
+
 import uwsgi
-from flask import Response, g, request
+from flask import Response, g, request, stream_with_context
+from werkzeug.exceptions import ClientDisconnected
+from werkzeug.wsgi import ClosingIterator
 
 from tests.apps.kit import make_app, make_extension, record
 
@@ -38,6 +46,8 @@ async def lazy(ws):
 
 @websocket.route("/refuses", lazy=True)
 async def refuses(ws):
+    caller.set(request.path)
+    assert request.stream  # is kept by Flask, whatever becomes of wsgi.input
     return Response((str(number) for number in range(3)), 403)
 
 
@@ -53,3 +63,5 @@ async def look(ws):
 @app.post("/body")
 def body():
     return request.get_data()
+        with suppress(ClientDisconnected):  # it has announced a body that does not come
+            facts["input"] += request.stream.read().decode()
