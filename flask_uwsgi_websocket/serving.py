@@ -210,6 +210,7 @@ def serve_lazily(
 
     with engine.request():
         sock = server.take(environ)
+        engine.worker()  # is that of the thread, and of its loop, in which it is asked for first
         try:
             engine.run(attempt(sock))
         except ConnectionClosed:
