@@ -53,7 +53,8 @@ class GeventWorker(Worker):
 
     def _leave(self) -> None:
         """At the end of uWSGI's loop; the hub still runs. May be called more than once."""
-        self._stop(1001)
+        # Without a signal that said more, the worker is worn out, and another one follows.
+        self._stop(1012)
         deadline = time.monotonic() + self.grace + INTERRUPT_TIME
         while self.connections and time.monotonic() < deadline:
             gevent.sleep(0.01)
