@@ -37,6 +37,7 @@ except ImportError:
 # uWSGI's own functions, and its exit codes (uwsgi.h) that tell the master what a worker wants.
 _C: Any = ctypes.CDLL(None) if uwsgi is not None else None
 _END_CODE, _RELOAD_CODE = 30, 17
+_EPOLL_CTL_DEL = 2  # sys/epoll.h
 
 Headers = list[tuple[str, str]]
 
@@ -274,6 +275,10 @@ class UWSGIHost(Host):
 
     def take_request_back(self, greenlet: Any) -> None:
         del greenlet.uwsgi_wsgi_req
+
+    def unwatch_request(self, epoll: int) -> None:
+        if hasattr(_C, "epoll_ctl"):  # Linux. An error says that it is not there, which is as well.
+            _C.epoll_ctl(epoll, _EPOLL_CTL_DEL, uwsgi.connection_fd(), None)
 
     def listeners(self) -> list[int]:
         return list(uwsgi.sockets)

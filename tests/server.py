@@ -392,6 +392,11 @@ class Server:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.worker_pid}/fd"))
 
+    def watched(self) -> int:
+        """How many descriptors the worker's epolls hold, those that nobody waits for included."""
+        directory = Path(f"/proc/{self.worker_pid}/fdinfo")
+        return sum(entry.read_text().count("tfd:") for entry in directory.iterdir())
+
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.worker_pid}/task"))
 

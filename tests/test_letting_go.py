@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.rawclient import RawClient, Refused
+from tests.rawclient import RawClient, Refused, close_frame
 from tests.server import Server, eventually
 
 pytestmark = pytest.mark.parametrize("engine", ["gevent", "asyncio", "asyncio-uvloop"])
@@ -111,6 +111,54 @@ def test_an_error_at_the_end_is_logged(serve, engine: str, path: str) -> None:
         echoes(client, "the worker lives")
 
 
+def test_what_leaves_at_the_end_does_not_take_the_worker_along(serve, engine: str) -> None:
+    server = serve(engine, app="letting_go", cores=2)
+    server.allow_log("Traceback")
+    worker = server.worker_pid
+    with server.raw("/echo?leave=1") as client:
+        echoes(client, "open")
+        assert client.leave().code == 1000
+    eventually(lambda: "SystemExit: left at the end" in server.log(), "the exit in the log")
+    assert "at the end of a WebSocket's request" in server.log()
+    assert server.get("/ready").body == b"ready"
+    assert server.worker_pid == worker
+
+
+def test_a_body_is_made_in_the_context_of_its_view(serve, engine: str) -> None:
+    server = serve(engine, app="letting_go", cores=2)
+    for _ in range(3):
+        with pytest.raises(Refused) as caught:
+            server.raw("/refuses-in-context")
+        assert caught.value.answer.body == b"/refuses-in-context /refuses-in-context"
+        answer = server.http("GET", "/in-context", None, {"Sec-WebSocket-Key": "of a stranger"})
+        assert answer.body == b"/in-context /in-context"
+
+
+def test_the_first_websocket_of_a_worker_may_be_opened_by_a_thread(serve, engine: str) -> None:
+    server = serve(engine, app="letting_go", cores=2)
+    worker = server.worker_pid
+    for _ in range(4):
+        with server.raw("/thread") as client:
+            assert client.message() == "from a thread"
+            eventually(lambda: server.busy_cores() == 0, "the core to be free")
+            echoes(client, "in its own place")
+            assert client.read_close().code == 1000
+    assert server.worker_pid == worker
+
+
+def test_the_loop_forgets_the_descriptors_of_requests(serve, engine: str) -> None:
+    server = serve(engine, app="letting_go", cores=2)
+    with ExitStack() as stack:
+        before = server.watched()
+        clients = [stack.enter_context(server.raw()) for _ in range(20)]
+        eventually(lambda: server.busy_cores() == 0, "the requests to end")
+        # Those of uWSGI too would stay for as long as the connections, and have libev build its
+        # epoll anew at each next message.
+        assert server.watched() <= before + len(clients) + 5
+        for client in clients:
+            echoes(client, "all the same")
+
+
 def test_an_answer_instead_of_the_handshake(serve, engine: str) -> None:
     server = serve(engine, app="letting_go", cores=2)
     for _ in range(5):
@@ -174,6 +222,37 @@ def test_a_reload_waits_for_handlers(serve, engine: str, token: str) -> None:
         server.signal(signal.SIGHUP)
         for client in clients:
             assert client.read_close(10).code == 1012
+    _replaced(server, old)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGTERM])
+def test_a_reload_waits_for_what_comes_after_handlers(
+    serve, engine: str, token: str, signum: int
+) -> None:
+    server = serve(engine, app="letting_go", cores=2)
+    old: int = server.worker_pid
+    with server.raw(f"/echo?slow={token}") as client, server.raw(f"/lazy?slow={token}") as other:
+        for each in (client, other):
+            echoes(each, "open")
+        server.signal(signum)
+        for each in (client, other):
+            assert each.read_close(10).code == 1012
+            each.send(close_frame(1000))
+    _replaced(server, old)
+    assert server.log().count(f"slow end of {token}") == 2
+
+
+def test_a_worn_out_worker_says_that_another_follows(serve, engine: str) -> None:
+    options = ["--max-requests", "10", "--min-worker-lifetime", "1"]
+    server = serve(engine, app="letting_go", cores=2, options=options)
+    old: int = server.worker_pid
+    time.sleep(1.5)
+    with server.raw() as client:
+        echoes(client, "open")
+        for _ in range(10):
+            server.get("/ready")
+        assert client.read_close(10).code == 1012
+        client.send(close_frame(1000))
     _replaced(server, old)
 
 

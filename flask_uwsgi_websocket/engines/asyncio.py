@@ -12,14 +12,13 @@ from _thread import get_ident
 from asyncio import current_task
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
-from functools import partial
 from types import coroutine
 from typing import Any, TypeVar, cast
 
 import greenlet
 
 from ..codec import Event, Protocol
-from .carrier import Application, Body, end_late, report_late
+from .carrier import Application, Body, end_late, in_context, report_late
 from .connection import Connection, Limits, Message
 from .driver import PARKED, Driver
 from .engine import Engine
@@ -60,7 +59,7 @@ class AsyncioWorker(Worker):
 
     async def _emptied(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while self.connections and time.monotonic() < deadline:
+        while not self.idle and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
     def wear_out(self) -> None:
@@ -260,11 +259,11 @@ class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
     until the request is let go, the carrier parks by having uWSGI's greenlet do it.
     """
 
-    def __init__(self, host: Host, application: Application) -> None:
+    def __init__(self, engine: AsyncioEngine, application: Application) -> None:
         uwsgis = greenlet.getcurrent()
         super().__init__(parent=uwsgis)
-        self.gr_context = contextvars.copy_context()
-        self._host = host
+        self._context = self.gr_context = contextvars.copy_context()
+        self._engine = engine
         self._application = application
         self._loop = asyncio.get_running_loop()
         self._loops_greenlet = uwsgis.parent
@@ -275,31 +274,27 @@ class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
     def run(self) -> Body:
         try:
             body = self._application(self)
+            if self._uwsgis is not None:
+                return in_context(self._context, body)
+            end_late(body)
         except BaseException as error:
             if self._uwsgis is not None:
                 raise  # to uWSGI's greenlet, which is the parent
             report_late(error)
-            return ()
-        if self._uwsgis is None:
-            end_late(body)
-        return body
+        self._engine.worker().carriers.discard(self)
+        return ()
 
     def answer(self) -> Body:
         """Run the carrier, in uWSGI's greenlet: its answer, or nothing once it has let go."""
-        resume: Callable[[], Any] = self.switch
-        while True:
+        came = self.switch()
+        while not self.dead and self._uwsgis is not None:
             # What uWSGI's own functions wait for brings the loop's switch here too, with nothing.
-            came = resume()
-            if self.dead:
-                return cast(Body, came)
-            resume = self.switch
             if came is PARKED:
-                try:
-                    self._host.suspend()
-                except BaseException as error:
-                    resume = partial(self.throw, error)
-            if self._uwsgis is None:
-                return ()
+                self._engine.host.suspend()
+                if self._uwsgis is None:
+                    return ()
+            came = self.switch()
+        return cast(Body, came) if self.dead else ()
 
     def park(self) -> None:
         """Let the loop run until :meth:`wake`; in the carrier itself."""
@@ -324,7 +319,8 @@ class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
             self._loop.call_soon_threadsafe(self._leave_parked)
 
     def _leave(self) -> None:
-        self._host.take_request_back(self)
+        self._engine.worker().carriers.add(self)
+        self._engine.host.take_request_back(self)
         self.parent = self._loops_greenlet
         self._uwsgis = None
 
@@ -369,7 +365,7 @@ class AsyncioEngine(Engine):
         return AsyncioConnection(sock, protocol, limits, worker)
 
     def carry(self, application: Application) -> Body:
-        carrier = AsyncioCarrier(self.host, application)
+        carrier = AsyncioCarrier(self, application)
         self.host.lend_request(carrier)
         return carrier.answer()
 

@@ -12,7 +12,8 @@ An application that answers with anything but a WebSocket gives its answer to uW
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from typing import Protocol
 
 from .host import logger
@@ -37,11 +38,41 @@ Application = Callable[[Carrier], Body]
 
 def end_late(body: Body) -> None:
     """Do to the body what a server would, whose request has ended before."""
-    for _ in body:
-        pass
-    close = getattr(body, "close", None)
-    if close is not None:
-        close()
+    try:
+        for _ in body:
+            pass
+    finally:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+
+
+class _InContext:
+    """A body that is made when somebody asks for it, in the context of its application."""
+
+    def __init__(self, context: Context, body: Body) -> None:
+        self._run = context.run
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._iterator = self._run(iter, self._body)
+        return self
+
+    def __next__(self) -> bytes:
+        return self._run(next, self._iterator)
+
+    def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            self._run(close)
+
+
+def in_context(context: Context, body: Body) -> Body:
+    """The body of a carrier's answer, for a server that asks for it in another context."""
+    # What has a read() may be of wsgi.file_wrapper, which the server knows by its identity.
+    if isinstance(body, (bytes, list, tuple)) or hasattr(body, "read"):
+        return body
+    return _InContext(context, body)
 
 
 def report_late(error: BaseException) -> None:

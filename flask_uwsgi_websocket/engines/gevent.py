@@ -8,7 +8,7 @@ import time
 from _socket import socket as Socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import gevent
 from gevent import get_hub, getcurrent
@@ -18,7 +18,7 @@ from gevent.monkey import get_original
 from ..codec import Event, Protocol
 from ..exceptions import ConnectionClosed
 from .blocking import BlockingConnection, complete
-from .carrier import Application, Body, end_late, report_late
+from .carrier import Application, Body, end_late, in_context, report_late
 from .connection import Limits, Message
 from .engine import Engine
 from .host import STOP_SIGNALS, Host
@@ -56,7 +56,7 @@ class GeventWorker(Worker):
         # Without a signal that said more, the worker is worn out, and another one follows.
         self._stop(1012)
         deadline = time.monotonic() + self.grace + INTERRUPT_TIME
-        while self.connections and time.monotonic() < deadline:
+        while not self.idle and time.monotonic() < deadline:
             gevent.sleep(0.01)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
@@ -223,33 +223,44 @@ class GeventConnection(BlockingConnection):
 class GeventCarrier(gevent.Greenlet):  # type: ignore[misc]  # untyped
     """Carries a request; see carrier.py."""
 
-    def __init__(self, host: Host, application: Application) -> None:
+    def __init__(self, engine: GeventEngine, application: Application) -> None:
         super().__init__()
-        self.gr_context = contextvars.copy_context()
-        #: For uWSGI's greenlet; None once the request has been let go.
-        self.answer: AsyncResult[Body] | None = AsyncResult()
-        self._host = host
+        self._context = self.gr_context = contextvars.copy_context()
+        #: For uWSGI's greenlet; None once the carrier has let go.
+        self.answer: AsyncResult[Body | None] = AsyncResult()
+        self._engine = engine
         self._application = application
+        self._worker: GeventWorker | None = None  # that of the connection, once it has let go
 
     def _run(self) -> None:
         try:
             body = self._application(self)
-        except BaseException as error:
-            if self.answer is None:
-                report_late(error)
+            if self._worker is None:
+                self.answer.set(in_context(self._context, body))
             else:
-                self.answer.set_exception(error, sys.exc_info())
-        else:
-            if self.answer is None:
                 end_late(body)
+        except BaseException as error:
+            if self._worker is None:
+                self.answer.set_exception(error, sys.exc_info())
             else:
-                self.answer.set(body)
+                report_late(error)
+        if self._worker is not None:
+            self._worker.carriers.discard(self)
 
     def let_go(self) -> None:
-        self._host.take_request_back(self)
-        answer, self.answer = self.answer, None
-        assert answer is not None
-        answer.set(())
+        worker = self._engine.worker()
+        if _get_ident() == worker.thread:
+            self._leave(worker)
+        else:
+            worker.hub.loop.run_callback_threadsafe(self._leave, worker)
+
+    def _leave(self, worker: GeventWorker) -> None:
+        if self.dead:  # it has left a generator behind, which only now comes to the handshake
+            return
+        self._worker = worker
+        worker.carriers.add(self)
+        self._engine.host.take_request_back(self)
+        self.answer.set(None)
 
 
 class GeventEngine(Engine):
@@ -257,6 +268,9 @@ class GeventEngine(Engine):
 
     name = "gevent"
     killed = (gevent.GreenletExit,)
+
+    def worker(self) -> GeventWorker:
+        return cast(GeventWorker, super().worker())
 
     def _make_worker(self) -> GeventWorker:
         return GeventWorker(self.host)
@@ -267,13 +281,17 @@ class GeventEngine(Engine):
         return GeventConnection(sock, protocol, limits, worker)
 
     def carry(self, application: Application) -> Body:
-        carrier = GeventCarrier(self.host, application)
-        answer = carrier.answer
-        assert answer is not None
+        carrier = GeventCarrier(self, application)
         self.host.lend_request(carrier)
         carrier.start()
-        body: Body = answer.get()
-        return body
+        body: Body | None = carrier.answer.get()
+        if body is not None:
+            return body
+        # libev leaves descriptors in its epoll, where this one would outlive its number: with our
+        # duplicate the connection stays open. At its next event libev would make another epoll, of
+        # all connections.
+        self.host.unwatch_request(self.worker().hub.loop.fileno())
+        return ()
 
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
         complete(rules)

@@ -67,6 +67,9 @@ class Host:
     def take_request_back(self, greenlet: Any) -> None:
         """No longer."""
 
+    def unwatch_request(self, epoll: int) -> None:
+        """Take the descriptor of the calling request out of an epoll."""
+
     def listeners(self) -> list[int]:
         """Descriptors on which new connections arrive."""
         return []

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from .carrier import Carrier
 from .connection import Connection
 from .host import Host, Seldom, logger
 
@@ -23,9 +24,12 @@ class Worker(ABC):
     def __init__(self, host: Host) -> None:
         self.host = host
         self.connections: set[Connection] = set()
+        #: What runs on as a WebSocket, whose request has been let go; see carrier.py.
+        self.carriers: set[Carrier] = set()
         #: The close code that clients get, once the worker stops.
         self.stopping: int | None = None
         self._full = Seldom()
+        self._longest = 0.0  # of the timeouts of all connections
 
     @abstractmethod
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
@@ -39,6 +43,7 @@ class Worker(ABC):
         limits = connection.limits
         waits = [w for w in (limits.ping_interval, limits.ping_timeout, limits.timeout) if w > 0]
         self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
+        self._longest = max(self._longest, limits.timeout)
         self.connections.add(connection)
         if self.host.websockets_hold_slots() and len(self.connections) == self.host.slots():
             self._warn_full()
@@ -71,8 +76,15 @@ class Worker(ABC):
 
     @property
     def grace(self) -> float:
-        """Seconds for which a worker that stops waits for its handlers."""
-        return max((connection.limits.timeout for connection in self.connections), default=0)
+        """Seconds for which a worker that stops waits for its handlers, and for what Flask and
+        middlewares do after them."""
+        timeouts = (connection.limits.timeout for connection in self.connections)
+        return max(timeouts, default=self._longest if self.carriers else 0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be cut short if the worker stopped now."""
+        return not self.connections and not self.carriers
 
     def _tick(self) -> None:
         self.call_later(self.tick_interval, self._tick)
