@@ -202,6 +202,23 @@ def take() -> Socket:
     return Socket(fileno=os.dup(uwsgi.connection_fd()))
 
 
+@cache
+def nowhere() -> int:
+    """A descriptor to which anything may be written.
+
+    :raises OSError: when the process has no descriptor left.
+    """
+    return os.open(os.devnull, os.O_RDWR)
+
+
+def redirect_request(descriptor: int) -> None:
+    """Part the request that is running here from its connection.
+
+    What uWSGI still writes for it, and its close, are about the descriptor then.
+    """
+    os.dup2(descriptor, uwsgi.connection_fd(), inheritable=False)
+
+
 def answer(environ: WSGIEnvironment, start_response: StartResponse, headers: Headers) -> None:
     """Answer 101 with these headers, within the request.
 

@@ -39,8 +39,8 @@ Headers = list[tuple[str, str]]
 START_RESPONSE = "flask_uwsgi_websocket.start_response"
 _TAKEN_IN = "flask_uwsgi_websocket.taken_in"
 FAILED_WITH = "flask_uwsgi_websocket.failed_with"
-#: And what carries it, with its input.
-_CARRIER = "flask_uwsgi_websocket.carrier"
+#: And the :class:`_Carried` of one that a carrier runs.
+_CARRIED = "flask_uwsgi_websocket.carried"
 
 #: Seconds for which clients that a stopping process has told to leave are waited for.
 LEAVE_TIME = 0.5
@@ -126,6 +126,8 @@ class _Input:
     uWSGI's own reads what the next request on the same core sends.
     """
 
+    __slots__ = ("stream",)
+
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
@@ -134,6 +136,19 @@ class _Input:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.stream)
+
+
+class _Carried:
+    """A request that a carrier runs, for as long as it has not been let go."""
+
+    __slots__ = ("answered", "carrier", "input", "let_go")
+
+    def __init__(self, stream: Any) -> None:
+        self.input = _Input(stream)
+        self.carrier: Carrier | None = None
+        #: Whether uWSGI has sent the 101.
+        self.answered = False
+        self.let_go = False
 
 
 class UWSGI(Server):
@@ -168,23 +183,31 @@ class UWSGI(Server):
         start_response: StartResponse,
         engine: str,
     ) -> Iterable[bytes]:
-        if _CARRIER in environ or not _uwsgi.lets_go(engine):
+        if _CARRIED in environ or not _uwsgi.lets_go(engine):
             return application(environ, start_response)
+        nowhere = _uwsgi.nowhere()
+        # In a copy of the environment: uWSGI clears its own when the request ends.
+        request = _Carried(environ["wsgi.input"])
+        own = {**environ, "wsgi.input": request.input, _CARRIED: request}
 
-        def carried(carrier: Carrier) -> Iterable[bytes]:
-            # In a copy of the environment: uWSGI clears its own when the request ends.
-            body = _Input(environ["wsgi.input"])
-            own = {**environ, "wsgi.input": body, _CARRIER: (carrier, body)}
+        def run(carrier: Carrier) -> Iterable[bytes]:
+            request.carrier = carrier
             return application(own, start_response)
 
-        return _uwsgi.engine(engine).carry(carried)
+        body = _uwsgi.engine(engine).carry(run)
+        if request.let_go:
+            _uwsgi.redirect_request(nowhere)
+            if not request.answered:
+                start_response("101 Switching Protocols", [])  # for the log
+        return body
 
     def let_go(self, environ: WSGIEnvironment) -> None:
-        carried: tuple[Carrier, _Input] | None = environ.pop(_CARRIER, None)
-        if carried is not None:
-            carrier, body = carried
-            body.stream = BytesIO()
-            carrier.let_go()
+        request: _Carried | None = environ.pop(_CARRIED, None)
+        if request is not None:
+            assert request.carrier is not None
+            request.input.stream = BytesIO()
+            request.let_go = True
+            request.carrier.let_go()
 
     def take(self, environ: WSGIEnvironment) -> Socket:
         environ[_TAKEN_IN] = _here()
@@ -195,6 +218,8 @@ class UWSGI(Server):
         # the thread or greenlet that calls them.
         if environ[_TAKEN_IN] == _here():
             _uwsgi.answer(environ, environ[START_RESPONSE], headers)
+            if _CARRIED in environ:
+                environ[_CARRIED].answered = True
         else:
             super().answer(environ, sock, headers)
 

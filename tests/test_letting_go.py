@@ -168,6 +168,17 @@ def test_an_answer_instead_of_the_handshake(serve, engine: str) -> None:
         assert caught.value.answer.body == b"012"
 
 
+@pytest.mark.parametrize("path", ["/echo", "/lazy", "/thread"])
+def test_what_uwsgi_logs(serve, engine: str, path: str) -> None:
+    server = serve(engine, app="letting_go", cores=2, options=["--logger", "stdio", "--log-5xx"])
+    with server.raw(path) as client:
+        client.text("hello")
+        while client.message() != "hello":
+            pass
+    server.wait_idle()
+    assert "HTTP/1.1 500" not in server.log()  # nor any other error
+
+
 def test_harakiri_is_for_requests(serve, engine: str) -> None:
     server = serve(engine, app="letting_go", options=["--harakiri", "1"])
     worker = server.worker_pid
