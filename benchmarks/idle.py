@@ -7,10 +7,11 @@
     python -m benchmarks.idle asyncio --connections 5000 --seconds 60 --ping-interval 25
 
 One uWSGI worker with the tests' standard app, handlers in ``receive()``, and a client that only
-answers pings. Each connection takes a descriptor of the worker, or two under threads, and one of the
-client, which ``ulimit -n`` must allow: the default is what it does. Memory is the growth of the worker's
-resident set from the first hundred connections to the last; a second figure adds the kernel's
-share, which ``/proc/net/sockstat`` tells for all sockets of the machine, both ends of these.
+answers pings. Each connection takes a descriptor of the worker, or two under threads, and one of
+the client, which ``ulimit -n`` must allow: the default is what it does. Memory is the growth of the
+worker's resident set from the first hundred connections to the last; a second figure adds the
+kernel's share, which ``/proc/net/sockstat`` tells for all sockets of the machine, both ends of
+these.
 """
 
 from __future__ import annotations
