@@ -56,13 +56,13 @@ def run(request: pytest.FixtureRequest) -> Callable[[Callable[[Place], Awaitable
     return run
 
 
-async def outside(advance: Callable[[], None]) -> None:
+async def outside(action: Callable[[], object]) -> None:
     """Call it as a loop calls a reader: outside all Tasks, and nothing else in that turn."""
     called = asyncio.get_running_loop().create_future()
 
     def call() -> None:
         assert asyncio.current_task() is None
-        advance()
+        action()
         assert asyncio.current_task() is None
         called.set_result(None)
 
@@ -84,13 +84,13 @@ def test_it_runs_in_the_place_of_its_task(run) -> None:
         for message in ("a", "b"):
             place.messages.append(message)
 
-            def advance(message: str = message) -> None:
-                driver.advance()
+            def switch(message: str = message) -> None:
+                driver.switch()
                 assert seen[-1] == (message, task, "of the handler")  # at once
 
-            await outside(advance)
+            await outside(switch)
         place.messages.append("end")
-        await outside(driver.advance)
+        await outside(driver.switch)
         assert await task == "through"
         assert variable.get() == "of nobody"
 
@@ -111,19 +111,19 @@ def test_its_task_takes_over_where_it_waits_for_something_else(run) -> None:
 
         task, driver = await place.start(handle())
         place.messages.append("go")
-        await outside(driver.advance)
-        await outside(driver.advance)  # nothing is parked now
+        await outside(driver.switch)
+        await outside(driver.switch)  # nothing is parked now
         while "gathered" not in steps:
             await asyncio.sleep(0)
         place.messages.append("last")
-        await outside(driver.advance)
+        await outside(driver.switch)
         await task
         assert steps == ["slept", "gathered", "last"]
 
     run(test)
 
 
-@pytest.mark.parametrize("way", ["advance", "wake"])
+@pytest.mark.parametrize("way", ["switch", "wake"])
 def test_an_exception_reaches_who_awaits(run, way: str) -> None:
     async def test(place: Place) -> None:
         async def handle() -> None:
@@ -144,7 +144,7 @@ def test_a_wake_for_nothing_parks_again(run) -> None:
         task, driver = await place.start(place.receive())
         for _ in range(3):
             await outside(driver.wake)
-            await outside(driver.advance)
+            await outside(driver.switch)
             await asyncio.sleep(0)
         assert not task.done()
         place.messages.append("here")
@@ -165,10 +165,10 @@ def test_cancelled_while_parked(run) -> None:
 
         task, driver = await place.start(handle())
         task.cancel()
-        await outside(driver.advance)  # too late: the Task is about to run
+        await outside(driver.switch)  # too late: the Task is about to run
         await asyncio.sleep(0)
         place.messages.append("after all")
-        await outside(driver.advance)
+        await outside(driver.switch)
         assert await task == "after all"
 
     run(test)
@@ -229,7 +229,7 @@ def test_it_cancels_its_own_task(
 
         task, driver = await place.start(handle())
         place.messages.append("go")
-        await outside(driver.advance)
+        await outside(driver.switch)
         with pytest.raises(outcome, match="of the handler" if outcome is LookupError else None):
             await task
 
@@ -257,7 +257,7 @@ def test_what_it_awaits_is_cancelled_with_it(run) -> None:
 
         task, driver = await place.start(handle())
         place.messages.append("go")
-        await outside(driver.advance)
+        await outside(driver.switch)
         with pytest.raises(asyncio.CancelledError):
             await task
         assert cancelled
@@ -276,7 +276,7 @@ def test_a_nested_task_is_not_driven(run) -> None:
 
         task, driver = await place.start(handle())
         place.messages.append("go")
-        await outside(driver.advance)
+        await outside(driver.switch)
         assert await task is False
 
     run(test)

@@ -29,7 +29,7 @@ in a message       error 1002                  goes on with it event at once
 
 A frame with FIN ends the message that it belongs to.
 
-**Speed.** Most chunks are one whole small message, or many: :meth:`Protocol.receive_data` and
+**Speed.** Most chunks are one whole small message, or many: :meth:`Protocol.whole_message` and
 :meth:`Protocol._read_whole_messages` take a straight path through these. Everything else, and
 everything that is wrong, goes frame by frame through :meth:`Protocol._read_frame`. The paths obey
 the same rules; the tests run one against the other.
@@ -204,6 +204,35 @@ class Protocol:
 
     # Receiving
 
+    def whole_message(self, data: bytes) -> str | bytes | None:
+        """The message, where ``data`` is just that: one message, in one frame, and all of it.
+
+        Changes nothing. For anything else it gives None, and :meth:`receive_data` takes it.
+        """
+        size = len(data)
+        if size < _SHORT_HEADER or not self._straight:
+            return None
+        try:
+            if size <= _LONGEST_SHORT_FRAME:
+                if data[1] == size + _SIZE_TO_SECOND_OCTET:
+                    first = data[0]
+                    if first == _WHOLE_TEXT:
+                        return apply_mask(data[_SHORT_HEADER:], data[2:_SHORT_HEADER]).decode()
+                    if first == _WHOLE_BINARY:
+                        return apply_mask(data[_SHORT_HEADER:], data[2:_SHORT_HEADER])
+            else:
+                first, second, length, key = _unpack_header_16(data)
+                fits = LENGTH_IN_16_BITS <= length <= self._max_size
+                if second == _MASKED_16 and fits and size == _HEADER_16 + length:
+                    view = data if size < _VIEW_FROM else memoryview(data)
+                    if first == _WHOLE_TEXT:
+                        return apply_mask(view[_HEADER_16:], key).decode()
+                    if first == _WHOLE_BINARY:
+                        return apply_mask(view[_HEADER_16:], key)
+        except UnicodeDecodeError:
+            pass  # said by receive_data
+        return None
+
     def receive_data(self, data: bytes) -> list[Event]:
         """Take what the peer sent and give the events that it completes.
 
@@ -211,28 +240,8 @@ class Protocol:
         the messages before it are not lost. After :class:`Close` or :class:`Fail` nothing more
         is read (RFC 6455 1.4, 7.1.7), and the list is empty.
         """
-        size = len(data)
-        if self._straight and size >= _SHORT_HEADER:
-            try:
-                if size <= _LONGEST_SHORT_FRAME:
-                    if data[1] == size + _SIZE_TO_SECOND_OCTET:
-                        first, key = data[0], data[2:_SHORT_HEADER]
-                        if first == _WHOLE_TEXT:
-                            return [apply_mask(data[_SHORT_HEADER:], key).decode()]
-                        if first == _WHOLE_BINARY:
-                            return [apply_mask(data[_SHORT_HEADER:], key)]
-                else:
-                    first, second, length, key = _unpack_header_16(data)
-                    fits = LENGTH_IN_16_BITS <= length <= self._max_size
-                    if second == _MASKED_16 and fits and size == _HEADER_16 + length:
-                        view = data if size < _VIEW_FROM else memoryview(data)
-                        if first == _WHOLE_TEXT:
-                            return [apply_mask(view[_HEADER_16:], key).decode()]
-                        if first == _WHOLE_BINARY:
-                            return [apply_mask(view[_HEADER_16:], key)]
-            except UnicodeDecodeError as error:
-                return [self._fail(_not_utf_8(error))]
-        return self._read(data)
+        message = self.whole_message(data)
+        return self._read(data) if message is None else [message]
 
     def _read(self, data: bytes) -> list[Event]:
         events: list[Event] = []

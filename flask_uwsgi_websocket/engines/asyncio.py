@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 import greenlet
 
-from ..codec import Event, Protocol
+from ..codec import Protocol
 from .carrier import Application, Body, end_late, in_context, report_late
 from .connection import Connection, Limits, Message
 from .driver import PARKED, Driver
@@ -77,7 +77,7 @@ class AsyncioConnection(Connection):
 
     worker: AsyncioWorker
 
-    __slots__ = ("_fd", "_loop", "_parked", "_waiting", "_writing")
+    __slots__ = ("_fd", "_loop", "_waiting", "_writing")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
@@ -87,7 +87,6 @@ class AsyncioConnection(Connection):
         self._loop = worker.loop
         self._fd = sock.fileno()
         self._waiting: list[asyncio.Future[None]] = []
-        self._parked: Driver[Any] | None = None  # that of a handler that waits for a message
         self._writing = False
         self._loop.add_reader(self._fd, self.read)
 
@@ -100,21 +99,23 @@ class AsyncioConnection(Connection):
 
         :raises StopAsyncIteration: once the connection has ended.
         """
-        while (message := self.take()) is None and self._wants_more():
+        while not self._messages and self._wants_more():
             driver = None
-            if self._parked is None:
+            if self._receiver is None:
                 driver = self.worker.drivers.get(current_task(self._loop))
             if driver is None:
                 yield from self._wait_input(self._receivable, None)
                 continue
-            self._parked = driver
+            self._receiver = driver
             try:
                 message = yield PARKED
             finally:
-                self._parked = None
+                self._receiver = None
             if message is not None:
+                self._replying = True
                 return message
-        if message is None and (message := self.take()) is None:
+        message = self.take()
+        if message is None:
             raise StopAsyncIteration
         return message
 
@@ -149,42 +150,35 @@ class AsyncioConnection(Connection):
     async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         await self._wait_input(ready, deadline)
 
-    def _hand_over(self, event: Event) -> bool:
-        parked = self._parked
-        if parked is None or self.ended or not isinstance(event, (str, bytes)):
-            return False
-        self._replying = True
-        return parked.advance(event)
-
     def _arrived(self) -> None:
-        if self._parked is not None:
-            self._parked.advance()
+        if self._receiver is not None:
+            self._receiver.switch()
         for future in self._waiting:
             _wake_one(future)
 
     def _wake(self) -> None:
-        parked = self._parked
-        if not self._waiting and parked is None:
+        receiver = self._receiver
+        if not self._waiting and receiver is None:
             return
         if get_ident() != self.worker.thread:
             self._loop.call_soon_threadsafe(self._wake)
             return
         for future in self._waiting:
             _wake_one(future)
-        if parked is not None:
-            parked.wake()
+        if receiver is not None:
+            receiver.wake()
 
     def _peek(self) -> None:
         if get_ident() != self.worker.thread:  # it would read beside the loop
             return
-        # A Task is running: another cannot be advanced, only woken.
-        parked, self._parked = self._parked, None
+        # A Task is running: another cannot be switched to, only woken.
+        receiver, self._receiver = self._receiver, None
         try:
             self.read()
         finally:
-            self._parked = parked
-        if parked is not None:
-            parked.wake()
+            self._receiver = receiver
+        if receiver is not None:
+            receiver.wake()
 
     def _watch_reading(self, on: bool) -> None:
         if get_ident() != self.worker.thread:

@@ -84,6 +84,10 @@ _NOTHING: deque[Any] = deque(maxlen=0)
 bytearray(4 << 20)
 
 
+#: Given by the ``switch`` of a receiver that did not take the message.
+REFUSED = object()
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a connection may cost. Sizes in bytes, times in seconds."""
@@ -126,6 +130,7 @@ class Connection(ABC):
         "_read_ahead",
         "_read_pausing",
         "_read_size",
+        "_receiver",
         "_recv",
         "_replying",
         "_send",
@@ -166,6 +171,9 @@ class Connection(ABC):
 
         self._lock = RLock()  # against other threads: greenlets and tasks don't switch inside
         self._messages: deque[Message] = _NOTHING
+        # A handler that waits for a message: a greenlet, or what runs its Task. Its switch(message)
+        # runs it on until it waits again.
+        self._receiver: Any = None
         self._pending: Close | Fail | None = None  # the end that stands behind the messages
         self._replying = False  # the handler has a message that it may want to answer
         self._read_ahead = 0  # bytes of messages read since the handler had received all
@@ -289,7 +297,19 @@ class Connection(ABC):
                 return
             except OSError:
                 data = b""
-            self._received(data)
+            message = self.protocol.whole_message(data)
+            if message is None:
+                self._received(data)
+            else:
+                self._heard = True
+                receiver = self._receiver
+                if (
+                    receiver is None
+                    or self._messages
+                    or self.ended
+                    or receiver.switch(message) is REFUSED
+                ):
+                    self._take_in([message])
             if len(data) < self._read_size or self._read_pausing:
                 return
             now = time.monotonic()
@@ -308,8 +328,6 @@ class Connection(ABC):
     def _take_in(self, events: list[Event]) -> None:
         """Deal with what the peer's bytes have said."""
         messages = self._messages
-        if len(events) == 1 and not messages and self._hand_over(events[0]):
-            return
         size, handled = 0, False
         for event in events:
             if isinstance(event, (str, bytes)):
@@ -332,12 +350,8 @@ class Connection(ABC):
             # uWSGI's router waits for the ACK of the last piece before it sends the next.
             self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
 
-    def _hand_over(self, event: Event) -> bool:
-        """Give a message to the handler that waits for it, at once; False if that cannot be."""
-        return False
-
     def _arrived(self) -> None:
-        """:meth:`_wake`, at the end of :meth:`read`."""
+        """:meth:`_wake`, after :meth:`read` has queued messages."""
         self._wake()
 
     def _handle(self, event: Ping | Pong | Close | Fail) -> None:
@@ -387,19 +401,37 @@ class Connection(ABC):
 
     # -- sending -----------------------------------------------------------------------
 
-    def post(self, encode: Callable[[M], bytes], message: M) -> bool:
-        """Send a data frame, or queue what the peer does not take; never waits.
+    def post(self, encode: Callable[[M], bytes], message: M, control: bool = False) -> bool:
+        """Send a frame, or queue what the peer does not take; never waits.
+
+        One method on purpose: what a call costs is a good part of what a small message costs.
 
         :param encode: makes the frame; called in the order of the sends (RFC 7692's contexts).
+        :param control: a control frame, which may go where no data may any more.
         :return: whether so much is queued that the sender should wait for :meth:`drained`.
         :raises ConnectionClosed: the connection has ended.
         """
         lock = self._lock
         lock.acquire()  # a with statement costs twice as much (measured), for each message
         try:
-            if self.ended:
+            if self.ended and not control:
                 raise self.closed_error()
-            self._write(encode(message))
+            frame = encode(message)
+            if self._unsent or (self._messages and self._cork()):
+                self._queue(frame)
+                if self._corked_at and time.monotonic() - self._corked_at > CORK_TIME:
+                    self.flush()
+            else:
+                try:
+                    sent = self._send(frame, SEND_FLAGS)
+                except (BlockingIOError, InterruptedError):
+                    sent = 0
+                except OSError:
+                    self._broken()
+                    raise self.closed_error() from None
+                if sent < len(frame):
+                    self._queue(memoryview(frame)[sent:])
+                    self._watch_writing()
         finally:
             lock.release()
         return self._unsent_size > 0 and self.congested
@@ -433,29 +465,10 @@ class Connection(ABC):
             self.abort()
         self.post(encode, message)
 
-    def _write(self, frame: bytes) -> None:
-        """Write a frame, or queue what the descriptor does not take."""
-        if self._unsent or (self._messages and self._cork()):
-            self._queue(frame)
-            if self._corked_at and time.monotonic() - self._corked_at > CORK_TIME:
-                self.flush()
-            return
-        send = self._send  # quicker than a call of the attribute
-        try:
-            sent = send(frame, SEND_FLAGS)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            self._broken()
-            raise self.closed_error() from None
-        if sent < len(frame):
-            self._queue(memoryview(frame)[sent:])
-            self._watch_writing()
-
     def _write_control(self, frame: bytes) -> None:
         """Write a control frame; a peer that is gone by now will be noticed elsewhere."""
-        with self._lock, suppress(ConnectionClosed):
-            self._write(frame)
+        with suppress(ConnectionClosed):
+            self.post(bytes, frame, control=True)
 
     def _queue(self, data: bytes | memoryview) -> None:
         if self._unsent is _NOTHING:

@@ -25,14 +25,16 @@ from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from .connection import REFUSED
+
 T = TypeVar("T")
 
-#: Yielded by a coroutine to wait for :meth:`Driver.advance` or :meth:`Driver.wake`.
+#: Yielded by a coroutine to wait for :meth:`Driver.switch` or :meth:`Driver.wake`.
 PARKED = object()
 
 
 class Driver(Generic[T]):
-    """Await it in a Task to run a coroutine; :meth:`advance` runs it in the Task's place.
+    """Await it in a Task to run a coroutine; :meth:`switch` runs it in the Task's place.
 
     :param drivers: where a coroutine finds the driver of its Task, while that runs.
     """
@@ -49,7 +51,7 @@ class Driver(Generic[T]):
         self._throw: Callable[[BaseException], Any] = partial(run, coroutine.throw)
         #: What the Task waits for while the coroutine is parked.
         self._stand_in: Future[None] | None = None
-        #: Gives or raises what the coroutine left for its Task in :meth:`advance`.
+        #: Gives or raises what the coroutine left for its Task in :meth:`switch`.
         self._left: Callable[[], Any] | None = None
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -90,7 +92,7 @@ class Driver(Generic[T]):
         left, self._left = self._left, None
         if left is None:
             return partial(self._throw, error)
-        # The coroutine did it itself, in advance(): what it awaits since is cancelled, as a Task
+        # The coroutine did it itself, in switch(): what it awaits since is cancelled, as a Task
         # would do it.
         try:
             awaited = left()
@@ -102,30 +104,30 @@ class Driver(Generic[T]):
             return partial(self._throw, error)
         return left
 
-    def advance(self, value: Any = None) -> bool:
+    def switch(self, value: Any = None) -> object:
         """Run the coroutine on until it waits again. For a callback of the loop.
 
         Only while it is parked, and what it waits for has come.
 
         :param value: what the coroutine gets from its ``yield PARKED``.
-        :return: False where its Task is about to run it, without the value.
+        :return: ``REFUSED`` where its Task is about to run it, without the value.
         """
         stand_in = self._stand_in
         if stand_in is None or stand_in.done():
-            return False
+            return REFUSED
         send, loop, task = self._send, self._loop, self._task
         _enter_task(loop, task)
         try:
             awaited = send(value)
             if awaited is PARKED:
-                return True
+                return None
             self._left = partial(_give, awaited)
         except BaseException as error:  # StopIteration is its return
             self._left = partial(_raise, error)
         finally:
             _leave_task(loop, task)
         self.wake()
-        return True
+        return None
 
     def wake(self) -> None:
         """Let the Task go on with the coroutine, parked or not."""

@@ -15,7 +15,7 @@ from gevent import get_hub, getcurrent
 from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
-from ..codec import Event, Protocol
+from ..codec import Protocol
 from ..exceptions import ConnectionClosed
 from .blocking import BlockingConnection, complete
 from .carrier import Application, Body, end_late, in_context, report_late
@@ -77,7 +77,7 @@ class GeventConnection(BlockingConnection):
 
     worker: GeventWorker
 
-    __slots__ = ("_hub", "_reader", "_receiver", "_waiting", "_writer")
+    __slots__ = ("_hub", "_reader", "_waiting", "_writer")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
@@ -85,8 +85,7 @@ class GeventConnection(BlockingConnection):
         super().__init__(sock, protocol, limits, worker)
         sock.setblocking(False)
         self._hub = worker.hub
-        self._receiver: Any = None  # the greenlet that is switched to with a message
-        self._waiting: list[Any] = []  # the others
+        self._waiting: list[Any] = []  # greenlets beside the receiver
         self._reader = self._hub.loop.io(sock.fileno(), _READ)
         self._writer: Any = None
         self._reader.start(self.read)
@@ -111,23 +110,16 @@ class GeventConnection(BlockingConnection):
             return self.run(self.receive(timeout))
         if timeout is not None or self._receiver is not None:
             return super().receive_blocking(timeout)
-        while (message := self.take()) is None and self._wants_more():
+        while not self._messages and self._wants_more():
             self._receiver = getcurrent()
             try:
                 message = self._hub.switch()
             finally:
                 self._receiver = None
-            if isinstance(message, (str, bytes)):
+            if message or isinstance(message, (str, bytes)):  # a switch without one gives ()
+                self._replying = True
                 return message
-        return self.take() if message is None else message
-
-    def _hand_over(self, event: Event) -> bool:
-        receiver = self._receiver
-        if receiver is None or self.ended or not isinstance(event, (str, bytes)):
-            return False
-        self._replying = True
-        receiver.switch(event)
-        return True
+        return self.take()
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if deadline is None:
