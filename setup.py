@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows'"]
 GEVENT = ["gevent>=23.9"]
 ASYNCIO = ["greenlet>=3"]
-SPEEDUPS = ["websockets>=13"]
 BENCH = [
     "aiohttp>=3.11",
     "Flask-Sock>=0.7",
@@ -20,6 +19,7 @@ BENCH = [
     "starlette>=0.40",
     "uvicorn>=0.35",  # the first with websockets-sansio
     "uvloop>=0.19",
+    "websockets>=13",
     "wsproto>=1.2",
 ]
 
@@ -33,19 +33,24 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["flask_uwsgi_websocket", "flask_uwsgi_websocket.*"]),
-    package_data={"flask_uwsgi_websocket": ["py.typed"]},
+    package_data={"flask_uwsgi_websocket": ["py.typed", "codec/*.pyi"]},
+    ext_modules=[
+        Extension(
+            "flask_uwsgi_websocket.codec._speedups",
+            ["flask_uwsgi_websocket/codec/_speedups.c"],
+            optional=True,  # without a C compiler Python does the same
+        )
+    ],
     install_requires=["Flask>=2.3", "Werkzeug>=2.3"],
     extras_require={
         "uwsgi": UWSGI,
         "gevent": UWSGI + GEVENT,
         "asyncio": UWSGI + ASYNCIO,
         "uvloop": UWSGI + ASYNCIO + ["uvloop>=0.19"],
-        "speedups": SPEEDUPS,
-        "bench": GEVENT + ASYNCIO + SPEEDUPS + BENCH,
+        "bench": GEVENT + ASYNCIO + BENCH,
         "dev": [
             *GEVENT,
             *ASYNCIO,
-            *SPEEDUPS,
             "aiohttp>=3.11",
             "coverage>=7.4",
             "Flask-Login>=0.6.3",
@@ -62,6 +67,7 @@ setup(
             "ruff>=0.5",
             "tox>=4",
             "uvloop>=0.19",
+            "websockets>=13",
         ],
     },
     entry_points={

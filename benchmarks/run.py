@@ -22,7 +22,7 @@ from benchmarks.peers import ROOT, Peer, uwsgi_version
 from benchmarks.processes import Server, ServerFailed
 from benchmarks.results import Results
 from benchmarks.works import SESSIONS, SPARE, Work
-from flask_uwsgi_websocket.codec import masking
+from flask_uwsgi_websocket.codec import straight
 from flask_uwsgi_websocket.exceptions import EngineError
 from flask_uwsgi_websocket.runner import find_uwsgi
 from tests.server import free_port
@@ -241,6 +241,6 @@ def machine() -> dict[str, Any]:
         "Python": platform.python_version(),
         "uWSGI": uwsgi,
         "revision": revision or "unknown",
-        "speedups": masking.apply_mask is not masking.apply_mask_in_python,
+        "speedups": straight.whole_message is not straight.whole_message_in_python,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }

@@ -3,14 +3,11 @@
     "Octet i of the transformed data ("transformed-octet-i") is the XOR of octet i of the original
     data ("original-octet-i") with octet at index i modulo 4 of the masking key"
 
-The same function masks and unmasks. :func:`apply_mask` is the C function of the ``websockets``
-package where that is installed (``pip install Flask-uWSGI-WebSocket[speedups]``), and
-:func:`apply_mask_in_python` elsewhere; both give the same bytes.
+The same function masks and unmasks. :func:`apply_mask` is that of ``_speedups.c`` where setup.py
+could compile it, and :func:`apply_mask_in_python` elsewhere; both give the same bytes.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 __all__ = ["apply_mask", "apply_mask_in_python"]
 
@@ -38,12 +35,7 @@ def apply_mask_in_python(data: bytes | memoryview, key: bytes) -> bytes:
     return bytes(octets)
 
 
-def _fastest() -> Callable[[bytes | memoryview, bytes], bytes]:
-    try:
-        from websockets.speedups import apply_mask  # not documented API, hence the other one
-    except ImportError:
-        return apply_mask_in_python
-    return apply_mask  # type: ignore[no-any-return, unused-ignore]
-
-
-apply_mask = _fastest()
+try:
+    from ._speedups import apply_mask
+except ImportError:
+    apply_mask = apply_mask_in_python

@@ -29,7 +29,7 @@ in a message       error 1002                  goes on with it event at once
 
 A frame with FIN ends the message that it belongs to.
 
-**Speed.** Most chunks are one whole small message, or many: :meth:`Protocol.whole_message` and
+**Speed.** Most chunks are one whole small message, or many: ``straight.py`` and
 :meth:`Protocol._read_whole_messages` take a straight path through these. Everything else, and
 everything that is wrong, goes frame by frame through :meth:`Protocol._read_frame`. The paths obey
 the same rules; the tests run one against the other.
@@ -41,7 +41,7 @@ import os
 import struct
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final
 
 from ..exceptions import InvalidPayload, LocalProtocolError, MessageTooBig, RemoteProtocolError
 from .deflate import Deflate
@@ -66,10 +66,19 @@ from .frames import (
     frame,
     frame_header,
     masked_frame_header,
-    pack_header_16,
 )
 from .masking import apply_mask
 from .messages import BinaryMessage, TextMessage
+from .straight import (
+    HEADER_16,
+    SHORT_HEADER,
+    VIEW_FROM,
+    WHOLE_BINARY,
+    WHOLE_TEXT,
+    unpack_header_16,
+    whole_frame,
+    whole_message,
+)
 
 __all__ = ["CLIENT", "SERVER", "Protocol", "Role", "State"]
 
@@ -93,31 +102,11 @@ class State(Enum):
     CLOSED = "closed"
 
 
-# What the straight paths look for: a masked message of one frame, without reserved bits.
-_WHOLE_TEXT: Final = FIN | TEXT
-_WHOLE_BINARY: Final = FIN | BINARY
-_MASKED_16: Final = MASK | LENGTH_IN_16_BITS
-_Unpack: TypeAlias = Callable[..., tuple[int, int, int, bytes]]
-_unpack_header_16: _Unpack = struct.Struct(">BBH4s").unpack_from
-_unpack_header_64: _Unpack = struct.Struct(">BBQ4s").unpack_from
-
-# Octets in front of the payload of a masked frame.
-_SHORT_HEADER: Final = 6
-_HEADER_16: Final = 8
+_unpack_header_64: Callable[..., tuple[int, int, int, bytes]] = struct.Struct(">BBQ4s").unpack_from
 _HEADER_64: Final = 14
-
-# The second octet of a masked frame of up to 125 octets is the whole frame's size and this.
-_SIZE_TO_SECOND_OCTET: Final = MASK - _SHORT_HEADER
-_LONGEST_SHORT_FRAME: Final = _SHORT_HEADER + MAX_CONTROL_PAYLOAD
 
 # Said by a reader of frames where the chunk ends before the frame does.
 _CUT_OFF: Final = -1
-
-# From this size unmasking a view beats unmasking a slice, which is one copy more (measured).
-_VIEW_FROM: Final = 16384
-
-_TEXT_HEADERS: Final = tuple(frame_header(FIN | TEXT, length) for length in range(126))
-_BINARY_HEADERS: Final = tuple(frame_header(FIN | BINARY, length) for length in range(126))
 
 
 class Protocol:
@@ -209,29 +198,7 @@ class Protocol:
 
         Changes nothing. For anything else it gives None, and :meth:`receive_data` takes it.
         """
-        size = len(data)
-        if size < _SHORT_HEADER or not self._straight:
-            return None
-        try:
-            if size <= _LONGEST_SHORT_FRAME:
-                if data[1] == size + _SIZE_TO_SECOND_OCTET:
-                    first = data[0]
-                    if first == _WHOLE_TEXT:
-                        return apply_mask(data[_SHORT_HEADER:], data[2:_SHORT_HEADER]).decode()
-                    if first == _WHOLE_BINARY:
-                        return apply_mask(data[_SHORT_HEADER:], data[2:_SHORT_HEADER])
-            else:
-                first, second, length, key = _unpack_header_16(data)
-                fits = LENGTH_IN_16_BITS <= length <= self._max_size
-                if second == _MASKED_16 and fits and size == _HEADER_16 + length:
-                    view = data if size < _VIEW_FROM else memoryview(data)
-                    if first == _WHOLE_TEXT:
-                        return apply_mask(view[_HEADER_16:], key).decode()
-                    if first == _WHOLE_BINARY:
-                        return apply_mask(view[_HEADER_16:], key)
-        except UnicodeDecodeError:
-            pass  # said by receive_data
-        return None
+        return whole_message(data, self._max_size) if self._straight else None
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Take what the peer sent and give the events that it completes.
@@ -280,19 +247,19 @@ class Protocol:
 
         Whatever is cut off, too big or wrong is left to :meth:`_read_frame`.
         """
-        while end - pos >= _HEADER_16:
+        while end - pos >= HEADER_16:
             first = data[pos]
-            if first != _WHOLE_TEXT and first != _WHOLE_BINARY:
+            if first != WHOLE_TEXT and first != WHOLE_BINARY:
                 break
             length = data[pos + 1] - MASK
             if length < LENGTH_IN_16_BITS:
                 if length < 0:
                     break
-                begin = pos + _SHORT_HEADER
+                begin = pos + SHORT_HEADER
                 key = data[pos + 2 : begin]
             elif length == LENGTH_IN_16_BITS:
-                _, _, length, key = _unpack_header_16(data, pos)
-                begin = pos + _HEADER_16
+                _, _, length, key = unpack_header_16(data, pos)
+                begin = pos + HEADER_16
                 if not LENGTH_IN_16_BITS <= length <= self._max_size:
                     break
             else:
@@ -305,9 +272,9 @@ class Protocol:
             stop = begin + length
             if stop > end:
                 break
-            payload = data[begin:stop] if length < _VIEW_FROM else memoryview(data)[begin:stop]
+            payload = data[begin:stop] if length < VIEW_FROM else memoryview(data)[begin:stop]
             message = apply_mask(payload, key)
-            events.append(message.decode() if first == _WHOLE_TEXT else message)
+            events.append(message.decode() if first == WHOLE_TEXT else message)
             pos = stop
         return pos
 
@@ -424,12 +391,12 @@ class Protocol:
         key, size = self._key, stop - pos
         turn = size & 3
         self._key = key[turn:] + key[:turn]
-        return apply_mask(data[pos:stop] if size < _VIEW_FROM else memoryview(data)[pos:stop], key)
+        return apply_mask(data[pos:stop] if size < VIEW_FROM else memoryview(data)[pos:stop], key)
 
     def _read_control(self, data: bytes, pos: int, end: int, events: list[Event]) -> int:
         """Take a control frame, if it is whole; where it ends, or ``_CUT_OFF``."""
         opcode, length = data[pos] & 0x0F, data[pos + 1] & 0x7F
-        begin = pos + (2 if self._masks else _SHORT_HEADER)
+        begin = pos + (2 if self._masks else SHORT_HEADER)
         stop = begin + length
         if stop > end:
             return _CUT_OFF
@@ -470,25 +437,17 @@ class Protocol:
         :param compress: ``False`` sends it uncompressed whatever was negotiated.
         :raises LocalProtocolError: after our Close; for a lone surrogate, which UTF-8 cannot say.
         """
-        try:
-            data = message.encode()
-        except UnicodeEncodeError as error:
-            raise LocalProtocolError(f"text that UTF-8 cannot encode: {error.reason}") from None
-        size = len(data)
-        if size < self._plain_below:
-            if size < LENGTH_IN_16_BITS:
-                return _TEXT_HEADERS[size] + data
-            return pack_header_16(FIN | TEXT, LENGTH_IN_16_BITS, size) + data
-        return b"".join(self._data_frame(TEXT, data, compress))
+        whole = whole_frame(message, self._plain_below)
+        if whole is not None:
+            return whole
+        return b"".join(self._data_frame(TEXT, _encode(message), compress))
 
     def binary(self, message: bytes | bytearray | memoryview, compress: bool = True) -> bytes:
         """The frame of a binary message; see :meth:`text`."""
         data = message if type(message) is bytes else bytes(memoryview(message))
-        size = len(data)
-        if size < self._plain_below:
-            if size < LENGTH_IN_16_BITS:
-                return _BINARY_HEADERS[size] + data
-            return pack_header_16(FIN | BINARY, LENGTH_IN_16_BITS, size) + data
+        whole = whole_frame(data, self._plain_below)
+        if whole is not None:
+            return whole
         return b"".join(self._data_frame(BINARY, data, compress))
 
     def text_buffers(self, message: str, compress: bool = True) -> tuple[bytes, bytes]:

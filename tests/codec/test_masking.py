@@ -1,16 +1,12 @@
-"""Masking, RFC 6455 section 5.3: the same with and without the C function."""
+"""Masking, RFC 6455 section 5.3: the same in C and in Python."""
 
 from __future__ import annotations
-
-import importlib.util
-import sys
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flask_uwsgi_websocket.codec import SERVER, Protocol, masking, protocol
-from tests.conformance import CASES, Case
+from flask_uwsgi_websocket.codec import SERVER, Protocol, _speedups, masking, protocol, straight
 from tests.rawclient import TEXT, frame
 
 KEYS = st.binary(min_size=4, max_size=4)
@@ -26,42 +22,21 @@ def by_the_rfc(data: bytes, key: bytes) -> bytes:
 @example(data=b"\x00" * 2048, key=b"\x00\x00\x00\x01")
 def test_both_do_what_the_rfc_says(data: bytes, key: bytes) -> None:
     masked = by_the_rfc(data, key)
-    for apply_mask in (masking.apply_mask, masking.apply_mask_in_python):
+    for apply_mask in (_speedups.apply_mask, masking.apply_mask_in_python):
         assert apply_mask(data, key) == masked
         assert apply_mask(memoryview(data), key) == masked
         assert apply_mask(masked, key) == data
 
 
-def test_python_where_there_is_no_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "websockets.speedups", None)
-    spec = importlib.util.spec_from_file_location("masking_without_speedups", masking.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.apply_mask is module.apply_mask_in_python
-
-
-def test_c_where_it_is() -> None:
-    from websockets import speedups  # an extra of the package, and with the tests always
-
-    assert masking.apply_mask is speedups.apply_mask
-
-
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name.startswith("framing")], ids=lambda case: case.name
-)
-def test_the_codec_without_c(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    events = []
-    for apply_mask in (masking.apply_mask, masking.apply_mask_in_python):
-        monkeypatch.setattr(protocol, "apply_mask", apply_mask)
-        codec = Protocol(SERVER)
-        received = [event for chunk in case.chunks for event in codec.receive_data(chunk)]
-        events.append([repr(event) for event in received])
-    assert events[0] == events[1]
+@pytest.mark.parametrize("key", [b"", b"123", b"12345"])
+def test_a_key_has_four_octets(key: bytes) -> None:
+    with pytest.raises(ValueError, match="4 octets"):
+        _speedups.apply_mask(b"octets", key)
 
 
 def test_views_are_unmasked_without_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "apply_mask", masking.apply_mask_in_python)
+    monkeypatch.setattr(protocol, "whole_message", straight.whole_message_in_python)
+    for module in (protocol, straight):
+        monkeypatch.setattr(module, "apply_mask", masking.apply_mask_in_python)
     for size in (16384, 65536):
         assert Protocol(SERVER).receive_data(frame(TEXT, "x" * size)) == ["x" * size]
