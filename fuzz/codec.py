@@ -26,6 +26,7 @@ from flask_uwsgi_websocket.codec import (
     Protocol,
     Role,
     negotiate,
+    straight,
 )
 from flask_uwsgi_websocket.codec.handshake import parse_extensions, parse_tokens
 from flask_uwsgi_websocket.exceptions import HandshakeError, RemoteProtocolError
@@ -119,6 +120,12 @@ def check_stream(
                 assert protocol.close(event.error.close_code, event.error.reason)
             case Close():
                 assert protocol.close(event.code, event.reason)
+    for piece in (stream, *pieces):
+        message = straight.whole_message(piece, limit)
+        assert message == straight.whole_message_in_python(piece, limit)
+        if message is not None:
+            made = straight.whole_frame(message, limit)
+            assert made == straight.whole_frame_in_python(message, limit)
     if not compressed:
         # Text that inflates may be too long and not UTF-8: the pieces say which is seen first.
         assert comparable(connection().receive_data(stream)) == comparable(events)

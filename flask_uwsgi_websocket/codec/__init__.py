@@ -3,6 +3,7 @@
 ==================  =======================================================
 ``frames``          5.2, 5.5, 7.4: header bits, opcodes, close codes
 ``masking``         5.3
+``straight``        a message in one frame, in and out: the quick way
 ``messages``        5.4, 8.1: messages that come in pieces
 ``events``          what is received
 ``protocol``        5 to 8: one connection, both roles, the closing states
