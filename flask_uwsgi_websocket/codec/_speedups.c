@@ -13,20 +13,31 @@ enum { LENGTH_IN_16_BITS = 126, SHORT_HEADER = 6, HEADER_16 = 8 };
 /* Text up to this is unmasked on the stack. */
 enum { ON_STACK = 4096 };
 
-/* RFC 6455 5.3: each octet XOR the octet of the key at its index modulo 4. */
+/* RFC 6455 5.3: each octet XOR the octet of the key at its index modulo 4. Blocks of a fixed number
+   of words are what compilers make vector instructions of. */
+enum { WORDS = 8, BLOCK = 8 * WORDS };
+
 static void
-unmask(char *to, const char *from, Py_ssize_t size, const char *key)
+unmask(char *restrict to, const char *restrict from, Py_ssize_t size, const char *key)
 {
+    uint64_t eight, words[WORDS];
     uint32_t four;
-    uint64_t eight, word;
     Py_ssize_t i = 0;
+    int j;
 
     memcpy(&four, key, 4);
-    eight = ((uint64_t)four << 32) | four;
+    eight = (uint64_t)four << 32 | four;
+    for (; size - i >= BLOCK; i += BLOCK) {
+        memcpy(words, from + i, BLOCK);
+        for (j = 0; j < WORDS; j++) {
+            words[j] ^= eight;
+        }
+        memcpy(to + i, words, BLOCK);
+    }
     for (; size - i >= 8; i += 8) {
-        memcpy(&word, from + i, 8);
-        word ^= eight;
-        memcpy(to + i, &word, 8);
+        memcpy(words, from + i, 8);
+        words[0] ^= eight;
+        memcpy(to + i, words, 8);
     }
     for (; i < size; i++) {
         to[i] = from[i] ^ key[i & 3];
