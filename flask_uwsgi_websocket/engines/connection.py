@@ -342,10 +342,12 @@ class Connection(ABC):
         if handled and self._unsent:
             self.flush()  # the pongs, in one write
         if messages:
-            self._read_ahead = size = self._read_ahead + size
-            if size >= READ_AHEAD and size >= self._read_ahead_limit():
-                self._pause_reading()
+            self._read_ahead += size
             self._arrived()
+            # After a handler that waited has had its turn: loops take long to watch anew.
+            size = self._read_ahead
+            if size >= READ_AHEAD and self._messages and size >= self._read_ahead_limit():
+                self._pause_reading()
         elif self._quick_ack and TCP_QUICKACK and self.protocol.incomplete and not self.released:
             # uWSGI's router waits for the ACK of the last piece before it sends the next.
             self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
