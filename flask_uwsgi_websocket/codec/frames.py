@@ -21,8 +21,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from .masking import apply_mask
 
@@ -74,6 +75,15 @@ MAX_LENGTH: Final = (1 << 63) - 1
 
 pack_header_16 = struct.Struct(">BBH").pack
 pack_header_64 = struct.Struct(">BBQ").pack
+
+# Octets in front of the payload of a masked frame, by how long its length field is.
+SHORT_HEADER: Final = 6
+HEADER_16: Final = 8
+HEADER_64: Final = 14
+
+_Unpack: TypeAlias = Callable[..., tuple[int, int, int, bytes]]
+unpack_header_16: _Unpack = struct.Struct(">BBH4s").unpack_from
+unpack_header_64: _Unpack = struct.Struct(">BBQ4s").unpack_from
 
 
 class CloseCode(IntEnum):

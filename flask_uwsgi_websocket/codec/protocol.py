@@ -38,8 +38,6 @@ the same rules; the tests run one against the other.
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -51,6 +49,8 @@ from .frames import (
     CLOSE,
     CONTINUATION,
     FIN,
+    HEADER_16,
+    HEADER_64,
     LENGTH_IN_16_BITS,
     MASK,
     MAX_CONTROL_PAYLOAD,
@@ -60,25 +60,19 @@ from .frames import (
     RSV1,
     RSV2,
     RSV3,
+    SHORT_HEADER,
     TEXT,
     CloseCode,
     close_code_may_travel,
     frame,
     frame_header,
     masked_frame_header,
+    unpack_header_16,
+    unpack_header_64,
 )
 from .masking import apply_mask
 from .messages import BinaryMessage, TextMessage
-from .straight import (
-    HEADER_16,
-    SHORT_HEADER,
-    VIEW_FROM,
-    WHOLE_BINARY,
-    WHOLE_TEXT,
-    unpack_header_16,
-    whole_frame,
-    whole_message,
-)
+from .straight import VIEW_FROM, WHOLE_BINARY, WHOLE_TEXT, whole_frame, whole_message
 
 __all__ = ["CLIENT", "SERVER", "Protocol", "Role", "State"]
 
@@ -101,9 +95,6 @@ class State(Enum):
     CLOSING = "closing"
     CLOSED = "closed"
 
-
-_unpack_header_64: Callable[..., tuple[int, int, int, bytes]] = struct.Struct(">BBQ4s").unpack_from
-_HEADER_64: Final = 14
 
 # Said by a reader of frames where the chunk ends before the frame does.
 _CUT_OFF: Final = -1
@@ -196,7 +187,7 @@ class Protocol:
     def whole_message(self, data: bytes) -> str | bytes | None:
         """The message, where ``data`` is just that: one message, in one frame, and all of it.
 
-        Changes nothing. For anything else it gives None, and :meth:`receive_data` takes it.
+        Changes nothing. For anything else it gives None, and :meth:`receive_frames` takes it.
         """
         return whole_message(data, self._max_size) if self._straight else None
 
@@ -208,9 +199,10 @@ class Protocol:
         is read (RFC 6455 1.4, 7.1.7), and the list is empty.
         """
         message = self.whole_message(data)
-        return self._read(data) if message is None else [message]
+        return self.receive_frames(data) if message is None else [message]
 
-    def _read(self, data: bytes) -> list[Event]:
+    def receive_frames(self, data: bytes) -> list[Event]:
+        """:meth:`receive_data`, for whoever has asked :meth:`whole_message` already."""
         events: list[Event] = []
         if self._over:
             return events
@@ -263,10 +255,10 @@ class Protocol:
                 if not LENGTH_IN_16_BITS <= length <= self._max_size:
                     break
             else:
-                if end - pos < _HEADER_64:
+                if end - pos < HEADER_64:
                     break
-                _, _, length, key = _unpack_header_64(data, pos)
-                begin = pos + _HEADER_64
+                _, _, length, key = unpack_header_64(data, pos)
+                begin = pos + HEADER_64
                 if not 1 << 16 <= length <= self._max_size:
                     break
             stop = begin + length

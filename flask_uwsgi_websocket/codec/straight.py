@@ -7,19 +7,20 @@ compiles where it can), and here. Both give the same for the same.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from .frames import (
     BINARY,
     FIN,
+    HEADER_16,
     LENGTH_IN_16_BITS,
     MASK,
     MAX_CONTROL_PAYLOAD,
+    SHORT_HEADER,
     TEXT,
     frame_header,
     pack_header_16,
+    unpack_header_16,
 )
 from .masking import apply_mask
 
@@ -30,10 +31,6 @@ WHOLE_TEXT: Final = FIN | TEXT
 WHOLE_BINARY: Final = FIN | BINARY
 _MASKED_16: Final = MASK | LENGTH_IN_16_BITS
 
-# Octets in front of the payload of a masked frame.
-SHORT_HEADER: Final = 6
-HEADER_16: Final = 8
-
 # The second octet of a masked frame of up to 125 octets is the whole frame's size and this.
 _SIZE_TO_SECOND_OCTET: Final = MASK - SHORT_HEADER
 _LONGEST_SHORT_FRAME: Final = SHORT_HEADER + MAX_CONTROL_PAYLOAD
@@ -43,9 +40,6 @@ VIEW_FROM: Final = 16384
 
 _TEXT_HEADERS: Final = tuple(frame_header(WHOLE_TEXT, length) for length in range(126))
 _BINARY_HEADERS: Final = tuple(frame_header(WHOLE_BINARY, length) for length in range(126))
-
-_Unpack: TypeAlias = Callable[..., tuple[int, int, int, bytes]]
-unpack_header_16: _Unpack = struct.Struct(">BBH4s").unpack_from
 
 
 def whole_message_in_python(data: bytes, max_size: int) -> str | bytes | None:

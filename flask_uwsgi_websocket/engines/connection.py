@@ -299,7 +299,7 @@ class Connection(ABC):
                 data = b""
             message = self.protocol.whole_message(data)
             if message is None:
-                self._received(data)
+                self._received(data, self.protocol.receive_frames)
             else:
                 self._heard = True
                 receiver = self._receiver
@@ -318,12 +318,16 @@ class Connection(ABC):
             elif now > end_of_turn:
                 return
 
-    def _received(self, data: bytes) -> None:
+    def _received(self, data: bytes, parse: Callable[[bytes], list[Event]]) -> None:
+        """Deal with what the peer sent, empty once it is gone.
+
+        :param parse: ``receive_data`` of the protocol, or ``receive_frames``.
+        """
         if not data:
             self._lost()
             return
         self._heard = True
-        self._take_in(self.protocol.receive_data(data))
+        self._take_in(parse(data))
 
     def _take_in(self, events: list[Event]) -> None:
         """Deal with what the peer's bytes have said."""
@@ -345,8 +349,7 @@ class Connection(ABC):
             self._read_ahead += size
             self._arrived()
             # After a handler that waited has had its turn: loops take long to watch anew.
-            size = self._read_ahead
-            if size >= READ_AHEAD and self._messages and size >= self._read_ahead_limit():
+            if self._messages and self._read_ahead >= self._read_ahead_limit():
                 self._pause_reading()
         elif self._quick_ack and TCP_QUICKACK and self.protocol.incomplete and not self.released:
             # uWSGI's router waits for the ACK of the last piece before it sends the next.

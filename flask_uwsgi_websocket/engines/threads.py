@@ -140,7 +140,7 @@ class ThreadsConnection(BlockingConnection):
                 if message is not None and not self.ended:
                     self._heard = self._replying = True
                     return message
-                self._received(data)
+                self._received(data, self.protocol.receive_frames)
             finally:
                 self._reading.release()
         return super().receive_blocking(timeout)
@@ -155,7 +155,7 @@ class ThreadsConnection(BlockingConnection):
                 if not ready():
                     data = self._read_once(deadline)
                     if data is not None:
-                        self._received(data)
+                        self._received(data, self.protocol.receive_data)
             finally:
                 self._reading.release()
             late = deadline is not None and time.monotonic() >= deadline
