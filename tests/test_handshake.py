@@ -135,6 +135,7 @@ def test_clients_that_leave_before_the_answer(server: Server) -> None:
         {"Upgrade": "WebSocket"},
         {"Upgrade": "WEBSOCKET"},
         {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="},
+        {"Sec-WebSocket-Key": "AQIDBAUGBwgJCgsMDQ4PEC=="},
         {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"},
         {"Sec-WebSocket-Extensions": "x-unknown; a=1, y-unknown"},
         {"X-Long": "x" * 2000},

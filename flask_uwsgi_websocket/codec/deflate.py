@@ -245,7 +245,7 @@ def negotiate(
             continue  # zlib cannot
         answer = _answer(offered, settings)
         deflate = Deflate(
-            send_bits=answer.server_max_window_bits or _LARGEST_WINDOW,
+            send_bits=_server_bits(offered, settings),
             receive_bits=answer.client_max_window_bits or _LARGEST_WINDOW,
             send_takeover=not answer.server_no_context_takeover,
             receive_takeover=not answer.client_no_context_takeover,
@@ -256,22 +256,27 @@ def negotiate(
 
 
 def _answer(offered: _Parameters, settings: DeflateSettings) -> _Parameters:
-    # Each parameter is agreed to by being in the answer. The server may ask for all of them
-    # unoffered, but for client_max_window_bits: 7.1.2.2: "If a received extension negotiation
-    # offer doesn't have the "client_max_window_bits" extension parameter, the corresponding
-    # extension negotiation response to the offer MUST NOT include" it.
+    # Each parameter is agreed to by being in the answer. 7.1.2.2: "If a received extension
+    # negotiation offer doesn't have the "client_max_window_bits" extension parameter, the
+    # corresponding extension negotiation response to the offer MUST NOT include" it.
     answer = _Parameters(
         offered.server_no_context_takeover or settings.server_no_context_takeover,
         offered.client_no_context_takeover or settings.client_no_context_takeover,
     )
-    server_bits = min(offered.server_max_window_bits or 15, settings.server_max_window_bits)
-    if server_bits < _LARGEST_WINDOW or offered.server_max_window_bits is not None:
-        answer.server_max_window_bits = server_bits
+    # 7.1.2.1 lets the server name its window unasked, but there are clients that then fail the
+    # connection. Nothing is lost by silence: any inflater reads what a smaller window wrote.
+    if offered.server_max_window_bits is not None:
+        answer.server_max_window_bits = _server_bits(offered, settings)
     if offered.client_max_window_bits is not None:
         client_bits = min(offered.client_max_window_bits, settings.client_max_window_bits)
         if client_bits < _LARGEST_WINDOW:
             answer.client_max_window_bits = client_bits
     return answer
+
+
+def _server_bits(offered: _Parameters, settings: DeflateSettings) -> int:
+    """Return the window bits of what the server sends, whether or not the answer names them."""
+    return min(offered.server_max_window_bits or _LARGEST_WINDOW, settings.server_max_window_bits)
 
 
 def offer(settings: DeflateSettings) -> str:

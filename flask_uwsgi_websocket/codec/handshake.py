@@ -60,8 +60,9 @@ _match_parameter = re.compile(
 _unescape = re.compile(r"\\(.)").sub
 
 #: RFC 6455 4.2.1: "a base64-encoded [...] value that, when decoded, is 16 bytes in length": 22
-#: characters of which the last holds only two bits, and padding.
-_is_key = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==").fullmatch
+#: characters and padding. The last one has four bits to spare, which need not be zero: they are not
+#: in the RFC's own example, 4.1's "AQIDBAUGBwgJCgsMDQ4PEC==".
+_is_key = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch
 
 
 class HeaderFields(Protocol):

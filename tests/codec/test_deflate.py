@@ -51,7 +51,7 @@ def test_both_sides_agree(
     client_settings: DeflateSettings, server_settings: DeflateSettings
 ) -> None:
     server, client = agreed(client_settings, server_settings)
-    assert server.send_bits == client.receive_bits
+    assert server.send_bits <= client.receive_bits
     assert server.receive_bits == client.send_bits
     assert server.send_takeover == client.receive_takeover
     assert server.receive_takeover >= client.send_takeover
@@ -68,7 +68,13 @@ def test_both_sides_agree(
         ("", DEFAULT, None),
         ("other; x=1", DEFAULT, None),
         (DEFLATE, DeflateSettings(15, 15), DEFLATE),
-        (DEFLATE, DEFAULT, f"{DEFLATE}; server_max_window_bits=12"),
+        # Named only to a client that offered it: some know nothing of it, and refuse.
+        (DEFLATE, DEFAULT, DEFLATE),
+        (
+            f"{DEFLATE}; server_max_window_bits=15",
+            DEFAULT,
+            f"{DEFLATE}; server_max_window_bits=12",
+        ),
         (f"{DEFLATE}; client_max_window_bits", DeflateSettings(15, 15), DEFLATE),
         # Asked for, so it must be granted by name even where it is what it would be anyway.
         (
@@ -111,6 +117,11 @@ def test_a_client_without_window_bits_may_use_them_all() -> None:
     deflate, _ = negotiate([Extension(DEFLATE)], DEFAULT)
     assert deflate is not None
     assert deflate.receive_bits == 15
+
+
+def test_the_server_s_window_is_small_also_where_it_is_not_named() -> None:
+    deflate, answer = negotiate([Extension(DEFLATE)], DeflateSettings(server_max_window_bits=9))
+    assert (deflate and deflate.send_bits, answer) == (9, DEFLATE)
 
 
 @pytest.mark.parametrize(
