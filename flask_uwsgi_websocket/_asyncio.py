@@ -12,6 +12,7 @@ from . import _uwsgi
 from .client import BaseClient, Data
 from .engines.connection import Message
 from .exceptions import AsyncioNotAvailable, ConnectionClosed, EngineError
+from .functions import is_coroutine_function, name_of
 from .websocket import WebSocket, WebSocketMiddleware
 
 if TYPE_CHECKING:
@@ -158,9 +159,9 @@ class AsyncioWebSocket(WebSocket):
             app.async_to_sync = _on_our_loop(app.async_to_sync)  # type: ignore[method-assign]
 
     def _check_handler(self, handler: Callable[..., Any]) -> None:
-        if not inspect.iscoroutinefunction(inspect.unwrap(handler)):
+        if not is_coroutine_function(handler):
             raise TypeError(
-                f"{handler.__name__} is a plain function: the handlers of AsyncioWebSocket are "
+                f"{name_of(handler)} is a plain function: the handlers of AsyncioWebSocket are "
                 "coroutine functions (async def)"
             )
 

@@ -6,7 +6,6 @@ Flask apps mount them with :meth:`~.websocket.WebSocket.server`, other WSGI appl
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .client import BaseClient, Data
 from .engines.blocking import complete
 from .engines.connection import Message
+from .functions import is_coroutine_function
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -152,7 +152,7 @@ def check_methods(server_class: type[Any], asynchronous: bool) -> None:
         method = getattr(server_class, name, None)
         if not callable(method):
             raise TypeError(f"{server_class.__name__} lacks {name}(): derive it from Server")
-        if not asynchronous and inspect.iscoroutinefunction(inspect.unwrap(method)):
+        if not asynchronous and is_coroutine_function(method):
             raise TypeError(
                 f"{server_class.__name__}.{name} is a coroutine function, which only asyncio runs: "
                 "use AsyncioHandler, or AsyncioWebSocket with Flask"

@@ -124,6 +124,8 @@ class Router(Flask):
     ) -> None:
         if view_func is not None:
             self._check_handler(view_func)
+            if endpoint is None and not hasattr(view_func, "__name__"):
+                raise TypeError(f"{view_func!r} has no name for an endpoint: add endpoint='...'")
         super().add_url_rule(rule, endpoint, view_func, False, **options)
 
     def lend_to(self, app: Flask) -> None:

@@ -9,7 +9,6 @@ extensions do before a view, they do before a handshake, and may refuse it.
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
@@ -28,6 +27,7 @@ from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
 from .exceptions import EngineError, HandshakeError
+from .functions import is_coroutine_function, is_decorated, name_of
 from .routing import Router, WebSocketRule
 from .runner import leaves_open, run_uwsgi
 from .servers import FAILED_WITH, START_RESPONSE, Server, server_of
@@ -190,7 +190,7 @@ class WebSocketMiddleware:
         if not self._config("REQUEST_CONTEXT") or issubclass(self.client, UWSGIWebSocketClient):
             return False  # a response of Flask's needs the context, and ours the codec
         if rule.lazy is None:
-            return hasattr(self.websocket.view_functions[rule.endpoint], "__wrapped__")
+            return is_decorated(self.websocket.view_functions[rule.endpoint])
         return rule.lazy
 
     def _accept_lazily(
@@ -372,7 +372,7 @@ class WebSocket:
 
         def decorator(server_class: C) -> C:
             # A handler must wait as the client's methods do.
-            asynchronous = inspect.iscoroutinefunction(self.middleware.client.receive)
+            asynchronous = is_coroutine_function(self.middleware.client.receive)
             handler = handler_of(server_class, asynchronous)  # type: ignore[arg-type]  # it hashes
             settings = {"subprotocols": subprotocols_of(server_class), **options}
             self.add_url_rule(rule, settings.pop("endpoint", None), handler, **settings)
@@ -394,9 +394,9 @@ class WebSocket:
         self.router.add_url_rule(rule, endpoint, view_func, **options)
 
     def _check_handler(self, handler: Callable[..., Any]) -> None:
-        if inspect.iscoroutinefunction(inspect.unwrap(handler)):
+        if is_coroutine_function(handler):
             raise TypeError(
-                f"{handler.__name__} is a coroutine function: {type(self).__name__} calls plain "
+                f"{name_of(handler)} is a coroutine function: {type(self).__name__} calls plain "
                 "functions; use AsyncioWebSocket for async def"
             )
 
