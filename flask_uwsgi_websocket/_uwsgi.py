@@ -41,6 +41,10 @@ _EPOLL_CTL_DEL = 2  # sys/epoll.h
 
 Headers = list[tuple[str, str]]
 
+#: From this size of its buffer on, uWSGI's router loses uploads: it sends on the head of a request,
+#: and what it read of the body with it, in a buffer of at most UMAX16 (plugins/http/http.c).
+LOSSY_ROUTER_BUFFER = 65535
+
 #: What each engine's class needs of uWSGI, and the flags that give it.
 _FLAGS = {
     "threads": "--threads N, or --processes N",
@@ -152,9 +156,21 @@ def warn_of_options() -> None:
             harakiri,
             harakiri,
         )
-    problem = obstacle()
-    if problem:
-        logger.warning("%s", problem)
+    for problem in (obstacle(), lossy_router()):
+        if problem:
+            logger.warning("%s", problem)
+
+
+def lossy_router() -> str | None:
+    """Why uWSGI's router loses uploads as it was started, and the remedy; None if it does not."""
+    size = int(option("http-buffer-size") or 0)
+    if size < LOSSY_ROUTER_BUFFER:
+        return None
+    return (
+        f"--http-buffer-size {size}: uWSGI's router resets clients whose upload arrives together "
+        f"with its head, from {LOSSY_ROUTER_BUFFER} on, and logs nothing: use 32768, which carries "
+        "large WebSocket messages as well"
+    )
 
 
 def obstacle() -> str | None:

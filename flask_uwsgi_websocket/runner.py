@@ -11,8 +11,9 @@ Defaults, each replaced by giving the option:
                            ``socket``, ...) and ``host`` and ``port`` are left at their defaults,
                            only that one is served; name a host or port to have both.
 ``http_websockets``        uWSGI's HTTP router passes WebSockets on.
-``http_buffer_size``       131072: the router's own 4,096 bytes bring messages above that size
-                           down to some ten a second.
+``http_buffer_size``       32768: the router's own 4,096 bytes bring messages above that size
+                           down to some ten a second. Never 65535 or more, with which it loses
+                           uploads.
 ``master``                 restarts workers that die, stops and reloads them cleanly.
 ``enable_threads``         our heartbeats run in a thread.
 ``threads``                32 when neither an engine (``gevent``, ``asyncio``, ``async``) nor
@@ -65,9 +66,11 @@ DESCRIPTORS = 16384
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 5000
 
-# With the library's TCP_NODELAY this takes messages of 64 KiB through the router at 9,000/s
-# instead of 11/s; larger buffers gain little and cost memory for each connection.
-_ROUTER_BUFFER = 131_072
+# With the library's TCP_NODELAY this takes large messages through the router as fast as any size,
+# thousands of 64 KiB a second instead of 11. The router sends a request's head, and what it read of
+# the body with it, from a buffer of 64 KiB at most (UMAX16 in plugins/http/http.c), and cuts the
+# connection when they do not fit: half of it is room for any head.
+ROUTER_BUFFER = 32_768
 
 _THREADS = 32
 
@@ -243,7 +246,7 @@ def complete(
         if address and given.get("http"):
             options["http"] = [options["http"], *_values(given.pop("http"))]
     if any((options | given).get(name) for name in _ROUTERS):
-        options |= {"http-websockets": True, "http-buffer-size": _ROUTER_BUFFER}
+        options |= {"http-websockets": True, "http-buffer-size": ROUTER_BUFFER}
     options |= {"master": True, "enable-threads": True, "die-on-term": True}
     options["need-app"] = not debug
     if debug:

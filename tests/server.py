@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from websockets.sync.client import ClientConnection, connect
 
+from flask_uwsgi_websocket.runner import ROUTER_BUFFER
 from tests.rawclient import RawClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,7 +211,7 @@ class Server:
             arguments = ["--http-socket", self.address]
         elif self.front == "http":
             arguments = ["--http", self.address, "--http-websockets"]
-            arguments += ["--http-buffer-size", "131072"]
+            arguments += ["--http-buffer-size", str(ROUTER_BUFFER)]
         elif self.front == "http-without-websockets":
             arguments = ["--http", self.address]
         else:

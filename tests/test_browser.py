@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 from collections.abc import Iterator
@@ -199,3 +200,19 @@ def test_the_uwasp_example_has_the_files_of_the_other_chats() -> None:
     template = re.compile(r"\{\{ url_for\('static', filename='([\w.]+)'\) \}\}")
     page = template.sub(r"static/\1", (theirs / "templates" / "chat.html").read_text())
     assert (ours / "chat.html").read_text() == page.replace("{{ engine }}", "uWASP")
+
+
+def test_uploads_of_a_browser_through_the_router(browser: Browser, shared_server) -> None:
+    server = shared_server("gevent", "http")
+    page = browser.new_page()
+    page.goto(f"http://{server.address}/ready")
+    sizes = [size + more for size in (4096, 32768, 65536, 131072) for more in (-200, 0, 1)]
+    answers = page.evaluate(
+        """sizes => Promise.all(sizes.map(async size => {
+            const answer = await fetch('/upload', {method: 'POST', body: new Uint8Array(size)});
+            return answer.text();
+        }))""",
+        [*sizes, 1, 5_000_000],
+    )
+    page.close()
+    assert answers == [hashlib.sha256(bytes(size)).hexdigest() for size in [*sizes, 1, 5_000_000]]

@@ -6,13 +6,17 @@ stands still for ever (see the design, section 2).
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import threading
+from pathlib import Path
 
 import pytest
 
+from flask_uwsgi_websocket.runner import ROUTER_BUFFER
 from tests.rawclient import BINARY, RawClient, close_frame, frame
-from tests.server import FRONTS, Server
+from tests.server import FRONTS, ROOT, Server
 
 MIB = 1 << 20
 
@@ -89,3 +93,55 @@ def test_ends_through_every_front(engine: str, shared_server, front: str, token:
         assert client.read_close().code == 1000
         client.send(close_frame(1000))
         assert client.ended()
+
+
+def upload(server: Server, size: int, head: str = "", *, at_once: bool = True) -> bool:
+    """Whether an upload arrives.
+
+    :param head: more of the request's head, lines with their ends.
+    :param at_once: send head and body in one go, so that they may arrive in one read.
+    """
+    body = os.urandom(size)
+    start = (
+        f"POST /upload HTTP/1.1\r\nHost: {server.address}\r\nConnection: close\r\n"
+        f"Content-Length: {size}\r\n{head}\r\n"
+    ).encode()
+    with server.tcp() as client:
+        for part in [start + body] if at_once else [start, body]:
+            client.send(part)
+        answer = client.read_answer()
+        return answer.status == 200 and answer.body.decode() == hashlib.sha256(body).hexdigest()
+
+
+def test_uploads_through_the_router(shared_server) -> None:
+    # From a buffer of 65535 bytes on it loses those whose body arrives with the head.
+    server = shared_server("gevent", "http")
+    edges = [size << 10 for size in (4, 32, 60, 64, 96, 128, 256)]
+    sizes = [1, *(edge + more for edge in edges for more in (-5000, -200, -100, -1, 0, 1))]
+    sizes = [size for size in sizes if size > 0] + [120_000] * 20 + [1_000_000, 20_000_000]
+    assert [size for size in sizes if not upload(server, size)] == []
+    assert [
+        size for size in (1, 70_000, 1_000_000) if not upload(server, size, at_once=False)
+    ] == []
+
+
+def test_uploads_with_large_heads_through_the_router(shared_server) -> None:
+    # It sends the head to the worker in the same buffer.
+    server = shared_server("gevent", "http", options=["--buffer-size", "32768"])
+    cookies = f"Cookie: {'c' * 4000}\r\n" * 3 + "".join(f"X-{n}: y\r\n" for n in range(40))
+    assert [size for size in range(1000, 130_000, 8000) if not upload(server, size, cookies)] == []
+
+
+def test_a_buffer_that_loses_uploads_is_told_of_at_the_start(serve) -> None:
+    server = serve("gevent", "http", options=["--http-buffer-size", "65535"])
+    assert "--http-buffer-size 65535: uWSGI's router resets" in server.log()
+
+
+def test_commands_in_the_docs_have_the_buffer_that_loses_nothing() -> None:
+    places = [ROOT / "README.rst", *Path(ROOT, "docs").glob("*.rst")]
+    places += Path(ROOT, "examples").rglob("*.py")
+    sizes = re.findall(
+        r"uwsgi .*--http-buffer-size (\d+)", "".join(place.read_text() for place in places)
+    )
+    assert len(sizes) > 10
+    assert set(sizes) == {str(ROUTER_BUFFER)}

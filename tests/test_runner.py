@@ -63,7 +63,7 @@ def test_defaults(command: Callable[..., list[str]]) -> None:
     built = command()
     assert Path(built[0]).name == "uwsgi"
     assert has(built, "--http", "localhost:5000")
-    assert has(built, "--http-buffer-size", "131072")
+    assert has(built, "--http-buffer-size", "32768")
     assert has(built, "--threads", "32")
     assert has(built, "--wsgi", "echo:app")
     for flag in ("--master", "--http-websockets", "--die-on-term", "--need-app"):

@@ -6,7 +6,7 @@ Start it from the repository's root and open http://localhost:5000 in two window
 
 or let uWSGI start it itself, as you would in production::
 
-    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 131072 \
+    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
         --gevent 100 --chdir examples/chat-gevent --wsgi chat:app
 
 Everybody has to be in the same process, because that is where ``clients`` lives: leave

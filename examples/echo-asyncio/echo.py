@@ -6,7 +6,7 @@ Start it from the repository's root and open http://localhost:5000::
 
 or let uWSGI start it itself, as you would in production::
 
-    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 131072 \
+    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
         --asyncio 100 --greenlet --chdir examples/echo-asyncio --wsgi echo:app
 
 The 100 slots are for HTTP: open WebSockets take none. PORT=8080 before the first command moves it.

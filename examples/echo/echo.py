@@ -6,7 +6,7 @@ Start it from the repository's root and open http://localhost:5000::
 
 or let uWSGI start it itself, as you would in production::
 
-    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 131072 \
+    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
         --threads 16 --chdir examples/echo --wsgi echo:app
 
 Each open WebSocket occupies one of the 16 threads. PORT=8080 before the first command moves it.

@@ -6,7 +6,7 @@ Start Redis and, from the repository's root, the example; then open http://local
 
 or let uWSGI start it itself, as you would in production::
 
-    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 131072 \
+    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
         --processes 2 --asyncio 100 --greenlet --chdir examples/pubsub-asyncio --wsgi pubsub:app
 
 Visitors may be in different processes, and on different machines: Redis passes everything on.

@@ -6,7 +6,7 @@ Start it from the repository's root, then talk to whatever listens on RELAY_TO::
 
 or let uWSGI start it itself, as you would in production::
 
-    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 131072 \
+    uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
         --processes 2 --threads 16 --chdir examples/relay --wsgi relay:app
 
 A thread waits for the one connection while the handler waits for the other. With

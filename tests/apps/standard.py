@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import threading
 
@@ -580,6 +581,11 @@ async def both_websocket(ws):
 @app.route("/both", methods=["GET", "POST"])
 def both_http():
     return f"http {request.method}"
+
+
+@app.post("/upload")
+def upload():
+    return hashlib.sha256(request.get_data()).hexdigest()
 
 
 @websocket.route("/typed/<int:number>/<float:ratio>/<name>")
