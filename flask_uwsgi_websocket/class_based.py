@@ -126,6 +126,8 @@ class Server:
 
     #: The subprotocol (RFC 6455 1.9) that it speaks with clients that offer it.
     PROTOCOL_NAME: str | None = None
+    #: Whether clients that do not offer it are refused, with 400.
+    PROTOCOL_REQUIRED = False
 
     def __init__(self, ws: WebSocket) -> None:
         self.ws = ws
@@ -147,7 +149,12 @@ def check_methods(server_class: type[Any], asynchronous: bool) -> None:
     """Check that a server is of a kind that can be run.
 
     :raises TypeError: when it has coroutine functions, and the engine is not asyncio.
+    :raises ValueError: when it requires a subprotocol and names none.
     """
+    if getattr(server_class, "PROTOCOL_REQUIRED", False) and not getattr(
+        server_class, "PROTOCOL_NAME", None
+    ):
+        raise ValueError(f"{server_class.__name__}.PROTOCOL_REQUIRED needs a PROTOCOL_NAME")
     for name in _METHODS:
         method = getattr(server_class, name, None)
         if not callable(method):
@@ -159,10 +166,11 @@ def check_methods(server_class: type[Any], asynchronous: bool) -> None:
             )
 
 
-def subprotocols_of(server_class: type[Any]) -> tuple[str, ...]:
-    """The subprotocols to choose among for a server: its own, if any."""
+def subprotocol_options(server_class: type[Any]) -> dict[str, Any]:
+    """Give the options of a route that say which subprotocol a server speaks, if any."""
     name = getattr(server_class, "PROTOCOL_NAME", None)
-    return (name,) if name else ()
+    required = getattr(server_class, "PROTOCOL_REQUIRED", False)
+    return {"subprotocols": (name,) if name else (), "require_subprotocol": required}
 
 
 async def converse(server: Any, client: Any) -> None:

@@ -19,6 +19,8 @@ class WebSocketRule(Rule):
     """A URL rule that only the upgrade requests of WebSockets match.
 
     :param subprotocols: those that the handler speaks, in its order of preference.
+    :param require_subprotocol: whether a client that offers none of ``subprotocols`` is refused
+        with 400; otherwise it is served without a subprotocol.
     :param origins: overrides ``UWSGI_WEBSOCKET_ALLOWED_ORIGINS`` for this route.
     :param compression: overrides ``UWSGI_WEBSOCKET_COMPRESSION``.
     :param max_message_size: overrides ``UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE``, in bytes.
@@ -33,6 +35,7 @@ class WebSocketRule(Rule):
         string: str,
         *,
         subprotocols: Sequence[str] = (),
+        require_subprotocol: bool = False,
         origins: str | Collection[str] | None = None,
         compression: bool | DeflateSettings | None = None,
         max_message_size: int | None = None,
@@ -41,11 +44,14 @@ class WebSocketRule(Rule):
     ) -> None:
         if isinstance(subprotocols, str):
             raise TypeError("subprotocols is a list of names, in the order of preference")
+        if require_subprotocol and not subprotocols:
+            raise ValueError("require_subprotocol needs subprotocols=[...] to choose among")
         # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
         options["methods"] = {"GET"}
         options["websocket"] = True
         super().__init__(string, **options)
         self.subprotocols = subprotocols
+        self.require_subprotocol = require_subprotocol
         self.origins = origins
         self.compression = compression
         self.max_message_size = max_message_size
@@ -55,6 +61,7 @@ class WebSocketRule(Rule):
         return {
             **super().get_empty_kwargs(),
             "subprotocols": self.subprotocols,
+            "require_subprotocol": self.require_subprotocol,
             "origins": self.origins,
             "compression": self.compression,
             "max_message_size": self.max_message_size,

@@ -44,6 +44,8 @@ class Settings:
 
     limits: Limits = field(default_factory=Limits)
     subprotocols: Sequence[str] = ()
+    #: Whether a client must offer one of them.
+    require_subprotocol: bool = False
     #: permessage-deflate (RFC 7692), where the client offers it; None turns it off.
     compression: DeflateSettings | None = None
 
@@ -59,8 +61,14 @@ class Agreement:
 
 
 def agree(request: UpgradeRequest, settings: Settings) -> Agreement:
-    """Choose among what the client offers (RFC 6455 4.2.2, RFC 7692 5)."""
+    """Choose among what the client offers (RFC 6455 4.2.2, RFC 7692 5).
+
+    :raises HandshakeError: 400, when it offers no subprotocol of those that it must.
+    """
     subprotocol = select_subprotocol(request.subprotocols, settings.subprotocols)
+    if subprotocol is None and settings.require_subprotocol:
+        names = ", ".join(settings.subprotocols)
+        raise HandshakeError(400, f"Sec-WebSocket-Protocol must offer a subprotocol of: {names}")
     deflate, extensions = None, None
     if settings.compression is not None:
         deflate, extensions = negotiate(request.extensions, settings.compression)

@@ -93,8 +93,12 @@ class Handler:
         :return: the body of the WSGI response.
         """
         opening: _Opening = environ[_OPENING]
-        subprotocols = (protocol_name,) if protocol_name else ()
-        agreement = agree(opening.request, replace(opening.settings, subprotocols=subprotocols))
+        settings = replace(
+            opening.settings,
+            subprotocols=(protocol_name,) if protocol_name else (),
+            require_subprotocol=getattr(self.server, "PROTOCOL_REQUIRED", False),
+        )
+        agreement = agree(opening.request, settings)
         server = server_of(environ)
         engine = server.engine(environ, self.engine_name)
 

@@ -21,7 +21,7 @@ from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
 
 from . import _uwsgi
-from .class_based import handler_of, subprotocols_of
+from .class_based import handler_of, subprotocol_options
 from .client import UWSGIWebSocketClient, WebSocketClient
 from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .engines.connection import Connection, Limits
@@ -276,6 +276,7 @@ class WebSocketMiddleware:
                 max_message_size=rule.max_message_size or self._config("MAX_MESSAGE_SIZE"),
             ),
             subprotocols=rule.subprotocols,
+            require_subprotocol=rule.require_subprotocol,
             compression=compression or None,
         )
 
@@ -364,8 +365,8 @@ class WebSocket:
         """Route WebSockets that match ``rule`` to the decorated :class:`~.uwasp.Server`.
 
         There is an instance for each connection, made with its ``ws`` and the variables of the
-        URL. The options are those of :meth:`route`; ``subprotocols`` is by default the
-        ``PROTOCOL_NAME`` of the class.
+        URL. The options are those of :meth:`route`; ``subprotocols`` and
+        ``require_subprotocol`` are by default those of the class.
 
         :raises TypeError: when the class lacks a method, or has one of the wrong kind.
         """
@@ -374,7 +375,7 @@ class WebSocket:
             # A handler must wait as the client's methods do.
             asynchronous = is_coroutine_function(self.middleware.client.receive)
             handler = handler_of(server_class, asynchronous)  # type: ignore[arg-type]  # it hashes
-            settings = {"subprotocols": subprotocols_of(server_class), **options}
+            settings = {**subprotocol_options(server_class), **options}
             self.add_url_rule(rule, settings.pop("endpoint", None), handler, **settings)
             return server_class
 

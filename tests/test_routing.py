@@ -11,6 +11,7 @@ from werkzeug.routing import BaseConverter, BuildError
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
 from flask_uwsgi_websocket.testing import HandshakeRejected
+from flask_uwsgi_websocket.uwasp import Server
 
 
 def make_app(**config: Any) -> Flask:
@@ -327,3 +328,53 @@ def test_an_exception_names_its_request(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.ERROR), websocket.test_client().connect("/raise") as conn:
         assert conn.receive() is None
     assert "/raise" in caplog.text
+
+
+# Subprotocols
+
+
+def test_a_required_subprotocol() -> None:
+    websocket = WebSocket(make_app())
+    websocket.add_url_rule(
+        "/", "mqtt", where, subprotocols=["mqtt", "mqttv3.1"], require_subprotocol=True
+    )
+    with websocket.test_client().connect("/", subprotocols=["x", "mqttv3.1"]) as conn:
+        assert conn.subprotocol == "mqttv3.1"
+    for offer in ([], ["x", "MQTT"]):
+        response = refused(websocket, "/", subprotocols=offer)
+        assert response.status_code == 400
+        assert "mqtt, mqttv3.1" in response.text
+
+
+def test_a_required_subprotocol_must_have_a_name() -> None:
+    with pytest.raises(ValueError, match="require_subprotocol needs subprotocols"):
+        WebSocket().route("/", require_subprotocol=True)(where)
+
+
+def test_a_required_subprotocol_of_a_blueprint() -> None:
+    websocket = WebSocket(make_app())
+    blueprint = Blueprint("blueprint", __name__)
+    blueprint.add_url_rule("/", "b", where, subprotocols=["mqtt"], require_subprotocol=True)
+    websocket.register_blueprint(blueprint, url_prefix="/b")
+    assert refused(websocket, "/b/").status_code == 400
+
+
+def test_a_required_subprotocol_of_a_class() -> None:
+    websocket = WebSocket(make_app())
+
+    @websocket.server("/required")
+    @websocket.server("/optional", endpoint="optional", require_subprotocol=False)
+    class Mqtt(Server):
+        PROTOCOL_NAME = "mqtt"
+        PROTOCOL_REQUIRED = True
+
+    assert refused(websocket, "/required").status_code == 400
+    for path, offer in (("/required", ["mqtt"]), ("/optional", [])):
+        with websocket.test_client().connect(path, subprotocols=offer) as conn:
+            assert conn.subprotocol == (offer[0] if offer else None)
+
+    class Nameless(Server):
+        PROTOCOL_REQUIRED = True
+
+    with pytest.raises(ValueError, match=r"Nameless.PROTOCOL_REQUIRED needs a PROTOCOL_NAME"):
+        websocket.server("/nameless")(Nameless)

@@ -337,6 +337,14 @@ def test_subprotocol(server: Server) -> None:
         assert client.answer.get("Sec-WebSocket-Protocol") is None
 
 
+def test_a_required_subprotocol(server: Server) -> None:
+    with server.raw("/picky", headers={"Sec-WebSocket-Protocol": "chat.v2"}) as client:
+        assert client.message() == "speaking chat.v2"
+    for headers in ({}, {"Sec-WebSocket-Protocol": "x"}):
+        status, reason = refusal(server, "/picky", **headers)
+        assert (status, "chat.v2" in reason) == (400, True)
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

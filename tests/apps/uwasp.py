@@ -42,6 +42,10 @@ class Chat(Echo):
         await self.ws.send(f"speaking {self.ws.client.subprotocol}")
 
 
+class Picky(Chat):
+    PROTOCOL_REQUIRED = True
+
+
 class Life(Server):
     """Record what happens, in its order, under the token in the query string."""
 
@@ -182,6 +186,7 @@ SERVERS = [
     ("/echo", Echo),
     ("/plain", PlainEcho),
     ("/chat", Chat),
+    ("/picky", Picky),
     ("/life", Life),
     ("/closes", Closes),
     ("/fails-to-open", FailsToOpen),
