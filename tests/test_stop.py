@@ -115,3 +115,28 @@ def test_a_stop_without_a_websocket(serve, engine: str) -> None:
     server = serve(engine)
     server.signal(signal.SIGINT)
     server.wait_ended(SOON)
+
+
+@pytest.mark.parametrize(("signum", "code"), [("SIGINT", 1001), ("SIGHUP", 1012)])
+def test_processes_without_threads(serve, signum: str, code: int) -> None:
+    server = serve("single", processes=2)
+    for _ in range(2):  # uWSGI's own handlers serve between two WebSockets
+        with server.raw() as client:
+            client.text("hello")
+            assert client.message() == "hello"
+            client.leave()
+    old = [worker["pid"] for worker in server.stats()["workers"]]
+    with server.raw() as client:
+        client.text("hello")
+        assert client.message() == "hello"
+        server.signal(getattr(signal, signum))
+        assert client.read_close(SOON).code == code
+        client.send(close_frame(code))
+        assert client.ended(SOON)
+    if signum == "SIGINT":
+        server.wait_ended(SOON)
+    else:
+        eventually(
+            lambda: not set(old) & {worker["pid"] for worker in server.stats()["workers"]},
+            "other workers",
+        )

@@ -16,7 +16,7 @@ import time
 from _socket import socket as Socket
 from _thread import allocate_lock
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from typing import Any
 
@@ -26,6 +26,7 @@ from .connection import MSG_DONTWAIT, Limits, Message
 from .engine import Engine
 from .host import STOP_SIGNALS, Host, logger
 from .poller import READ, WRITE, make_poller, wait_readable
+from .signals import StopSignals
 from .worker import INTERRUPT_TIME, Worker
 
 #: Bytes that lie ready for the next read of a thread that waits, until its connection has once sent
@@ -240,6 +241,16 @@ def _left(deadline: float | None) -> float:
     return -1 if deadline is None else max(deadline - time.monotonic(), 0)
 
 
+@contextmanager
+def _stop_signals_unblocked() -> Iterator[None]:
+    """In a thread of uWSGI's, which blocks all: programs that are started here would inherit it."""
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 class ThreadsEngine(Engine):
     """A thread, or a process, for each request."""
 
@@ -247,38 +258,32 @@ class ThreadsEngine(Engine):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self._waits = False  # for a signal, in a thread of its own
+        self._signals: StopSignals | None = None
         self._stopped_by: int | None = None
         self._requests = 0  # that are, or become, WebSockets
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        if self._has_threads():
-            self._take_signals()
-
-    def _has_one_thread(self) -> bool:
-        return self.host.gives_signals and not self._has_threads()
-
-    def _has_threads(self) -> bool:
-        return self.host.slots() > 1
-
-    def _take_signals(self) -> None:
-        """Take the signals that stop a worker.
-
-        They are waited for in a thread: the main one may be in C for ever, where no handler of
-        Python's would run. The threads that uWSGI starts after this inherit the mask.
-        """
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        if not self._waits:
-            self._waits = True
+        if self._signals is not None or not self.host.gives_signals:
+            return
+        with suppress(ValueError):  # a sub-interpreter: its main thread belongs to the first app's
+            self._signals = StopSignals()
             threading.Thread(target=self._wait_for_stop, name="websocket-stop", daemon=True).start()
 
+    def _has_one_thread(self) -> bool:
+        return self.host.slots() <= 1
+
     def _wait_for_stop(self) -> None:
-        signum = signal.Signals(signal.sigwait(STOP_SIGNALS))
-        if self._has_threads():
-            self.host.stop(signum)
-        else:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # uWSGI's handlers want its thread
+        assert self._signals is not None
+        signum = self._signals.wait()
+        with self._lock:
             self._stopped_by = signum
+            is_late = not self._requests  # the last one has just ended
+        if not self._has_one_thread():
+            self.host.stop(signum)
+        elif is_late:
+            os.kill(os.getpid(), signum)
         worker = self.worker()
         worker.close_all(STOP_SIGNALS[signum])
         self._wait_for_requests(lambda: worker.grace)
@@ -302,25 +307,27 @@ class ThreadsEngine(Engine):
 
     @contextmanager
     def request(self) -> Iterator[None]:
+        signals = self._signals
         with self._lock:
             self._requests += 1
+            if signals is not None:
+                signals.take()
         try:
-            with self._signals_taken() if self._has_one_thread() else nullcontext():
+            with _stop_signals_unblocked() if signals is not None else nullcontext():
                 yield
         finally:
-            with self._lock:
-                self._requests -= 1
+            self._end_request(signals)
 
-    @contextmanager
-    def _signals_taken(self) -> Iterator[None]:
-        # Between two requests the only thread is in C, and uWSGI's own handlers serve.
-        self._take_signals()
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-            if self._stopped_by is not None:
-                os.kill(os.getpid(), self._stopped_by)
+    def _end_request(self, signals: StopSignals | None) -> None:
+        with self._lock:
+            self._requests -= 1
+            if signals is None or not self._has_one_thread():
+                return
+            # Between two requests the only thread is in C, and uWSGI's own handlers serve.
+            signals.give_back()
+            stopped_by = self._stopped_by
+        if stopped_by is not None:
+            os.kill(os.getpid(), stopped_by)
 
     def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
         # Not in the helper thread, for which all connections would wait.

@@ -1,0 +1,72 @@
+"""The signals that stop a process whose own handlers for them are in C, as uWSGI's are.
+
+While they are ours Python's C handler takes them. It tells our thread at once, through the wakeup
+descriptor, whatever the main thread is doing. They are not blocked and waited for with
+``sigwait()``: programs that a handler starts would inherit the mask, and ``Popen.terminate()``
+would not end them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import Any
+
+from .host import STOP_SIGNALS
+
+#: Larger than any system's ``struct sigaction``, which has 152 bytes in glibc.
+_ACTION_SIZE = 1024
+
+
+class StopSignals:
+    """Takes the stop signals of this process, and gives them back.
+
+    :raises ValueError: outside of the main thread, or in a sub-interpreter.
+    """
+
+    def __init__(self) -> None:
+        self._heard, told = os.pipe()
+        os.set_blocking(told, False)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        self._ours: dict[int, Any] = {}
+        self._theirs: dict[int, Any] = {}
+        for signum in STOP_SIGNALS:
+            theirs = _action(signum)
+            signal.signal(signum, _ignore)
+            self._ours[signum] = _action(signum)
+            _set_action(signum, theirs)
+
+    def take(self) -> None:
+        """Handle the signals from now on; from any thread."""
+        if not self._theirs:
+            for signum, ours in self._ours.items():
+                self._theirs[signum] = _action(signum)
+                _set_action(signum, ours)
+
+    def give_back(self) -> None:
+        """Let those handlers serve again that did before :meth:`take`; from any thread."""
+        while self._theirs:
+            _set_action(*self._theirs.popitem())
+
+    def wait(self) -> signal.Signals:
+        """Block until one comes."""
+        while True:
+            # Signals for which the app has handlers are told too.
+            signum = os.read(self._heard, 1)[0]
+            if signum in self._ours:
+                return signal.Signals(signum)
+
+
+def _ignore(signum: int, frame: Any) -> None:
+    """Do nothing, in the main thread: another one has been told."""
+
+
+def _action(signum: int) -> Any:
+    action = ctypes.create_string_buffer(_ACTION_SIZE)
+    ctypes.CDLL(None).sigaction(int(signum), None, action)
+    return action
+
+
+def _set_action(signum: int, action: Any) -> None:
+    ctypes.CDLL(None).sigaction(int(signum), action, None)

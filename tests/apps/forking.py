@@ -1,0 +1,95 @@
+"""Handlers and views that start child processes."""
+
+import contextlib
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+from flask import jsonify
+
+from tests.apps.kit import make_app, make_extension
+
+app = make_app(__name__)
+websocket = make_extension(app)
+
+fork = multiprocessing.get_context("fork")
+children = {}
+
+
+def start_child():
+    """A child that lives, and waits as its parent's requests do, until somebody terminates it."""
+    child = fork.Process(target=time.sleep, args=(60,))
+    child.start()
+    children[child.pid] = child
+    return child.pid
+
+
+@app.get("/pid")
+def pid():
+    return str(os.getpid())
+
+
+@app.get("/child")
+def child():
+    return str(start_child())
+
+
+@app.get("/terminate/<int:pid>")
+def terminate(pid):
+    began = time.monotonic()
+    child = children.pop(pid)
+    child.terminate()
+    child.join(10)
+    code, took = child.exitcode, time.monotonic() - began
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    return jsonify(code=code, took=took)
+
+
+@websocket.route("/echo")
+async def echo(ws):
+    async for msg in ws:
+        await ws.send(f"{os.getpid()} {msg}")
+
+
+@websocket.route("/child")
+async def child_of_handler(ws):
+    await ws.send(str(start_child()))
+    async for msg in ws:
+        await ws.send(f"{os.getpid()} {msg}")
+
+
+@websocket.route("/popen")
+async def popen(ws):
+    began = time.monotonic()
+    program = subprocess.Popen(["sleep", "60"])
+    program.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        program.wait(10)
+    await ws.send_json({"code": program.returncode, "took": time.monotonic() - began})
+    program.kill()
+
+
+@websocket.route("/fork/<how>")
+async def fork_in_handler(ws, how):
+    pid = os.fork()
+    if not pid:
+        if how == "sends":
+            await ws.send("from the child")
+        elif how == "closes":
+            await ws.close(4000)
+        elif how == "receives":
+            await ws.receive()
+        elif how == "raises":
+            raise ValueError("in the child")
+        elif how == "exits":
+            sys.exit(3)
+        elif how == "_exits":
+            os._exit(3)
+        return
+    _, status = os.waitpid(pid, 0)
+    await ws.send(str(os.waitstatus_to_exitcode(status)))
+    async for msg in ws:
+        await ws.send(f"{os.getpid()} {msg}")
