@@ -13,7 +13,8 @@
     └── EngineError                                 this process cannot run the engine asked for
         ├── UWSGINotFound                           no uWSGI binary
         ├── GeventNotInstalled
-        └── AsyncioNotAvailable
+        ├── AsyncioNotAvailable
+        └── UnsupportedFront                        nor behind what the server was started with
 
 A close code is one of RFC 6455 section 7.4.
 """
@@ -94,7 +95,13 @@ class HandshakeError(WebSocketError):
 
 
 class EngineError(WebSocketError, RuntimeError):
-    """This process cannot run the engine asked for; the message names the remedy."""
+    """This process cannot run the engine asked for; the message names the remedy.
+
+    It is for the log: it tells how the server is run, which is no business of its clients.
+    """
+
+    #: The HTTP status that answers a handshake.
+    status = 500
 
 
 class UWSGINotFound(EngineError):
@@ -107,3 +114,9 @@ class GeventNotInstalled(EngineError):
 
 class AsyncioNotAvailable(EngineError):
     """greenlet, or uWSGI's asyncio engine, is not there."""
+
+
+class UnsupportedFront(EngineError):
+    """WebSockets cannot pass what the server was started with in front of them."""
+
+    status = 501

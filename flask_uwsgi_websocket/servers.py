@@ -27,7 +27,7 @@ from .engines.carrier import Carrier
 from .engines.engine import Engine
 from .engines.host import Host, Seldom, logger
 from .engines.threads import ThreadsEngine
-from .exceptions import ConnectionClosed, EngineError, HandshakeError
+from .exceptions import ConnectionClosed, EngineError, HandshakeError, UnsupportedFront
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -56,7 +56,7 @@ class Server(ABC):
         """Check that WebSockets can be served here, by the class made for this engine.
 
         :param classes: the class for each engine, for the messages.
-        :raises HandshakeError: when this server, as it was started, cannot.
+        :raises HandshakeError: when there is no room for another one.
         :raises EngineError: when another class, or another way to start it, is needed.
         """
 
@@ -163,7 +163,7 @@ class UWSGI(Server):
         _uwsgi.require_engine(engine, classes)
         problem = _uwsgi.obstacle()
         if problem:
-            raise HandshakeError(501, problem)
+            raise UnsupportedFront(problem)
         if _uwsgi.is_full():
             if self._full.due():
                 logger.warning(
@@ -235,8 +235,8 @@ class SocketServer(Server):
     ) -> None:
         ssl = sys.modules.get("ssl")
         if ssl is not None and isinstance(environ[self.key], ssl.SSLSocket):
-            raise HandshakeError(
-                501, "WebSockets don't work here over TLS: put a proxy that speaks it in front"
+            raise UnsupportedFront(
+                "WebSockets don't work here over TLS: put a proxy that speaks it in front"
             )
         if engine == "asyncio" and threads_are_greenlets():
             raise EngineError(

@@ -27,7 +27,7 @@ from .codec import (
 )
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
-from .exceptions import ConnectionClosed, HandshakeError
+from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .servers import START_RESPONSE, UWSGI_SERVER, Server
 from .unopened import OPEN_TIME, Unopened
 
@@ -112,6 +112,15 @@ def _is_same_host(origin: str, host: str) -> bool:
 
 def _host_and_port(parts: SplitResult) -> tuple[str | None, int | None]:
     return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def answer_to(error: EngineError, *, tell: bool = False) -> HandshakeError:
+    """Make what a client gets of an error that the log has.
+
+    :param tell: whether the client is the developer.
+    """
+    reason = str(error) if tell else "WebSockets do not work here; the server's log says why"
+    return HandshakeError(error.status, reason)
 
 
 def refuse(error: HandshakeError, start_response: StartResponse) -> Sequence[bytes]:

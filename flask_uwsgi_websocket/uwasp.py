@@ -34,7 +34,7 @@ from .engines.connection import Connection, Limits
 from .engines.host import logger
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .servers import server_of
-from .serving import Settings, agree, is_allowed, is_attempt, refuse, serve
+from .serving import Settings, agree, answer_to, is_allowed, is_attempt, refuse, serve
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -200,7 +200,7 @@ class WebSocketMiddleware:
             return refuse(error, start_response)
         except EngineError as error:
             logger.error("WebSocket %s refused: %s", environ.get("PATH_INFO"), error)
-            return refuse(HandshakeError(500, str(error)), start_response)
+            return refuse(answer_to(error), start_response)
 
     def _handle(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")

@@ -35,6 +35,7 @@ from .serving import (
     Agreement,
     Settings,
     agree,
+    answer_to,
     is_allowed,
     is_attempt,
     serve,
@@ -507,7 +508,7 @@ def _install_dispatch(app: Flask) -> None:
             raise _http_error(error) from None
         except EngineError as error:
             app.logger.error("WebSocket %s refused: %s", request.path, error)
-            raise _http_error(HandshakeError(500, str(error))) from None
+            raise _http_error(answer_to(error, tell=app.debug or app.testing)) from None
 
     def process_response(*args: Any) -> Response:
         response: Response = args[-1]

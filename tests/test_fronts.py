@@ -19,7 +19,7 @@ def test_the_router_without_websockets(serve) -> None:
     with pytest.raises(Refused) as caught:
         server.raw().close()
     assert caught.value.answer.status == 501
-    assert b"--http-websockets" in caught.value.answer.body
+    assert b"--http-websockets" not in caught.value.answer.body
     assert server.get("/ready").status == 200
 
 
@@ -49,7 +49,9 @@ def test_tls_that_uwsgi_speaks_itself(serve, tmp_path) -> None:
     ):
         secure.sendall(opening("/echo", f"127.0.0.1:{port}"))
         answer = b""
-        while b"uWSGI's TLS router" not in answer and (more := secure.recv(65536)):
+        while b"log says why" not in answer and (more := secure.recv(65536)):
             answer += more
     assert b" 501 " in answer.splitlines()[0]
-    assert b"use --https " in answer
+    assert b"--https" not in answer
+    assert "refused: WebSockets don't work behind --https-socket" in server.log()
+    assert "use --https " in server.log()

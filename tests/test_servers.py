@@ -219,12 +219,14 @@ def test_flask_run_reloads(start: Start, tmp_path: Path) -> None:
         assert client.recv(timeout=5) == "x"
 
 
-def test_what_cannot_work_says_so(start: Start) -> None:
-    sync = start([*GUNICORN, "--worker-class", "sync"], "WebSocket")
-    with pytest.raises(InvalidStatus) as caught, sync.connect("/echo"):
-        pass
-    assert b"--threads N" in caught.value.response.body
-    gevent = start([*GUNICORN, "-k", "gevent"], "AsyncioWebSocket")
-    with pytest.raises(InvalidStatus) as caught, gevent.connect("/echo"):
-        pass
-    assert b"AsyncioWebSocket needs real threads" in caught.value.response.body
+def test_what_cannot_work_says_so_in_the_log(start: Start) -> None:
+    for arguments, extension, reason in (
+        (["--worker-class", "sync"], "WebSocket", "start gunicorn with --threads N"),
+        (["-k", "gevent"], "AsyncioWebSocket", "AsyncioWebSocket needs real threads"),
+    ):
+        process = start([*GUNICORN, *arguments], extension)
+        with pytest.raises(InvalidStatus) as caught, process.connect("/echo"):
+            pass
+        assert b"the server's log says why" in caught.value.response.body
+        assert b"gunicorn" not in caught.value.response.body
+        assert reason in process.log()

@@ -498,7 +498,7 @@ def test_coroutines_where_gevent_has_replaced_threads() -> None:
         from flask import Flask
         from flask_uwsgi_websocket import AsyncioWebSocket
         from flask_uwsgi_websocket.testing import HandshakeRejected
-        app = Flask("x")
+        app = Flask("x"); app.testing = True
         websocket = AsyncioWebSocket(app)
         @websocket.route("/echo")
         async def echo(ws): pass

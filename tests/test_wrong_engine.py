@@ -34,7 +34,8 @@ def test_a_mismatch_is_named_and_the_worker_lives(
             server.raw("/echo").close()
         assert 500 <= caught.value.answer.status < 600
         # A client needs no account of how the server is run.
-        assert b"Traceback" not in caught.value.answer.body
+        body = caught.value.answer.body
+        assert body == b"WebSockets do not work here; the server's log says why\n"
     log = server.log()
     assert name in log
     assert remedy in log
@@ -51,3 +52,11 @@ def test_the_message_is_one_for_a_person(serve) -> None:
     message = next(line for line in server.log().splitlines() if "GeventWebSocket" in line)
     assert "--gevent" in message
     server.allow_log("Traceback")
+
+
+def test_an_app_in_debug_mode_tells_its_client(serve) -> None:
+    server = serve("threads", extension="gevent", cores=4, env={"FLASK_UWSGI_DEBUG": "1"})
+    with pytest.raises(Refused) as caught:
+        server.raw("/echo").close()
+    assert caught.value.answer.status == 500
+    assert b"GeventWebSocket needs uWSGI to be started with --gevent" in caught.value.answer.body
