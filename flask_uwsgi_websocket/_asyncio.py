@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -40,8 +40,7 @@ class AsyncioWebSocketClient(BaseClient):
         :return: None once the connection is closed and every message has been received.
         :raises TimeoutError: when ``timeout`` seconds pass without a message.
         """
-        message = await self._connection.receive(timeout)
-        return self._received(message) if self._legacy_bytes else message
+        return await self._connection.receive(timeout)
 
     recv = a_recv = receive
 
@@ -104,11 +103,7 @@ class AsyncioWebSocketClient(BaseClient):
 
     def __anext__(self) -> Awaitable[Message]:
         # Neither an asynchronous generator nor a coroutine, which are slower.
-        return self._next_in_bytes() if self._legacy_bytes else self._connection.next_message()
-
-    async def _next_in_bytes(self) -> Message:
-        message = await self._connection.next_message()
-        return message.encode() if isinstance(message, str) else message
+        return self._connection.next_message()
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,6 +118,13 @@ class AsyncioWebSocketClient(BaseClient):
             await self.close()
         else:
             await self.close(1011)
+
+
+class _Done(Awaitable[None]):
+    """What need not be awaited, and is done when it is."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
 
 
 class AsyncioWebSocketMiddleware(WebSocketMiddleware):
@@ -157,6 +159,13 @@ class AsyncioWebSocket(WebSocket):
             # https://flask.palletsprojects.com/en/stable/async-await/#extensions: what Flask, and
             # extensions through ensure_sync, call coroutine functions with.
             app.async_to_sync = _on_our_loop(app.async_to_sync)  # type: ignore[method-assign]
+
+    def send_to_all(
+        self, msg: Data, binary: bool | None = None, *, exclude: Collection[object] = ()
+    ) -> Awaitable[None]:
+        """As :meth:`WebSocket.send_to_all`: done when it returns, and may be awaited."""
+        super().send_to_all(msg, binary, exclude=exclude)
+        return _Done()
 
     def _check_handler(self, handler: Callable[..., Any]) -> None:
         if not is_coroutine_function(handler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _uwsgi
@@ -26,6 +26,19 @@ T = TypeVar("T")
 Data = str | bytes | bytearray | memoryview
 
 
+def decode_text(msg: bytes | bytearray | memoryview) -> str:
+    """Decode bytes that are to go as a text message.
+
+    :raises ValueError: when they are not UTF-8.
+    """
+    try:
+        return str(msg, "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            "a text message must be UTF-8 (RFC 6455 5.6); send other bytes with send_binary()"
+        ) from error
+
+
 class BaseClient:
     """What the clients of all engines have in common.
 
@@ -33,8 +46,11 @@ class BaseClient:
     :param connection: the connection, after the handshake.
     :param subprotocol: the one agreed on in the handshake (RFC 6455 1.9), or None.
     :param app: the Flask app, for :meth:`request_context` and JSON; None without Flask.
-    :param legacy_bytes: 0.6's types: messages arrive as bytes, bytes go out as text.
+    :param extension: the extension whose route it came by, for its ``clients``.
     """
+
+    #: Whether bytes go out as text, unless told otherwise.
+    _bytes_are_text = False
 
     def __init__(
         self,
@@ -43,18 +59,24 @@ class BaseClient:
         *,
         subprotocol: str | None = None,
         app: Flask | None = None,
-        legacy_bytes: bool = False,
+        extension: Any = None,
     ) -> None:
         self.environ = environ
         self.subprotocol = subprotocol
         self._connection = connection
+        self._extension = extension
         if isinstance(connection, Unopened):
-            connection.opened = partial(setattr, self, "_connection")
+            connection.opened = self._opened
+        else:
+            connection.client = self
         self._app = app
         self._json: Any = json if app is None else app.json
-        self._legacy_bytes = legacy_bytes
         self._text = connection.protocol.text
         self._binary = connection.protocol.binary
+
+    def _opened(self, connection: Connection) -> None:
+        self._connection = connection
+        connection.client = self
 
     @cached_property
     def id(self) -> str:
@@ -144,7 +166,7 @@ class BaseClient:
 
     def recv_nb(self) -> Message | None:
         """A message that is already here, else ``''``; None once the connection is closed."""
-        return self._received(self._connection.receive_nowait())
+        return self._connection.receive_nowait()
 
     def send_nb(self, msg: Data, binary: bool | None = None) -> None:
         """Send without ever waiting: queue what the client does not take yet.
@@ -155,17 +177,12 @@ class BaseClient:
         """
         self._connection.post_nowait(self._encoder(msg, binary), msg)
 
-    def _received(self, message: Message | None) -> Message | None:
-        if self._legacy_bytes and isinstance(message, str):
-            return message.encode()
-        return message
-
     def _encoder(self, msg: Data, binary: bool | None) -> Callable[[Any], bytes]:
         """What makes the frame for ``msg``."""
         if isinstance(msg, str):
             return self._encode_binary if binary else self._text
         if isinstance(msg, (bytes, bytearray, memoryview)):
-            if binary or (binary is None and not self._legacy_bytes):
+            if binary or (binary is None and not self._bytes_are_text):
                 return self._binary
             return self._decode_text
         if self._connection.ended:  # send(receive()) after the end: say that, not the type
@@ -176,13 +193,7 @@ class BaseClient:
         return self._binary(msg.encode())
 
     def _decode_text(self, msg: bytes | bytearray | memoryview) -> bytes:
-        try:
-            text = str(msg, "utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                "a text message must be UTF-8 (RFC 6455 5.6); send other bytes with send_binary()"
-            ) from error
-        return self._text(text)
+        return self._text(decode_text(msg))
 
     def _loads(self, message: Message | None) -> Any:
         return None if message is None else self._json.loads(message)
@@ -206,8 +217,7 @@ class WebSocketClient(BaseClient):
         :return: None once the connection is closed and every message has been received.
         :raises TimeoutError: when ``timeout`` seconds pass without a message.
         """
-        message = self._connection.receive_blocking(timeout)
-        return message.encode() if self._legacy_bytes and isinstance(message, str) else message
+        return self._connection.receive_blocking(timeout)
 
     recv = receive
 

@@ -138,7 +138,7 @@ def serve(
     agreement: Agreement,
     engine: Engine,
     handle: Callable[[Connection], Any],
-    report: Callable[[BaseException], str],
+    report: Callable[..., str],
     *,
     server: Server = UWSGI_SERVER,
     keep_context: bool = True,
@@ -146,7 +146,8 @@ def serve(
     """Accept the connection and run its handler, in this request.
 
     :param handle: called with the connection; awaited if the engine's handlers are coroutines.
-    :param report: called with an exception of the handler; gives the close reason.
+    :param report: called with an exception of the handler; gives the close reason. With
+        ``another_had_left=True`` where it is ConnectionClosed of another client's.
     :param server: who accepted the connection.
     :param keep_context: whether the handler sees the request's context variables.
     :return: the body of the WSGI response: nothing.
@@ -175,7 +176,7 @@ def serve_lazily(
     headers: Callable[[], list[tuple[str, str]]],
     engine: Engine,
     handle: Callable[[Connection], Any],
-    report: Callable[[BaseException], str],
+    report: Callable[..., str],
     *,
     server: Server,
 ) -> Any:
@@ -241,7 +242,7 @@ async def _session(
     connection: Connection,
     engine: Engine,
     handle: Callable[[Connection], Any],
-    report: Callable[[BaseException], str],
+    report: Callable[..., str],
 ) -> None:
     try:
         connection.interrupt = engine.interrupter()
@@ -265,7 +266,7 @@ async def _outcome(
     connection: Connection,
     engine: Engine,
     handle: Callable[[Connection], Any],
-    report: Callable[[BaseException], str],
+    report: Callable[..., str],
 ) -> tuple[int, str]:
     """Run the handler; the close code and reason that its end means (RFC 6455 7.4.1)."""
     try:
@@ -275,7 +276,7 @@ async def _outcome(
     except ConnectionClosed as closed:
         if connection.ended:
             return 1000, ""  # it went on until its client left: nothing to report
-        return 1011, _shorten(report(closed))  # another client's end is this handler's mistake
+        return 1011, _shorten(report(closed, another_had_left=True))
     except engine.killed:
         return 1011, ""
     except BaseException as error:  # sys.exit() in a handler must not end the worker

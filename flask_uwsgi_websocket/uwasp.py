@@ -52,6 +52,11 @@ __all__ = [
     "WebSocketMiddleware",
 ]
 
+#: For the log, where a method ends with another client's ConnectionClosed.
+ANOTHER_HAD_LEFT = (
+    ": it sent to another client, which had left. Catch ConnectionClosed around each send() to one"
+)
+
 # In the WSGI environment of an upgrade request: what its handler needs for the handshake.
 _OPENING = "flask_uwsgi_websocket.opening"
 
@@ -118,10 +123,13 @@ class Handler:
             server=server,
         )
 
-    def _report(self, error: BaseException) -> str:
+    def _report(self, error: BaseException, another_had_left: bool = False) -> str:
         path = self.ws.environ.get("PATH_INFO")
         name = type(self.server).__name__
-        logger.error("Exception in the WebSocket server %s of %s", name, path, exc_info=error)
+        hint = ANOTHER_HAD_LEFT if another_had_left else ""
+        logger.error(
+            "Exception in the WebSocket server %s of %s%s", name, path, hint, exc_info=error
+        )
         return ""
 
 

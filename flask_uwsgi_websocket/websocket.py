@@ -10,7 +10,7 @@ extensions do before a view, they do before a handshake, and may refuse it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextvars import copy_context
 from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -22,12 +22,14 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, defau
 
 from . import _uwsgi
 from .class_based import handler_of, subprotocol_options
-from .client import UWSGIWebSocketClient, WebSocketClient
+from .client import Data, UWSGIWebSocketClient, WebSocketClient
+from .clients import Clients, send_to_all
 from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
 from .exceptions import EngineError, HandshakeError
 from .functions import is_coroutine_function, is_decorated, name_of
+from .legacy import legacy_class
 from .routing import Router, WebSocketRule
 from .runner import leaves_open, run_uwsgi
 from .servers import FAILED_WITH, START_RESPONSE, Server, server_of
@@ -62,9 +64,15 @@ DEFAULTS: dict[str, Any] = {
     "UWSGI_WEBSOCKET_COMPRESSION": False,
     "UWSGI_WEBSOCKET_ALLOWED_ORIGINS": None,
     "UWSGI_WEBSOCKET_REQUEST_CONTEXT": True,
-    "UWSGI_WEBSOCKET_LEGACY_BYTES": False,
+    "UWSGI_WEBSOCKET_LEGACY": False,
     "UWSGI_WEBSOCKET_AGGRESSIVE_PATCH": True,
 }
+
+#: For the log, where a handler ends with another client's ConnectionClosed.
+ANOTHER_HAD_LEFT = (
+    ": it sent to another client, which had left. Send to many with websocket.send_to_all(), or to "
+    "each of websocket.clients within try ... except ConnectionClosed"
+)
 
 #: Connections with the same limits share them.
 _limits = lru_cache(Limits)
@@ -150,20 +158,26 @@ class WebSocketMiddleware:
         if request.view_args:
             handler = partial(handler, **request.view_args)
 
+        client_class = self.client
+        if self._config("LEGACY"):
+            client_class = legacy_class(client_class)  # type: ignore[arg-type]  # it hashes
+        engine = server.engine(environ, self.engine_name)
+        self.websocket.clients.look_in(engine)
+
         def handle(connection: Connection) -> Any:
             return handler(
-                self.client(
+                client_class(
                     environ,
                     connection,
                     subprotocol=agreement.subprotocol,
                     app=self.app,
-                    legacy_bytes=self._config("LEGACY_BYTES"),
+                    extension=self.websocket,
                 )
             )
 
         if self._waits_for_handler(rule):
             return self._accept_lazily(
-                environ, response, agreement, server, handle, process_response
+                environ, response, agreement, server, engine, handle, process_response
             )
 
         def upgrade_connection(
@@ -176,7 +190,7 @@ class WebSocketMiddleware:
                 environ,
                 start_response,
                 agreement,
-                server.engine(environ, self.engine_name),
+                engine,
                 handle,
                 partial(self._report, environ),
                 server=server,
@@ -200,6 +214,7 @@ class WebSocketMiddleware:
         response: _Upgrade,
         agreement: Agreement,
         server: Server,
+        engine: Engine,
         handle: Callable[[Connection], Any],
         process_response: Callable[[Response], Response],
     ) -> Any:
@@ -216,7 +231,7 @@ class WebSocketMiddleware:
             environ,
             agreement,
             headers,
-            server.engine(environ, self.engine_name),
+            engine,
             handle,
             partial(self._report, environ),
             server=server,
@@ -281,10 +296,15 @@ class WebSocketMiddleware:
             compression=compression or None,
         )
 
-    def _report(self, environ: WSGIEnvironment, error: BaseException) -> str:
+    def _report(
+        self, environ: WSGIEnvironment, error: BaseException, another_had_left: bool = False
+    ) -> str:
         """Log an exception of a handler; the reason for the Close frame, told in debug only."""
         self.app.logger.error(
-            "Exception in the WebSocket handler of %s", environ.get("PATH_INFO"), exc_info=error
+            "Exception in the WebSocket handler of %s%s",
+            environ.get("PATH_INFO"),
+            ANOTHER_HAD_LEFT if another_had_left else "",
+            exc_info=error,
         )
         got_request_exception.send(self.app, exception=error)
         environ[FAILED_WITH] = error
@@ -312,6 +332,8 @@ class WebSocket:
         self.timeout = timeout
         self.router = Router(__name__, self._check_handler)
         self._apps: list[Flask] = []
+        #: The open clients of this worker process; see :class:`~.clients.Clients`.
+        self.clients = Clients(self)
         if app is not None:
             self.init_app(app)
 
@@ -443,6 +465,21 @@ class WebSocket:
         # no fragment (RFC 6455 3), and their scheme goes by the request's.
         own = {"_anchor", "_external", "_method", "_scheme"}
         return self._build_url(app, endpoint, {k: v for k, v in values.items() if k not in own})
+
+    def send_to_all(
+        self, msg: Data, binary: bool | None = None, *, exclude: Collection[object] = ()
+    ) -> Any:
+        """Send a message to all clients of this worker process; from any thread or greenlet.
+
+        Never waits: a client whose queue is full, as for ``send_nb``, is closed with code 1013.
+        Clients that have left are passed over.
+
+        :param binary: as for the client's ``send``.
+        :param exclude: clients, or their ids, that shall not get it.
+        :raises TypeError: when the message is neither str nor bytes.
+        :raises ValueError: when it shall go as text, and is no UTF-8.
+        """
+        send_to_all(self.clients, msg, binary, exclude)
 
     def test_client(
         self, app: Flask | None = None, use_cookies: bool = True, **kwargs: Any

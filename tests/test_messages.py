@@ -231,8 +231,8 @@ def test_the_limit_is_configurable(serve, engine: str) -> None:
         assert client.read().opcode == CLOSE
 
 
-def test_legacy_bytes_brings_back_the_types_of_0_6(serve, engine: str) -> None:
-    server = serve(engine, config={"UWSGI_WEBSOCKET_LEGACY_BYTES": True})
+def test_legacy_brings_back_the_types_of_0_6(serve, engine: str) -> None:
+    server = serve(engine, config={"UWSGI_WEBSOCKET_LEGACY": True})
     with server.raw("/describe") as client:
         client.text("text")
         client.binary(b"binary")

@@ -9,31 +9,25 @@ or let uWSGI start it itself, as you would in production::
     uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
         --asyncio 100 --greenlet --chdir examples/chat-asyncio --wsgi chat:app
 
-Everybody has to be in the same process, because that is where ``clients`` lives: leave
+Everybody has to be in the same process, which is as far as ``send_to_all`` reaches: leave
 ``--processes`` at 1. PORT=8080 before the first command moves the chat to another port.
 """
 
 import os
-from contextlib import suppress
 
 from flask import Flask, render_template, request
 
-from flask_uwsgi_websocket import AsyncioWebSocket, ConnectionClosed
+from flask_uwsgi_websocket import AsyncioWebSocket
 
 app = Flask(__name__)
 websocket = AsyncioWebSocket(app)
 
-clients = set()
-
 
 def broadcast(kind, sender, name, text=""):
-    """Tell everybody; ``send_nb`` never waits, so no slow reader holds up the others."""
-    event = {"kind": kind, "id": sender.id, "name": name, "text": text, "online": len(clients)}
-    message = app.json.dumps(event)
-    for client in list(clients):
-        # Whoever is gone, or hopelessly behind, leaves through their own handler.
-        with suppress(ConnectionClosed):
-            client.send_nb(message)
+    """Tell everybody: no slow reader holds up the others, and nobody who has left is in the way."""
+    online = len(websocket.clients)
+    event = {"kind": kind, "id": sender.id, "name": name, "text": text, "online": online}
+    websocket.send_to_all(app.json.dumps(event))
 
 
 @app.route("/")
@@ -44,13 +38,11 @@ def index():
 @websocket.route("/chat", max_message_size=4096)
 async def chat(ws):
     name = request.args.get("name", "").strip()[:24] or "Anonymous"
-    clients.add(ws)
     broadcast("join", ws, name)
     try:
         async for text in ws:
             broadcast("message", ws, name, text)
     finally:
-        clients.remove(ws)
         broadcast("leave", ws, name)
 
 

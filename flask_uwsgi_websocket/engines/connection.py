@@ -139,6 +139,7 @@ class Connection(ABC):
         "_unsent",
         "_unsent_size",
         "at_end",
+        "client",
         "close_code",
         "close_reason",
         "ended",
@@ -166,6 +167,8 @@ class Connection(ABC):
         self.released = False
         #: Breaks into the handler, wherever it waits. Set while the handler runs.
         self.interrupt: Callable[[], None] | None = None
+        #: What its handler knows it as, until it is released: the two refer to each other.
+        self.client: Any = None
         #: What the handler wants called once the connection has ended and it is through itself.
         self.at_end: Callable[[], Any] | None = None
 
@@ -557,6 +560,11 @@ class Connection(ABC):
     def closed_error(self) -> ConnectionClosed:
         return ConnectionClosed(self.close_code or 1006, self.close_reason or "")
 
+    @property
+    def overdue(self) -> bool:
+        """Whether the handler has had ``timeout`` seconds since the end, and goes on."""
+        return self.ended and time.monotonic() - self._ended_at >= self.limits.timeout
+
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """The closing handshake (RFC 6455 7.1.2), at most ``timeout`` seconds long."""
         self.start_closing(code, reason)
@@ -600,6 +608,7 @@ class Connection(ABC):
         if self.released:
             return
         self.released = True
+        self.client = None
         self.worker.connections.discard(self)
         self._lost()
         # Without it a second duplicate (uWSGI's) would hold the connection open.

@@ -58,6 +58,10 @@ class Engine(ABC):
                     self._workers[pid] = worker
         return worker
 
+    def running_worker(self) -> Worker | None:
+        """Give that of this process, if it has had a connection."""
+        return self._workers.get(os.getpid())
+
     def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
         """Take over a descriptor after its handshake."""
         worker = self.worker()
