@@ -26,6 +26,10 @@ BINARY_VARIABLE = "FLASK_UWSGI_BINARY"
 # The probes below answer within milliseconds; a wrapper script may be slower.
 _PROBE_SECONDS = 30.0
 
+# What uWSGI expands in the values of options, on its command line too, and has no escape for:
+# $(an environment variable), @(a file, or exec://a command) and %(another option).
+_EXPANDED = re.compile(r"[$@%]\(")
+
 _OPTION = re.compile(r"^\s+(?:-(\S)\|)?--(\S+)", re.MULTILINE)
 
 
@@ -49,6 +53,37 @@ class UWSGIBinary:
         return option in self.options or (
             len(option) > 1 and any(name.startswith(option) for name in self.options)
         )
+
+
+def is_plain(text: str) -> bool:
+    """Whether uWSGI takes this in the value of an option for what it is.
+
+    It reads what it gives to Python's interpreter as ASCII.
+    """
+    return text.isascii() and text.isprintable() and not is_expanded(text)
+
+
+def is_expanded(text: str) -> bool:
+    """Whether uWSGI would put something else in the place of a part of this."""
+    return _EXPANDED.search(text) is not None
+
+
+def interpreter(binary: str) -> tuple[list[str], dict[str, str]]:
+    """Tell uWSGI which Python it is to be: this one, and in its virtualenv.
+
+    :returns: arguments, and environment variables to set.
+    """
+    folder, name = os.path.split(sys.executable)
+    if not (is_plain(sys.executable) and is_plain(sys.prefix)):
+        # Python itself looks for a bare name on PATH.
+        path = os.pathsep.join(filter(None, (folder, os.environ.get("PATH"))))
+        return ["--py-programname", name], {"PATH": path}
+    if sys.prefix != sys.base_prefix:
+        return ["--virtualenv", os.path.abspath(sys.prefix)], {}
+    if os.path.dirname(binary) != folder:
+        # A binary from elsewhere would look for Python's library beside itself.
+        return ["--py-programname", sys.executable], {}
+    return [], {}
 
 
 def find_uwsgi(uwsgi_binary: str | os.PathLike[str] | None = None) -> str:

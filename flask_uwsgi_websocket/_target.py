@@ -12,7 +12,8 @@ a variable of the script ``my-app.py``,        ``--wsgi-file``: the name cannot 
 ``test.py``                                    means another module
 made inside ``if __name__ == "__main__":``,    the script again, see :mod:`._script`
 in a function, or held by no variable; or the
-script has arguments with blanks in them
+script has arguments or a path that uWSGI
+would change
 a variable of a module, and ``__main__`` is    ``--wsgi module:variable``
 no script (``python -c``, a console)
 =============================================  ====================================================
@@ -36,6 +37,7 @@ from types import ModuleType
 from typing import Any
 
 from . import _script
+from ._binary import is_plain
 from .exceptions import EngineError
 
 
@@ -122,6 +124,8 @@ class _Script:
         name = self.module or self._import_name()
         loader: tuple[str, ...] = ("--wsgi", f"{name}:{variable}")
         if name is None:
+            if not is_plain(str(self.path)):
+                return self.again()
             loader = ("--wsgi-file", str(self.path), "--callable", variable)
         return Target((*loader, *arguments), self.python_path)
 
@@ -186,9 +190,12 @@ def _in_module(module: ModuleType, variable: str) -> Target:
 
 
 def _script_arguments() -> tuple[str, ...] | None:
-    """The script's arguments as an option; ``None`` when uWSGI, which splits at blanks, cannot."""
+    """Give the script's arguments as an option; ``None`` when uWSGI would change them.
+
+    It splits at blanks, besides what it does to the value of any option.
+    """
     arguments = sys.argv[1:]
-    if any(len(argument.split()) != 1 for argument in arguments):
+    if any(len(argument.split()) != 1 or not is_plain(argument) for argument in arguments):
         return None
     return ("--pyargv", " ".join(arguments)) if arguments else ()
 

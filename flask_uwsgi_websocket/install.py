@@ -30,6 +30,7 @@ from ._binary import (
     check_python,
     inspect_uwsgi,
     installed_uwsgi,
+    interpreter,
 )
 from .exceptions import EngineError
 
@@ -108,12 +109,13 @@ def build_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
     greenlet = find_spec("greenlet")
     if greenlet is None or greenlet.origin is None:
         raise EngineError(f"greenlet is not installed: pip install greenlet, then {INSTALL}")
-    # greenlet.h lies in the package; uWSGI does not look there.
-    include = f"-I{Path(greenlet.origin).parent.parent}"
+    # greenlet.h lies in the package; uWSGI does not look there. Not in CFLAGS, which uWSGI's build
+    # splits at blanks: compilers look in the folders of CPATH, too.
+    include = str(Path(greenlet.origin).parent.parent)
     return {
         # uWSGI's default profile has gevent; these come on top.
         "UWSGI_EMBED_PLUGINS": "asyncio,greenlet",
-        "CFLAGS": f"{environment.get('CFLAGS', '')} {include}".strip(),
+        "CPATH": os.pathsep.join(filter(None, (include, environment.get("CPATH")))),
     }
 
 
@@ -302,17 +304,15 @@ def _request(binary: UWSGIBinary, engine: str, options: Sequence[str]) -> None:
         listener.listen(8)
         # uWSGI serves a descriptor that it is handed: no port that another could take meanwhile.
         listening = f"fd://{listener.fileno()}"
-        home = ["--py-programname", sys.executable]
-        if sys.prefix != sys.base_prefix:
-            home = ["--virtualenv", sys.prefix]
+        python, variables = interpreter(binary.path)
         log = Path(folder, "log")
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
                     *(binary.path, "--http-socket", listening, "--enable-threads", "--need-app"),
-                    *(*home, *options, "--wsgi-file", str(Path(folder, "check.py"))),
+                    *(*python, *options, "--wsgi-file", "check.py"),
                 ],
-                env={k: v for k, v in os.environ.items() if not k.startswith("UWSGI_")},
+                env={k: v for k, v in os.environ.items() if not k.startswith("UWSGI_")} | variables,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -37,11 +37,11 @@ import difflib
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from . import _script, _watch
@@ -51,6 +51,9 @@ from ._binary import (
     check_python,
     find_uwsgi,
     inspect_uwsgi,
+    interpreter,
+    is_expanded,
+    is_plain,
 )
 from ._target import Target, locate, project_files
 from .exceptions import AsyncioNotAvailable, EngineError, GeventNotInstalled
@@ -142,6 +145,7 @@ _ENGINES = frozenset({"gevent", "asyncio", "async", "ugreen"})
 _WORKERS = frozenset({"processes", "workers", "p"})
 
 _PYTHON_HOMES = frozenset({"home", "virtualenv", "venv", "pyhome", "H"})
+_PYTHON_NAMES = frozenset({"py-programname", "py-program-name"})
 
 _PLUGIN_LOADERS = frozenset(
     {"plugins-dir", "plugin-dir", "plugins", "plugin", "need-plugins", "need-plugin"}
@@ -211,7 +215,7 @@ def exec_uwsgi(
     check_binary(binary, wanted)
     command = build_command(binary, target, options)
 
-    environment = dict(target.environment)
+    environment = {**target.environment, **_interpreter(binary, options)[1]}
     if debug:
         environment["FLASK_UWSGI_DEBUG"] = "true"
         os.environ[_watch.WATCH_VARIABLE] = json.dumps(project_files()[:_WATCHED])
@@ -219,10 +223,16 @@ def exec_uwsgi(
     os.environ.pop("FLASK_RUN_FROM_CLI", None)
     _raise_descriptor_limit(options)
     assignments = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
-    print("Running:", *assignments, shlex.join(command))
+    _print(" ".join(["Running:", *assignments, shlex.join(command)]))
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(command[0], command)
+
+
+def _print(line: str) -> None:
+    """Print what may have characters in it that the terminal's encoding has not."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def complete(
@@ -251,13 +261,12 @@ def complete(
     options["need-app"] = not debug
     if debug:
         options |= {"python-autoreload": 1, "worker-reload-mercy": _DEBUG_MERCY}
-        options["import"] = _watch.__file__
+        # By its file, so that it does not import Flask before the app does, if uWSGI can.
+        options["import"] = _watch.__file__ if is_plain(_watch.__file__) else _watch.__name__
     if leaves_open(given, _ENGINES | {"threads"}):
         options["threads"] = _THREADS
     if given.get("asyncio"):
         options["greenlet"] = True
-    if sys.prefix != sys.base_prefix and not given.keys() & _PYTHON_HOMES:
-        options["virtualenv"] = os.path.abspath(sys.prefix)
     if options.get("import") and given.get("import"):
         options["import"] = [options["import"], *_values(given.pop("import"))]
     options |= given
@@ -331,18 +340,18 @@ def check_binary(binary: UWSGIBinary, wanted: Iterable[str]) -> None:
 
 def build_command(binary: UWSGIBinary, target: Target, options: Options) -> list[str]:
     """The argument list for uWSGI, the binary first."""
+    for text in target.arguments:
+        _check_taken_literally(text, "what uWSGI is to load")
     command = [binary.path, *_plugin_arguments(options)]
     if binary.plugins:
         command += ["--plugins", ",".join(binary.plugins)]
     for name, value in options.items():
         if name not in _PLUGIN_LOADERS:
             command += _arguments(name, value)
-    if not options.keys() & (_PYTHON_HOMES | {"py-programname"}) and not _is_beside(binary.path):
-        # A binary from elsewhere would look for Python's library beside itself.
-        command += ["--py-programname", sys.executable]
+    command += _interpreter(binary, options)[0]
     # The last --pythonpath becomes the first entry.
     for folder in reversed(target.python_path):
-        command += ["--pythonpath", folder]
+        command += ["--pythonpath", _glob(folder)]
     if not options.keys() & _LOADERS:
         command += target.arguments
     return command
@@ -378,7 +387,31 @@ def _plugin_arguments(options: Options) -> list[str]:
     ]
 
 
+def _interpreter(binary: UWSGIBinary, options: Options) -> tuple[list[str], dict[str, str]]:
+    """Tell uWSGI which Python it is to be, by arguments and variables, unless the caller does."""
+    named = options.keys() & (_PYTHON_HOMES | _PYTHON_NAMES)
+    return ([], {}) if named else interpreter(binary.path)
+
+
+def _glob(folder: str) -> str:
+    """The pattern that matches this folder alone, and in which uWSGI expands nothing."""
+    return re.sub(r"[*?[\\]|(?<=[$@%])\(", r"\\\g<0>", folder)
+
+
+def _check_taken_literally(text: str, what: str) -> None:
+    """Refuse what uWSGI would expand.
+
+    :raises EngineError: with the remedy.
+    """
+    if is_expanded(text):
+        raise EngineError(
+            f"{what} is {text!r}, in which uWSGI would expand $(...), @(...) or %(...): give it a "
+            f"name without them"
+        )
+
+
 def _address(host: str, port: int | str) -> str:
+    _check_taken_literally(f"{host}:{port}", "the address to listen on")
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
@@ -388,10 +421,6 @@ def _number(value: Any) -> int:
         return int(value)
     except (TypeError, ValueError):
         return 0
-
-
-def _is_beside(binary: str) -> bool:
-    return Path(binary).parent == Path(sys.executable).parent
 
 
 def _raise_descriptor_limit(options: Options) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from flask_uwsgi_websocket import __main__, cli, install
 from flask_uwsgi_websocket.exceptions import EngineError
-from tests.test_runner import Start, free_port, start  # noqa: F401 (fixtures)
+from tests.test_runner import ODD, Start, free_port, odd, start  # noqa: F401 (fixtures)
 
 # What `flask` does, with our group as its entry point would add it.
 FLASK = """
@@ -63,9 +63,15 @@ def test_words_that_are_no_option(words: str) -> None:
         cli.parse_uwsgi_options(words.split())
 
 
-def flask(start: Start, free_port: int, app: Sequence[str], *words: str) -> Any:  # noqa: F811
+def flask(
+    start: Start,  # noqa: F811
+    free_port: int,  # noqa: F811
+    app: Sequence[str],
+    *words: str,
+    cwd: str = ".",
+) -> Any:
     arguments = ["-c", FLASK, *app, "websocket", "run", "-h", "127.0.0.1", "-p", str(free_port)]
-    return start(*arguments, *words)
+    return start(*arguments, *words, cwd=cwd)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +115,16 @@ def test_run_without_naming_the_app(
 ) -> None:
     (tmp_path / "app.py").write_text(textwrap.dedent(SOURCE))
     assert flask(start, free_port, []).where()["name"] == "app"
+
+
+def test_run_in_a_folder_with_odd_characters(
+    start: Start,  # noqa: F811
+    free_port: int,  # noqa: F811
+    odd: Path,  # noqa: F811
+) -> None:
+    (odd / "chat.py").write_text(textwrap.dedent(SOURCE))
+    app = ["--app", "chat:create_app('$(HOME)')"]
+    assert flask(start, free_port, app, cwd=ODD).where()["word"] == "$(HOME)"
 
 
 def test_debug_is_flasks(

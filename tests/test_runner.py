@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import itertools
 import json
 import os
@@ -14,8 +15,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import time
+import venv
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -360,15 +363,23 @@ def test_bindings(source: str, at_import: bool) -> None:
 class Script:
     """A process of ours that becomes uWSGI, and the log that it writes."""
 
-    def __init__(self, arguments: Sequence[str], cwd: Path, port: int, log: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        port: int,
+        log: Path,
+        python: str = sys.executable,
+        package: str = str(ROOT),
+    ) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("UWSGI_")}
-        environment |= {"PYTHONPATH": str(ROOT), "PORT": str(port)}
+        environment |= {"PYTHONPATH": package, "PORT": str(port)}
         environment.pop("FLASK_UWSGI_DEBUG", None)
         self.port = port
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [python, *arguments],
                 cwd=cwd,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -445,9 +456,9 @@ def start(tmp_path: Path, free_port: int) -> Iterator[Start]:
     """Start Python in a folder of tmp_path; what is left of it is killed at the end."""
     scripts: list[Script] = []
 
-    def start(*arguments: str, cwd: str = ".") -> Script:
+    def start(*arguments: str, cwd: str = ".", **more: str) -> Script:
         log = tmp_path / f"log{len(scripts)}"
-        scripts.append(Script(arguments, tmp_path / cwd, free_port, log))
+        scripts.append(Script(arguments, tmp_path / cwd, free_port, log, **more))
         return scripts[-1]
 
     yield start
@@ -524,12 +535,44 @@ def test_script_whose_name_means_another_module(start: Start, tmp_path: Path, na
     assert script.where()["name"].startswith("uwsgi_file_")
 
 
-def test_folder_with_odd_characters(start: Start, tmp_path: Path) -> None:
+#: A folder whose name uWSGI would split, expand (by the environment, a file, another option), take
+#: for a pattern or not decode.
+ODD = "a b[1]'$x/at@(x)/$(HOME)/%d %(master)/café/*?\\"
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    folder = tmp_path / ODD
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_folder_with_odd_characters(start: Start, tmp_path: Path, odd: Path) -> None:
     write_app(tmp_path, echo=ECHO)
-    odd = tmp_path / "a b[1]'$x"
+    (tmp_path / "place/my-app.py").write_text(textwrap.dedent(ECHO))
     (tmp_path / "place").rename(odd)
-    assert start("echo.py", cwd=odd.name).where()["name"] == "echo"
-    assert start(str(odd / "echo.py")).where()["name"] == "echo"
+    assert start("echo.py", cwd=ODD).where()["name"] == "echo"
+    where = start(str(odd / "echo.py")).where()
+    assert where["name"] == "echo"
+    assert where["path"][0].rstrip("/") == str(odd)
+    # Its name cannot be imported.
+    assert start("my-app.py", cwd=ODD).where()["path"][0].rstrip("/") == str(odd)
+
+
+def test_virtualenv_and_package_in_a_folder_with_odd_characters(
+    start: Start, tmp_path: Path, odd: Path
+) -> None:
+    """Also in debug mode, in which uWSGI imports a file of the package."""
+    venv.create(odd)
+    packages = next(odd.glob("lib/python*/site-packages"))
+    (packages / "those.pth").write_text(sysconfig.get_path("purelib"))
+    shutil.copy(runner.find_uwsgi(), odd / "bin/uwsgi")
+    (odd / "flask_uwsgi_websocket").symlink_to(ROOT / "flask_uwsgi_websocket")
+    write_app(tmp_path, echo=ECHO.replace("run()", "run(debug=True)"))
+    script = start("place/echo.py", python=str(odd / "bin/python"), package=str(odd))
+    where = script.where()
+    assert (where["name"], where["prefix"]) == ("echo", str(odd))
+    assert where["word"] is None
 
 
 def test_module_that_the_app_imports_back(start: Start, tmp_path: Path) -> None:
@@ -681,6 +724,33 @@ def test_arguments_reach_the_module(start: Start, tmp_path: Path) -> None:
     script.stop()
     where = start("place/echo.py", "a b", "").where()
     assert where["argv"][1:] == ["a b", ""]
+
+
+def test_arguments_are_not_expanded(start: Start, tmp_path: Path) -> None:
+    write_app(tmp_path, echo=ECHO)
+    arguments = ["@(exec://touch${IFS}touched)", "@(/etc/hostname)", "$(HOME)", "%(master)", "é"]
+    assert start("place/echo.py", *arguments).where()["argv"][1:] == arguments
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    ("app", "host"), [("a@(exec://x):app", "localhost"), ("echo:app", "$(HOST)")]
+)
+def test_what_would_be_expanded_is_refused(
+    command: Callable[..., list[str]], app: str, host: str
+) -> None:
+    with pytest.raises(EngineError, match="would expand"):
+        command(app, host=host)
+
+
+def test_the_command_is_printed_in_any_encoding(
+    command: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = io.TextIOWrapper(io.BytesIO(), "ascii", newline="\n")
+    monkeypatch.setattr(sys, "stdout", output)
+    command(procname="caf\xe9 \udcff")
+    output.seek(0)
+    assert "'caf\\xe9 \\udcff'" in output.read()
 
 
 def test_without_a_script(start: Start, tmp_path: Path) -> None:
