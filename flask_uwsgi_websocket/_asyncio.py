@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from . import _uwsgi
 from .client import BaseClient, Data
 from .engines.connection import Message
+from .engines.fork import end_of_children
 from .exceptions import AsyncioNotAvailable, ConnectionClosed, EngineError
 from .functions import is_coroutine_function, name_of
 from .websocket import WebSocket, WebSocketMiddleware
@@ -201,7 +202,8 @@ def run_coroutine(awaitable: Awaitable[T]) -> T:
 async def _contain(awaitable: Awaitable[T]) -> tuple[T | None, BaseException | None]:
     """A SystemExit that leaves a Task would end the loop, and the worker with it."""
     try:
-        return await awaitable, None
+        with end_of_children():
+            return await awaitable, None
     except (SystemExit, KeyboardInterrupt) as exit_:
         return None, exit_
 

@@ -22,6 +22,7 @@ from socket import (
 from typing import TYPE_CHECKING, Any
 
 from .engines.engine import Engine
+from .engines.fork import own, reset_signals
 from .engines.host import Host, logger
 from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, UWSGINotFound
@@ -142,6 +143,7 @@ def set_up(engine: Engine) -> None:
     """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs."""
     warn_of_options()
     disable_nagle_on_listeners()
+    own(_PROCESS)
     if running_engine() == engine.name:
         after_fork(engine.prepare)
 
@@ -335,13 +337,56 @@ class UWSGIHost(Host):
 
     def at_exit(self, callback: Callable[[], None]) -> None:
         previous = getattr(uwsgi, "atexit", None)
+        process = os.getpid()
 
         def run() -> None:
-            callback()
+            if os.getpid() == process:  # not a child that ends
+                callback()
             if previous is not None:
                 previous()
 
         uwsgi.atexit = run
+
+
+class _Process:
+    """What a child of a worker has of uWSGI."""
+
+    def leave_to_parent(self) -> None:
+        reset_signals()
+        if running_engine() == "gevent":
+            from .engines.gevent import end_hub
+
+            end_hub()
+        _sink.cache_clear()
+        own_end = nowhere()
+        for descriptor in [*uwsgi.sockets, *_accepted()]:
+            # Not closed: uWSGI's loops still know its number.
+            os.dup2(own_end, descriptor, inheritable=False)
+
+
+_PROCESS = _Process()
+
+
+def _accepted() -> list[int]:
+    """The connections that uWSGI has accepted, of requests and ours."""
+    places = {_place(descriptor) for descriptor in uwsgi.sockets} - {None}
+    listeners = set(uwsgi.sockets)
+    return [n for n in _descriptors() if n not in listeners and _place(n) in places]
+
+
+def _place(descriptor: int) -> Any:
+    """The port or the path of a socket, which one that was accepted shares with its listener."""
+    try:
+        sock = Socket(fileno=descriptor)
+    except OSError:
+        return None
+    try:
+        name = sock.getsockname()
+    except OSError:
+        return None
+    finally:
+        sock.detach()
+    return name[1] if isinstance(name, tuple) else name or None
 
 
 @cache

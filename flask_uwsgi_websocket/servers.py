@@ -9,6 +9,7 @@ requests in, a thread or a greenlet; a coroutine function runs on a loop in a th
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import time
 from _socket import dup
@@ -307,7 +308,13 @@ class PlainHost(Host):
     """A process that we know nothing of, but that it exits some day."""
 
     def at_exit(self, callback: Callable[[], None]) -> None:
-        atexit.register(callback)
+        process = os.getpid()
+
+        def run() -> None:
+            if os.getpid() == process:  # not a child that ends
+                callback()
+
+        atexit.register(run)
 
 
 def _here() -> tuple[int, Any]:

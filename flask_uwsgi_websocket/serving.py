@@ -27,6 +27,7 @@ from .codec import (
 )
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
+from .engines.fork import end_of_children
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .servers import START_RESPONSE, UWSGI_SERVER, Server
 from .unopened import OPEN_TIME, Unopened
@@ -205,9 +206,10 @@ def serve_lazily(
         engine.run_beside(OPEN_TIME, unopened.open_late)
         failure: BaseException | None = None
         try:
-            answer = handle(cast(Connection, unopened))
-            if engine.asynchronous and isinstance(answer, Awaitable):
-                answer = await engine.drive(answer)
+            with end_of_children():
+                answer = handle(cast(Connection, unopened))
+                if engine.asynchronous and isinstance(answer, Awaitable):
+                    answer = await engine.drive(answer)
         except (SystemExit, KeyboardInterrupt) as error:
             failure = RuntimeError(f"the handler ended with {error!r}")
         except BaseException as error:
@@ -270,9 +272,10 @@ async def _outcome(
 ) -> tuple[int, str]:
     """Run the handler; the close code and reason that its end means (RFC 6455 7.4.1)."""
     try:
-        result = handle(connection)
-        if engine.asynchronous and isinstance(result, Awaitable):
-            await engine.drive(result)
+        with end_of_children():
+            result = handle(connection)
+            if engine.asynchronous and isinstance(result, Awaitable):
+                await engine.drive(result)
     except ConnectionClosed as closed:
         if connection.ended:
             return 1000, ""  # it went on until its client left: nothing to report

@@ -27,6 +27,7 @@ from .clients import Clients, send_to_all
 from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
+from .engines.fork import end_of_children
 from .exceptions import EngineError, HandshakeError
 from .functions import is_coroutine_function, is_decorated, name_of
 from .legacy import legacy_class
@@ -533,7 +534,9 @@ def _install_dispatch(app: Flask) -> None:
             except HTTPException as error:
                 request.routing_exception = error
                 break
-        return full_dispatch(*args)
+        # Of a view: a child that answered would spoil the request in memory that uWSGI shares.
+        with end_of_children():
+            return full_dispatch(*args)
 
     def dispatch_request(*args: Any) -> Any:
         if _TAKEN_BY not in request.environ:

@@ -25,6 +25,7 @@ ON_UVLOOP_TOO = {
     "test_backpressure",
     "test_closing",
     "test_concurrency",
+    "test_fork",
     "test_heartbeat",
     "test_hostile",
     "test_isolation",

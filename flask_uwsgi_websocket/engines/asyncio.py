@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import select
 import signal
 import time
 from _socket import socket as Socket
 from _thread import get_ident
 from asyncio import current_task
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from types import coroutine
@@ -240,6 +242,27 @@ def _make_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
+def _end_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Have a child process do nothing for the loop of its parent.
+
+    It would go on with requests that uWSGI keeps in memory which its processes share.
+    """
+    getattr(loop, "_ready", deque()).clear()  # not uvloop's
+    loop.call_soon(_end_child)
+    # An epoll of its own, in place of the one that it shares.
+    if not hasattr(select, "epoll"):  # a kqueue is not inherited
+        return
+    backend = getattr(loop, "_get_backend_id", None)  # uvloop's
+    shared = backend() if backend is not None else loop._selector.fileno()  # type: ignore[attr-defined]
+    with select.epoll() as own:
+        os.dup2(own.fileno(), shared, inheritable=False)
+
+
+def _end_child() -> None:
+    logger.error("a child process that was forked in a coroutine ends: it cannot await")
+    os._exit(1)
+
+
 def _report_late(task: asyncio.Task[Any]) -> None:
     """The view that waited for this task is gone; nobody else asks for its exception."""
     if not task.cancelled() and task.exception() is not None:
@@ -335,17 +358,24 @@ class AsyncioEngine(Engine):
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self._prepared = 0  # the process that has its loop: a fork must not inherit it
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def prepare(self) -> None:
         """Give the worker a loop: uWSGI asks for the current one, and there is none by itself."""
         if self._prepared == os.getpid():  # by another extension or app
             return
         self._prepared = os.getpid()
-        loop = _make_loop()
+        self._loop = loop = _make_loop()
         asyncio.set_event_loop(loop)
         # uWSGI's handler of SIGPIPE, installed later than this, crashes the worker once the
         # loop runs.
         loop.call_soon(signal.signal, signal.SIGPIPE, signal.SIG_IGN)
+
+    def leave_to_parent(self) -> None:
+        super().leave_to_parent()
+        if self._loop is not None:
+            _end_loop(self._loop)
+            asyncio.set_event_loop(None)
 
     def worker(self) -> AsyncioWorker:
         return cast(AsyncioWorker, super().worker())

@@ -617,6 +617,20 @@ class Connection(ABC):
         with self._lock:
             self.socket.close()
 
+    def leave_to_parent(self) -> None:
+        """Close the descriptor in a child process, and say nothing: the parent has it too."""
+        self._lock = RLock()
+        self._end(1006, "this process is a fork of the one that has the connection")
+        self.released = self._end_of_file = self._peer_done = self._half_close = True
+        self._pending = self.interrupt = None
+        self._messages = self._unsent = _NOTHING
+        self._unsent_size = 0
+        self._unwatch_in_child()
+        self.socket.close()
+
+    def _unwatch_in_child(self) -> None:  # noqa: B027
+        """Forget the descriptor, in a child process, where the parent goes on watching it."""
+
     def _answer(self) -> None:
         """The handler has come to the peer's Close or violation, or took too long: answer."""
         with self._lock:

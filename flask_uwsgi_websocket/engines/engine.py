@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ..codec import Protocol
 from .carrier import Application, Body
 from .connection import Connection, Limits
+from .fork import own
 from .host import Host
 from .worker import Worker
 
@@ -33,6 +34,7 @@ class Engine(ABC):
         self.host = host
         self._workers: dict[int, Worker] = {}  # by process: a fork must not inherit it
         self._starting = RLock()
+        own(self)
 
     def prepare(self) -> None:  # noqa: B027
         """What must be done in each worker before it serves its first request."""
@@ -61,6 +63,13 @@ class Engine(ABC):
     def running_worker(self) -> Worker | None:
         """Give that of this process, if it has had a connection."""
         return self._workers.get(os.getpid())
+
+    def leave_to_parent(self) -> None:
+        """Have nothing of the parent's, in a child process; see fork.py."""
+        self._starting = RLock()
+        workers, self._workers = self._workers, {}
+        for worker in workers.values():
+            worker.leave_to_parent()
 
     def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
         """Take over a descriptor after its handshake."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import gevent
 from gevent import get_hub, getcurrent
+from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
 from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
@@ -205,6 +206,9 @@ class GeventConnection(BlockingConnection):
         self._hub.loop.run_callback(self.flush)
         return True
 
+    def _unwatch_in_child(self) -> None:
+        self._unwatch()  # in the hub's epoll, which is another one than the parent's by now
+
     def _unwatch(self) -> None:
         for watcher in (self._reader, self._writer):
             if watcher is not None:
@@ -255,6 +259,24 @@ class GeventCarrier(gevent.Greenlet):  # type: ignore[misc]  # untyped
         self.answer.set(None)
 
 
+#: What a child process must not run, nor collect: that would raise GreenletExit in all of it.
+_left_behind: list[Any] = []
+
+
+def end_hub() -> None:
+    """Leave all other greenlets behind, in a child process: the next one to wait makes a hub.
+
+    They would go on in the child as well, with requests that uWSGI keeps in memory which its
+    processes share.
+    """
+    hub = get_hub_if_exists()
+    if hub is not None:
+        _left_behind.append(hub)
+        set_hub(None)
+        set_loop(None)
+        hub.loop.destroy()
+
+
 class GeventEngine(Engine):
     """A greenlet for each request."""
 
@@ -271,6 +293,11 @@ class GeventEngine(Engine):
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
     ) -> GeventConnection:
         return GeventConnection(sock, protocol, limits, worker)
+
+    def leave_to_parent(self) -> None:
+        # As gevent's own os.fork() does. Not every fork is that: without the patch none is.
+        gevent.reinit()
+        super().leave_to_parent()
 
     def carry(self, application: Application) -> Body:
         carrier = GeventCarrier(self, application)

@@ -75,6 +75,12 @@ class ThreadsWorker(Worker):
             if self._watched.pop(connection.fd, None) is not None:
                 self._poller.remove(connection.fd)
 
+    def leave_to_parent(self) -> None:
+        self._lock = threading.Lock()
+        self._poller = make_poller()
+        self._watched.clear()
+        super().leave_to_parent()
+
     def _run(self) -> None:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they are for others
@@ -215,6 +221,10 @@ class ThreadsConnection(BlockingConnection):
             events |= READ
         if events:
             self.worker.watch(self, events)
+
+    def _unwatch_in_child(self) -> None:
+        self._reading = allocate_lock()
+        self._changed = threading.Condition()
 
     def _unwatch(self) -> None:
         self.worker.unwatch(self)

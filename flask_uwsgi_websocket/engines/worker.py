@@ -74,6 +74,13 @@ class Worker(ABC):
             else:
                 connection.abort()
 
+    def leave_to_parent(self) -> None:
+        """Give up all connections, in a child process; see fork.py."""
+        for connection in tuple(self.connections):
+            connection.leave_to_parent()
+        self.connections.clear()
+        self.carriers.clear()
+
     @property
     def grace(self) -> float:
         """Seconds for which a worker that stops waits for its handlers, and for what Flask and

@@ -9,7 +9,7 @@ import time
 
 from flask import jsonify
 
-from tests.apps.kit import make_app, make_extension
+from tests.apps.kit import make_app, make_extension, sleep
 
 app = make_app(__name__)
 websocket = make_extension(app)
@@ -46,6 +46,41 @@ def terminate(pid):
     with contextlib.suppress(ProcessLookupError):
         child.kill()
     return jsonify(code=code, took=took)
+
+
+#: A line for each sleep that has ended, in whichever process.
+sleepers, told = os.pipe()
+
+
+@app.get("/sleep")
+async def sleep_in_view():
+    await sleep(1)
+    os.write(told, str(os.getpid()).encode())
+    return str(os.getpid())
+
+
+@app.get("/sleepers")
+def show_sleepers():
+    return os.read(sleepers, 4096)
+
+
+@websocket.route("/sleep")
+async def sleep_in_handler(ws):
+    await sleep(1)
+    os.write(told, str(os.getpid()).encode())
+    await ws.send(str(os.getpid()))
+
+
+@app.get("/fork/<how>")
+def fork_in_view(how):
+    pid = os.fork()
+    if not pid:
+        if how == "raises":
+            raise ValueError("in the child")
+        if how == "exits":
+            sys.exit(3)
+        return "from the child"
+    return str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 @websocket.route("/echo")

@@ -1,0 +1,133 @@
+"""What a child process must not inherit, and how far it may get.
+
+A child of ``os.fork()``, as ``multiprocessing`` makes them, is a copy of its parent: it has the
+parent's connections, its handlers of signals, and the epoll that the parent's loop waits for. What
+it did with them would happen to the parent's clients.
+
+uWSGI forks its own processes in C, where nothing of this is called.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from _thread import _local
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+from .host import STOP_SIGNALS, logger
+
+
+class Owner(Protocol):
+    """Who has something of this process alone."""
+
+    def leave_to_parent(self) -> None:
+        """Give it up, in a child: without a lock, which nobody there may ever release."""
+
+
+class _Fork(_local):
+    """The fork that the calling thread is at; in a child, the one that made it."""
+
+    parent = 0
+    #: Who called it.
+    caller: tuple[Any, Any] | None = None
+    #: The signals that were blocked.
+    mask: set[Any]
+
+
+_owners: WeakValueDictionary[int, Owner] = WeakValueDictionary()  # those that come first go first
+_fork = _Fork()
+_is_hooked = False
+
+
+def own(owner: Owner) -> None:
+    """Have an owner give up what it has in every child of this process."""
+    global _is_hooked
+    _owners.setdefault(id(owner), owner)
+    if not _is_hooked and hasattr(os, "register_at_fork"):  # not on Windows
+        _is_hooked = True
+        os.register_at_fork(
+            before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child
+        )
+
+
+def reset_signals() -> None:
+    """Handle the signals that stop a process as Python does, in a child that is being made."""
+    with suppress(ValueError):  # a sub-interpreter
+        signal.set_wakeup_fd(-1)  # through it, a signal to the child would reach the parent
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_DFL)
+    _fork.mask -= set(STOP_SIGNALS)
+
+
+@contextmanager
+def end_of_children() -> Iterator[None]:
+    """End a child that was made in here where its parent goes on: what follows is the parent's."""
+    me = _here()
+    try:
+        yield
+    except BaseException as error:
+        if _is_child_of(me):
+            _exit(_status(error))
+        raise
+    if _is_child_of(me):
+        _exit(0)
+
+
+def _here() -> tuple[Any, Any]:
+    """The greenlet and the Task that call this, where there are any."""
+    greenlet, asyncio = sys.modules.get("greenlet"), sys.modules.get("asyncio")
+    task = None
+    if asyncio is not None:
+        with suppress(RuntimeError):  # no loop runs here
+            task = asyncio.current_task()
+    return greenlet.getcurrent() if greenlet is not None else None, task
+
+
+def _is_child_of(caller: tuple[Any, Any]) -> bool:
+    """Whether this process was made by that very greenlet and Task: a child has others too."""
+    return _fork.caller == caller and _fork.parent != os.getpid()
+
+
+def _status(error: BaseException) -> int:
+    """The exit status that an exception means."""
+    if not isinstance(error, SystemExit):
+        logger.error("Exception in a child process that was forked in a request", exc_info=error)
+        return 1
+    if error.code is None or isinstance(error.code, int):
+        return error.code or 0
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _exit(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status & 0xFF)
+
+
+def _before() -> None:
+    _fork.parent, _fork.caller = os.getpid(), _here()
+    # Until the child has handlers of its own: those of the parent may tell the parent.
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def _after_in_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+    _fork.caller = None
+
+
+def _after_in_child() -> None:
+    if _fork.parent in (0, os.getpid()):
+        return  # uWSGI calls this, with --py-call-osafterfork, also where it did not fork
+    for owner in tuple(_owners.values()):
+        try:
+            owner.leave_to_parent()
+        except Exception:  # of one: the others must leave theirs all the same
+            logger.exception("a child process may share connections with its parent")
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
