@@ -221,12 +221,26 @@ def take() -> Socket:
 
 
 @cache
+def _sink() -> tuple[int, int]:
+    """The two ends of a pipe that nobody reads."""
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    os.set_blocking(into, False)
+    return out, into
+
+
 def nowhere() -> int:
-    """A descriptor to which anything may be written.
+    """A descriptor to which the little that uWSGI writes for a request may go.
+
+    Not /dev/null, which a chroot may lack.
 
     :raises OSError: when the process has no descriptor left.
     """
-    return os.open(os.devnull, os.O_RDWR)
+    out, into = _sink()
+    with suppress(BlockingIOError):
+        while os.read(out, 65536):  # what it has written since the last call
+            pass
+    return into
 
 
 def redirect_request(descriptor: int) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from flask_uwsgi_websocket import _uwsgi
 from tests.server import Server
 
 
@@ -101,3 +104,18 @@ def test_lazy_apps_with_the_reloader(serve, tmp_path) -> None:
     finally:
         server.stop()
     works(serve("gevent", options=[*options, "--gevent-early-monkey-patch"]))
+
+
+def test_a_chroot_without_devices(serve, engine: str) -> None:
+    # A real one needs root, and Python's libraries within: this app cannot open any device.
+    server = serve(engine, app="jail")
+    for _ in range(3):
+        with server.raw() as client:
+            client.text("hello")
+            assert client.message() == "hello"
+    assert server.get("/ready").body == b"ready"
+
+
+def test_what_uwsgi_writes_for_a_detached_request_never_blocks_it() -> None:
+    for _ in range(4):  # 64 KiB fit into a pipe
+        assert os.write(_uwsgi.nowhere(), bytes(60_000)) == 60_000
