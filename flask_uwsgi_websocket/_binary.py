@@ -161,6 +161,15 @@ def inspect_uwsgi(
     return UWSGIBinary(path, options, python.rpartition("\n")[2], tuple(plugins))
 
 
+def takes_value(binary: UWSGIBinary, option: str, plugin_arguments: Sequence[str] = ()) -> bool:
+    """Ask a uWSGI binary whether an option takes a value, or is a mere flag."""
+    flag = f"-{option}=" if len(option) == 1 else f"--{option}="
+    load = ["--plugins", ",".join(binary.plugins)] if binary.plugins else []
+    # With no value at all even options that take effect at once do nothing.
+    done = _run(binary.path, [*plugin_arguments, *load, flag, "--help"])
+    return "getopt_long() error" not in done.stderr
+
+
 def check_python(binary: UWSGIBinary) -> None:
     """Refuse a binary that embeds another Python than this one.
 
@@ -201,10 +210,18 @@ def _options(path: str, plugin_arguments: Sequence[str], may_fail: bool = False)
 
 
 def _output(path: str, arguments: Sequence[str], may_fail: bool = False) -> str:
+    done = _run(path, arguments)
+    if not done.stdout and not may_fail:
+        said = done.stderr.strip() or f"exit status {done.returncode}"
+        raise EngineError(f"{path} does not run ({said}): {_build_one()}")
+    return done.stdout
+
+
+def _run(path: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     # UWSGI_* variables are options to uWSGI: a probe must not bind what they name.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("UWSGI_")}
     try:
-        done = subprocess.run(
+        return subprocess.run(
             [path, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -215,10 +232,6 @@ def _output(path: str, arguments: Sequence[str], may_fail: bool = False) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError(f"{path} does not run ({error}): {_build_one()}") from error
-    if not done.stdout and not may_fail:
-        said = done.stderr.strip() or f"exit status {done.returncode}"
-        raise EngineError(f"{path} does not run ({said}): {_build_one()}")
-    return done.stdout
 
 
 def _python_tag() -> str:

@@ -26,6 +26,7 @@ from flask.helpers import get_debug_flag
 from . import _doctor, install
 from ._binary import INSTALL, find_uwsgi, inspect_uwsgi
 from ._echo import Peer
+from ._environment import is_on
 from ._target import Target, module_variable
 from .exceptions import EngineError, HandshakeError, ProtocolError
 from .runner import DEFAULT_HOST, DEFAULT_PORT, check_binary, exec_uwsgi
@@ -57,17 +58,21 @@ def run(
 ) -> None:
     """Serve the app with uWSGI.
 
-    Every other option is uWSGI's own, with or without a value, and goes to it as it is:
+    Every other option is uWSGI's own, with or without a value, and goes to it as it is. Where none
+    names an engine, it is the one of the app's extension:
 
     \b
-        flask --app chat websocket run --gevent 100
-        flask --app chat websocket run --asyncio 100 --processes 2
+        flask --app chat websocket run
+        flask --app chat websocket run --gevent 100 --processes 2
         flask --app chat websocket run --https 0.0.0.0:8443,cert.pem,key.pem
     """
     options = parse_uwsgi_options(uwsgi_options)
-    target = flask_target(context.ensure_object(ScriptInfo))
+    info = context.ensure_object(ScriptInfo)
+    target = flask_target(info)
+    for extension in info.load_app().extensions.get("uwsgi_websocket", ()):
+        extension.add_engine(options)
     if debug is None:
-        debug = get_debug_flag()
+        debug = get_debug_flag() or is_on("FLASK_UWSGI_DEBUG")
     try:
         exec_uwsgi(target, debug, host, port, uwsgi_binary, options)
     except EngineError as error:

@@ -2,7 +2,8 @@
 
 Arguments are uWSGI's options: ``True`` is a bare flag, ``False`` and ``None`` leave one out (also
 one of the defaults below), a list or tuple repeats it, underscores become dashes, and a trailing
-underscore goes (``async_=100`` for a name that Python reserves).
+underscore goes (``async_=100`` for a name that Python reserves). A flag, which takes no value, may
+also be given as in uWSGI's files: ``master=1``, ``vacuum='false'``.
 
 Defaults, each replaced by giving the option:
 
@@ -19,7 +20,7 @@ Defaults, each replaced by giving the option:
 ``threads``                32 when neither an engine (``gevent``, ``asyncio``, ``async``) nor
                            ``threads`` is given: each open WebSocket holds one, and with uWSGI's
                            single one a second browser tab would wait for the first to close.
-``greenlet``               with ``asyncio``, which needs it.
+``greenlet``               with ``asyncio`` and ``async``, which need it.
 ``die_on_term``            SIGTERM stops uWSGI, as ``kill``, systemd and Docker expect; without it
                            uWSGI reloads.
 ``need_app``               an app that does not load stops uWSGI instead of answering each request
@@ -40,7 +41,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib.util import find_spec
 from typing import Any
 
@@ -54,6 +55,7 @@ from ._binary import (
     interpreter,
     is_expanded,
     is_plain,
+    takes_value,
 )
 from ._target import Target, locate, project_files
 from .exceptions import AsyncioNotAvailable, EngineError, GeventNotInstalled
@@ -142,6 +144,12 @@ _OPTIONAL_VALUES = frozenset(
 
 _ENGINES = frozenset({"gevent", "asyncio", "async", "ugreen"})
 
+# What uWSGI's files say for a flag (core/uwsgi.c, uwsgi_opt_true).
+_SWITCHES = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
 _WORKERS = frozenset({"processes", "workers", "p"})
 
 _PYTHON_HOMES = frozenset({"home", "virtualenv", "venv", "pyhome", "H"})
@@ -213,9 +221,11 @@ def exec_uwsgi(
     wanted = [name for name in options if name not in _PLUGIN_LOADERS]
     binary = inspect_uwsgi(path, wanted, _plugin_arguments(options))
     check_binary(binary, wanted)
+    options = settle_flags(binary, options, {_spelling(name) for name in uwsgi_options})
     command = build_command(binary, target, options)
 
     environment = {**target.environment, **_interpreter(binary, options)[1]}
+    os.environ.pop("FLASK_UWSGI_DEBUG", None)
     if debug:
         environment["FLASK_UWSGI_DEBUG"] = "true"
         os.environ[_watch.WATCH_VARIABLE] = json.dumps(project_files()[:_WATCHED])
@@ -265,7 +275,7 @@ def complete(
         options["import"] = _watch.__file__ if is_plain(_watch.__file__) else _watch.__name__
     if leaves_open(given, _ENGINES | {"threads"}):
         options["threads"] = _THREADS
-    if given.get("asyncio"):
+    if (given.get("asyncio") or given.get("async")) and not given.get("ugreen"):
         options["greenlet"] = True
     if options.get("import") and given.get("import"):
         options["import"] = [options["import"], *_values(given.pop("import"))]
@@ -336,6 +346,29 @@ def check_binary(binary: UWSGIBinary, wanted: Iterable[str]) -> None:
             + (f": did you mean {similar[0].replace('-', '_')}?" if similar else "")
             + f" (all its options: {shlex.quote(binary.path)} --help)"
         )
+
+
+def settle_flags(binary: UWSGIBinary, options: Options, given: Set[str]) -> Options:
+    """Return the options with flags that were given a value made bare, or left out.
+
+    uWSGI itself would take the value for the name of a configuration file.
+
+    :param given: the names that the caller has given values, right or wrong.
+    :raises EngineError: for a value that means neither.
+    """
+    settled = dict(options)
+    plugin_arguments = _plugin_arguments(options)
+    for name in (options.keys() & given) - _PLUGIN_LOADERS:
+        value = options[name]
+        if value is True or takes_value(binary, name, plugin_arguments):
+            continue
+        settled[name] = _SWITCHES.get(str(value).lower())
+        if settled[name] is None:
+            raise EngineError(
+                f"--{name} takes no value: {name.replace('-', '_')}=True instead of {value!r}, or "
+                f"False to leave it out"
+            )
+    return settled
 
 
 def build_command(binary: UWSGIBinary, target: Target, options: Options) -> list[str]:

@@ -9,7 +9,6 @@ extensions do before a view, they do before a handshake, and may refuse it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable
 from contextvars import copy_context
 from functools import cache, cached_property, lru_cache, partial
@@ -21,6 +20,7 @@ from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
 
 from . import _uwsgi
+from ._environment import is_on
 from .class_based import handler_of, subprotocol_options
 from .client import Data, UWSGIWebSocketClient, WebSocketClient
 from .clients import Clients, send_to_all
@@ -361,7 +361,7 @@ class WebSocket:
         self.app = app
         self._apps.append(app)
         app.extensions.setdefault("uwsgi_websocket", []).append(self)
-        if os.environ.get("FLASK_UWSGI_DEBUG"):
+        if is_on("FLASK_UWSGI_DEBUG"):
             _enable_debugger(app)
         middleware = self.middleware(app.wsgi_app, self, app)
         app.wsgi_app = middleware  # type: ignore[method-assign]
@@ -508,11 +508,15 @@ class WebSocket:
         served = app if app is not None else self.app
         if served is None:
             raise RuntimeError("run() needs an app: call init_app() first, or give it one")
-        if not debug:
-            debug = isinstance(served, Flask) and served.debug
-        if leaves_open(kwargs, self.engine_options):
-            kwargs.update(self.engine_options)
+        if debug is None:
+            debug = served.debug if isinstance(served, Flask) else is_on("FLASK_UWSGI_DEBUG")
+        self.add_engine(kwargs)
         run_uwsgi(served, debug, host, port, uwsgi_binary, **kwargs)
+
+    def add_engine(self, uwsgi_options: dict[str, Any]) -> None:
+        """Add the engine that the handlers need, unless the options may name it."""
+        if leaves_open(uwsgi_options, self.engine_options):
+            uwsgi_options.update(self.engine_options)
 
 
 def _install_dispatch(app: Flask) -> None:

@@ -117,6 +117,19 @@ def test_run_without_naming_the_app(
     assert flask(start, free_port, []).where()["name"] == "app"
 
 
+def test_run_takes_the_engine_of_the_extension(
+    start: Start,  # noqa: F811
+    free_port: int,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    end = "app = create_app()\nfrom flask_uwsgi_websocket import AsyncioWebSocket\n"
+    end += "AsyncioWebSocket(app)\n"
+    (tmp_path / "chat.py").write_text(textwrap.dedent(SOURCE) + end)
+    script = flask(start, free_port, ["--app", "chat"], "--processes", "2")
+    assert script.where()["name"] == "chat"
+    assert "--asyncio 100" in script.log
+
+
 def test_run_in_a_folder_with_odd_characters(
     start: Start,  # noqa: F811
     free_port: int,  # noqa: F811

@@ -2,6 +2,7 @@
 
 import pytest
 from flask import Flask
+from werkzeug.debug import DebuggedApplication
 
 import flask_uwsgi_websocket as package
 from flask_uwsgi_websocket import runner, websocket
@@ -70,3 +71,27 @@ def test_debug_is_the_app_s_unless_given(options):
     app.debug = True
     app.run()
     assert options["debug"] is True
+
+
+def test_debug_false_is_not_overruled(options):
+    app = Flask(__name__)
+    package.WebSocket(app)
+    app.debug = True
+    app.run(debug=False)
+    assert options["debug"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "on"),
+    [("1", True), ("true", True), ("0", False), ("false", False), ("No", False), ("", False)],
+)
+def test_the_debugger_s_variable_is_read_as_flask_s(monkeypatch, options, value, on):
+    monkeypatch.setenv("FLASK_UWSGI_DEBUG", value)
+    app = Flask(__name__)
+    package.WebSocket(app)
+    assert app.debug is on
+    assert isinstance(app.wsgi_app.wsgi_app, DebuggedApplication) is on
+    app.run()
+    assert options["debug"] is on
+    package.WebSocket(app).run("module:app")
+    assert options["debug"] is on

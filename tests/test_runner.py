@@ -93,6 +93,19 @@ def test_values(command: Callable[..., list[str]]) -> None:
     assert has(built, "-p", "2")
 
 
+def test_flags_with_a_value(command: Callable[..., list[str]]) -> None:
+    """As in uWSGI's files; on its command line the value would name a file."""
+    built = command(master=1, vacuum="true", M="yes", lazy_apps="no", enable_threads=0, p=1)
+    for flag in ("--master", "--vacuum", "-M"):
+        assert flag in built
+        assert built[built.index(flag) + 1].startswith("-")
+    assert "--lazy-apps" not in built
+    assert "--enable-threads" not in built
+    assert has(built, "-p", "1")
+    with pytest.raises(EngineError, match="--thunder-lock takes no value: thunder_lock=True"):
+        command(thunder_lock="always")
+
+
 def test_defaults_can_be_turned_off_and_replaced(command: Callable[..., list[str]]) -> None:
     built = command(master=False, die_on_term=None, http_buffer_size=65536, threads=2)
     assert "--master" not in built
@@ -106,10 +119,11 @@ def test_engines(command: Callable[..., list[str]]) -> None:
     built = command(gevent=100)
     assert has(built, "--gevent", "100")
     assert "--threads" not in built
-    built = command(asyncio=100)
-    assert has(built, "--asyncio", "100")
-    assert "--greenlet" in built
-    assert "--threads" not in built
+    for engine in ("asyncio", "async"):
+        built = command(**{engine: 100})
+        assert has(built, f"--{engine}", "100")
+        assert "--greenlet" in built
+        assert "--threads" not in built
 
 
 def test_debug_means_reloading_and_one_worker(command: Callable[..., list[str]]) -> None:

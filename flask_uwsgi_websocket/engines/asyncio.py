@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 import greenlet
 
+from .._environment import is_on
 from ..codec import Protocol
 from .carrier import Application, Body, end_late, in_context, report_late
 from .connection import Connection, Limits, Message
@@ -232,7 +233,7 @@ def _wake_one(future: asyncio.Future[None]) -> None:
 
 def _make_loop() -> asyncio.AbstractEventLoop:
     """uvloop's where it is installed and not refused, else that of asyncio's policy."""
-    if os.environ.get("FLASK_UWSGI_UVLOOP") != "0":
+    if is_on("FLASK_UWSGI_UVLOOP", default=True):
         try:
             import uvloop
         except ImportError:
