@@ -38,14 +38,7 @@ ENGINES: dict[str, Callable[[int], list[str]]] = {
     "threads": lambda cores: ["--threads", str(cores)],
     "gevent": lambda cores: ["--gevent", str(cores)],
     "asyncio": lambda cores: ["--asyncio", str(cores), "--greenlet"],
-    # uWSGI hears on uvloop of a client that resets in the middle of its request when it times out.
-    "asyncio-uvloop": lambda cores: [
-        "--asyncio",
-        str(cores),
-        "--greenlet",
-        "--socket-timeout",
-        "5",
-    ],
+    "asyncio-uvloop": lambda cores: ["--asyncio", str(cores), "--greenlet"],
     "asyncio-without-greenlet": lambda cores: ["--asyncio", str(cores)],
     "async": lambda cores: ["--async", str(cores), "--greenlet"],
     "async-ugreen": lambda cores: ["--async", str(cores), "--ugreen"],

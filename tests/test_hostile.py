@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 import zlib
 from contextlib import ExitStack
 
@@ -304,3 +305,26 @@ def test_half_the_connections_do_nothing(server: Server) -> None:
     for client in silent:
         client.abort()
     eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"GET /rea", b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"],
+    ids=["head", "body"],
+)
+def test_resets_in_the_middle_of_a_request_hold_no_core(server: Server, part: bytes) -> None:
+    server.allow_log("Traceback")  # of the view whose request is reset
+    clients = []
+    for _ in range(3 * server.cores):
+        clients.append(server.tcp())
+        clients[-1].send(part)
+        if len(clients) == 8:
+            for client in clients:
+                client.abort()
+            clients.clear()
+    for client in clients:
+        client.abort()
+    started = time.monotonic()
+    assert server.get("/ready").status == 200
+    server.wait_idle()
+    assert time.monotonic() - started < 3  # --socket-timeout is 4 s, and 30 s under asyncio

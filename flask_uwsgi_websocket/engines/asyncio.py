@@ -234,12 +234,10 @@ def _wake_one(future: asyncio.Future[None]) -> None:
 def _make_loop() -> asyncio.AbstractEventLoop:
     """uvloop's where it is installed and not refused, else that of asyncio's policy."""
     if is_on("FLASK_UWSGI_UVLOOP", default=True):
-        try:
-            import uvloop
-        except ImportError:
-            pass
-        else:
-            return uvloop.new_event_loop()
+        with suppress(ImportError):
+            from .uvloop import Loop
+
+            return Loop()
     return asyncio.new_event_loop()
 
 
