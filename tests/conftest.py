@@ -44,6 +44,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     }
     config.hook.pytest_deselected(items=list(spared))
     items[:] = [item for item in items if item not in spared]
+    for item in items:
+        # Processes that run the suite side by side share out files and, within one, engines: a
+        # file's tests use the same servers.
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{_engine_of(item)}"))
 
 
 def _engine_of(item: pytest.Item) -> str | None:

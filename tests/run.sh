@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the linters, the type checker and the whole test suite, after all the set-up that they need.
-# Arguments go to pytest: bash tests/run.sh -k browser. PYTHON chooses the interpreter.
+# Arguments go to pytest: bash tests/run.sh -k browser. PYTHON chooses the interpreter. The tests run
+# in four processes, since most of their time goes by waiting: bash tests/run.sh -n 0 for one.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,4 +21,4 @@ ruff format --check
 mypy
 
 say "Testing"
-exec pytest "$@"
+exec pytest -n 4 --dist loadgroup "$@"
