@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from flask import Flask
 from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule, RuleFactory
 
+from .functions import innermost
+
 if TYPE_CHECKING:
-    from flask import Request
+    from flask import Blueprint, Request
 
     from .codec import DeflateSettings
 
@@ -118,6 +122,12 @@ class Router(Flask):
     ) -> None:
         super().__init__(import_name, static_folder=None)
         self._check_handler = check_handler
+        #: The apps that have these routes, oldest first, with handlers of theirs that another one
+        #: has replaced.
+        self._apps: WeakKeyDictionary[Flask, dict[str, Callable[..., Any]]] = WeakKeyDictionary()
+        #: What was registered: rules by endpoint, blueprints by name, each with its options.
+        self._rules: defaultdict[str | None, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+        self._blueprints: dict[str, tuple[Blueprint, dict[str, Any]]] = {}
         for name in self._FUNCTIONS:
             getattr(self, name).clear()
 
@@ -133,9 +143,57 @@ class Router(Flask):
             self._check_handler(view_func)
             if endpoint is None and not hasattr(view_func, "__name__"):
                 raise TypeError(f"{view_func!r} has no name for an endpoint: add endpoint='...'")
+        name = endpoint or getattr(view_func, "__name__", None)
+        if self._registers_again(name, (rule, options), view_func):
+            return
         super().add_url_rule(rule, endpoint, view_func, False, **options)
+        self._rules[name].append((rule, options))
 
-    def lend_to(self, app: Flask) -> None:
+    def _registers_again(
+        self,
+        endpoint: str | None,
+        rule: tuple[str, dict[str, Any]],
+        handler: Callable[..., Any] | None,
+    ) -> bool:
+        """Whether this was registered for an earlier app, as a factory does for each of its own.
+
+        A function that the factory defines is another object each time: it is the handler of the
+        newest app, and earlier ones keep theirs.
+        """
+        known = self.view_functions.get(endpoint or "")
+        if known is None or handler is None or rule not in self._rules[endpoint]:
+            return False
+        if known == handler:
+            return True
+        code = getattr(innermost(handler), "__code__", None)
+        if code is None or code is not getattr(innermost(known), "__code__", None):
+            return False  # Flask's error: another function has this endpoint
+        for replaced in list(self._apps.values())[:-1]:
+            replaced.setdefault(endpoint or "", known)
+        self.view_functions[endpoint or ""] = handler
+        return True
+
+    def handler(self, app: Flask, endpoint: str) -> Callable[..., Any]:
+        """Give an app's handler of an endpoint."""
+        return self._apps.get(app, {}).get(endpoint) or self.view_functions[endpoint]
+
+    def register_blueprint(  # type: ignore[override]  # Flask's own type is of 3.0 and later
+        self, blueprint: Blueprint, **options: Any
+    ) -> None:
+        """Register a blueprint as Flask does; once more, for another app, is no error."""
+        name = options.get("name", blueprint.name)
+        if self._blueprints.get(name) != (blueprint, options):
+            super().register_blueprint(blueprint, **options)
+            self._blueprints[name] = blueprint, options
+        for app in self._apps:
+            self._lend_to(app)
+
+    def serve(self, app: Flask) -> None:
+        """Have an app serve these routes, those to come included."""
+        self._apps[app] = {}
+        self._lend_to(app)
+
+    def _lend_to(self, app: Flask) -> None:
         """Give an app what blueprints brought along, so that it handles their requests alike."""
         for name in self._FUNCTIONS:
             theirs = getattr(app, name)

@@ -155,7 +155,7 @@ class WebSocketMiddleware:
         upgrade_class = _upgrade_class(self.app.response_class)  # type: ignore[arg-type]
         response = upgrade_class(status=101, headers=agreement.headers)
         del response.headers["Content-Type"]
-        handler = self.websocket.view_functions[rule.endpoint]
+        handler = self.websocket.router.handler(self.app, rule.endpoint)
         if request.view_args:
             handler = partial(handler, **request.view_args)
 
@@ -206,7 +206,7 @@ class WebSocketMiddleware:
         if not self._config("REQUEST_CONTEXT") or issubclass(self.client, UWSGIWebSocketClient):
             return False  # a response of Flask's needs the context, and ours the codec
         if rule.lazy is None:
-            return is_decorated(self.websocket.view_functions[rule.endpoint])
+            return is_decorated(self.websocket.router.handler(self.app, rule.endpoint))
         return rule.lazy
 
     def _accept_lazily(
@@ -332,7 +332,6 @@ class WebSocket:
         self.app: Flask | None = None
         self.timeout = timeout
         self.router = Router(__name__, self._check_handler)
-        self._apps: list[Flask] = []
         #: The open clients of this worker process; see :class:`~.clients.Clients`.
         self.clients = Clients(self)
         if app is not None:
@@ -359,7 +358,6 @@ class WebSocket:
         for name, default in DEFAULTS.items():
             app.config.setdefault(name, default)
         self.app = app
-        self._apps.append(app)
         app.extensions.setdefault("uwsgi_websocket", []).append(self)
         if is_on("FLASK_UWSGI_DEBUG"):
             _enable_debugger(app)
@@ -368,7 +366,7 @@ class WebSocket:
         app.run = partial(self.run, app)  # type: ignore[method-assign]
         app.url_build_error_handlers.append(partial(self._build_unknown_url, app))
         _install_dispatch(app)
-        self.router.lend_to(app)
+        self.router.serve(app)
         if _uwsgi.inside():
             _uwsgi.set_up(middleware.engine)
 
@@ -431,8 +429,6 @@ class WebSocket:
         Its ``before_request`` functions, error handlers and so on serve these routes.
         """
         self.router.register_blueprint(blueprint, **options)
-        for app in self._apps:
-            self.router.lend_to(app)
 
     def url_for(self, endpoint: str, **values: Any) -> str:
         """The ws:// or wss:// URL of a handler, whole also within a request.

@@ -284,6 +284,72 @@ def test_an_application_factory() -> None:
             assert url_for("chat.room") == f"ws://{name}.example/chat/room"
 
 
+rooms = Blueprint("rooms", __name__, url_prefix="/rooms")
+rooms.add_url_rule("/<name>", "room", where)
+
+
+@rooms.before_request
+def count_requests() -> None:
+    g.requests = g.get("requests", 0) + 1
+
+
+def test_a_factory_that_registers_again_for_each_app() -> None:
+    """As tests do whose fixture makes an app for each of them."""
+    websocket = WebSocket()
+
+    def create_app(word: str) -> Flask:
+        app = make_app()
+        websocket.init_app(app)
+        websocket.register_blueprint(rooms)
+        websocket.add_url_rule("/where", "where", where)
+
+        @websocket.route("/word")
+        def say(ws: Any) -> None:
+            ws.send_json([word, g.get("requests")])
+
+        @websocket.server("/chat")
+        class Chat(Server):
+            def on_open(self) -> None:
+                self.ws.send(f'"{word}"')
+
+        return app
+
+    apps = {word: create_app(word) for word in ("one", "two", "three")}
+    for word, app in apps.items():
+        assert reach(websocket, "/word", app) == [word, None]
+        assert reach(websocket, "/chat", app) == word
+        assert reach(websocket, "/rooms/a", app)["endpoint"] == "rooms.room"
+        assert reach(websocket, "/where", app)["endpoint"] == "where"
+        assert app.before_request_funcs["rooms"] == [count_requests]
+    assert len(list(websocket.url_map.iter_rules())) == 4
+
+
+def test_another_function_for_an_endpoint_is_an_error_as_in_flask() -> None:
+    websocket = WebSocket(make_app())
+    websocket.add_url_rule("/one", "one", where)
+    with pytest.raises(AssertionError, match="endpoint function: one"):
+        websocket.add_url_rule("/one", "one", lambda ws: None)
+    websocket.register_blueprint(rooms)
+    with pytest.raises(ValueError, match="'rooms' is already registered"):
+        websocket.register_blueprint(Blueprint("rooms", __name__))
+    with pytest.raises(ValueError, match="'rooms' is already registered"):
+        websocket.register_blueprint(rooms, url_prefix="/elsewhere")
+
+
+def test_wrappers_of_one_code_are_not_one_handler() -> None:
+    websocket = WebSocket(make_app())
+
+    def wrapped(function: Any) -> Any:
+        def wrapper(ws: Any) -> None:
+            function(ws)
+
+        return wrapper
+
+    websocket.route("/one")(wrapped(where))
+    with pytest.raises(AssertionError, match="endpoint function: wrapper"):
+        websocket.route("/two")(wrapped(where))
+
+
 def test_the_extension_before_and_after_the_routes() -> None:
     app, websocket = make_app(), WebSocket()
     websocket.add_url_rule("/before", "before", where)
