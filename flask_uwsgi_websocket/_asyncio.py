@@ -40,6 +40,7 @@ class AsyncioWebSocketClient(BaseClient):
 
         :return: None once the connection is closed and every message has been received.
         :raises TimeoutError: when ``timeout`` seconds pass without a message.
+        :raises ConnectionClosed: after two times None, for a handler that heeds neither.
         """
         return await self._connection.receive(timeout)
 
@@ -59,8 +60,12 @@ class AsyncioWebSocketClient(BaseClient):
         encode: Callable[[Any], bytes] = self._text
         if binary or type(msg) is not str:
             encode = self._encoder(msg, binary)
-        if connection.post(encode, msg):
-            await connection.drained()
+        try:
+            if connection.post(encode, msg):
+                await connection.drained()
+        except ConnectionClosed:
+            await connection.send_failed()
+            raise
 
     a_send = send
 

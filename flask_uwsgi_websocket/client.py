@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _uwsgi
 from .engines.blocking import BlockingConnection
-from .engines.connection import Connection, Message
+from .engines.connection import ENDS_TOLD, FIRST_PAUSE, Connection, Message
 from .exceptions import ConnectionClosed
 from .unopened import Unopened
 
@@ -165,7 +166,10 @@ class BaseClient:
         return f"<{type(self).__name__} {self.path} {state}>"
 
     def recv_nb(self) -> Message | None:
-        """A message that is already here, else ``''``; None once the connection is closed."""
+        """A message that is already here, else ``''``; None once the connection is closed.
+
+        :raises ConnectionClosed: after two times None, for a handler that heeds neither.
+        """
         return self._connection.receive_nowait()
 
     def send_nb(self, msg: Data, binary: bool | None = None) -> None:
@@ -216,6 +220,7 @@ class WebSocketClient(BaseClient):
 
         :return: None once the connection is closed and every message has been received.
         :raises TimeoutError: when ``timeout`` seconds pass without a message.
+        :raises ConnectionClosed: after two times None, for a handler that heeds neither.
         """
         return self._connection.receive_blocking(timeout)
 
@@ -235,8 +240,12 @@ class WebSocketClient(BaseClient):
         encode: Callable[[Any], bytes] = self._text
         if binary or type(msg) is not str:
             encode = self._encoder(msg, binary)
-        if connection.post(encode, msg):
-            self._run(connection.drained())
+        try:
+            if connection.post(encode, msg):
+                self._run(connection.drained())
+        except ConnectionClosed:
+            self._run(connection.send_failed())
+            raise
 
     def send_binary(self, msg: Data) -> None:
         """Send a binary message."""
@@ -311,25 +320,40 @@ class UWSGIWebSocketClient:
         self.timeout = timeout
         self.id = str(uuid.uuid4())
         self.connected = True
+        self._ends_told = 0
         self._uwsgi = _uwsgi.websocket_api()
 
     def receive(self) -> bytes | None:
-        """Wait for the next message; None once the client has gone."""
+        """Wait for the next message; None once the client has gone.
+
+        :raises ConnectionClosed: after two times None, for a handler that heeds neither.
+        """
         try:
             return self._uwsgi.websocket_recv()  # type: ignore[no-any-return]
         except OSError:
-            self.connected = False
+            self._tell_end()
             return None
 
     recv = receive
 
     def recv_nb(self) -> bytes | None:
-        """A message that is already here, else ``b''``; None once the client has gone."""
+        """A message that is already here, else ``b''``; None once the client has gone.
+
+        :raises ConnectionClosed: as :meth:`receive`.
+        """
         try:
             return self._uwsgi.websocket_recv_nb()  # type: ignore[no-any-return]
         except OSError:
-            self.connected = False
+            self._tell_end()
             return None
+
+    def _tell_end(self) -> None:
+        self.connected = False
+        self._ends_told += 1
+        if self._ends_told > ENDS_TOLD:
+            # Patched by gevent where it runs, so that others run meanwhile.
+            time.sleep(FIRST_PAUSE)
+            raise ConnectionClosed(1006, "the client has gone")
 
     def send(self, msg: str | bytes, binary: bool = False) -> None:
         """Send a message.

@@ -28,7 +28,7 @@ from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
 from .engines.fork import end_of_children
-from .exceptions import EngineError, HandshakeError
+from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .functions import is_coroutine_function, is_decorated, name_of
 from .legacy import legacy_class
 from .routing import Router, WebSocketRule
@@ -255,6 +255,8 @@ class WebSocketMiddleware:
         try:
             _uwsgi.answer(environ, start_response, headers)
             handler(self.client(environ, sock.fileno(), self.websocket.timeout))
+        except ConnectionClosed:
+            pass  # it went on until its client left
         except Exception as error:
             self._report(environ, error)
         finally:

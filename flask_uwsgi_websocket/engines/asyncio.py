@@ -22,7 +22,7 @@ import greenlet
 from .._environment import is_on
 from ..codec import Protocol
 from .carrier import Application, Body, end_late, in_context, report_late
-from .connection import Connection, Limits, Message
+from .connection import ENDS_TOLD, Connection, Limits, Message
 from .driver import PARKED, Driver
 from .engine import Engine
 from .host import STOP_SIGNALS, Host, logger
@@ -102,7 +102,9 @@ class AsyncioConnection(Connection):
 
         :raises StopAsyncIteration: once the connection has ended.
         """
+        waited = False
         while not self._messages and self._wants_more():
+            waited = True
             driver = None
             if self._receiver is None:
                 driver = self.worker.drivers.get(current_task(self._loop))
@@ -119,6 +121,7 @@ class AsyncioConnection(Connection):
                 return message
         message = self.take()
         if message is None:
+            yield from self._tell_end(waited)
             raise StopAsyncIteration
         return message
 
@@ -152,6 +155,19 @@ class AsyncioConnection(Connection):
 
     async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         await self._wait_input(ready, deadline)
+
+    def receive_nowait(self) -> Message | None:
+        message = self._take_or_read()
+        if message is not None or not self.ended:
+            return "" if message is None else message
+        # No pause: plain functions cannot wait for the loop.
+        self._ends_told += 1
+        if self._ends_told > ENDS_TOLD:
+            raise self.closed_error()
+        return None
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     def _arrived(self) -> None:
         if self._receiver is not None:

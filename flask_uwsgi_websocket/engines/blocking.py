@@ -6,7 +6,6 @@ in one go.
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -39,11 +38,18 @@ class BlockingConnection(Connection):
     def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         """As ``_wait_output``."""
 
+    @abstractmethod
+    def _block_for(self, seconds: float) -> None:
+        """As ``_pause``."""
+
     async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         self._block_for_input(ready, deadline)
 
     async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         self._block_for_output(ready, deadline)
+
+    async def _pause(self, seconds: float) -> None:
+        self._block_for(seconds)
 
     def run(self, rules: Coroutine[Any, Any, T]) -> T:
         """Run rules of this connection for a blocking handler."""
@@ -51,7 +57,26 @@ class BlockingConnection(Connection):
 
     def receive_blocking(self, timeout: float | None = None) -> Message | None:
         """:meth:`receive`, with nothing on the stack of a handler that waits but this."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._receive() if timeout is None else complete(self.receive(timeout))
+
+    def _receive(self, waited: bool = False) -> Message | None:
+        """:meth:`receive_blocking` without a timeout.
+
+        :param waited: whether the caller has waited already.
+        """
         while (message := self.take()) is None and self._wants_more():
-            self._block_for_input(self._receivable, deadline)
-        return self.take() if message is None else message
+            waited = True
+            self._block_for_input(self._receivable, None)
+        if message is None and (message := self.take()) is None:
+            complete(self._tell_end(waited))
+        return message
+
+    def receive_nowait(self) -> Message | None:
+        message = self._take_or_read()
+        if message is not None:
+            return message
+        if self.ended:
+            complete(self._tell_end())
+            return None
+        self._block_for(0)  # somebody who polls in a loop must let others run
+        return ""

@@ -73,6 +73,15 @@ CLOSE_GRACE = 1.0
 SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT
 #: Seconds for which replies to messages that came together are held back for one write.
 CORK_TIME = 0.001
+#: Receives that give None after the end; later ones raise. A handler that heeds no None, or
+#: receives in a loop around its iteration, would otherwise go round for ever.
+ENDS_TOLD = 2
+#: Seconds for which the second of them pauses, so that others run; each later one pauses for twice
+#: as long as the one before, and none for longer than the other.
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
+#: Sends on a connection that has ended, after which the sender lets others run: one in a loop that
+#: swallows the exceptions. Not after each: who sends to many must not lose time for one of them.
+FAILED_SENDS = 256
 #: Buffers in one sendmsg; Linux takes 1,024 at most (IOV_MAX).
 SEND_BUFFERS = 256
 
@@ -117,6 +126,8 @@ class Connection(ABC):
         "_corked_at",
         "_end_of_file",
         "_ended_at",
+        "_ends_told",
+        "_failed_sends",
         "_half_close",
         "_heard",
         "_late_pong",
@@ -193,6 +204,8 @@ class Connection(ABC):
         self._half_close = False  # no more to send once all is flushed
         self._send_failed = False
         self._ended_at = 0.0
+        self._ends_told = 0  # how many receives have been told of the end
+        self._failed_sends = 0  # since the end
         self._heard = False  # a sign of life since the last tick
         self._pinged: bytes | None = None  # the payload of the unanswered ping
         self._ping_at = self._alive_at = time.monotonic()
@@ -215,6 +228,10 @@ class Connection(ABC):
     @abstractmethod
     def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         """Wait until ``ready()``, writing and reading meanwhile; TimeoutError at ``deadline``."""
+
+    @abstractmethod
+    def _pause(self, seconds: float) -> Awaitable[None]:
+        """Let others run, for so long at least."""
 
     @abstractmethod
     def _wake(self) -> None:
@@ -242,11 +259,40 @@ class Connection(ABC):
         """The next message; None once the connection has ended.
 
         :raises TimeoutError: when ``timeout`` seconds have passed without one.
+        :raises ConnectionClosed: as :meth:`_tell_end`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        if timeout is not None and timeout <= 0:
+            self._peek()  # there is no time for the engine to do it
+            await self._pause(0)
+        waited = False
         while (message := self.take()) is None and self._wants_more():
+            waited = True
             await self._wait_input(self._receivable, deadline)
-        return self.take() if message is None else message
+        if message is None and (message := self.take()) is None:
+            await self._tell_end(waited)
+        return message
+
+    async def _tell_end(self, waited: bool = False) -> None:
+        """Before a receive gives None: the connection has ended.
+
+        The first None is free. The second comes after a pause, and then there are no more, so that
+        a handler that heeds none of them ends, and until then keeps nobody from running; nor does
+        one that goes round for ever because it swallows all exceptions.
+
+        :param waited: whether the receive began before the end. There may be several of those,
+            and none of them knows better.
+        :raises ConnectionClosed: for those after :data:`ENDS_TOLD`, when they have paused too.
+        """
+        if waited:
+            self._ends_told = max(self._ends_told, 1)
+            return
+        self._ends_told += 1
+        if self._ends_told > 1:
+            doublings = min(self._ends_told - 2, 10)  # which is beyond the longest pause
+            await self._pause(min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE))
+        if self._ends_told > ENDS_TOLD:
+            raise self.closed_error()
 
     def _wants_more(self) -> bool:
         """The handler has taken every message and waits: whether one may still come."""
@@ -260,8 +306,15 @@ class Connection(ABC):
             self._resume_reading()
         return True
 
+    @abstractmethod
     def receive_nowait(self) -> Message | None:
-        """A message that is already here, else ``''``; None once the connection has ended."""
+        """A message that is already here, else ``''``; None once the connection has ended.
+
+        :raises ConnectionClosed: as :meth:`_tell_end`.
+        """
+
+    def _take_or_read(self) -> Message | None:
+        """A message that has been read already, or can be read now."""
         if (message := self.take()) is not None:
             return message
         self._replying = False
@@ -269,8 +322,7 @@ class Connection(ABC):
         self._peek()
         if not self._messages:
             self._answer()
-        message = self.take()
-        return "" if message is None and not self.ended else message
+        return self.take()
 
     def take(self) -> Message | None:
         """A message that has been read already, else None."""
@@ -472,6 +524,12 @@ class Connection(ABC):
                 self._end(1013, "the peer reads too slowly")
             self.abort()
         self.post(encode, message)
+
+    async def send_failed(self) -> None:
+        """After a send that :meth:`post` has refused: let others run now and then."""
+        self._failed_sends += 1
+        if self._failed_sends % FAILED_SENDS == 0:
+            await self._pause(FIRST_PAUSE)
 
     def _write_control(self, frame: bytes) -> None:
         """Write a control frame; a peer that is gone by now will be noticed elsewhere."""

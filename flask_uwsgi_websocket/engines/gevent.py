@@ -27,6 +27,7 @@ from .worker import INTERRUPT_TIME, Worker
 
 T = TypeVar("T")
 _get_ident = get_original("_thread", "get_ident")
+_sleep = get_original("time", "sleep")
 _READ, _WRITE = 1, 2
 
 
@@ -50,7 +51,8 @@ class GeventWorker(Worker):
     def _stop(self, code: int) -> None:
         grace = self.grace
         self.close_all(code)
-        gevent.spawn_later(grace, self.interrupt_all)
+        for late in (0, INTERRUPT_TIME):  # some swallow the first
+            gevent.spawn_later(grace + late, self.interrupt_all)
 
     def _leave(self) -> None:
         """At the end of uWSGI's loop; the hub still runs. May be called more than once."""
@@ -111,7 +113,9 @@ class GeventConnection(BlockingConnection):
             return self.run(self.receive(timeout))
         if timeout is not None or self._receiver is not None:
             return super().receive_blocking(timeout)
+        waited = False
         while not self._messages and self._wants_more():
+            waited = True
             self._receiver = getcurrent()
             try:
                 message = self._hub.switch()
@@ -120,7 +124,7 @@ class GeventConnection(BlockingConnection):
             if message or isinstance(message, (str, bytes)):  # a switch without one gives ()
                 self._replying = True
                 return message
-        return self.take()
+        return self._receive(waited)
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if deadline is None:
@@ -135,6 +139,12 @@ class GeventConnection(BlockingConnection):
             self._wait_until(ready, deadline)
 
     _block_for_output = _block_for_input
+
+    def _block_for(self, seconds: float) -> None:
+        if _get_ident() != self.worker.thread:
+            _sleep(seconds)
+        elif getcurrent() is not self._hub:  # which runs callbacks, and must not wait
+            gevent.sleep(seconds)
 
     def _wait_until(self, ready: Callable[[], bool], deadline: float) -> None:
         me = getcurrent()
@@ -320,8 +330,11 @@ class GeventEngine(Engine):
 
     def interrupter(self) -> Callable[[], None] | None:
         greenlet = getcurrent()
+        error: BaseException = ConnectionClosed(1006, "the handler did not notice the end")
 
         def interrupt() -> None:
-            greenlet.kill(ConnectionClosed(1006, "the handler did not notice the end"), block=False)
+            nonlocal error
+            greenlet.kill(error, block=False)
+            error = gevent.GreenletExit()  # the next time: no `except Exception` swallows it
 
         return interrupt if isinstance(greenlet, gevent.Greenlet) else None

@@ -11,7 +11,7 @@ import time
 from _socket import socket as Socket
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..codec import Protocol
 from .blocking import BlockingConnection
@@ -68,6 +68,14 @@ class SuspendConnection(ThreadsConnection):
                 # Readable too, unless enough has been read ahead.
                 readable = () if self._read_pausing else (self.fd,)
                 self._suspend(readable, (self.fd,), deadline)
+
+    def _block_for(self, seconds: float) -> None:
+        # The first pauses are too short to be worth an alarm.
+        if get_ident() != self._thread or seconds < POLL:
+            super()._block_for(seconds)
+            return
+        with suppress(TimeoutError):
+            self._suspend((), (), time.monotonic() + seconds)
 
     def _suspend(
         self, readable: tuple[int, ...], writable: tuple[int, ...], deadline: float | None

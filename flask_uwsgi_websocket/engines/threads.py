@@ -133,7 +133,11 @@ class ThreadsConnection(BlockingConnection):
         They are taken with the GIL held, and threads that meet at it cost each other ten times
         what the steps do.
         """
-        while timeout is None and not self._messages:
+        if timeout is not None:
+            return super().receive_blocking(timeout)
+        waited = False
+        while not self._messages and not self.ended:
+            waited = True
             self._reading.acquire()
             try:
                 if self._messages:  # another thread has read
@@ -150,7 +154,7 @@ class ThreadsConnection(BlockingConnection):
                 self._received(data, self.protocol.receive_frames)
             finally:
                 self._reading.release()
-        return super().receive_blocking(timeout)
+        return self._receive(waited)
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         late = False
@@ -202,6 +206,9 @@ class ThreadsConnection(BlockingConnection):
         finally:
             with self._changed:
                 self._waiting -= 1
+
+    def _block_for(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def _wake(self) -> None:
         if self._waiting:
