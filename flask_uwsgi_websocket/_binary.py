@@ -170,6 +170,14 @@ def takes_value(binary: UWSGIBinary, option: str, plugin_arguments: Sequence[str
     return "getopt_long() error" not in done.stderr
 
 
+def version_of_uwsgi(path: str) -> str:
+    """Ask a binary for uWSGI's version, such as ``"2.0.31"``.
+
+    :raises EngineError: it does not run.
+    """
+    return _output(path, ["--version"]).strip()
+
+
 def check_python(binary: UWSGIBinary) -> None:
     """Refuse a binary that embeds another Python than this one.
 

@@ -1,142 +1,136 @@
-"""What in uWSGI's options breaks WebSockets, each with its remedy."""
+"""``flask websocket doctor``: put together what a uWSGI would run with, and say what hurts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ._uwsgi import HOLDING
+from . import uwsgi_config
+from ._binary import UWSGIBinary, inspect_uwsgi, version_of_uwsgi
+from .exceptions import EngineError
+from .install import ENGINES, describe
+from .runner import check_binary
+from .uwsgi_config import Instance
+from .uwsgi_rules import Finding, Severity, Surroundings, judge, version_of
 
-#: Fewer connections at a time than this are used up by the first visitors.
-FEW = 10
-#: Configuration that is read from elsewhere.
-FILES = ("ini", "yaml", "yml", "json", "xml", "emperor")
-
-Options = Mapping[str, Any]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something in the options, and what to do about it."""
+class Patient:
+    """What is looked at.
 
-    problem: str
-    remedy: str
-
-
-def diagnose(options: Options) -> list[Finding]:
-    """What WebSockets would suffer from, worst first.
-
-    :param options: as on uWSGI's command line, names without dashes.
+    :param binary: the uWSGI to ask what it can do.
+    :param words: the options that it runs with; none, to look at the binary only.
+    :param environment: where ``UWSGI_*`` variables are options too.
+    :param folder: its working directory.
+    :param descriptors: how many a process of it may open, where that is known.
     """
-    checks = (_router, _tls, _harakiri, _slots, _engine, _http_timeout, _master)
-    return [finding for check in checks for finding in check(options)]
+
+    binary: str | None
+    words: Sequence[str]
+    environment: dict[str, str]
+    folder: Path
+    descriptors: int | None = None
 
 
-def files(options: Options) -> list[str]:
-    """Where more options are, which nobody looked at."""
-    return [f"--{name} {options[name]}" for name in FILES if name in options]
+def of_command(words: Sequence[str], binary: str | None) -> Patient:
+    """Take words from the terminal: options, files, or a whole command of uWSGI's."""
+    words = list(words)
+    if words and Path(words[0]).name.startswith("uwsgi") and not Path(words[0]).suffix:
+        binary = binary or words[0]
+        del words[0]
+    return Patient(binary, words, dict(os.environ), Path.cwd())
 
 
-def command_line(pid: int) -> list[str]:
-    """The arguments of a running process.
+def of_process(pid: int, binary: str | None) -> Patient:
+    """Take a uWSGI that runs.
 
-    :raises OSError: when there is none, or it is not ours to look at.
+    :raises ConfigError: it cannot be looked at.
     """
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return [word.decode(errors="replace") for word in words[1:] if word]
-
-
-def _number(options: Options, *names: str) -> int:
-    for name in names:
-        value = options.get(name)
-        if isinstance(value, (str, int)) and str(value).isdigit():
-            return int(value)
-    return 0
-
-
-def _router(options: Options) -> list[Finding]:
-    routers = [name for name in ("http", "https", "https2") if name in options]
-    if not routers or "http-websockets" in options:
-        return []
-    return [
-        Finding(
-            f"--{routers[0]} without --http-websockets: the router passes the handshake, and "
-            "nothing after it",
-            "add --http-websockets",
-        )
-    ]
-
-
-def _tls(options: Options) -> list[Finding]:
-    if "https-socket" not in options:
-        return []
-    return [
-        Finding(
-            "--https-socket: uWSGI encrypts above the descriptor that WebSockets need",
-            "use --https instead (uWSGI's TLS router), or a proxy that speaks TLS",
-        )
-    ]
-
-
-def _lets_go(options: Options) -> bool:
-    """Whether WebSockets hold no slot; as `_uwsgi.lets_go` has it."""
-    return ("gevent" in options or "asyncio" in options) and not any(
-        name in options for name in HOLDING
+    process = uwsgi_config.look_at(pid)
+    return Patient(
+        binary or process.binary,
+        process.words,
+        process.environment,
+        process.folder,
+        process.descriptors,
     )
 
 
-def _harakiri(options: Options) -> list[Finding]:
-    seconds = _number(options, "harakiri", "t")
-    if not seconds or _lets_go(options):
-        return []
-    return [
-        Finding(
-            f"--harakiri {seconds} kills the worker, with all of its connections, {seconds} s "
-            "into any WebSocket",
-            "leave it out for workers that serve WebSockets",
+def examine(patient: Patient, find: Callable[[str | None], str], app: Any, say: Say) -> bool:
+    """Say what was found; return whether nothing is wrong.
+
+    :param find: finds a uWSGI binary.
+    :param app: the Flask app, or None.
+    :raises ConfigError: the options cannot be read.
+    """
+    healthy, binary = _examine_binary(patient.binary, find, say)
+    around = _surroundings(patient, binary, app)
+    known = binary.options if binary else frozenset()
+    instances = _read(patient, known)
+    findings = 0
+    for instance in instances:
+        if instance.name:
+            say(f"{instance.name}:")
+            around = replace(around, engine=None)  # the app at hand need not be a vassal's
+        for finding in judge(instance.options, around):
+            say(_told(finding))
+            findings += 1
+            healthy = healthy and finding.severity is Severity.HINT
+        for note in instance.notes:
+            say(f"note: {note}.")
+    if healthy:
+        say("Nothing is wrong." if findings else "Nothing found.")
+    return healthy
+
+
+def _examine_binary(
+    name: str | None, find: Callable[[str | None], str], say: Say
+) -> tuple[bool, UWSGIBinary | None]:
+    try:
+        binary = inspect_uwsgi(find(name), ENGINES)
+        say(describe(binary))
+        check_binary(binary, ())
+    except EngineError as error:
+        say(f"error: {error}")
+        return False, None
+    missing = [name for name in ENGINES if name not in binary.options]
+    if missing:
+        say(f"  without {', '.join(missing)}")
+    return True, binary
+
+
+def _surroundings(patient: Patient, binary: UWSGIBinary | None, app: Any) -> Surroundings:
+    around = Surroundings(descriptors=patient.descriptors)
+    if binary is not None:
+        around = replace(
+            around,
+            version=version_of(version_of_uwsgi(binary.path)) or None,
+            features=binary.options,
         )
-    ]
-
-
-def _slots(options: Options) -> list[Finding]:
-    engines = [name for name in ("gevent", "asyncio", "async", "threads") if name in options]
-    each = max((_number(options, name) for name in engines), default=1) or 1
-    workers = _number(options, "processes", "workers", "p") or 1
-    if each * workers >= FEW or _lets_go(options):
-        return []
-    return [
-        Finding(
-            f"{each * workers} connections at a time in all: each WebSocket holds one, and the "
-            "next visitor waits, of a page too",
-            "raise --gevent N, --asyncio N or --threads N, or --processes",
+    extensions = app.extensions.get("uwsgi_websocket", ()) if app is not None else ()
+    if extensions:
+        engines = {extension.middleware.engine_name for extension in extensions}
+        around = replace(
+            around,
+            engine=engines.pop() if len(engines) == 1 else None,
+            timeout=max(extension.timeout for extension in extensions),
+            ping_interval=app.config["UWSGI_WEBSOCKET_PING_INTERVAL"],
         )
-    ]
+    return around
 
 
-def _engine(options: Options) -> list[Finding]:
-    for name in ("asyncio", "async"):
-        if name in options and "greenlet" not in options:
-            return [Finding(f"--{name} without --greenlet", "add --greenlet")]
-    return []
-
-
-def _http_timeout(options: Options) -> list[Finding]:
-    seconds = _number(options, "http-timeout")
-    if not 0 < seconds <= 30:
+def _read(patient: Patient, known: frozenset[str]) -> list[Instance]:
+    named = any(name.startswith("UWSGI_") for name in patient.environment)
+    if not patient.words and not named:
         return []
-    return [
-        Finding(
-            f"--http-timeout {seconds} cuts connections that are silent for so long",
-            f"raise it, or set UWSGI_WEBSOCKET_PING_INTERVAL below {seconds}",
-        )
-    ]
+    return uwsgi_config.read(patient.words, patient.environment, patient.folder, known)
 
 
-def _master(options: Options) -> list[Finding]:
-    if "master" in options or "M" in options:
-        return []
-    return [
-        Finding("no --master: a worker that dies is not replaced", "add --master"),
-    ]
+def _told(finding: Finding) -> str:
+    remedy = finding.remedy[0].upper() + finding.remedy[1:]
+    return f"{finding.severity.value}: {finding.found}: {finding.why}.\n  {remedy}."

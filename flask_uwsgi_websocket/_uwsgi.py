@@ -26,6 +26,18 @@ from .engines.fork import own, reset_signals
 from .engines.host import Host, logger
 from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, UWSGINotFound
+from .uwsgi_options import Options
+from .uwsgi_rules import (
+    CLASSES,
+    FLAGS,
+    Severity,
+    Surroundings,
+    detaches,
+    judge,
+    late_patch,
+    version_of,
+)
+from .uwsgi_rules import obstacle as obstacle_in
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -41,24 +53,6 @@ _END_CODE, _RELOAD_CODE = 30, 17
 _EPOLL_CTL_DEL = 2  # sys/epoll.h
 
 Headers = list[tuple[str, str]]
-
-#: From this size of its buffer on, uWSGI's router loses uploads: it sends on the head of a request,
-#: and what it read of the body with it, in a buffer of at most UMAX16 (plugins/http/http.c).
-LOSSY_ROUTER_BUFFER = 65535
-
-#: What each engine's class needs of uWSGI, and the flags that give it.
-_FLAGS = {
-    "threads": "--threads N, or --processes N",
-    "gevent": "--gevent N",
-    "asyncio": "--asyncio N --greenlet",
-    "suspend": "--async N --greenlet",
-}
-CLASSES = {
-    "threads": "WebSocket",
-    "gevent": "GeventWebSocket",
-    "asyncio": "AsyncioWebSocket",
-    "suspend": "AsyncWebSocket",
-}
 
 
 def inside() -> bool:
@@ -94,13 +88,13 @@ def require_engine(engine: str, classes: Mapping[str, str] = CLASSES) -> None:
     if uwsgi is None:
         raise UWSGINotFound(
             f"{wanted} accepts WebSockets inside uWSGI only: start the app with uwsgi --http :8080 "
-            f"--http-websockets {_FLAGS[engine]} --wsgi app:app; a Flask app, with app.run()"
+            f"--http-websockets {FLAGS[engine]} --wsgi app:app; a Flask app, with app.run()"
         )
     running = running_engine()
     if running != engine:
         other = f", or use {classes[running]} instead" if running in classes else ""
         raise EngineError(
-            f"{wanted} needs uWSGI to be started with {_FLAGS[engine]}; "
+            f"{wanted} needs uWSGI to be started with {FLAGS[engine]}; "
             f"it was started with {_started_with()}{other}"
         )
 
@@ -116,12 +110,6 @@ def _started_with() -> str:
     return " ".join(flags) or "no engine's flags, that is with processes"
 
 
-#: Options that take care of their own of a connection whose request has ended, and of a worker that
-#: has none: under them a WebSocket holds its request, and so its core, until it is closed.
-HOLDING = ("cheaper", "idle", "http11-socket", "puwsgi-socket")
-_HOLDING_PROTOCOLS = (b"http11", b"puwsgi")
-
-
 @cache
 def lets_go(engine: str) -> bool:
     """Whether a WebSocket's request ends with the handshake, and gives its core back.
@@ -130,66 +118,60 @@ def lets_go(engine: str) -> bool:
     """
     if uwsgi is None:
         return False
-    protocols = (option("protocol"), option("socket-protocol"))
-    return (
-        engine in ("gevent", "asyncio")
-        and running_engine() == engine
-        and not any(option(name) for name in HOLDING)
-        and not any(protocol in _HOLDING_PROTOCOLS for protocol in protocols)
-    )
+    return running_engine() == engine and detaches(options())
 
 
-def set_up(engine: Engine) -> None:
-    """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs."""
-    warn_of_options()
+@cache
+def options() -> Options:
+    """Return uWSGI's options, in one form whatever way they were given."""
+    return Options.of_process(uwsgi.opt)
+
+
+def set_up(engine: Engine, timeout: float, ping_interval: float) -> None:
+    """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs.
+
+    :param timeout: the extension's.
+    :param ping_interval: seconds between pings.
+    """
+    warn_of_options(timeout, ping_interval)
     disable_nagle_on_listeners()
     own(_PROCESS)
     if running_engine() == engine.name:
         after_fork(engine.prepare)
 
 
-def warn_of_options() -> None:
-    """Say at the start which of uWSGI's options will hurt."""
-    harakiri = int(option("harakiri") or 0)
-    if harakiri and not lets_go(running_engine()):
-        logger.warning(
-            "--harakiri %d kills the whole worker, with all of its connections, %d seconds into "
-            "any WebSocket: leave it out for workers that serve WebSockets",
-            harakiri,
-            harakiri,
-        )
-    for problem in (obstacle(), lossy_router()):
-        if problem:
-            logger.warning("%s", problem)
+#: What the log has said already: several extensions and apps share the process.
+_said: set[str] = set()
 
 
-def lossy_router() -> str | None:
-    """Why uWSGI's router loses uploads as it was started, and the remedy; None if it does not."""
-    size = int(option("http-buffer-size") or 0)
-    if size < LOSSY_ROUTER_BUFFER:
-        return None
-    return (
-        f"--http-buffer-size {size}: uWSGI's router resets clients whose upload arrives together "
-        f"with its head, from {LOSSY_ROUTER_BUFFER} on, and logs nothing: use 32768, which carries "
-        "large WebSocket messages as well"
+def warn_of_options(timeout: float, ping_interval: float) -> None:
+    """Say at the start of the log which of uWSGI's options will hurt, once for all workers."""
+    if uwsgi.worker_id() > 1:
+        return  # --lazy-apps: the first worker says it
+    around = Surroundings(
+        timeout=timeout,
+        ping_interval=ping_interval,
+        descriptors=_descriptor_limit(),
+        version=version_of(uwsgi.version.decode()),
     )
+    for finding in judge(options(), around):
+        if finding.logged and finding.severity is not Severity.HINT and str(finding) not in _said:
+            _said.add(str(finding))
+            logger.warning("%s", finding)
 
 
+def _descriptor_limit() -> int | None:
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+@cache
 def obstacle() -> str | None:
-    """Why WebSockets cannot work as uWSGI was started, and the remedy; None if they can."""
-    if option("https-socket"):
-        return (
-            "WebSockets don't work behind --https-socket, where uWSGI encrypts above the "
-            "descriptor: use --https (uWSGI's TLS router) or a proxy that speaks TLS"
-        )
-    routers = [name for name in ("http", "https", "https2") if option(name)]
-    others = [name for name in uwsgi.opt if name.endswith("socket")]
-    if routers and not others and not option("http-websockets"):
-        return (
-            f"WebSockets don't work behind --{routers[0]} without --http-websockets: uWSGI's "
-            "router would pass the handshake, and nothing after it"
-        )
-    return None
+    """Return why WebSockets cannot work as uWSGI was started, and the remedy; None if they can."""
+    finding = obstacle_in(options())
+    return str(finding) if finding else None
 
 
 def is_full() -> bool:
@@ -316,7 +298,7 @@ class UWSGIHost(Host):
         return not lets_go(self._engine)
 
     def slots_flag(self) -> str:
-        return _FLAGS[self._engine].split()[0]
+        return FLAGS[self._engine].split()[0]
 
     def lend_request(self, greenlet: Any) -> None:
         # Where uWSGI's functions look for the request that they are called for.
@@ -450,18 +432,10 @@ def check_that_gevent_can_patch() -> None:
 
     :raises EngineError: with the remedy.
     """
-    spellings = ("py-autoreload", "py-auto-reload", "python-autoreload", "python-auto-reload")
-    if (
-        uwsgi is not None
-        and uwsgi.worker_id()
-        and any(option(name) for name in spellings)
-        and not option("gevent-early-monkey-patch")
-    ):
-        raise EngineError(
-            "with --lazy-apps and --python-autoreload it is too late for GeventWebSocket to call "
-            "gevent's patch_all(): add --gevent-early-monkey-patch to uWSGI's options, or leave "
-            "out --lazy-apps"
-        )
+    if uwsgi is None or not uwsgi.worker_id():
+        return
+    for finding in late_patch(options(), Surroundings()):
+        raise EngineError(str(finding))
 
 
 def disable_nagle_on_listeners() -> None:

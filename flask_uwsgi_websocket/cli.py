@@ -5,7 +5,7 @@
     flask --app chat websocket run --gevent 100
     flask --app chat websocket routes
     flask websocket echo /chat
-    flask websocket doctor --http :8080 --gevent 100
+    flask --app chat websocket doctor app.ini
     flask websocket install-uwsgi
 """
 
@@ -20,16 +20,17 @@ from typing import Any
 
 import click
 from flask import Flask, current_app
-from flask.cli import ScriptInfo, with_appcontext
+from flask.cli import NoAppException, ScriptInfo, with_appcontext
 from flask.helpers import get_debug_flag
 
 from . import _doctor, install
-from ._binary import INSTALL, find_uwsgi, inspect_uwsgi
+from ._binary import find_uwsgi
 from ._echo import Peer
 from ._environment import is_on
 from ._target import Target, module_variable
 from .exceptions import EngineError, HandshakeError, ProtocolError
-from .runner import DEFAULT_HOST, DEFAULT_PORT, check_binary, exec_uwsgi
+from .runner import DEFAULT_HOST, DEFAULT_PORT, exec_uwsgi
+from .uwsgi_config import ConfigError
 
 
 @click.group()
@@ -121,44 +122,50 @@ def routes() -> None:
 
 @websocket.command("doctor", context_settings={"ignore_unknown_options": True})
 @click.option("--uwsgi-binary", metavar="PATH", help="The uWSGI to look at.")
-@click.option("--pid", type=int, help="Look at the command line of this uWSGI, which runs.")
-@click.argument("uwsgi_options", nargs=-1, type=click.UNPROCESSED, metavar="[UWSGI OPTIONS]...")
-def doctor(uwsgi_binary: str | None, pid: int | None, uwsgi_options: Sequence[str]) -> None:
+@click.option("--pid", type=int, help="Look at this uWSGI, which runs.")
+@click.argument(
+    "uwsgi_options", nargs=-1, type=click.UNPROCESSED, metavar="[UWSGI OPTIONS OR FILES]..."
+)
+@click.pass_context
+def doctor(
+    context: click.Context, uwsgi_binary: str | None, pid: int | None, uwsgi_options: Sequence[str]
+) -> None:
     """Say what would keep WebSockets from working, and the remedy.
 
-    Looks at the uWSGI that would run, and at the options that it would run with:
+    Looks at the uWSGI that would run, at what it would run with, and at the app's class:
 
     \b
-        flask websocket doctor --http :8080 --gevent 100
+        flask --app chat websocket doctor app.ini
+        flask --app chat websocket doctor --http :8080 --gevent 100
+        flask --app chat websocket doctor -- uwsgi --ini app.ini --processes 2
+        flask websocket doctor --emperor /etc/uwsgi/vassals
         flask websocket doctor --pid "$(cat uwsgi.pid)"
 
-    Fails if it found something.
+    Fails if something is wrong; hints alone are not.
     """
-    healthy = True
     try:
-        binary = inspect_uwsgi(find_uwsgi(uwsgi_binary), install.ENGINES)
-        click.echo(install.describe(binary))
-        check_binary(binary, ())
-        missing = [name for name in install.ENGINES if name not in binary.options]
-        if missing:
-            click.echo(f"  without {', '.join(missing)}: {INSTALL} --force builds one with all")
-    except EngineError as error:
-        click.echo(str(error))
-        healthy = False
+        patient = (
+            _doctor.of_command(uwsgi_options, uwsgi_binary)
+            if pid is None
+            else _doctor.of_process(pid, uwsgi_binary)
+        )
+        app = _app_of(context) if patient.words else None
+        if not _doctor.examine(patient, find_uwsgi, app, click.echo):
+            raise SystemExit(1)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _app_of(context: click.Context) -> Flask | None:
+    """Load the app if there is one; the doctor has work without, too."""
     try:
-        words = uwsgi_options if pid is None else _doctor.command_line(pid)
-    except OSError as error:
-        raise click.ClickException(f"process {pid}: {error.strerror}") from error
-    if words:
-        options = parse_uwsgi_options(words)
-        for finding in _doctor.diagnose(options):
-            click.echo(f"- {finding.problem}.\n  {finding.remedy[0].upper()}{finding.remedy[1:]}.")
-            healthy = False
-        for file in _doctor.files(options):
-            click.echo(f"  What {file} says was not looked at.")
-    click.echo("Nothing found." if healthy else "", nl=healthy)
-    if not healthy:
-        raise SystemExit(1)
+        return context.ensure_object(ScriptInfo).load_app()
+    except NoAppException as error:
+        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    click.echo(f"note: the app was not looked at ({reason})")
+    return None
 
 
 @websocket.command("echo")

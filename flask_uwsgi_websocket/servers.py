@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from . import _uwsgi
-from ._uwsgi import CLASSES
 from .engines.carrier import Carrier
 from .engines.engine import Engine
 from .engines.host import Host, Seldom, logger
 from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, HandshakeError, UnsupportedFront
+from .uwsgi_rules import CLASSES
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

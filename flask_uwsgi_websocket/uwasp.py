@@ -192,7 +192,9 @@ class WebSocketMiddleware:
         for server_class in self.servers.values():
             check_methods(server_class, asynchronous)
         if _uwsgi.inside():
-            _uwsgi.set_up(_uwsgi.engine(handler_class.engine_name))
+            bounds = self.settings.limits
+            engine = _uwsgi.engine(handler_class.engine_name)
+            _uwsgi.set_up(engine, bounds.timeout, bounds.ping_interval)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not is_attempt(environ):

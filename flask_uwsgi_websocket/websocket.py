@@ -370,7 +370,8 @@ class WebSocket:
         _install_dispatch(app)
         self.router.serve(app)
         if _uwsgi.inside():
-            _uwsgi.set_up(middleware.engine)
+            ping_interval = app.config["UWSGI_WEBSOCKET_PING_INTERVAL"]
+            _uwsgi.set_up(middleware.engine, self.timeout, ping_interval)
 
     def route(self, rule: str, **options: Any) -> Callable[[F], F]:
         """Route WebSockets that match ``rule`` to the decorated handler.

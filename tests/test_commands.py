@@ -1,4 +1,4 @@
-"""`flask websocket routes`, `doctor` and `echo`."""
+"""`flask websocket routes` and `echo`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from flask import Blueprint, Flask
 from flask.cli import ScriptInfo
 from werkzeug.serving import make_server
 
-from flask_uwsgi_websocket import WebSocket, _doctor, cli
-from tests.server import eventually
+from flask_uwsgi_websocket import WebSocket, cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,69 +63,6 @@ def test_routes() -> None:
 
 def test_no_routes() -> None:
     assert invoke("routes", app=Flask("x")).output == "This app has no WebSocket routes.\n"
-
-
-# Doctor
-
-
-GOOD = "--http :80 --http-websockets --gevent 100 --master"
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        (GOOD, None),
-        ("--socket :80 --threads 20 --processes 2 -M", None),
-        ("--http :80 --gevent 100 --master", "without --http-websockets"),
-        (f"{GOOD} --https-socket :443", "--https-socket"),
-        (f"{GOOD} --harakiri 30", None),
-        (f"{GOOD} --harakiri 30 --cheaper 1", "--harakiri 30 kills the worker"),
-        ("--socket :80 --threads 20 -M --harakiri 30", "--harakiri 30 kills the worker"),
-        ("--http-socket :80 --threads 4 --master", "4 connections at a time"),
-        ("--http-socket :80 --gevent 4 --master", None),
-        ("--http-socket :80 --master", "1 connections at a time"),
-        ("--http-socket :80 --asyncio 100 --master", "--asyncio without --greenlet"),
-        (f"{GOOD} --http-timeout 10", "--http-timeout 10"),
-        ("--http-socket :80 --gevent 100", "no --master"),
-    ],
-)
-def test_findings(options: str, problem: str | None) -> None:
-    findings = _doctor.diagnose(cli.parse_uwsgi_options(options.split()))
-    if problem is None:
-        assert findings == []
-    else:
-        assert problem in findings[0].problem
-        assert len(findings) == 1
-        assert findings[0].remedy
-
-
-def test_doctor() -> None:
-    result = invoke("doctor", *GOOD.split())
-    assert result.exit_code == 0, result.output
-    assert f"Python {sys.version.split()[0]}" in result.output
-    assert "Nothing found." in result.output
-    result = invoke("doctor", "--http", ":80", "--ini", "more.ini", "--harakiri=5")
-    assert result.exit_code == 1
-    assert "Add --http-websockets." in result.output
-    assert "What --ini more.ini says was not looked at." in result.output
-
-
-def test_doctor_without_a_uwsgi(tmp_path: Path) -> None:
-    result = invoke("doctor", "--uwsgi-binary", str(tmp_path / "none"))
-    assert result.exit_code == 1
-    assert "not an executable" in result.output
-
-
-def test_doctor_of_a_process() -> None:
-    words = ["-c", "import time; time.sleep(60)", "--http", ":80", "--master"]
-    process = subprocess.Popen([sys.executable, *words])
-    try:
-        # Between its fork and its exec the new process has another command line, or none.
-        eventually(lambda: _doctor.command_line(process.pid) == words, "its command line")
-    finally:
-        process.kill()
-        process.wait()
-    assert invoke("doctor", "--pid", str(process.pid)).exit_code == 1
 
 
 # Echo
