@@ -47,13 +47,14 @@ class GeventWebSocket(WebSocket):
         Unless ``UWSGI_WEBSOCKET_AGGRESSIVE_PATCH`` is False. Better still is uWSGI's
         ``--gevent-early-monkey-patch``, which comes before any import of the app.
 
-        :raises EngineError: where uWSGI's reloader runs already, with ``--lazy-apps``.
+        :raises EngineError: where a thread runs already that the patch would disturb.
         """
         # Under another engine of uWSGI the patch would break its threads.
         fits = not _uwsgi.inside() or _uwsgi.running_engine() == "gevent"
         if fits and app.config.get("UWSGI_WEBSOCKET_AGGRESSIVE_PATCH", True):
-            _uwsgi.check_that_gevent_can_patch()
-            from gevent.monkey import patch_all
+            from gevent.monkey import is_module_patched, patch_all
 
+            if not is_module_patched("threading"):
+                _uwsgi.check_that_gevent_can_patch()
             patch_all()
         super().init_app(app)

@@ -21,6 +21,7 @@ from socket import (
 )
 from typing import TYPE_CHECKING, Any
 
+from ._early_threads import check_before_patch, warn_of_lost
 from .engines.engine import Engine
 from .engines.fork import own, reset_signals
 from .engines.host import Host, logger
@@ -136,8 +137,17 @@ def set_up(engine: Engine, timeout: float, ping_interval: float) -> None:
     warn_of_options(timeout, ping_interval)
     disable_nagle_on_listeners()
     own(_PROCESS)
+    after_fork(_warn_of_lost_threads)
     if running_engine() == engine.name:
         after_fork(engine.prepare)
+
+
+@cache  # once for all extensions
+def _warn_of_lost_threads() -> None:
+    monkey = sys.modules.get("gevent.monkey")
+    # gevent's threads are greenlets, which a fork keeps.
+    if uwsgi.worker_id() == 1 and not (monkey and monkey.is_module_patched("threading")):
+        warn_of_lost()
 
 
 #: What the log has said already: several extensions and apps share the process.
@@ -409,6 +419,11 @@ def after_fork(callback: Callable[[], None]) -> None:
     if uwsgi.worker_id():  # --lazy-apps: we are in the worker, and past its hooks
         callback()
         return
+
+    def call() -> None:
+        if uwsgi.worker_id():  # not in a mule or a spooler
+            callback()
+
     try:
         # It owns the hook from its import on, which may come after ours.
         from uwsgidecorators import postfork_chain
@@ -416,26 +431,28 @@ def after_fork(callback: Callable[[], None]) -> None:
         previous = getattr(uwsgi, "post_fork_hook", None)
 
         def hook() -> None:
-            callback()
+            call()
             if previous is not None:
                 previous()
 
         uwsgi.post_fork_hook = hook
     else:
-        postfork_chain.append(callback)
+        postfork_chain.append(call)
 
 
 def check_that_gevent_can_patch() -> None:
-    """Check that no thread of uWSGI's is at work which the patch of gevent would disturb.
+    """Check that no thread is at work which the patch of gevent would disturb.
 
-    Its reloader's is, with ``--lazy-apps``: the patch then breaks the import of the app.
+    uWSGI's reloader is, with ``--lazy-apps``: the patch then breaks the import of the app.
 
     :raises EngineError: with the remedy.
     """
-    if uwsgi is None or not uwsgi.worker_id():
+    if uwsgi is None or options().has("gevent-early-monkey-patch"):
         return
-    for finding in late_patch(options(), Surroundings()):
-        raise EngineError(str(finding))
+    if uwsgi.worker_id():
+        for finding in late_patch(options(), Surroundings()):
+            raise EngineError(str(finding))
+    check_before_patch()
 
 
 def disable_nagle_on_listeners() -> None:
