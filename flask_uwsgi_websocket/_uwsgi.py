@@ -9,7 +9,7 @@ import sys
 from _socket import socket as Socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from socket import (
     AF_INET,
     AF_INET6,
@@ -22,6 +22,7 @@ from socket import (
 from typing import TYPE_CHECKING, Any
 
 from ._early_threads import check_before_patch, warn_of_lost
+from ._router import ROUTERS, RouterRoom
 from .engines.engine import Engine
 from .engines.fork import own, reset_signals
 from .engines.host import Host, logger
@@ -136,6 +137,8 @@ def set_up(engine: Engine, timeout: float, ping_interval: float) -> None:
     """
     warn_of_options(timeout, ping_interval)
     disable_nagle_on_listeners()
+    if router_room() is not None:  # made before the fork, where the app is loaded then
+        after_fork(partial(engine.host.count, 0))
     own(_PROCESS)
     after_fork(_warn_of_lost_threads)
     if running_engine() == engine.name:
@@ -184,12 +187,36 @@ def obstacle() -> str | None:
     return str(finding) if finding else None
 
 
-def is_full() -> bool:
-    """Whether only those descriptors are left that are not for WebSockets.
+def lack(environ: WSGIEnvironment) -> str | None:
+    """Why there is no room for a WebSocket, and the remedy; None if there is.
 
-    Whatever else needs one has the last eighth, HTTP requests above all: uWSGI spins when it cannot
-    accept. Cores limit the number of WebSockets that hold one.
+    Whatever else needs descriptors keeps an eighth of them, HTTP requests above all: uWSGI spins
+    when it cannot accept.
     """
+    if _is_full():
+        return (
+            "this worker has no descriptors left for them (an eighth is kept for HTTP). Raise "
+            "ulimit -n, systemd's LimitNOFILE=, or --processes"
+        )
+    room = router_room()
+    if room is not None and "UWSGI_ROUTER" in environ and room.is_full():
+        return (
+            "uWSGI's router holds two descriptors for each and has none left for more (an eighth "
+            "is kept for HTTP). Raise ulimit -n or systemd's LimitNOFILE="
+        )
+    return None
+
+
+@cache
+def router_room() -> RouterRoom | None:
+    """The room in the HTTP router of this uWSGI; None where it has none."""
+    if not any(option(name) for name in ROUTERS):
+        return None
+    return RouterRoom(uwsgi.numproc, shared=not uwsgi.worker_id())
+
+
+def _is_full() -> bool:
+    # Cores limit the number of WebSockets that hold one.
     if not lets_go(running_engine()):
         return False
     import resource
@@ -323,6 +350,11 @@ class UWSGIHost(Host):
 
     def listeners(self) -> list[int]:
         return list(uwsgi.sockets)
+
+    def count(self, connections: int) -> None:
+        room = router_room()
+        if room is not None:
+            room.count(uwsgi.worker_id(), connections)
 
     def is_worn_out(self) -> bool:
         limit = int(option("max-requests") or 0)

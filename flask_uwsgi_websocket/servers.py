@@ -165,13 +165,10 @@ class UWSGI(Server):
         problem = _uwsgi.obstacle()
         if problem:
             raise UnsupportedFront(problem)
-        if _uwsgi.is_full():
+        lack = _uwsgi.lack(environ)
+        if lack:
             if self._full.due():
-                logger.warning(
-                    "WebSockets are refused with 503: this worker has no descriptors left for them "
-                    "(an eighth is kept for HTTP). Raise ulimit -n, systemd's LimitNOFILE=, or "
-                    "--processes"
-                )
+                logger.warning("WebSockets are refused with 503: %s", lack)
             raise HandshakeError(503, "there is no room for another WebSocket: try again later")
 
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import signal
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from flask_uwsgi_websocket.runner import ROUTER_BUFFER
-from tests.rawclient import BINARY, RawClient, close_frame, frame
-from tests.server import FRONTS, ROOT, Server
+from tests.rawclient import BINARY, RawClient, Refused, close_frame, frame
+from tests.server import FRONTS, ROOT, Server, eventually
 
 MIB = 1 << 20
 
@@ -145,3 +147,49 @@ def test_commands_in_the_docs_have_the_buffer_that_loses_nothing() -> None:
     )
     assert len(sizes) > 10
     assert set(sizes) == {str(ROUTER_BUFFER)}
+
+
+def connected(server: Server, stack: ExitStack) -> list[RawClient]:
+    """As many clients as the server takes; the next is refused with 503."""
+    clients: list[RawClient] = []
+    while len(clients) < 200:
+        try:
+            clients.append(stack.enter_context(server.raw()))
+        except Refused as refused:
+            if refused.answer.status != 503:
+                raise
+            break
+    return clients
+
+
+# Threads have cores enough for what the router cannot hold.
+@pytest.mark.parametrize("engine", ["threads", "gevent", "asyncio"])
+@pytest.mark.parametrize("options", [[], ["--lazy-apps"]], ids=["", "lazy-apps"])
+def test_the_router_keeps_descriptors_for_http(serve, engine: str, options: list[str]) -> None:
+    server = serve(
+        engine, "http", cores=64, processes=2, options=["--max-fd", "128", *options]
+    )  # it takes two for each WebSocket of both workers
+    with ExitStack() as stack:
+        clients = connected(server, stack)
+        # Workers that cannot count together have half of the room each.
+        assert (10 if options else 40) <= len(clients) < 56
+        for _ in range(5):
+            assert server.get("/ready", timeout=5).body == b"ready"
+        for number, client in enumerate(clients):
+            client.text(str(number))
+            assert client.message() == str(number)
+        assert "uWSGI's router holds two descriptors for each" in server.log()
+        clients.pop().leave()
+        clients.pop().leave()
+        eventually(lambda: connected(server, stack), "room for another", interval=0.2)
+
+
+def test_the_router_has_its_descriptors_back_when_a_worker_dies(serve) -> None:
+    server = serve("gevent", "http", options=["--max-fd", "128"])
+    server.allow_log("DAMN")
+    with ExitStack() as stack:
+        before = len(connected(server, stack))
+        os.kill(server.worker_pid, signal.SIGKILL)
+        eventually(lambda: "Respawned" in server.log(), "another worker")
+    with ExitStack() as stack:
+        assert len(connected(server, stack)) >= before - 2

@@ -74,6 +74,9 @@ class Host:
         """Descriptors on which new connections arrive."""
         return []
 
+    def count(self, connections: int) -> None:
+        """Take note of how many WebSockets this process has open."""
+
     def is_worn_out(self) -> bool:
         """Whether this process has served as many requests as it should, and is to stop."""
         return False

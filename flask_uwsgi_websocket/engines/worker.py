@@ -45,6 +45,7 @@ class Worker(ABC):
         self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
         self._longest = max(self._longest, limits.timeout)
         self.connections.add(connection)
+        self.host.count(len(self.connections))
         if self.host.websockets_hold_slots() and len(self.connections) == self.host.slots():
             self._warn_full()
         if self.stopping is not None:
@@ -95,6 +96,7 @@ class Worker(ABC):
 
     def _tick(self) -> None:
         self.call_later(self.tick_interval, self._tick)
+        self.host.count(len(self.connections))
         now = time.monotonic()
         for connection in tuple(self.connections):
             try:
