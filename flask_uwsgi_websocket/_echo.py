@@ -14,6 +14,7 @@ from werkzeug.datastructures import Headers
 from .codec import CLIENT, Close, Fail, Ping, Protocol, request_headers, validate_response
 from .codec.handshake import new_key
 from .exceptions import HandshakeError, ProtocolError
+from .text import printable
 
 #: A response's headers that are longer than this are not those of a handshake.
 MAX_HEADERS = 65536
@@ -62,8 +63,8 @@ class Peer:
         self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         status, answer, self._early = self._read_response()
         if status != 101:
-            body = self._early.decode(errors="replace").strip()
-            raise HandshakeError(status, f"the server answered {status}: {body}")
+            body = self._read_body(answer).decode(errors="replace").strip()
+            raise HandshakeError(status, f"the server answered {status}: {printable(body)}")
         self.subprotocol = validate_response(status, answer, key, subprotocols).subprotocol
         self._socket.settimeout(None)
 
@@ -84,6 +85,14 @@ class Peer:
             return int(first.split()[1]), headers, rest
         except (IndexError, ValueError):
             raise HandshakeError(400, "the server did not answer with HTTP") from None
+
+    def _read_body(self, headers: Headers) -> bytes:
+        body = self._early
+        length = min(headers.get("Content-Length", 0, type=int), MAX_HEADERS)
+        with suppress(OSError):
+            while len(body) < length and (more := self._socket.recv(4096)):
+                body += more
+        return body
 
     def send(self, message: str) -> None:
         """Send a text message."""

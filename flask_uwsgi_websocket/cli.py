@@ -30,6 +30,7 @@ from ._environment import is_on
 from ._target import Target, module_variable
 from .exceptions import EngineError, HandshakeError, ProtocolError
 from .runner import DEFAULT_HOST, DEFAULT_PORT, exec_uwsgi
+from .text import printable
 from .uwsgi_config import ConfigError
 
 
@@ -182,17 +183,20 @@ def echo(url: str, headers: Sequence[str], subprotocols: Sequence[str], origin: 
     try:
         peer = Peer(url, fields, subprotocols, origin)
     except (HandshakeError, OSError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(printable(error)) from error
     if peer.subprotocol:
         click.echo(f"subprotocol {peer.subprotocol}", err=True)
     # A daemon: it may still wait for a line when the server has closed.
     Thread(target=_send_lines, args=(peer,), daemon=True).start()
     try:
         for message in peer.messages():
-            click.echo(message if isinstance(message, str) else message.hex(" "))
+            if isinstance(message, bytes):
+                click.echo(message.hex(" "))
+            else:
+                click.echo(printable(message, keep="\n\t"))
     except KeyboardInterrupt:
         peer.close()
-    click.echo(f"closed {peer.close_code} {peer.close_reason}".rstrip(), err=True)
+    click.echo(f"closed {peer.close_code} {printable(peer.close_reason)}".rstrip(), err=True)
 
 
 def _send_lines(peer: Peer) -> None:

@@ -13,6 +13,7 @@ from . import _uwsgi
 from .engines.blocking import BlockingConnection
 from .engines.connection import ENDS_TOLD, FIRST_PAUSE, Connection, Message
 from .exceptions import ConnectionClosed
+from .text import path_of, printable
 from .unopened import Unopened
 
 if TYPE_CHECKING:
@@ -86,8 +87,11 @@ class BaseClient:
 
     @property
     def path(self) -> str:
-        """The path of the request, without the part that mounts the app."""
-        return str(self.environ.get("PATH_INFO", ""))
+        """The decoded path of the request, without the part that mounts the app.
+
+        As the client sent it: see :func:`~.text.printable` before it goes into a log.
+        """
+        return path_of(self.environ)
 
     @property
     def fd(self) -> int:
@@ -163,7 +167,7 @@ class BaseClient:
 
     def __repr__(self) -> str:
         state = "connected" if self.close_code is None else f"closed {self.close_code}"
-        return f"<{type(self).__name__} {self.path} {state}>"
+        return f"<{type(self).__name__} {printable(self.path)} {state}>"
 
     def recv_nb(self) -> Message | None:
         """A message that is already here, else ``''``; None once the connection is closed.

@@ -21,6 +21,8 @@ A close code is one of RFC 6455 section 7.4.
 
 from __future__ import annotations
 
+from .text import printable
+
 
 class WebSocketError(Exception):
     """The root of this package's exceptions."""
@@ -41,7 +43,7 @@ class ConnectionClosed(WebSocketError, ConnectionError):
         self.reason = reason
 
     def __str__(self) -> str:
-        reason = f" ({self.reason})" if self.reason else ""
+        reason = f" ({printable(self.reason)})" if self.reason else ""
         return f"the WebSocket connection is closed: code {self.code}{reason}"
 
 

@@ -12,6 +12,7 @@ from flask import Flask
 from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule, RuleFactory
 
 from .functions import innermost
+from .origins import parse_origins
 
 if TYPE_CHECKING:
     from flask import Blueprint, Request
@@ -48,6 +49,8 @@ class WebSocketRule(Rule):
     ) -> None:
         if isinstance(subprotocols, str):
             raise TypeError("subprotocols is a list of names, in the order of preference")
+        if origins is not None:
+            parse_origins(origins)  # what is wrong with them is said now
         if require_subprotocol and not subprotocols:
             raise ValueError("require_subprotocol needs subprotocols=[...] to choose among")
         # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import contextvars
 from _socket import socket as Socket
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from http.client import responses
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import SplitResult, urlsplit
 
 from .codec import (
     SERVER,
@@ -30,6 +29,7 @@ from .engines.engine import Engine
 from .engines.fork import end_of_children
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .servers import START_RESPONSE, UWSGI_SERVER, Server
+from .text import printable
 from .unopened import OPEN_TIME, Unopened
 
 if TYPE_CHECKING:
@@ -85,36 +85,6 @@ def is_attempt(environ: WSGIEnvironment) -> bool:
     )
 
 
-def is_allowed(origin: str | None, host: str, allowed: str | Collection[str] | None) -> bool:
-    """Whether pages of an origin may open WebSockets here.
-
-    Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2.
-
-    :param host: the request's.
-    :param allowed: an origin or several; ``"*"`` for all; None for those on ``host``.
-    """
-    if origin is None or allowed == "*":  # no Origin: not a browser
-        return True
-    if allowed is None:
-        return _is_same_host(origin, host)
-    origins = {allowed} if isinstance(allowed, str) else allowed
-    return origin.lower() in {other.rstrip("/").lower() for other in origins}
-
-
-def _is_same_host(origin: str, host: str) -> bool:
-    """Not the same scheme: a proxy in front may speak TLS for us."""
-    try:
-        theirs = urlsplit(origin)
-        ours = urlsplit(f"{theirs.scheme}://{host}")
-        return _host_and_port(theirs) == _host_and_port(ours) != (None, None)
-    except ValueError:
-        return False
-
-
-def _host_and_port(parts: SplitResult) -> tuple[str | None, int | None]:
-    return parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
 def answer_to(error: EngineError, *, tell: bool = False) -> HandshakeError:
     """Make what a client gets of an error that the log has.
 
@@ -126,7 +96,7 @@ def answer_to(error: EngineError, *, tell: bool = False) -> HandshakeError:
 
 def refuse(error: HandshakeError, start_response: StartResponse) -> Sequence[bytes]:
     """Answer a handshake that cannot be accepted with plain HTTP."""
-    body = f"{error.reason}\n".encode()
+    body = f"{printable(error.reason)}\n".encode()
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
     status = f"{error.status} {responses.get(error.status, 'Refused')}"
     start_response(status, headers + list(error.headers))

@@ -36,6 +36,7 @@ from .codec.handshake import new_key
 from .engines.connection import Limits, Message
 from .exceptions import ConnectionClosed, HandshakeError
 from .servers import FAILED_WITH, SocketServer, add_server, threads_are_greenlets
+from .text import path_of, printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -136,8 +137,8 @@ class _Opening:
         """
         if not self._ended.wait(timeout):
             raise TimeoutError(
-                f"the handler of {self.environ['PATH_INFO']} still runs {timeout} s after the "
-                "connection was closed"
+                f"the handler of {printable(path_of(self.environ))} still runs {timeout} s after "
+                "the connection was closed"
             )
 
     def failure(self) -> BaseException | None:
@@ -207,7 +208,9 @@ class WebSocketTestConnection(WebSocketClient):
         try:
             message = super().receive(timeout)
         except TimeoutError:
-            raise TimeoutError(f"no message from {self.path} within {timeout} s") from None
+            raise TimeoutError(
+                f"no message from {printable(self.path)} within {timeout} s"
+            ) from None
         if message is None:
             self._raise_failure()
         return message

@@ -33,8 +33,10 @@ from .engines.blocking import complete
 from .engines.connection import Connection, Limits
 from .engines.host import logger
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
+from .origins import how_to_allow, is_allowed, parse_origins
 from .servers import server_of
-from .serving import Settings, agree, answer_to, is_allowed, is_attempt, refuse, serve
+from .serving import Settings, agree, answer_to, is_attempt, refuse, serve
+from .text import path_of, printable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -124,7 +126,7 @@ class Handler:
         )
 
     def _report(self, error: BaseException, another_had_left: bool = False) -> str:
-        path = self.ws.environ.get("PATH_INFO")
+        path = printable(path_of(self.ws.environ))
         name = type(self.server).__name__
         hint = ANOTHER_HAD_LEFT if another_had_left else ""
         logger.error(
@@ -162,12 +164,14 @@ class WebSocketMiddleware:
     :param handler_class: fits the mode that uWSGI runs in.
     :param servers: pairs of a path, below the one that mounts this application, and a
         :class:`Server`. WebSockets on any other path get 404.
-    :param origins: whose pages may connect: an origin (``https://example.com``) or several,
-        ``"*"`` for all; by default those on the host of the request.
+    :param origins: whose pages may connect: an origin (``https://example.com``,
+        ``https://*.example.com`` for the hosts below it) or several, ``"*"`` for all; by default
+        those on the host of the request.
     :param limits: what a connection may cost.
     :param compression: whether to accept permessage-deflate (RFC 7692).
     :raises TypeError: when a server lacks a method, or has coroutine functions which the handler
         cannot run.
+    :raises ValueError: when ``origins`` are none.
     """
 
     def __init__(
@@ -183,6 +187,8 @@ class WebSocketMiddleware:
         self.application = application
         self.handler_class = handler_class
         self.servers = dict(servers)
+        if origins is not None:
+            parse_origins(origins)  # what is wrong with them is said now
         self.origins = origins
         self.settings = Settings(
             limits=limits or Limits(),
@@ -209,11 +215,11 @@ class WebSocketMiddleware:
         except HandshakeError as error:
             return refuse(error, start_response)
         except EngineError as error:
-            logger.error("WebSocket %s refused: %s", environ.get("PATH_INFO"), error)
+            logger.error("WebSocket %s refused: %s", printable(path_of(environ)), error)
             return refuse(answer_to(error), start_response)
 
     def _handle(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "").encode("latin-1").decode(errors="replace")
+        path = path_of(environ)
         server_class = self.servers.get(path)
         if server_class is None:
             raise HandshakeError(404, f"there is no WebSocket at {path}")
@@ -233,11 +239,9 @@ class WebSocketMiddleware:
         host = get_host(environ)
         if not is_allowed(request.origin, host, self.origins):
             logger.warning(
-                "WebSocket %s refused: origin %s is not host %s; allow it with "
-                "WebSocketMiddleware(..., origins=[...])",
-                environ.get("PATH_INFO"),
-                request.origin,
-                host,
+                "WebSocket %s refused: %s",
+                printable(path_of(environ)),
+                printable(how_to_allow(request.origin, host, "WebSocketMiddleware's origins=")),
             )
             raise HandshakeError(403, f"origin {request.origin} is not allowed")
 

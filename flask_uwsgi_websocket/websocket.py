@@ -31,6 +31,7 @@ from .engines.fork import end_of_children
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .functions import is_coroutine_function, is_decorated, name_of
 from .legacy import legacy_class
+from .origins import how_to_allow, is_allowed
 from .routing import Router, WebSocketRule
 from .runner import leaves_open, run_uwsgi
 from .servers import FAILED_WITH, START_RESPONSE, Server, server_of
@@ -39,11 +40,11 @@ from .serving import (
     Settings,
     agree,
     answer_to,
-    is_allowed,
     is_attempt,
     serve,
     serve_lazily,
 )
+from .text import path_of, printable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -267,12 +268,13 @@ class WebSocketMiddleware:
         """Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2."""
         allowed = rule.origins if rule.origins is not None else self._config("ALLOWED_ORIGINS")
         if not is_allowed(upgrade.origin, request.host, allowed):
+            setting = "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or the route's origins="
+            if rule.origins is not None:
+                setting = "the route's origins=, which go before UWSGI_WEBSOCKET_ALLOWED_ORIGINS"
             self.app.logger.warning(
-                "WebSocket %s refused: origin %s is not host %s; allow it with "
-                "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or let ProxyFix find the host behind a proxy",
-                request.path,
-                upgrade.origin,
-                request.host,
+                "WebSocket %s refused: %s",
+                printable(request.path),
+                printable(how_to_allow(upgrade.origin, request.host, setting)),
             )
             raise HandshakeError(403, f"origin {upgrade.origin} is not allowed")
 
@@ -305,7 +307,7 @@ class WebSocketMiddleware:
         """Log an exception of a handler; the reason for the Close frame, told in debug only."""
         self.app.logger.error(
             "Exception in the WebSocket handler of %s%s",
-            environ.get("PATH_INFO"),
+            printable(path_of(environ)),
             ANOTHER_HAD_LEFT if another_had_left else "",
             exc_info=error,
         )
@@ -550,7 +552,7 @@ def _install_dispatch(app: Flask) -> None:
         except HandshakeError as error:
             raise _http_error(error) from None
         except EngineError as error:
-            app.logger.error("WebSocket %s refused: %s", request.path, error)
+            app.logger.error("WebSocket %s refused: %s", printable(request.path), error)
             raise _http_error(answer_to(error, tell=app.debug or app.testing)) from None
 
     def process_response(*args: Any) -> Response:
@@ -565,9 +567,10 @@ def _install_dispatch(app: Flask) -> None:
 
 def _http_error(error: HandshakeError) -> HTTPException:
     """What Flask makes its answer of: ``errorhandler`` functions may shape it."""
-    response = Response(f"{error.reason}\n", error.status, error.headers, mimetype="text/plain")
+    reason = printable(error.reason)
+    response = Response(f"{reason}\n", error.status, error.headers, mimetype="text/plain")
     return default_exceptions.get(error.status, HTTPException)(
-        description=error.reason, response=response
+        description=reason, response=response
     )
 
 

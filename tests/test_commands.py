@@ -30,6 +30,15 @@ def make_app() -> Flask:
         for msg in ws:
             ws.send(msg)
 
+    @websocket.route("/escapes")
+    def escapes(ws: Any) -> None:
+        ws.send("two\n\tlines \x1b[31m \x9b \u202e☃")
+        ws.close(4001, "bye\x1b[2J\nforged")
+
+    @websocket.route("/refusal", lazy=True)
+    def refusal(ws: Any) -> Any:
+        return "no\x1b]0;title\x07", 403
+
     @websocket.route("/kinds")
     def kinds(ws: Any) -> None:
         ws.send(b"\x01\xff")
@@ -56,6 +65,8 @@ def test_routes() -> None:
         "Rule           Endpoint    Blueprint  Subprotocols",
         "-------------  ----------  ---------  ------------",
         "/echo          echo                   v2, v1",
+        "/escapes       escapes",
+        "/refusal       refusal",
         "/kinds         kinds",
         "/rooms/<name>  rooms.room  rooms",
     ]
@@ -103,6 +114,14 @@ def test_echo_of_what_is_not_text(address: str) -> None:
     done = echo(f"{address}/kinds")
     assert done.stdout == "01 ff\n"
     assert done.stderr == "closed 4001 enough\n"
+
+
+def test_echo_lets_no_escape_reach_the_terminal(address: str) -> None:
+    done = echo(f"{address}/escapes")
+    assert done.stdout == "two\n\tlines \\x1b[31m \\x9b \\u202e☃\n"
+    assert done.stderr == "closed 4001 bye\\x1b[2J\\nforged\n"
+    done = echo(f"{address}/refusal")
+    assert "the server answered 403: no\\x1b]0;title\\x07" in done.stderr
 
 
 @pytest.mark.parametrize(

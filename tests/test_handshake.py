@@ -233,6 +233,15 @@ def test_another_origin_is_403_and_logged(server: Server, origin: str) -> None:
     assert "UWSGI_WEBSOCKET_ALLOWED_ORIGINS" in log
 
 
+def test_a_refused_origin_forges_no_line_of_the_log(server: Server) -> None:
+    headers = {"Origin": "https://evil\x1b[31m.example"}
+    answer = refused(server, "/typed/7/2.5/caf%C3%A9%0Aforged%1b[2J", headers=headers)
+    assert (answer.status, b"\x1b" in answer.body) == (403, False)
+    log = server.new_log()
+    assert "/typed/7/2.5/café\\nforged\\x1b[2J refused: " in log
+    assert "\x1b" not in log
+
+
 def test_an_origin_that_only_begins_like_ours_is_refused(server: Server) -> None:
     for origin in (
         f"http://{server.address}.evil.example",

@@ -508,3 +508,31 @@ def test_coroutines_where_gevent_has_replaced_threads() -> None:
             print(error.response.status_code, error.response.text)
     """
     assert python(code).startswith("500 AsyncioWebSocket needs real threads")
+
+
+# What clients send, where it is shown
+
+
+def test_the_path_is_decoded_and_cannot_forge_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = Flask(__name__)
+    websocket = WebSocket(app)
+
+    @websocket.route("/<room>")
+    def tell(ws, room):
+        ws.send_json([ws.path, repr(ws)])
+        raise ValueError
+
+    with websocket.test_client().connect("/caf%C3%A9%0A%1B[31m%FF") as conn:
+        path, shown = conn.receive_json()
+        assert path == "/café\n\x1b[31m\ufffd"
+        assert shown == "<WebSocketClient /café\\n\\x1b[31m\ufffd connected>"
+        assert conn.receive() is None
+    assert "handler of /café\\n\\x1b[31m\ufffd" in caplog.records[0].getMessage()
+
+
+def test_a_close_reason_cannot_forge_a_line() -> None:
+    error = ConnectionClosed(4000, "bye\n2026 forged \u202e\x1b[2J")
+    assert str(error).endswith(r"code 4000 (bye\n2026 forged \u202e\x1b[2J)")
+    assert error.reason == "bye\n2026 forged \u202e\x1b[2J"

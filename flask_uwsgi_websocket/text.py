@@ -1,0 +1,36 @@
+"""Text that clients sent, made fit for logs, terminals and messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def printable(text: object, keep: str = "") -> str:
+    """Write a text so that it forges no line of a log and no terminal obeys it.
+
+    What is not for printing (control characters, escapes, line separators, directions of
+    writing, surrogates) becomes its escape in Python, such as ``\\x1b``.
+
+    :param keep: characters to leave as they are.
+    """
+    written = str(text)
+    if written.isprintable():
+        return written
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
+        for char in written
+    )
+
+
+def from_wsgi(text: str) -> str:
+    """Decode what WSGI has as Latin-1 of the bytes that came, which were UTF-8 (PEP 3333)."""
+    try:
+        return text.encode("latin-1").decode(errors="replace")
+    except UnicodeEncodeError:
+        return text  # it was decoded by somebody else
+
+
+def path_of(environ: Mapping[str, Any]) -> str:
+    """Give the decoded path of a request, without the part that mounts the app."""
+    return from_wsgi(str(environ.get("PATH_INFO", "")))
