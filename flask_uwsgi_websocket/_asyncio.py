@@ -78,8 +78,10 @@ class AsyncioWebSocketClient(BaseClient):
         await self.send(self._json.dumps(obj), binary=False)
 
     async def receive_json(self, timeout: float | None = None) -> Any:
-        """Wait for the next message and read it as JSON; None once the connection is closed.
+        """Wait for the next message and read it as JSON; None is JSON's ``null``.
 
+        :raises ConnectionClosed: once the connection is closed and every message has been
+            received. A handler need not catch it.
         :raises ValueError: when it isn't JSON.
         :raises TimeoutError: as :meth:`receive`.
         """

@@ -204,7 +204,9 @@ class BaseClient:
         return self._text(decode_text(msg))
 
     def _loads(self, message: Message | None) -> Any:
-        return None if message is None else self._json.loads(message)
+        if message is None:
+            raise self._connection.closed_error()
+        return self._json.loads(message)
 
     @staticmethod
     def _shared_area(number: int, position: int) -> bytes:
@@ -260,8 +262,10 @@ class WebSocketClient(BaseClient):
         self.send(self._json.dumps(obj), binary=False)
 
     def receive_json(self, timeout: float | None = None) -> Any:
-        """Wait for the next message and read it as JSON; None once the connection is closed.
+        """Wait for the next message and read it as JSON; None is JSON's ``null``.
 
+        :raises ConnectionClosed: once the connection is closed and every message has been
+            received. A handler need not catch it.
         :raises ValueError: when it isn't JSON.
         :raises TimeoutError: as :meth:`receive`.
         """

@@ -146,12 +146,16 @@ def test_recv_nb_never_waits(server: Server, token: str) -> None:
     assert server.record(token) == {"before": "", "end": None}
 
 
-def test_json(server: Server) -> None:
-    with server.raw("/json") as client:
+def test_json(server: Server, token: str) -> None:
+    with server.raw(f"/json/{token}") as client:
         client.text('{"a": [1, 2.5, "☃", null]}')
         assert json.loads(client.message()) == {"got": {"a": [1, 2.5, "☃", None]}}
         client.binary(b"[1]")
         assert json.loads(client.message()) == {"got": [1]}
+        client.text("null")
+        assert json.loads(client.message()) == {"got": None}
+        assert client.leave(4001).code == 4001
+    assert server.record(token) == {"code": 4001}
 
 
 def test_each_way_to_send(server: Server) -> None:

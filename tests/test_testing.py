@@ -103,6 +103,8 @@ def test_echo(kit: Kit) -> None:
         assert conn.receive() == b"\x00\xff"
         conn.send_json({"a": [1]})
         assert conn.receive_json() == {"a": [1]}
+        conn.send_json(None)
+        assert conn.receive_json() is None
         big = "☃" * 300_000
         conn.send(big)
         assert conn.receive() == big
@@ -125,6 +127,9 @@ def test_the_handler_sees_its_request(kit: Kit) -> None:
     with kit.client.connect("/seen/3", query_string={"q": "☃"}, headers={"X-A": "b"}) as conn:
         assert conn.receive_json() == [3, "☃", "b", "localhost"]
         assert conn.receive() is None
+        with pytest.raises(ConnectionClosed) as closed:
+            conn.receive_json()
+        assert closed.value.code == 1000
     assert conn.close_code == 1000
 
 

@@ -124,12 +124,15 @@ async def recv_nb(ws, token):
 
 
 @websocket.route("/json")
-async def json(ws):
-    while True:
-        data = await ws.receive_json()
-        if data is None:
-            break
-        await ws.send_json({"got": data})
+@websocket.route("/json/<token>")
+async def json(ws, token=""):
+    try:
+        while True:
+            data = await ws.receive_json()
+            await ws.send_json({"got": data})
+    except ConnectionClosed as closed:
+        record(token, code=closed.code)
+        raise
 
 
 @websocket.route("/kinds")

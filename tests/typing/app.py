@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Flask
 from typing_extensions import assert_type
 
@@ -43,6 +45,10 @@ def on_gevent(ws: GeventWebSocketClient, room: str) -> None:
         ws.send_nb(b"bytes", binary=True)
     except ConnectionClosed as closed:
         assert_type(closed.code, int)
+    assert_type(ws.receive_json(), Any)
+    gevent.send_to_all("hello", exclude=[ws])
+    for client in gevent.clients:
+        client.send_nb(f"one of {len(gevent.clients)}")
     with ws.app_context():
         ws.release_resources()
     ws.close(1000, "bye")
@@ -55,6 +61,9 @@ async def on_loop(ws: AsyncioWebSocketClient) -> None:
             assert_type(message, str | bytes)
             await ws.send(message)
     assert_type(await ws.receive(), str | bytes | None)
+    assert_type(await ws.receive_json(timeout=1), Any)
+    await loop.send_to_all("hello", exclude=[ws])
+    loop.send_to_all(b"need not be awaited")
     assert_type(ws.recv_nb(), str | bytes | None)
 
 
