@@ -239,6 +239,51 @@ def take() -> Socket:
     return Socket(fileno=os.dup(uwsgi.connection_fd()))
 
 
+#: uWSGI's functions for the request that is running here (core/loop.c and the plugins).
+_CURRENT_REQUEST = {
+    "threads": "threaded_current_wsgi_req",
+    "gevent": "uwsgi_gevent_current_wsgi_req",
+    "asyncio": "uwsgi_greenlet_current_wsgi_req",
+    "suspend": "uwsgi_greenlet_current_wsgi_req",
+}
+_READ = "uwsgi_proto_base_read_body"  # proto/base.c
+_READ_SIZE = 65536  # uWSGI reads at most that much of a request: its --buffer-size is 16 bits
+
+
+@cache
+def _reader() -> Callable[[], bytes] | None:
+    """Make what reads on behind the head of the request that is running here.
+
+    First what uWSGI has read together with the head, which no function of its module gives.
+    None where this uWSGI does not export what it takes.
+    """
+    library = ctypes.PyDLL(None)  # that of gevent and of greenlet look into Python's objects
+    name = _CURRENT_REQUEST[running_engine()]
+    if name == "threaded_current_wsgi_req" and int(option("threads") or 1) < 2:
+        name = "simple_current_wsgi_req"
+    if not (hasattr(library, name) and hasattr(library, _READ)):
+        return None
+    request, read = library[name], library[_READ]
+    request.restype = ctypes.c_void_p
+    read.restype = ctypes.c_ssize_t
+    read.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
+
+    def read_on() -> bytes:
+        buffer = ctypes.create_string_buffer(_READ_SIZE)
+        size = read(request(), buffer, _READ_SIZE)
+        return buffer.raw[:size] if size > 0 else b""
+
+    return read_on
+
+
+def read_ahead() -> bytes:
+    """Read what the client has sent behind its request, without waiting for more."""
+    reader = _reader()
+    if reader is None or os.get_blocking(uwsgi.connection_fd()):
+        return b""
+    return reader()
+
+
 @cache
 def _sink() -> tuple[int, int]:
     """The two ends of a pipe that nobody reads."""

@@ -39,6 +39,8 @@ Headers = list[tuple[str, str]]
 #: that ended its handler, and where it was when its connection was taken over.
 START_RESPONSE = "flask_uwsgi_websocket.start_response"
 _TAKEN_IN = "flask_uwsgi_websocket.taken_in"
+#: And what came behind the request by then.
+_EARLY = "flask_uwsgi_websocket.early"
 FAILED_WITH = "flask_uwsgi_websocket.failed_with"
 #: And the :class:`_Carried` of one that a carrier runs.
 _CARRIED = "flask_uwsgi_websocket.carried"
@@ -85,6 +87,13 @@ class Server(ABC):
             sock.sendall(answer.encode("latin-1"))
         except OSError as error:
             raise ConnectionClosed(1006, "the client left during the handshake") from error
+
+    def early(self, environ: WSGIEnvironment) -> bytes:
+        """Return what the server has read behind a request whose connection was taken.
+
+        RFC 6455 4.1 has clients wait for the answer before they send more; some do not.
+        """
+        return b""
 
     def accept(self, environ: WSGIEnvironment, headers: Headers) -> Socket:
         """Take the connection and answer 101, within the request.
@@ -209,7 +218,13 @@ class UWSGI(Server):
 
     def take(self, environ: WSGIEnvironment) -> Socket:
         environ[_TAKEN_IN] = _here()
-        return _uwsgi.take()
+        sock = _uwsgi.take()
+        environ[_EARLY] = _uwsgi.read_ahead()
+        return sock
+
+    def early(self, environ: WSGIEnvironment) -> bytes:
+        data: bytes = environ.pop(_EARLY)
+        return data
 
     def answer(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
         # uWSGI then knows, and logs, what was answered. But its functions serve the request of

@@ -132,6 +132,7 @@ def serve(
         except ConnectionClosed:
             return server.leave(start_response)
         connection = engine.open(sock, protocol, limits)
+        connection.receive_early(server.early(environ))
         server.let_go(environ)
         rules = _session(connection, engine, handle, report)
         if keep_context:
@@ -168,6 +169,7 @@ def serve_lazily(
         def open_() -> Connection:
             server.answer(environ, sock, headers())
             connection = engine.open(sock, protocol, limits)
+            connection.receive_early(server.early(environ))
             connection.interrupt = interrupt
             server.let_go(environ)
             return connection

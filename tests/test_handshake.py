@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.rawclient import Answer, Refused, opening
+from tests.rawclient import TEXT, Answer, Refused, close_frame, frame, opening
 from tests.server import Server
 
 
@@ -59,6 +59,50 @@ def test_a_bad_key_is_400(server: Server, key: str | None) -> None:
 def test_a_post_is_no_handshake(server: Server) -> None:
     answer = refused(server, method="POST", headers={"Content-Length": "0"})
     assert answer.status in (400, 405)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Content-Length": "5"}, {"Transfer-Encoding": "chunked"}],
+    ids=["length", "chunked"],
+)
+@pytest.mark.parametrize("front", ["http-socket", "http"])
+def test_a_handshake_with_a_body_is_400(shared_server, front: str, headers: dict[str, str]) -> None:
+    # It would be read as frames.
+    answer = refused(shared_server("gevent", front), headers=headers)
+    assert answer.status == 400
+    assert b"has a body" in answer.body
+
+
+# Not behind uWSGI's router, which drops it.
+@pytest.mark.parametrize(
+    ("front", "path"),
+    [
+        ("http-socket", "/echo"),
+        ("http-socket", "/lazy"),
+        ("nginx-proxy", "/echo"),
+        ("nginx-uwsgi", "/echo"),
+    ],
+)
+def test_what_comes_with_the_request_is_not_lost(
+    shared_server, engine: str, front: str, path: str
+) -> None:
+    # RFC 6455 4.1 has clients wait for the answer; some send at once.
+    server = shared_server(engine, front, app="letting_go" if path == "/lazy" else "standard")
+    second = frame(TEXT, "second")
+    then = frame(TEXT, "first") + second[:4]
+    client = server.tcp()
+    with client:
+        client.handshake(path, then=then)
+        assert client.message() == "first"
+        client.send(second[4:] + frame(TEXT, "x" * 3000))
+        assert client.message() == "second"
+        assert client.message() == "x" * 3000
+        assert client.leave().code == 1000
+    with server.tcp() as client:
+        client.handshake(path, then=frame(TEXT, "y" * 2000) + close_frame(4001))
+        assert client.message() == "y" * 2000
+        assert client.read_close().code == 4001
 
 
 def test_a_plain_get_of_a_websocket_path_goes_to_flask(server: Server) -> None:

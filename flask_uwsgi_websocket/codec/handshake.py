@@ -211,6 +211,10 @@ def validate_request(
         raise HandshakeError(405, "a WebSocket begins with GET", (("Allow", "GET"),))
     if http_version in ("HTTP/0.9", "HTTP/1.0"):
         raise HandshakeError(400, "a WebSocket needs HTTP/1.1")
+    # RFC 9110 9.3.1: "content received in a GET request has no generally defined semantics". Here
+    # it would be taken for frames.
+    if headers.get("Transfer-Encoding", "") or headers.get("Content-Length", "").strip(" \t0"):
+        raise HandshakeError(400, "the request for a WebSocket has a body")
     # 2. "A |Host| header field containing the server's authority."
     if not headers.get("Host", ""):
         raise HandshakeError(400, "Host is missing")

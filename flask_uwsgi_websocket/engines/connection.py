@@ -373,6 +373,11 @@ class Connection(ABC):
             elif now > end_of_turn:
                 return
 
+    def receive_early(self, data: bytes) -> None:
+        """Take what the peer has sent, and somebody else has read, before the connection opened."""
+        if data:
+            self._received(data, self.protocol.receive_data)
+
     def _received(self, data: bytes, parse: Callable[[bytes], list[Event]]) -> None:
         """Deal with what the peer sent, empty once it is gone.
 
