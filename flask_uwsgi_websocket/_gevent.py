@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import _uwsgi
+from . import _uwsgi, config
 from .client import WebSocketClient
 from .exceptions import GeventNotInstalled
 from .websocket import WebSocket, WebSocketMiddleware
@@ -51,7 +51,7 @@ class GeventWebSocket(WebSocket):
         """
         # Under another engine of uWSGI the patch would break its threads.
         fits = not _uwsgi.inside() or _uwsgi.running_engine() == "gevent"
-        if fits and app.config.get("UWSGI_WEBSOCKET_AGGRESSIVE_PATCH", True):
+        if fits and config.read(app.config, "AGGRESSIVE_PATCH"):
             from gevent.monkey import is_module_patched, patch_all
 
             if not is_module_patched("threading"):

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
+from typing import Any
 
 #: Origins that have no host: of sandboxed documents, and of files in some browsers.
 _WITHOUT_HOST = frozenset({"null", "file://"})
@@ -94,17 +95,20 @@ def parse_origins(configured: str | Collection[str]) -> Origins:
         ``"https://*.example.com"`` the hosts below ``example.com``, however far.
     :raises ValueError: for what is no origin; says what is accepted.
     """
-    return _parse((configured,) if isinstance(configured, str) else tuple(configured))
+    if not isinstance(configured, Collection) or isinstance(configured, (str, bytes)):
+        configured = (configured,)
+    return _parse(tuple(configured))
 
 
 @lru_cache
-def _parse(configured: tuple[str, ...]) -> Origins:
+def _parse(configured: tuple[Any, ...]) -> Origins:
     exact, subdomains = set(), []
     for origin in configured:
         if origin == "*":
             continue
-        pattern = isinstance(origin, str) and origin.partition("://")[2].startswith("*.")
-        normal = isinstance(origin, str) and normal_origin(origin.replace("*.", "", pattern))
+        text = origin if isinstance(origin, str) else ""
+        pattern = text.partition("://")[2].startswith("*.")
+        normal = normal_origin(text.replace("*.", "", pattern))
         if not normal or "*" in normal or normal.startswith(("ws:", "wss:")):
             raise ValueError(
                 f"{origin!r} is no origin: write 'https://example.com' (the scheme of the page, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from threading import Lock
@@ -11,13 +12,19 @@ from weakref import WeakKeyDictionary
 from flask import Flask
 from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule, RuleFactory
 
+from .checks import BYTES, SWITCH, nearest
+from .codec.handshake import is_token
+from .config import COMPRESSION, check_origins
 from .functions import innermost
-from .origins import parse_origins
 
 if TYPE_CHECKING:
     from flask import Blueprint, Request
 
     from .codec import DeflateSettings
+
+
+#: Options of a rule that are Werkzeug's own.
+_RULE_OPTIONS = inspect.signature(Rule.__init__).parameters.keys() - {"self", "string"}
 
 
 class WebSocketRule(Rule):
@@ -33,6 +40,8 @@ class WebSocketRule(Rule):
         client, so that a decorator, or the handler, may refuse with a response or ``abort()``
         until then (and later with close code 1008). None: if the handler has decorators (of those
         that keep ``__wrapped__``, as functools.wraps does).
+    :raises TypeError: for an option that nobody knows, and subprotocols that are no list.
+    :raises ValueError: for another value that an option cannot have.
     """
 
     def __init__(
@@ -47,10 +56,18 @@ class WebSocketRule(Rule):
         lazy: bool | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(subprotocols, str):
-            raise TypeError("subprotocols is a list of names, in the order of preference")
-        if origins is not None:
-            parse_origins(origins)  # what is wrong with them is said now
+        for name in options.keys() - _RULE_OPTIONS:
+            raise TypeError(f"route {string} has no option {name}{nearest(name, _all_options())}")
+        _check_subprotocols(f"subprotocols of route {string}", subprotocols)
+        for name, check, value in (
+            ("origins", check_origins, origins),
+            ("compression", COMPRESSION.check, compression),
+            ("max_message_size", BYTES.check, max_message_size),
+            ("lazy", SWITCH.check, lazy),
+            ("require_subprotocol", SWITCH.check, require_subprotocol),
+        ):
+            if value is not None:
+                check(f"{name} of route {string}", value)
         if require_subprotocol and not subprotocols:
             raise ValueError("require_subprotocol needs subprotocols=[...] to choose among")
         # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
@@ -74,6 +91,22 @@ class WebSocketRule(Rule):
             "max_message_size": self.max_message_size,
             "lazy": self.lazy,
         }
+
+
+def _all_options() -> list[str]:
+    own = inspect.signature(WebSocketRule.__init__).parameters
+    return [*_RULE_OPTIONS, *(name for name in own if name not in ("self", "string", "options"))]
+
+
+def _check_subprotocols(name: str, subprotocols: Any) -> None:
+    if not isinstance(subprotocols, (list, tuple)):
+        raise TypeError(f"{name} is {subprotocols!r}: it is a list, in the order of preference")
+    for subprotocol in subprotocols:
+        if not (isinstance(subprotocol, str) and is_token(subprotocol)):
+            raise ValueError(
+                f"{name} has {subprotocol!r} in it: a subprotocol is a name without blanks, commas "
+                "and the like (RFC 6455 4.1: a token)"
+            )
 
 
 class LateMap(Map):

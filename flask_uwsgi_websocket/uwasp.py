@@ -29,11 +29,12 @@ from ._gevent import GeventWebSocketClient
 from .class_based import AwaitableWebSocket, Server, WebSocket, check_methods, converse
 from .client import BaseClient, WebSocketClient
 from .codec import DeflateSettings, UpgradeRequest, validate_request
+from .config import COMPRESSION, check_origins
 from .engines.blocking import complete
 from .engines.connection import Connection, Limits
 from .engines.host import logger
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
-from .origins import how_to_allow, is_allowed, parse_origins
+from .origins import how_to_allow, is_allowed
 from .servers import server_of
 from .serving import Settings, agree, answer_to, is_attempt, refuse, serve
 from .text import path_of, printable
@@ -171,7 +172,7 @@ class WebSocketMiddleware:
     :param compression: whether to accept permessage-deflate (RFC 7692).
     :raises TypeError: when a server lacks a method, or has coroutine functions which the handler
         cannot run.
-    :raises ValueError: when ``origins`` are none.
+    :raises ValueError: when ``origins`` are none, or ``compression`` cannot be.
     """
 
     def __init__(
@@ -187,8 +188,8 @@ class WebSocketMiddleware:
         self.application = application
         self.handler_class = handler_class
         self.servers = dict(servers)
-        if origins is not None:
-            parse_origins(origins)  # what is wrong with them is said now
+        check_origins("origins", origins)
+        COMPRESSION.check("compression", compression)
         self.origins = origins
         self.settings = Settings(
             limits=limits or Limits(),

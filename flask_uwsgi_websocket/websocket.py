@@ -19,8 +19,9 @@ from flask.globals import request_ctx
 from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
 
-from . import _uwsgi
+from . import _uwsgi, config
 from ._environment import is_on
+from .checks import SECONDS_OR_NONE
 from .class_based import handler_of, subprotocol_options
 from .client import Data, UWSGIWebSocketClient, WebSocketClient
 from .clients import Clients, send_to_all
@@ -55,20 +56,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type[Any])
-
-#: The configuration of an app, with its defaults. Sizes in bytes, times in seconds.
-DEFAULTS: dict[str, Any] = {
-    "UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE": 1 << 20,
-    "UWSGI_WEBSOCKET_PING_INTERVAL": Limits.ping_interval,
-    "UWSGI_WEBSOCKET_PING_TIMEOUT": Limits.ping_timeout,
-    "UWSGI_WEBSOCKET_SEND_QUEUE_SIZE": Limits.send_queue_size,
-    "UWSGI_WEBSOCKET_SEND_TIMEOUT": Limits.send_timeout,
-    "UWSGI_WEBSOCKET_COMPRESSION": False,
-    "UWSGI_WEBSOCKET_ALLOWED_ORIGINS": None,
-    "UWSGI_WEBSOCKET_REQUEST_CONTEXT": True,
-    "UWSGI_WEBSOCKET_LEGACY": False,
-    "UWSGI_WEBSOCKET_AGGRESSIVE_PATCH": True,
-}
 
 #: For the log, where a handler ends with another client's ConnectionClosed.
 ANOTHER_HAD_LEFT = (
@@ -279,7 +266,7 @@ class WebSocketMiddleware:
             raise HandshakeError(403, f"origin {upgrade.origin} is not allowed")
 
     def _config(self, name: str) -> Any:
-        return self.app.config["UWSGI_WEBSOCKET_" + name]
+        return config.read(self.app.config, name)
 
     def _settings(self, rule: WebSocketRule) -> Settings:
         compression = rule.compression
@@ -323,7 +310,9 @@ class WebSocket:
     :param timeout: grace in seconds, for a closing handshake and for a handler whose connection
         has ended.
 
-    The configuration keys are in :data:`DEFAULTS`.
+    The configuration keys are in :data:`.config.SETTINGS`.
+
+    :raises ValueError: for a timeout that is none.
     """
 
     #: Installed around the app by :meth:`init_app`.
@@ -334,6 +323,7 @@ class WebSocket:
 
     def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
         self.app: Flask | None = None
+        SECONDS_OR_NONE.check("timeout", timeout)
         self.timeout = timeout
         self.router = Router(__name__, self._check_handler)
         #: The open clients of this worker process; see :class:`~.clients.Clients`.
@@ -358,9 +348,11 @@ class WebSocket:
         return self.router.blueprints
 
     def init_app(self, app: Flask) -> None:
-        """Serve the routes on an app: wraps ``app.wsgi_app`` and replaces ``app.run``."""
-        for name, default in DEFAULTS.items():
-            app.config.setdefault(name, default)
+        """Serve the routes on an app: wraps ``app.wsgi_app`` and replaces ``app.run``.
+
+        :raises ValueError: for configuration that is not accepted; says what is.
+        """
+        config.set_up(app.config)
         self.app = app
         app.extensions.setdefault("uwsgi_websocket", []).append(self)
         if is_on("FLASK_UWSGI_DEBUG"):

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from ..checks import BYTES_OR_NONE, SWITCH, whole
 from ..exceptions import HandshakeError, InvalidPayload, MessageTooBig
 from .handshake import Extension
 
@@ -58,15 +59,20 @@ class DeflateSettings:
     threshold: int = 64
 
     def __post_init__(self) -> None:
-        for name, lowest, highest in (
-            ("server_max_window_bits", _SMALLEST_WINDOW, _LARGEST_WINDOW),
-            ("client_max_window_bits", _SMALLEST_WINDOW, _LARGEST_WINDOW),
-            ("level", 0, 9),
-            ("mem_level", 1, 9),
-        ):
-            value = getattr(self, name)
-            if not lowest <= value <= highest:
-                raise ValueError(f"{name} must be from {lowest} to {highest}, not {value}")
+        for name, kind in _SETTINGS.items():
+            kind.check(name, getattr(self, name))
+
+
+_WINDOW_BITS = whole(_SMALLEST_WINDOW, _LARGEST_WINDOW)
+_SETTINGS = {
+    "server_max_window_bits": _WINDOW_BITS,
+    "client_max_window_bits": _WINDOW_BITS,
+    "server_no_context_takeover": SWITCH,
+    "client_no_context_takeover": SWITCH,
+    "level": whole(0, 9),
+    "mem_level": whole(1, 9),
+    "threshold": BYTES_OR_NONE,
+}
 
 
 class _Compressor(Protocol):

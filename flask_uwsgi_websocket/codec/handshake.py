@@ -49,7 +49,7 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _OWS: Final = r"[ \t]*"
 
-_is_token = re.compile(_TOKEN).fullmatch
+is_token = re.compile(_TOKEN).fullmatch
 _match_element_start = re.compile(rf"[ \t,]*(?:({_TOKEN})|\Z)").match
 _match_element_end = re.compile(rf"{_OWS}(?:,|\Z)").match
 # RFC 6455 9.1: extension-param = token [ "=" (token | quoted-string) ], where "the value after
@@ -129,7 +129,7 @@ def parse_tokens(name: str, value: str) -> tuple[str, ...]:
     _check_field_size(name, value)
     tokens = tuple(element for part in value.split(",") if (element := part.strip(" \t")))
     for token in tokens:
-        if not _is_token(token):
+        if not is_token(token):
             raise HandshakeError(400, f"{name} is not a list of tokens")
     return tokens
 
@@ -167,7 +167,7 @@ def _parameter_value(parameter: re.Match[str]) -> str | None:
     if quoted is None:
         return token
     value = _unescape(r"\1", quoted)
-    if not _is_token(value):
+    if not is_token(value):
         raise HandshakeError(400, "Sec-WebSocket-Extensions quotes what is not a token")
     return value
 
@@ -266,7 +266,7 @@ def response_headers(
         ("Sec-WebSocket-Accept", accept_key(key)),
     ]
     if subprotocol is not None:
-        if not _is_token(subprotocol):
+        if not is_token(subprotocol):
             raise LocalProtocolError(f"subprotocol {subprotocol!r} is not a token")
         headers.append(("Sec-WebSocket-Protocol", subprotocol))
     if extensions is not None:

@@ -34,6 +34,7 @@ from itertools import islice
 from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, TCP_NODELAY
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..checks import BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE
 from ..codec import Close, Event, Fail, Ping, Pong, Protocol
 from ..exceptions import ConnectionClosed
 
@@ -99,7 +100,10 @@ REFUSED = object()
 
 @dataclass(frozen=True)
 class Limits:
-    """What a connection may cost. Sizes in bytes, times in seconds."""
+    """What a connection may cost. Sizes in bytes, times in seconds.
+
+    :raises ValueError: for what they cannot be.
+    """
 
     #: Grace for a closing handshake, and for a handler whose connection has ended.
     timeout: float = 5
@@ -111,6 +115,20 @@ class Limits:
     send_queue_size: int = 256 * 1024
     #: Longest wait of ``send`` without a byte taken by the peer.
     send_timeout: float = 20
+
+    def __post_init__(self) -> None:
+        for name, kind in _LIMITS.items():
+            kind.check(name, getattr(self, name))
+
+
+_LIMITS = {
+    "timeout": SECONDS_OR_NONE,
+    "max_message_size": BYTES,
+    "ping_interval": SECONDS_OR_NONE,
+    "ping_timeout": SECONDS,
+    "send_queue_size": BYTES_OR_NONE,
+    "send_timeout": SECONDS,
+}
 
 
 class Connection(ABC):

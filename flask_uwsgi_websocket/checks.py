@@ -1,0 +1,63 @@
+"""Kinds of values that a setting may have, and what is said of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+#: What C can wait for in nanoseconds is 292 years; nobody needs more than this, in seconds.
+_LONGEST = 1e9
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of values.
+
+    :param words: what is accepted, for the error.
+    """
+
+    words: str
+    accepts: Callable[[Any], bool]
+
+    def check(self, name: str, value: Any) -> None:
+        """Check that a value is of this kind.
+
+        :param name: of what has it.
+        :raises ValueError: when it isn't; says what would be.
+        """
+        if not self.accepts(value):
+            raise ValueError(f"{name} is {value!r}: it must be {self.words}")
+
+
+def whole(lowest: int, highest: float, unit: str = "") -> Kind:
+    """Make the kind of the whole numbers of a range."""
+    end = f"{lowest} or more" if highest == float("inf") else f"from {lowest} to {highest}"
+    return Kind(
+        f"a whole number{unit}, {end}",
+        lambda value: _is_number(value, int) and lowest <= value <= highest,
+    )
+
+
+def _is_number(value: Any, kind: Any = (int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+BYTES = whole(1, float("inf"), " of bytes")
+BYTES_OR_NONE = whole(0, float("inf"), " of bytes")
+SECONDS = Kind("a number of seconds above 0", lambda v: _is_number(v) and 0 < v <= _LONGEST)
+SECONDS_OR_NONE = Kind(
+    "a number of seconds, or 0 for none", lambda v: _is_number(v) and 0 <= v <= _LONGEST
+)
+# 0 and 1 are what the environment has, as Flask's from_prefixed_env() reads it.
+SWITCH = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1))
+
+
+def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
+    """Ask whether one of the known names was meant, if one is similar.
+
+    :param prefix: of the known names, in what is said.
+    """
+    similar = get_close_matches(name, known, n=1)
+    return f": did you mean {prefix}{similar[0]}?" if similar else ""
