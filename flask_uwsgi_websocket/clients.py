@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from typing import Any
 
 from .client import BaseClient, Data, decode_text
@@ -37,7 +36,16 @@ class Clients(Collection[Any]):
         connections: list[Connection] = []
         for worker in self._workers():
             connections += worker.connections  # at once: C code that lets no other thread run
-        return iter([connection.client for connection in connections if self._has(connection)])
+        extension = self._extension
+        return iter(
+            [
+                client
+                for connection in connections
+                if (client := connection.client) is not None
+                and client._extension is extension
+                and not connection.ended
+            ]
+        )
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -49,16 +57,14 @@ class Clients(Collection[Any]):
         return (
             not isinstance(connection, Unopened)
             and connection.worker in self._workers()
-            and self._has(connection)
+            and connection.client is client
+            and client._extension is self._extension
+            and not connection.ended
         )
 
     def _workers(self) -> list[Worker]:
         workers = [engine.running_worker() for engine in self._engines]
         return [worker for worker in workers if worker is not None]
-
-    def _has(self, connection: Connection) -> bool:
-        client = connection.client
-        return client is not None and client._extension is self._extension and not connection.ended
 
     def __repr__(self) -> str:
         return f"<{len(self)} open clients>"
@@ -73,49 +79,41 @@ def send_to_all(
     :raises TypeError: when the message is neither str nor bytes.
     :raises ValueError: when it shall go as text, and is no UTF-8.
     """
-    broadcast = _Broadcast(msg, binary)
-    excluded = set(exclude)
+    frames = _Frames(msg, binary)
+    for client in _without(clients, set(exclude)) if exclude else clients:
+        connection: Connection = client._connection
+        try:
+            if connection.protocol.deflate is None:
+                connection.post_nowait(bytes, frames[client._bytes_are_text])
+            else:  # which goes by what it has sent before
+                client.send_nb(msg, binary)
+        except ConnectionClosed:
+            pass
+
+
+def _without(clients: Clients, excluded: set[object]) -> Iterator[Any]:
     by_id = any(isinstance(one, str) for one in excluded)
     for client in clients:
         if client not in excluded and not (by_id and client.id in excluded):
-            with suppress(ConnectionClosed):
-                broadcast.send(client)
+            yield client
 
 
-class _Broadcast:
-    """One message for many clients: those without compression share its frame."""
+class _Frames(dict[bool, bytes]):
+    """The frames of one message, by whether bytes shall go as text."""
 
     def __init__(self, msg: Data, binary: bool | None) -> None:
         if not isinstance(msg, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"a message is str or bytes, not {type(msg).__name__}")
-        self._is_text = isinstance(msg, str)
-        self._data = msg.encode() if isinstance(msg, str) else bytes(msg)
-        self._binary = binary
-        self._shared: dict[bool, bytes] = {}
-        self._frame(self._goes_as_text(False))  # what is wrong with it shows before anybody gets it
+        self._msg, self._binary = msg, binary
+        _ = self[False]  # what is wrong with it shows before anybody gets it
 
-    def send(self, client: BaseClient) -> None:
-        connection = client._connection
-        as_text = self._goes_as_text(client._bytes_are_text)
-        if connection.protocol.deflate is None:
-            connection.post_nowait(bytes, self._frame(as_text))
-        elif as_text:
-            connection.post_nowait(client._text, decode_text(self._data))
+    def __missing__(self, bytes_are_text: bool) -> bytes:
+        msg, binary, protocol = self._msg, self._binary, Protocol(SERVER)
+        if binary is None:
+            binary = not (isinstance(msg, str) or bytes_are_text)
+        if isinstance(msg, str):
+            frame = protocol.binary(msg.encode()) if binary else protocol.text(msg)
         else:
-            connection.post_nowait(client._binary, self._data)
-
-    def _goes_as_text(self, bytes_are_text: bool) -> bool:
-        if self._binary is None:
-            return self._is_text or bytes_are_text
-        return not self._binary
-
-    def _frame(self, as_text: bool) -> bytes:
-        frame = self._shared.get(as_text)
-        if frame is None:
-            protocol = Protocol(SERVER)
-            if as_text:
-                frame = protocol.text(decode_text(self._data))
-            else:
-                frame = protocol.binary(self._data)
-            self._shared[as_text] = frame
+            frame = protocol.binary(msg) if binary else protocol.text(decode_text(msg))
+        self[bytes_are_text] = frame
         return frame
