@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
-from tests.rawclient import BINARY, RawClient, frame
+import pytest
+
+from tests.rawclient import BINARY, TEXT, RawClient, frame
 from tests.server import Server, eventually
 
 MIB = 1 << 20
@@ -127,3 +129,14 @@ def test_a_deaf_member_does_not_hold_a_broadcast_up(serve, engine: str, token: s
             server.http("POST", f"/room/{token}", message.encode())
             assert client.message() == message
         client.leave()
+
+
+@pytest.mark.parametrize(("number", "size"), [(3, 200_000), (200, 2_000)])
+def test_send_nb_holds_only_against_a_client_what_it_did_not_take(
+    server: Server, number: int, size: int
+) -> None:
+    # Replies to messages that came together are held back for one write.
+    with server.raw(f"/replies-nb/{number}/{size}") as client:
+        client.send(frame(TEXT, "x") * 2)
+        for _ in range(2 * number):
+            assert len(client.message()) == size

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -128,6 +130,25 @@ def test_what_we_did_not_read_ourselves_is_not_held_against_the_client(
         server.http("POST", f"/gates/{token}")
         for _ in range(64):
             assert client.message() == "65536"
+
+
+def test_a_client_that_answered_while_the_worker_was_held_up_stays(serve, engine: str) -> None:
+    server = serve(engine, config={**QUICK, "UWSGI_WEBSOCKET_PING_TIMEOUT": 1})
+    with server.raw() as client, server.raw() as sender:
+        pid = server.worker_pid
+        ping = ping_from(client)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            client.send(frame(PONG, ping))
+            sender.text("sent meanwhile")
+            time.sleep(1.5)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        for one in (client, sender):
+            one.text("still here")
+        assert sender.message() == "sent meanwhile"
+        for one in (client, sender):
+            assert one.message() == "still here"
 
 
 def test_heartbeats_cost_no_thread_for_each_connection(serve, engine: str) -> None:

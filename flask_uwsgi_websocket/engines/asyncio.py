@@ -143,7 +143,8 @@ class AsyncioConnection(Connection):
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError
+                    self._give_up(ready)
+                    return
                 timer = self._loop.call_later(left, _wake_one, future)
             self._waiting.append(future)
             try:

@@ -247,6 +247,16 @@ class Connection(ABC):
     def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         """Wait until ``ready()``, writing and reading meanwhile; TimeoutError at ``deadline``."""
 
+    def _give_up(self, ready: Callable[[], bool]) -> None:
+        """At a deadline: see first what the kernel has for us, who may have been held up.
+
+        :raises TimeoutError: when it isn't ``ready()`` after that either.
+        """
+        self.flush()
+        self._peek()
+        if not ready():
+            raise TimeoutError
+
     @abstractmethod
     def _pause(self, seconds: float) -> Awaitable[None]:
         """Let others run, for so long at least."""
@@ -281,8 +291,7 @@ class Connection(ABC):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         if timeout is not None and timeout <= 0:
-            self._peek()  # there is no time for the engine to do it
-            await self._pause(0)
+            await self._pause(0)  # somebody who polls in a loop must let others run
         waited = False
         while (message := self.take()) is None and self._wants_more():
             waited = True
@@ -541,6 +550,8 @@ class Connection(ABC):
 
         :raises ConnectionClosed: the connection has ended, or ends by this.
         """
+        if self.congested:
+            self.flush()  # replies that were held back, or what the peer makes room for just now
         if self.congested:
             # A Close frame would stand behind all that the peer did not read.
             with self._lock:
@@ -801,6 +812,13 @@ class Connection(ABC):
         elif self.limits.ping_interval > 0:
             self._heartbeat(now)
 
+    def _has_input(self) -> bool:
+        """Whether the peer has sent what nobody has read yet."""
+        try:
+            return bool(self._recv(1, MSG_DONTWAIT | socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def _hurry(self, now: float) -> None:
         """A handler that does not notice the end is interrupted after ``timeout`` seconds."""
         if self._closers or (self._messages and self._replying):
@@ -822,7 +840,11 @@ class Connection(ABC):
         elif heard or self._read_pausing:
             # Whoever sends or reads is alive, and a pong that we do not read is not late.
             self._alive_at = now
-        elif now - max(self._ping_at, self._alive_at) >= self.limits.ping_timeout:
+        elif now - max(self._ping_at, self._alive_at) < self.limits.ping_timeout:
+            pass
+        elif self._has_input():
+            self._alive_at = now  # its pong may be there, and nobody has got to read it
+        else:
             with self._lock:
                 if not self.ended:
                     frame = self.protocol.close(1011, "ping timeout")

@@ -151,7 +151,8 @@ class GeventConnection(BlockingConnection):
         while not ready():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError
+                self._give_up(ready)
+                return
             timer = self._hub.loop.timer(left)
             timer.start(me.switch)
             self._waiting.append(me)

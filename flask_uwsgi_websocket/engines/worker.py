@@ -29,6 +29,8 @@ class Worker(ABC):
         #: The close code that clients get, once the worker stops.
         self.stopping: int | None = None
         self._full = Seldom()
+        self._due = 0.0  # when the next tick should come
+        self._late = False
         self._longest = 0.0  # of the timeouts of all connections
 
     @abstractmethod
@@ -37,6 +39,7 @@ class Worker(ABC):
 
     def start(self) -> None:
         """Begin to look after connections; called once, before the first is opened."""
+        self._due = time.monotonic() + self.tick_interval
         self.call_later(self.tick_interval, self._tick)
 
     def add(self, connection: Connection) -> None:
@@ -98,6 +101,12 @@ class Worker(ABC):
         self.call_later(self.tick_interval, self._tick)
         self.host.count(len(self.connections))
         now = time.monotonic()
+        # After a stall (a blocking view, SIGSTOP) the answers of peers lie unread, and handlers
+        # have not heard: the next tick judges them.
+        self._late = not self._late and now - self._due > self.tick_interval
+        self._due = now + self.tick_interval
+        if self._late:
+            return
         for connection in tuple(self.connections):
             try:
                 connection.tick(now)

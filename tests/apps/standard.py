@@ -402,6 +402,14 @@ async def flood_nb(ws, token):
         raise
 
 
+@websocket.route("/replies-nb/<int:number>/<int:size>")
+async def replies_nb(ws, number, size):
+    """Answer each message with many, without ever waiting."""
+    while await ws.receive() is not None:
+        for _ in range(number):
+            ws.send_nb(b"x" * size)
+
+
 gates = {}
 blocked_clients = {}
 
