@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from _socket import socket as Socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -49,9 +50,14 @@ try:
 except ImportError:
     uwsgi = None
 
-# uWSGI's own functions, and its exit codes (uwsgi.h) that tell the master what a worker wants.
-_C: Any = ctypes.CDLL(None) if uwsgi is not None else None
+_C: Any = ctypes.CDLL(None) if uwsgi is not None else None  # the C library's functions
+# uWSGI's exit codes (uwsgi.h) that tell the master what a worker wants.
 _END_CODE, _RELOAD_CODE = 30, 17
+#: Earlier ones, told to finish, end the threads of requests by pthread_cancel, and never come back.
+_FINISHES = (2, 0, 27)
+# uWSGI's defaults (core/init.c).
+_MERCY = 60
+_MIN_LIFETIME = 10
 _EPOLL_CTL_DEL = 2  # sys/epoll.h
 
 Headers = list[tuple[str, str]]
@@ -354,6 +360,39 @@ def shared_area(number: int, position: int) -> bytes:
     return bytes(uwsgi.sharedarea_memoryview(number)[position:])
 
 
+#: Options by which uWSGI ends a worker that serves.
+_RECYCLING = ("max-requests", "max-worker-lifetime", "reload-on-as", "reload-on-rss", "cheaper")
+
+
+def _number(name: str, default: int = 0) -> int:
+    """The value of an option that is a number."""
+    value = option(name)
+    return default if value is None else int(value)
+
+
+def _limit(name: str, worker: int) -> int:
+    """A limit that is different for each worker, so that not all of them end at a time."""
+    limit = _number(name)
+    return limit and limit + (worker - 1) * _number(f"{name}-delta")
+
+
+def _this_worker() -> tuple[int, dict[str, Any]]:
+    """The number of this worker, and what uWSGI knows of it."""
+    number: int = uwsgi.worker_id()
+    return number, uwsgi.workers()[number - 1]
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes of address space and of resident memory, 0 where nothing tells them."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            pages = file.read().split()
+    except OSError:
+        return 0, 0
+    size = os.sysconf("SC_PAGE_SIZE")
+    return int(pages[0]) * size, int(pages[1]) * size
+
+
 class UWSGIHost(Host):
     """uWSGI, for our engines."""
 
@@ -361,6 +400,7 @@ class UWSGIHost(Host):
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
+        self._recycles = any(option(name) for name in _RECYCLING)
 
     def suspend(self) -> None:
         uwsgi.suspend()
@@ -402,18 +442,46 @@ class UWSGIHost(Host):
             room.count(uwsgi.worker_id(), connections)
 
     def is_worn_out(self) -> bool:
-        limit = int(option("max-requests") or 0)
-        if not limit:
+        # As core/utils.c and core/master_checks.c have it: uWSGI looks at most of this at the end
+        # of a request only, of which WebSockets have none; its asyncio engine then does nothing.
+        if not self._recycles:
             return False
-        number = uwsgi.worker_id()
-        limit += (number - 1) * int(option("max-requests-delta") or 0)
-        return bool(uwsgi.workers()[number - 1]["delta_requests"] >= limit)
+        number, worker = _this_worker()
+        if worker["status"] == b"cheap":
+            return True
+        age = time.time() - worker["last_spawn"]
+        lifetime = _limit("max-worker-lifetime", number)
+        if lifetime and age > lifetime and uwsgi.masterpid():
+            return True
+        if age < _number("min-worker-lifetime", _MIN_LIFETIME):
+            return False
+        requests = _limit("max-requests", number)
+        return bool(requests and worker["delta_requests"] >= requests) or self._is_too_large(worker)
 
-    def stop(self, signum: int) -> None:
-        # Both are uWSGI's own handlers (core/uwsgi.c). end_me, called from another thread than
-        # the main one, hangs until the mercy is over: threads take the graceful one always.
-        graceful = signum == signal.SIGHUP or uwsgi.loop is None
-        (_C.gracefully_kill if graceful else _C.end_me)(int(signum))
+    def _is_too_large(self, worker: Mapping[str, Any]) -> bool:
+        address_space, resident = _memory()
+        for name, size, at_last_request in (
+            ("reload-on-as", address_space, worker["vsz"]),
+            ("reload-on-rss", resident, worker["rss"]),
+        ):
+            limit = _number(name) << 20
+            if limit and max(size, at_last_request) >= limit:
+                return True
+        return False
+
+    def recycle(self) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    def is_busy(self) -> bool:
+        return bool(_this_worker()[1]["status"] == b"busy")
+
+    @property
+    def mercy(self) -> float:
+        return _number("worker-reload-mercy", _MERCY)
+
+    @property
+    def finishes(self) -> bool:
+        return version_of(uwsgi.version.decode()) >= _FINISHES
 
     def exit(self, signum: int) -> None:
         os._exit(_RELOAD_CODE if signum == signal.SIGHUP else _END_CODE)

@@ -25,7 +25,8 @@ from .carrier import Application, Body, end_late, in_context, report_late
 from .connection import ENDS_TOLD, Connection, Limits, Message
 from .driver import PARKED, Driver
 from .engine import Engine
-from .host import STOP_SIGNALS, Host, logger
+from .host import RELOAD_SIGNAL, STOP_SIGNALS, Host, logger
+from .signals import action_of, set_action
 from .worker import INTERRUPT_TIME, Worker
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class AsyncioWorker(Worker):
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self._leaving: asyncio.Task[None] | None = None
+        self._theirs: dict[int, Any] = {}  # what uWSGI does on the signals that stop a worker
         self.loop = asyncio.get_running_loop()
         self.thread = get_ident()
         self.drivers: dict[asyncio.Task[Any] | None, Driver[Any]] = {}
@@ -45,6 +47,7 @@ class AsyncioWorker(Worker):
         super().start()
         # By now uWSGI's C handlers are installed; these replace them.
         for signum in STOP_SIGNALS:
+            self._theirs[signum] = action_of(signum)
             self.loop.add_signal_handler(signum, self._stop, signum)
 
     def _stop(self, signum: int) -> None:
@@ -55,18 +58,20 @@ class AsyncioWorker(Worker):
 
     async def _leave(self, signum: int) -> None:
         self.close_all(STOP_SIGNALS[signal.Signals(signum)])
+        mercy = time.monotonic() + self.host.mercy
         await self._emptied(self.grace)
         self.interrupt_all()
         await self._emptied(INTERRUPT_TIME)
-        self.host.stop(signum)
+        # uWSGI itself would end at once, with requests that wait for the loop.
+        while signum == RELOAD_SIGNAL and self.host.is_busy() and time.monotonic() < mercy:
+            await asyncio.sleep(0.01)
+        set_action(signum, self._theirs[signum])
+        signal.raise_signal(signum)
 
     async def _emptied(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not self.idle and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-
-    def wear_out(self) -> None:
-        self._stop(signal.SIGHUP)  # uWSGI's asyncio engine only says that it is worn out
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         if get_ident() == self.thread:
@@ -386,6 +391,9 @@ class AsyncioEngine(Engine):
         # uWSGI's handler of SIGPIPE, installed later than this, crashes the worker once the
         # loop runs.
         loop.call_soon(signal.signal, signal.SIGPIPE, signal.SIG_IGN)
+        # From the start on: without our clock and our handlers uWSGI would never replace this
+        # worker, and cut its requests at each reload.
+        loop.call_soon(self.worker)
 
     def leave_to_parent(self) -> None:
         super().leave_to_parent()

@@ -55,7 +55,15 @@ class GeventWorker(Worker):
             gevent.spawn_later(grace + late, self.interrupt_all)
 
     def _leave(self) -> None:
-        """At the end of uWSGI's loop; the hub still runs. May be called more than once."""
+        """At the end of uWSGI's loop; the hub still runs.
+
+        Also after each request once the worker is to be replaced, be that the last one or not:
+        after ``--max-worker-lifetime`` uWSGI serves on and never ends.
+        """
+        if isinstance(getcurrent(), gevent.Greenlet):  # of a request, not of uWSGI
+            if self.stopping is None:
+                self.recycle()
+            return
         # Without a signal that said more, the worker is worn out, and another one follows.
         self._stop(1012)
         deadline = time.monotonic() + self.grace + INTERRUPT_TIME
@@ -293,6 +301,10 @@ class GeventEngine(Engine):
 
     name = "gevent"
     killed = (gevent.GreenletExit,)
+
+    def prepare(self) -> None:
+        # As soon as the hub runs: our clock replaces a worker where uWSGI would not.
+        get_hub().loop.run_callback(self.worker)
 
     def worker(self) -> GeventWorker:
         return cast(GeventWorker, super().worker())

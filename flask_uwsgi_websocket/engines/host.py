@@ -19,6 +19,9 @@ STOP_SIGNALS = {signal.SIGINT: 1001, signal.SIGTERM: 1012}
 if hasattr(signal, "SIGHUP"):  # not on Windows
     STOP_SIGNALS[signal.SIGHUP] = 1012
 
+#: Has a worker end its requests and be replaced.
+RELOAD_SIGNAL = getattr(signal, "SIGHUP", signal.SIGTERM)
+
 
 class Seldom:
     """Whether to warn again of what happens with each connection."""
@@ -78,11 +81,26 @@ class Host:
         """Take note of how many WebSockets this process has open."""
 
     def is_worn_out(self) -> bool:
-        """Whether this process has served as many requests as it should, and is to stop."""
+        """Whether this process has served for as long, or grown as large, as it may."""
         return False
 
-    def stop(self, signum: int) -> None:
-        """Do what the signal would have done without us: finish the open requests, and exit."""
+    def recycle(self) -> None:
+        """Have another process take the place of this one, as a reload would."""
+
+    def is_busy(self) -> bool:
+        """Whether a request is running, or a connection was accepted for one."""
+        return False
+
+    @property
+    def mercy(self) -> float:
+        """Seconds that a process which is to end has for its requests."""
+        return 0
+
+    @property
+    def finishes(self) -> bool:
+        """Whether the process, told to reload, takes no new connections and exits when the requests
+        of all threads have ended."""
+        return False
 
     def exit(self, signum: int) -> None:
         """Exit at once, as a worker that the signal has stopped."""

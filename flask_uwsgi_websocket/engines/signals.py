@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from _thread import get_ident
 from typing import Any
 
 from .host import STOP_SIGNALS
@@ -26,28 +27,39 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
+        self._main_thread = get_ident()
         self._heard, told = os.pipe()
         os.set_blocking(told, False)
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         self._ours: dict[int, Any] = {}
         self._theirs: dict[int, Any] = {}
         for signum in STOP_SIGNALS:
-            theirs = _action(signum)
+            theirs = action_of(signum)
             signal.signal(signum, _ignore)
-            self._ours[signum] = _action(signum)
-            _set_action(signum, theirs)
+            self._ours[signum] = action_of(signum)
+            set_action(signum, theirs)
 
     def take(self) -> None:
         """Handle the signals from now on; from any thread."""
         if not self._theirs:
             for signum, ours in self._ours.items():
-                self._theirs[signum] = _action(signum)
-                _set_action(signum, ours)
+                self._theirs[signum] = action_of(signum)
+                set_action(signum, ours)
 
     def give_back(self) -> None:
         """Let those handlers serve again that did before :meth:`take`; from any thread."""
         while self._theirs:
-            _set_action(*self._theirs.popitem())
+            set_action(*self._theirs.popitem())
+
+    def hand_back(self, signum: int) -> None:
+        """Give the signals back, and send one to the main thread, as the system would have; from
+        any thread.
+
+        uWSGI's handlers are not called by name: a shared library does not show them, and those of
+        old versions crash in another thread.
+        """
+        self.give_back()
+        signal.pthread_kill(self._main_thread, signum)
 
     def wait(self) -> signal.Signals:
         """Block until one comes."""
@@ -62,11 +74,13 @@ def _ignore(signum: int, frame: Any) -> None:
     """Do nothing, in the main thread: another one has been told."""
 
 
-def _action(signum: int) -> Any:
+def action_of(signum: int) -> Any:
+    """What this process does on a signal, also where C decides it."""
     action = ctypes.create_string_buffer(_ACTION_SIZE)
     ctypes.CDLL(None).sigaction(int(signum), None, action)
     return action
 
 
-def _set_action(signum: int, action: Any) -> None:
+def set_action(signum: int, action: Any) -> None:
+    """Do on a signal what :func:`action_of` has found; from any thread."""
     ctypes.CDLL(None).sigaction(int(signum), action, None)

@@ -24,7 +24,7 @@ from ..codec import Protocol
 from .blocking import BlockingConnection, complete
 from .connection import MSG_DONTWAIT, Limits, Message
 from .engine import Engine
-from .host import STOP_SIGNALS, Host, logger
+from .host import RELOAD_SIGNAL, STOP_SIGNALS, Host, logger
 from .poller import READ, WRITE, make_poller, wait_readable
 from .signals import StopSignals
 from .worker import INTERRUPT_TIME, Worker
@@ -297,9 +297,11 @@ class ThreadsEngine(Engine):
         with self._lock:
             self._stopped_by = signum
             is_late = not self._requests  # the last one has just ended
-        if not self._has_one_thread():
-            self.host.stop(signum)
-        elif is_late:
+        finishing = not self._has_one_thread() and self.host.finishes
+        if finishing:
+            # Whatever the signal was: uWSGI takes nothing new, and ends with its requests.
+            self._signals.hand_back(RELOAD_SIGNAL)
+        elif self._has_one_thread() and is_late:
             os.kill(os.getpid(), signum)
         worker = self.worker()
         worker.close_all(STOP_SIGNALS[signum])
@@ -308,10 +310,13 @@ class ThreadsEngine(Engine):
         # the end of file lets it run its `finally` before the process goes.
         worker.interrupt_all()
         self._wait_for_requests(lambda: INTERRUPT_TIME)
-        # What nothing can interrupt is left behind: handlers that sleep, and where uWSGI would
-        # have exited at once, all else.
-        if self._requests or signum != signal.SIGHUP:
-            self.host.exit(signum)
+        if self._requests:
+            self.host.exit(signum)  # leaves behind what nothing can interrupt: handlers that sleep
+        elif finishing:
+            if signum != RELOAD_SIGNAL and self.host.is_busy():
+                self.host.exit(signum)  # where uWSGI would have exited at once
+        elif not self._has_one_thread():
+            self._signals.hand_back(signum)
 
     def _wait_for_requests(self, patience: Callable[[], float]) -> None:
         """Wait until all have ended: they, not connections, since some may be in a handshake.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from .carrier import Carrier
 from .connection import Connection
-from .host import Host, Seldom, logger
+from .host import RELOAD_SIGNAL, Host, Seldom, logger
 
 #: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
 #: interrupted them.
@@ -113,8 +113,11 @@ class Worker(ABC):
             except Exception:  # of one connection: the others need the clock all the same
                 logger.exception("the WebSocket clock goes on after an error")
         if self.stopping is None and self.host.is_worn_out():
-            self.close_all(1012)
-            self.wear_out()
+            self.recycle()
 
-    def wear_out(self) -> None:  # noqa: B027
-        """The worker has served its number of requests. uWSGI itself stops most engines."""
+    def recycle(self) -> None:
+        """Have another process take the place of this one, whatever uWSGI does by itself."""
+        self.close_all(1012)
+        self.host.recycle()
+        # As the master would, had it sent the signal: a request must not keep the process for ever.
+        self.call_later(self.host.mercy, lambda: self.host.exit(RELOAD_SIGNAL))
