@@ -17,8 +17,8 @@ from enum import Enum
 from ._binary import INSTALL
 from .uwsgi_options import MASTERED, Options
 
-#: The lowest version of uWSGI that we support.
-LOWEST_UWSGI = (2, 0, 31)
+#: The lowest version of uWSGI that this was tried with: Debian 12's.
+LOWEST_UWSGI = (2, 0, 21)
 
 #: uWSGI's buffers when the options do not say (4,096 on every machine that it is built for: the
 #: router's is a page).
@@ -240,7 +240,7 @@ def version(options: Options, around: Surroundings) -> Iterator[Finding]:
             "version",
             Severity.WARNING,
             f"uWSGI {'.'.join(map(str, around.version))}",
-            "it is older than the lowest version supported, and known to fail at stops and reloads",
+            "it is older than the lowest version that this was tried with",
             f"install {lowest} or newer",
         )
 
@@ -444,9 +444,21 @@ RECYCLING = (
     "max-worker-lifetime",
     "reload-on-rss",
     "reload-on-as",
-    "evil-reload-on-rss",
-    "evil-reload-on-as",
 )
+
+
+@rule
+def evil(options: Options, around: Surroundings) -> Iterator[Finding]:
+    """Limits of memory for which the master kills the worker, which can tell nobody."""
+    for name in ("evil-reload-on-rss", "evil-reload-on-as"):
+        if options.number(name):
+            yield Finding(
+                "evil",
+                Severity.WARNING,
+                f"--{name} {options.number(name)}",
+                "uWSGI kills the worker (SIGKILL), and its clients see a cut connection (1006)",
+                f"use --{name.removeprefix('evil-')}, which tells them (1012)",
+            )
 
 
 @rule

@@ -122,7 +122,9 @@ WRONG = [
     ("recycling", Severity.HINT, f"{GEVENT} --max-requests 5000"),
     ("recycling", Severity.HINT, f"{GEVENT} -R 5000"),
     ("recycling", Severity.HINT, f"{THREADS} --max-worker-lifetime 3600"),
-    ("recycling", Severity.HINT, f"{ASYNCIO} --reload-on-rss 512 --evil-reload-on-as 900"),
+    ("recycling", Severity.HINT, f"{ASYNCIO} --reload-on-rss 512"),
+    ("evil", Severity.WARNING, f"{ASYNCIO} --evil-reload-on-rss 512"),
+    ("evil", Severity.WARNING, f"{THREADS} --evil-reload-on-as 900"),
     ("mercy", Severity.WARNING, f"{GEVENT} --worker-reload-mercy 4"),
     (
         "http-buffer-size",
