@@ -72,6 +72,23 @@ _OFFERED_TO = "flask_uwsgi_websocket.offered_to"
 _TAKEN_BY = "flask_uwsgi_websocket.taken_by"
 
 
+#: What proxies may call the scheme of a request for a WebSocket, and what WSGI does (PEP 3333).
+_HTTP_SCHEMES = {"ws": "http", "wss": "https"}
+
+
+def _name_scheme_as_http(environ: WSGIEnvironment) -> None:
+    """Have ``wss``, as Traefik says in X-Forwarded-Proto, mean what ``https`` does.
+
+    uWSGI takes the scheme from there, and so does ProxyFix, which may come before or after us.
+    """
+    scheme = environ.get("wsgi.url_scheme", "")
+    environ["wsgi.url_scheme"] = _HTTP_SCHEMES.get(scheme, scheme)
+    forwarded = environ.get("HTTP_X_FORWARDED_PROTO")
+    if forwarded:
+        schemes = [name.strip() for name in forwarded.split(",")]
+        environ["HTTP_X_FORWARDED_PROTO"] = ", ".join(_HTTP_SCHEMES.get(s, s) for s in schemes)
+
+
 class WebSocketMiddleware:
     """WSGI middleware that performs the WebSocket handshake and calls the routed handler.
 
@@ -98,6 +115,7 @@ class WebSocketMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if is_attempt(environ):
+            _name_scheme_as_http(environ)
             environ[START_RESPONSE] = start_response
             environ.setdefault(_OFFERED_TO, []).append(self)
             server = server_of(environ)

@@ -394,6 +394,13 @@ def test_url_for(server: Server) -> None:
     ]
 
 
+def test_the_scheme_that_traefik_names(shared_server) -> None:
+    # uWSGI takes it for the request's.
+    server = shared_server("gevent")
+    facts = first(server, "/scheme", headers={"X-Forwarded-Proto": "wss"})
+    assert json.loads(facts) == ["https", True, f"wss://{server.address}/scheme"]
+
+
 def test_query_strings_do_not_matter_to_routes(server: Server) -> None:
     assert first(server, "/both?x=1&y=/echo") == "websocket"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
 import pytest
 from flask import Blueprint, Flask, g, render_template_string, request, url_for
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter, BuildError
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
@@ -444,3 +446,31 @@ def test_a_required_subprotocol_of_a_class() -> None:
 
     with pytest.raises(ValueError, match=r"Nameless.PROTOCOL_REQUIRED needs a PROTOCOL_NAME"):
         websocket.server("/nameless")(Nameless)
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize(("forwarded", "secure"), [("wss", True), ("https", True), ("ws", False)])
+def test_schemes_that_proxies_name(order: str, forwarded: str, secure: bool) -> None:
+    # Traefik says wss for the requests of WebSockets.
+    app = Flask(__name__)
+    websocket = WebSocket()
+    if order == "before":
+        websocket.init_app(app)
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_proto=1, x_host=1)  # type: ignore[method-assign]
+    if order == "after":
+        websocket.init_app(app)
+
+    @app.get("/page")
+    def page() -> str:
+        return ""
+
+    @websocket.route("/facts/")
+    def facts(ws: Any) -> None:
+        ws.send_json([request.scheme, request.is_secure, url_for("page", _external=True)])
+        ws.send(url_for("facts"))
+
+    headers = {"X-Forwarded-Proto": forwarded, "X-Forwarded-Host": "example.org"}
+    http, ws = ("https", "wss") if secure else ("http", "ws")
+    with websocket.test_client(app).connect("/facts/", headers=headers) as connection:
+        assert json.loads(connection.receive()) == [http, secure, f"{http}://example.org/page"]
+        assert connection.receive() == f"{ws}://example.org/facts/"

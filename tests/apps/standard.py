@@ -676,6 +676,11 @@ async def added(ws):
 websocket.add_url_rule("/added", "an-endpoint", added)
 
 
+@websocket.route("/scheme")
+async def scheme(ws):
+    await ws.send_json([request.scheme, request.is_secure, websocket.url_for("scheme")])
+
+
 @app.get("/urls")
 def urls():
     return jsonify(
@@ -689,7 +694,8 @@ def urls():
 
 @app.get("/loop")
 def loop():
-    return type(asyncio.get_event_loop()).__module__
+    kinds = [kind.__module__ for kind in type(asyncio.get_event_loop()).__mro__]
+    return "uvloop" if "uvloop" in kinds else kinds[0]
 
 
 # Blueprints
