@@ -41,12 +41,14 @@ class UWSGIBinary:
     :param options: the names of its command line options, one-letter names among them.
     :param python: the Python version it embeds, such as ``"3.11.7"``.
     :param plugins: plugins to load by name, since this binary does not embed them.
+    :param version: uWSGI's, such as ``"2.0.31"``.
     """
 
     path: str
     options: frozenset[str]
     python: str
     plugins: tuple[str, ...] = ()
+    version: str = ""
 
     def knows(self, option: str) -> bool:
         """Whether uWSGI accepts this option; like ``getopt_long`` it takes prefixes of names."""
@@ -158,7 +160,8 @@ def inspect_uwsgi(
         )
     load = ["--plugins", ",".join(plugins)] if plugins else []
     python = _output(path, [*plugin_arguments, *load, "--python-version"]).strip()
-    return UWSGIBinary(path, options, python.rpartition("\n")[2], tuple(plugins))
+    version = _output(path, ["--version"], may_fail=True).strip()
+    return UWSGIBinary(path, options, python.rpartition("\n")[2], tuple(plugins), version)
 
 
 def takes_value(binary: UWSGIBinary, option: str, plugin_arguments: Sequence[str] = ()) -> bool:
@@ -168,14 +171,6 @@ def takes_value(binary: UWSGIBinary, option: str, plugin_arguments: Sequence[str
     # With no value at all even options that take effect at once do nothing.
     done = _run(binary.path, [*plugin_arguments, *load, flag, "--help"])
     return "getopt_long() error" not in done.stderr
-
-
-def version_of_uwsgi(path: str) -> str:
-    """Ask a binary for uWSGI's version, such as ``"2.0.31"``.
-
-    :raises EngineError: it does not run.
-    """
-    return _output(path, ["--version"]).strip()
 
 
 def check_python(binary: UWSGIBinary) -> None:

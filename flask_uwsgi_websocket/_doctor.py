@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from . import uwsgi_config
-from ._binary import UWSGIBinary, inspect_uwsgi, version_of_uwsgi
+from ._binary import INSTALL, UWSGIBinary, check_python, inspect_uwsgi
 from .exceptions import EngineError
 from .install import ENGINES, describe
-from .runner import check_binary
 from .uwsgi_config import Instance
+from .uwsgi_options import Options
 from .uwsgi_rules import Finding, Severity, Surroundings, judge, version_of
 
 Say = Callable[[str], None]
@@ -28,6 +28,8 @@ class Patient:
     :param environment: where ``UWSGI_*`` variables are options too.
     :param folder: its working directory.
     :param descriptors: how many a process of it may open, where that is known.
+    :param runs: whether it runs already, and so may have another Python than ours.
+    :param hidden: why its options are not known.
     """
 
     binary: str | None
@@ -35,6 +37,8 @@ class Patient:
     environment: dict[str, str]
     folder: Path
     descriptors: int | None = None
+    runs: bool = False
+    hidden: str = ""
 
 
 def of_command(words: Sequence[str], binary: str | None) -> Patient:
@@ -52,12 +56,18 @@ def of_process(pid: int, binary: str | None) -> Patient:
     :raises ConfigError: it cannot be looked at.
     """
     process = uwsgi_config.look_at(pid)
+    hidden = process.title and (
+        f"process {pid} calls itself {process.title!r} (--auto-procname, --procname), which hides "
+        "its options: name what it was started with, as in 'flask websocket doctor app.ini'"
+    )
     return Patient(
         binary or process.binary,
         process.words,
         process.environment,
         process.folder,
         process.descriptors,
+        runs=True,
+        hidden=hidden,
     )
 
 
@@ -68,40 +78,42 @@ def examine(patient: Patient, find: Callable[[str | None], str], app: Any, say: 
     :param app: the Flask app, or None.
     :raises ConfigError: the options cannot be read.
     """
-    healthy, binary = _examine_binary(patient.binary, find, say)
+    binary = _examine_binary(patient, find, say)
     around = _surroundings(patient, binary, app)
-    known = binary.options if binary else frozenset()
-    instances = _read(patient, known)
-    findings = 0
-    for instance in instances:
+    severities: set[Severity] = set() if binary else {Severity.ERROR}
+    for instance in _read(patient, binary.options if binary else frozenset()):
         if instance.name:
             say(f"{instance.name}:")
             around = replace(around, engine=None)  # the app at hand need not be a vassal's
         for finding in judge(instance.options, around):
+            severities.add(finding.severity)
             say(_told(finding))
-            findings += 1
-            healthy = healthy and finding.severity is Severity.HINT
         for note in instance.notes:
             say(f"note: {note}.")
-    if healthy:
-        say("Nothing is wrong." if findings else "Nothing found.")
-    return healthy
+    if patient.hidden:
+        say(f"error: {patient.hidden}.")
+        return False
+    if severities & {Severity.ERROR, Severity.WARNING}:
+        return False
+    say("Nothing is wrong." if severities else "Nothing found.")
+    return True
 
 
 def _examine_binary(
-    name: str | None, find: Callable[[str | None], str], say: Say
-) -> tuple[bool, UWSGIBinary | None]:
+    patient: Patient, find: Callable[[str | None], str], say: Say
+) -> UWSGIBinary | None:
     try:
-        binary = inspect_uwsgi(find(name), ENGINES)
+        binary = inspect_uwsgi(find(patient.binary), ENGINES)
         say(describe(binary))
-        check_binary(binary, ())
+        if not patient.runs:
+            check_python(binary)
     except EngineError as error:
-        say(f"error: {error}")
-        return False, None
+        say(f"error: {error}.")
+        return None
     missing = [name for name in ENGINES if name not in binary.options]
     if missing:
-        say(f"  without {', '.join(missing)}")
-    return True, binary
+        say(f"  without {', '.join(missing)}: {INSTALL} --force builds one with all")
+    return binary
 
 
 def _surroundings(patient: Patient, binary: UWSGIBinary | None, app: Any) -> Surroundings:
@@ -109,7 +121,7 @@ def _surroundings(patient: Patient, binary: UWSGIBinary | None, app: Any) -> Sur
     if binary is not None:
         around = replace(
             around,
-            version=version_of(version_of_uwsgi(binary.path)) or None,
+            version=version_of(binary.version) or None,
             features=binary.options,
         )
     extensions = app.extensions.get("uwsgi_websocket", ()) if app is not None else ()
@@ -127,7 +139,7 @@ def _surroundings(patient: Patient, binary: UWSGIBinary | None, app: Any) -> Sur
 def _read(patient: Patient, known: frozenset[str]) -> list[Instance]:
     named = any(name.startswith("UWSGI_") for name in patient.environment)
     if not patient.words and not named:
-        return []
+        return [Instance("", Options({}, complete=False))]
     return uwsgi_config.read(patient.words, patient.environment, patient.folder, known)
 
 

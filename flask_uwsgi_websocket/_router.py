@@ -8,11 +8,7 @@ from __future__ import annotations
 import mmap
 import resource
 
-#: Options that open uWSGI's HTTP router.
-ROUTERS = ("http", "httprouter", "https", "https2", "http-to-https")
-
-#: Descriptors that the router itself has open: listeners, pipes, its log.
-_OWN = 16
+from .uwsgi_rules import ROUTERS_OWN
 
 
 class RouterRoom:
@@ -44,5 +40,5 @@ class RouterRoom:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if limit == resource.RLIM_INFINITY:
             return False
-        room = limit - limit // 8 - _OWN
+        room = limit - limit // 8 - ROUTERS_OWN
         return 2 * (sum(self._counts) + 1) > room // self._parts

@@ -23,7 +23,7 @@ from socket import (
 from typing import TYPE_CHECKING, Any
 
 from ._early_threads import check_before_patch, warn_of_lost
-from ._router import ROUTERS, RouterRoom
+from ._router import RouterRoom
 from .engines.engine import Engine
 from .engines.fork import own, reset_signals
 from .engines.host import Host, logger
@@ -36,6 +36,7 @@ from .uwsgi_rules import (
     Severity,
     Surroundings,
     detaches,
+    has_router,
     judge,
     late_patch,
     version_of,
@@ -216,7 +217,7 @@ def lack(environ: WSGIEnvironment) -> str | None:
 @cache
 def router_room() -> RouterRoom | None:
     """The room in the HTTP router of this uWSGI; None where it has none."""
-    if not any(option(name) for name in ROUTERS):
+    if not has_router(options()):
         return None
     return RouterRoom(uwsgi.numproc, shared=not uwsgi.worker_id())
 

@@ -95,7 +95,8 @@ def adequate_uwsgi() -> UWSGIBinary | None:
 
 def describe(binary: UWSGIBinary) -> str:
     """A binary in a few words: where it is and what it can do."""
-    parts = [f"Python {binary.python}", *(name for name in ENGINES if name in binary.options)]
+    parts = [f"uWSGI {binary.version}"] if binary.version else []
+    parts += [f"Python {binary.python}", *(name for name in ENGINES if name in binary.options)]
     parts.append("SSL" if "https" in binary.options else "no SSL, so no --https")
     return f"{binary.path} ({', '.join(parts)})"
 

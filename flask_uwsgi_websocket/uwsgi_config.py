@@ -427,6 +427,7 @@ class Process:
     :param environment: what it was started with.
     :param folder: where.
     :param descriptors: how many it may open; None without a limit.
+    :param title: what it calls itself instead of showing its arguments; empty if it shows them.
     """
 
     binary: str
@@ -434,12 +435,13 @@ class Process:
     environment: dict[str, str]
     folder: Path
     descriptors: int | None
+    title: str = ""
 
 
 def look_at(pid: int) -> Process:
     """Look at a process of uWSGI's.
 
-    :raises ConfigError: there is none, it is not ours to look at, or it hides its options.
+    :raises ConfigError: there is none, or it is not ours to look at.
     """
     place = Path(f"/proc/{pid}")
     try:
@@ -454,11 +456,8 @@ def look_at(pid: int) -> Process:
         raise ConfigError(f"process {pid}: {error.strerror}") from error
     # --auto-procname and --procname write their text over the arguments and the environment.
     if words and " " in words[0] and not os.path.exists(words[0]):
-        raise ConfigError(
-            f"process {pid} calls itself {words[0].strip()!r} (--auto-procname, --procname), which "
-            "hides its options and environment: name what it was started with instead, as in "
-            "'flask websocket doctor app.ini'"
-        )
+        title = words[0].strip()
+        return Process(binary, [], {}, Path(folders[0]), descriptors, title)
     return Process(binary, words[1:], environment, _start_folder(folders, words), descriptors)
 
 

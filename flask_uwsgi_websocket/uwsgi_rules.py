@@ -31,11 +31,19 @@ LOSSY_ROUTER_BUFFER = 65535
 #: The router's buffer that carries large messages, and every upload.
 ROUTER_BUFFER = 32768
 
+#: Up to this version Python's threads need --enable-threads (sanitize_args in core/init.c).
+THREADS_ASKED_FOR = (2, 0, 26)
+
 #: Fewer connections at a time than this are used up by the first visitors.
 FEW = 8
 
+#: Fewer descriptors than this are few for engines whose cores do not limit the connections.
+FEW_DESCRIPTORS = 4096
+
 #: Descriptors of a process that are none of connections: libraries, logs, pipes, databases.
 OTHER_DESCRIPTORS = 64
+#: The same of the router: listeners, pipes, its log.
+ROUTERS_OWN = 16
 
 #: Options that make uWSGI a router in front of the workers.
 ROUTERS = ("http", "https", "https2")
@@ -330,6 +338,39 @@ def greenlet(options: Options, around: Surroundings) -> Iterator[Finding]:
 
 
 @rule
+def two_engines(options: Options, around: Surroundings) -> Iterator[Finding]:
+    """Engines that exclude each other."""
+    names = [name for name in ("gevent", "asyncio") if options.has(name)]
+    names += [name for name in ("threads",) if names and (options.number(name) or 0) > 1]
+    if len(names) > 1:
+        yield Finding(
+            "two-engines",
+            Severity.ERROR,
+            " with ".join(f"--{name} {options.text(name)}" for name in names),
+            "uWSGI counts its cores by one of them and serves by the other, and loses requests",
+            "leave out one of them, and use --processes for more than one CPU",
+        )
+
+
+@rule
+def enable_threads(options: Options, around: Surroundings) -> Iterator[Finding]:
+    """Python's threads, which stood still unless asked for."""
+    if (
+        around.version is not None
+        and around.version <= THREADS_ASKED_FOR
+        and options.lacks("enable-threads", "gevent", "asyncio", "py-autoreload", "py-tracebacker")
+        and (options.number("threads", 1) or 2) < 2
+    ):
+        yield Finding(
+            "enable-threads",
+            Severity.WARNING,
+            f"no --enable-threads with uWSGI {'.'.join(map(str, around.version))}",
+            "Python's threads stand still between requests, and with them the pings",
+            "add --enable-threads",
+        )
+
+
+@rule
 def wrong_class(options: Options, around: Surroundings) -> Iterator[Finding]:
     """An extension made for another engine than the options start."""
     running = engine_of(options)
@@ -593,27 +634,43 @@ def socket_permissions(options: Options, around: Surroundings) -> Iterator[Findi
 def descriptors(options: Options, around: Surroundings) -> Iterator[Finding]:
     """Fewer descriptors than connections."""
     limit = options.number("max-fd") or around.descriptors
-    each = cores(options) // max(workers(options), 1)
-    if not limit or not each or limit < 0:
+    if not limit or not cores(options):
         return
-    room = limit - OTHER_DESCRIPTORS
-    needs = {
-        # uWSGI's and ours; under gevent and asyncio a core is back when ours is open.
-        "a worker": (each if detaches(options) else 2 * each, room),
-        "the router": (0 if detaches(options) else 2 * cores(options), room),
-    }
-    if not has_router(options):
-        del needs["the router"]
-    for process, (need, have) in needs.items():
-        if need > have:
-            yield Finding(
-                "descriptors",
-                Severity.WARNING,
-                f"{limit} descriptors for {each * workers(options)} connections",
-                f"{process} may need {need + OTHER_DESCRIPTORS}, and hangs when none is left",
-                "raise ulimit -n, systemd's LimitNOFILE=, or --max-fd",
-            )
-            return
+    router = " and two in the router" if has_router(options) else ""
+    remedy = "raise ulimit -n, systemd's LimitNOFILE=, or --max-fd"
+    needed = _descriptors_needed(options)
+    # An eighth is kept for HTTP.
+    if needed > limit - limit // 8:
+        yield Finding(
+            "descriptors",
+            Severity.WARNING,
+            f"{limit} descriptors for {cores(options)} connections",
+            f"each takes {1 if detaches(options) else 2} in its worker{router}: one process "
+            f"may need {needed}, and refuses visitors or spins without",
+            remedy,
+        )
+    elif detaches(options) and limit < FEW_DESCRIPTORS:
+        most = (limit - limit // 8) * workers(options)
+        if router:
+            most = (limit - limit // 8 - ROUTERS_OWN) // 2
+        yield Finding(
+            "descriptors",
+            Severity.HINT,
+            f"{limit} descriptors",
+            f"each WebSocket takes one in its worker{router}: from some {most} at a time on, "
+            "handshakes are answered with 503",
+            remedy,
+        )
+
+
+def _descriptors_needed(options: Options) -> int:
+    """Return how many the busiest process needs when all cores are busy."""
+    everybody = cores(options)
+    each = everybody // workers(options)
+    if detaches(options):
+        return each + OTHER_DESCRIPTORS
+    router = 2 * everybody + ROUTERS_OWN if has_router(options) else 0
+    return max(2 * each + OTHER_DESCRIPTORS, router)
 
 
 # Worth knowing

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ RIGHT = """
 """
 
 
-def make_app(extension: type[Any] = GeventWebSocket) -> Flask:
+def make_app(extension: Callable[[Flask], Any] = GeventWebSocket) -> Flask:
     app = Flask("under test")
+    # Or the patch would be that of all tests in this process.
     app.config["UWSGI_WEBSOCKET_AGGRESSIVE_PATCH"] = False
     extension(app)
     return app
@@ -112,8 +113,7 @@ def test_the_apps_class_is_compared_with_the_engine() -> None:
 
 def test_the_apps_timeout_counts() -> None:
     write("app.ini", RIGHT + "    worker-reload-mercy = 10\n")
-    app = Flask("patient")
-    GeventWebSocket(timeout=20).init_app(app)
+    app = make_app(lambda app: GeventWebSocket(app, timeout=20))
     assert "the 20 seconds of the extension's timeout" in doctor("app.ini", app=app).output
 
 
@@ -218,10 +218,21 @@ def test_a_process(process: Any) -> None:
 
 def test_a_process_that_hides_its_options(process: Any) -> None:
     running = process(SERVED.format(port=free_port()) + "    auto-procname = true\n")
+    # The master renames itself when it has spawned its workers.
+    line = Path(f"/proc/{running.pid}/cmdline")
+    eventually(lambda: line.read_bytes().startswith(b"uWSGI master"), "its new name")
     result = doctor("--pid", str(running.pid))
     assert result.exit_code == 1
     assert "calls itself 'uWSGI master' (--auto-procname" in result.output
     assert "flask websocket doctor app.ini" in result.output
+    assert "Nothing" not in result.output
+
+
+def test_the_binary_alone() -> None:
+    result = doctor()
+    assert result.exit_code == 0
+    assert "(uWSGI 2." in result.output
+    assert result.output.endswith("Nothing found.\n")
 
 
 # Files

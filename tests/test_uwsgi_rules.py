@@ -107,6 +107,8 @@ WRONG = [
     ),
     ("greenlet", Severity.ERROR, ASYNCIO.replace("--greenlet", "")),
     ("greenlet", Severity.ERROR, SUSPEND.replace("--greenlet", "--ugreen")),
+    ("two-engines", Severity.ERROR, f"{GEVENT} --threads 8"),
+    ("two-engines", Severity.ERROR, f"{ASYNCIO} --gevent 100"),
     ("late-patch", Severity.ERROR, f"{GEVENT} --lazy-apps --python-autoreload 1"),
     ("mounts", Severity.ERROR, f"{GEVENT} --mount /a=a:app"),
     (
@@ -156,6 +158,7 @@ WRONG = [
     ),
     ("descriptors", Severity.WARNING, f"{THREADS} --max-fd 64"),
     ("descriptors", Severity.WARNING, f"{GEVENT} --max-fd 128"),
+    ("descriptors", Severity.HINT, f"{GEVENT} --max-fd 1024"),
     ("master", Severity.WARNING, GEVENT.replace("-M ", "")),
     ("die-on-term", Severity.HINT, GEVENT.replace("--die-on-term", "")),
     ("processes", Severity.HINT, f"{GEVENT} --workers 2"),
@@ -194,15 +197,24 @@ def test_right_surroundings(engine: str) -> None:
         engine=engine,
         timeout=5,
         ping_interval=25,
-        descriptors=1024,
+        descriptors=16384,
         version=(2, 0, 31),
         features=frozenset({"gevent", "asyncio", "greenlet"}),
     )
     assert found(f"{RIGHT[engine]} --worker-reload-mercy 60", around) == []
 
 
+def test_threads_of_old_versions() -> None:
+    old, new = Surroundings(version=(2, 0, 21)), Surroundings(version=(2, 0, 28))
+    assert "enable-threads" in {finding.rule for finding in found(SUSPEND, old)}
+    for words in (f"{SUSPEND} --enable-threads", THREADS, GEVENT, ASYNCIO):
+        assert "enable-threads" not in {finding.rule for finding in found(words, old)}
+    assert "enable-threads" not in {finding.rule for finding in found(SUSPEND, new)}
+
+
 def test_every_rule_has_a_case() -> None:
     told = {rule for rule, _, _ in WRONG} | {"version", "wrong-class", "missing-engine"}
+    told |= {"enable-threads"}
     cases = [words for _, _, words in WRONG]
     surroundings = Surroundings(engine="suspend", version=(2, 0), features=frozenset())
     assert {finding.rule for words in cases for finding in found(words, surroundings)} == told
