@@ -136,6 +136,28 @@ def options() -> Options:
     return Options.of_process(uwsgi.opt)
 
 
+def require_main_interpreter() -> None:
+    """Check that uWSGI has not loaded the app into an interpreter that its loop cannot serve.
+
+    A worker whose loop serves a request there dies, at the first one (asyncio), or the loop's
+    modules cannot be imported (gevent).
+
+    :raises EngineError: with the remedy.
+    """
+    loop = uwsgi.loop.decode() if uwsgi is not None and uwsgi.loop else ""
+    if loop not in ("gevent", "asyncio"):
+        return
+    state = ctypes.pythonapi.PyInterpreterState_Get
+    state.restype = ctypes.c_void_p
+    number = ctypes.pythonapi.PyInterpreterState_GetID
+    number.restype, number.argtypes = ctypes.c_int64, (ctypes.c_void_p,)
+    if number(state()):  # the main one is 0
+        raise EngineError(
+            "uWSGI loads each app (--mount) into an interpreter of its own, and its "
+            f"{loop} loop serves those in the first one only: add --single-interpreter"
+        )
+
+
 def set_up(engine: Engine, timeout: float, ping_interval: float) -> None:
     """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs.
 

@@ -199,6 +199,7 @@ class WebSocketMiddleware:
         for server_class in self.servers.values():
             check_methods(server_class, asynchronous)
         if _uwsgi.inside():
+            _uwsgi.require_main_interpreter()
             bounds = self.settings.limits
             engine = _uwsgi.engine(handler_class.engine_name)
             _uwsgi.set_up(engine, bounds.timeout, bounds.ping_interval)

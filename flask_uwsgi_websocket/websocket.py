@@ -340,6 +340,7 @@ class WebSocket:
     engine_options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
+        _uwsgi.require_main_interpreter()
         self.app: Flask | None = None
         SECONDS_OR_NONE.check("timeout", timeout)
         self.timeout = timeout

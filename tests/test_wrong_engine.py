@@ -60,3 +60,23 @@ def test_an_app_in_debug_mode_tells_its_client(serve) -> None:
         server.raw("/echo").close()
     assert caught.value.answer.status == 500
     assert b"GeventWebSocket needs uWSGI to be started with --gevent" in caught.value.answer.body
+
+
+@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+def test_a_second_app_without_the_single_interpreter(serve, engine: str) -> None:
+    # uWSGI's asyncio loop aborts when a request enters another interpreter.
+    mount = ["--mount", "/second=tests.apps.wsgi:application", "--manage-script-name"]
+    server = serve(engine, options=mount)
+    server.allow_log("Traceback", "unable to load app")
+    assert "loop serves those in the first one only: add --single-interpreter" in server.log()
+    worker = server.worker_pid
+    with server.raw() as client:
+        assert server.get("/second/ready").status == 404
+        client.text("unharmed")
+        assert client.message() == "unharmed"
+    assert server.worker_pid == worker
+    server = serve(engine, options=[*mount, "--single-interpreter"])
+    assert server.get("/second/ready").status == 200
+    with server.raw("/second/echo") as client:
+        client.text("served")
+        assert client.message() == "served"

@@ -15,7 +15,7 @@ from flask import Blueprint, abort, g, jsonify, request, session, stream_with_co
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
 
 from flask_uwsgi_websocket import AsyncioWebSocket, run_coroutine
-from tests.apps.kit import make_app, make_extension, record
+from tests.apps.kit import loop_kind, make_app, make_extension, record
 
 app = make_app(__name__)
 websocket = make_extension(app)
@@ -382,7 +382,7 @@ def stream():
 
 @app.get("/loop")
 def loop():
-    return type(asyncio.get_running_loop()).__module__
+    return loop_kind()
 
 
 @app.get("/tasks")

@@ -43,6 +43,12 @@ def make_app(name):
     return app
 
 
+def loop_kind():
+    """The module of the event loop's class: `uvloop`, or where asyncio has its own."""
+    kinds = [kind.__module__ for kind in type(asyncio.get_event_loop()).__mro__]
+    return "uvloop" if "uvloop" in kinds else kinds[0]
+
+
 def make_extension(app=None):
     timeout = app.config.get("TEST_TIMEOUT", 5) if app else 5
     return getattr(flask_uwsgi_websocket, Extension)(app, timeout=timeout)

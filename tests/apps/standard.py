@@ -27,6 +27,7 @@ from tests.apps.kit import (
     ASYNC,
     Queue,
     join,
+    loop_kind,
     make_app,
     make_extension,
     os_thread,
@@ -694,8 +695,7 @@ def urls():
 
 @app.get("/loop")
 def loop():
-    kinds = [kind.__module__ for kind in type(asyncio.get_event_loop()).__mro__]
-    return "uvloop" if "uvloop" in kinds else kinds[0]
+    return loop_kind()
 
 
 # Blueprints
