@@ -416,6 +416,12 @@ def _memory() -> tuple[int, int]:
     return int(pages[0]) * size, int(pages[1]) * size
 
 
+def _strings(name: str) -> list[bytes]:
+    """The values of an option that may be given more than once."""
+    value = option(name)
+    return value if isinstance(value, list) else [value] if isinstance(value, bytes) else []
+
+
 class UWSGIHost(Host):
     """uWSGI, for our engines."""
 
@@ -494,6 +500,11 @@ class UWSGIHost(Host):
 
     def recycle(self) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
+
+    def ends_for_good(self) -> bool:
+        from ._master import only_waits
+
+        return only_waits(_strings("master-fifo"))
 
     def is_busy(self) -> bool:
         return bool(_this_worker()[1]["status"] == b"busy")

@@ -208,6 +208,36 @@ def test_reloads_through_the_fifo(serve, engine: str, token: str, letter: str) -
     ended_well(server, token, 10)
 
 
+def test_a_reload_of_workers_behind_the_router(serve, engine: str, token: str) -> None:
+    options = ["--lazy-apps", "--master-fifo", "fifo"]
+    server = serve(engine, "http", options=options)
+    old = workers(server)
+    with ExitStack() as stack, http_that_goes_on(server) as wrong:
+        clients = opened(server, token, stack, 5)
+        command(server, "w")
+        for client in clients:
+            assert client.read_close().code == 1012
+            client.send(close_frame(1012))
+            client.close()
+        replaced(server, old, time.monotonic())
+    # The router waits for the new worker.
+    assert not wrong
+    ended_well(server, token, 5)
+
+
+def test_a_graceful_stop_says_that_it_is_for_good(serve, engine: str) -> None:
+    server = serve(engine, options=["--master-fifo", "fifo"])
+    with server.raw() as client:
+        client.text("hello")
+        assert client.message() == "hello"
+        command(server, "q")
+        server.stopping = True
+        assert client.read_close().code == 1001
+        client.send(close_frame(1001))
+        assert client.ended()
+    server.wait_ended()
+
+
 def test_python_autoreload(serve, engine: str, token: str, tmp_path) -> None:
     module = tmp_path / "edited.py"
     module.touch()

@@ -57,7 +57,7 @@ class AsyncioWorker(Worker):
             self._leaving = self.loop.create_task(self._leave(signum))
 
     async def _leave(self, signum: int) -> None:
-        self.close_all(STOP_SIGNALS[signal.Signals(signum)])
+        self.close_all(self.code_for(signum))
         mercy = time.monotonic() + self.host.mercy
         await self._emptied(self.grace)
         self.interrupt_all()

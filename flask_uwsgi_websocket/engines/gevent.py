@@ -44,8 +44,8 @@ class GeventWorker(Worker):
         if not self.host.gives_signals:
             return
         # Beside uWSGI's own watchers, which stop the worker.
-        for signum, code in STOP_SIGNALS.items():
-            gevent.signal_handler(signum, self._stop, code)
+        for signum in STOP_SIGNALS:
+            gevent.signal_handler(signum, lambda n=signum: self._stop(self.code_for(n)))
         self.host.at_exit(self._leave)
 
     def _stop(self, code: int) -> None:

@@ -87,6 +87,10 @@ class Host:
     def recycle(self) -> None:
         """Have another process take the place of this one, as a reload would."""
 
+    def ends_for_good(self) -> bool:
+        """Whether nobody takes the place of this process, though it was told to reload."""
+        return False
+
     def is_busy(self) -> bool:
         """Whether a request is running, or a connection was accepted for one."""
         return False

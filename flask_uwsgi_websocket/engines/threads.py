@@ -304,7 +304,7 @@ class ThreadsEngine(Engine):
         elif self._has_one_thread() and is_late:
             os.kill(os.getpid(), signum)
         worker = self.worker()
-        worker.close_all(STOP_SIGNALS[signum])
+        worker.close_all(worker.code_for(signum))
         self._wait_for_requests(lambda: worker.grace)
         # A handler that blocks in recv hears of our Close by its client's answer. Where none came,
         # the end of file lets it run its `finally` before the process goes.

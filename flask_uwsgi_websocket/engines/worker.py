@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from .carrier import Carrier
 from .connection import Connection
-from .host import RELOAD_SIGNAL, Host, Seldom, logger
+from .host import RELOAD_SIGNAL, STOP_SIGNALS, Host, Seldom, logger
 
 #: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
 #: interrupted them.
@@ -62,6 +63,12 @@ class Worker(ABC):
                 len(self.connections),
                 self.host.slots_flag(),
             )
+
+    def code_for(self, signum: int) -> int:
+        """What to tell clients once the signal has come."""
+        if signum == RELOAD_SIGNAL and self.host.ends_for_good():
+            return 1001
+        return STOP_SIGNALS[signal.Signals(signum)]
 
     def close_all(self, code: int) -> None:
         """The worker stops: tell every client. New ones are told at once."""
