@@ -44,7 +44,7 @@ class Patient:
 def of_command(words: Sequence[str], binary: str | None) -> Patient:
     """Take words from the terminal: options, files, or a whole command of uWSGI's."""
     words = list(words)
-    if words and Path(words[0]).name.startswith("uwsgi") and not Path(words[0]).suffix:
+    if words and Path(words[0]).name.startswith(("uwsgi", "pyuwsgi")) and not Path(words[0]).suffix:
         binary = binary or words[0]
         del words[0]
     return Patient(binary, words, dict(os.environ), Path.cwd())

@@ -79,7 +79,7 @@ def running_engine() -> str:
     loop = uwsgi.loop.decode() if uwsgi.loop else ""
     if loop in ("gevent", "asyncio"):
         return "" if loop == "asyncio" and not option("greenlet") else str(loop)
-    if int(option("async") or 0) > 1:
+    if (options().number("async", 1) or 0) > 1:
         # Not --ugreen: it switches C stacks under Python, which keeps Flask's context in the
         # thread and (from 3.11 on) the frames too. Requests that overlap hang.
         return "suspend" if option("greenlet") else ""
@@ -158,13 +158,28 @@ def require_main_interpreter() -> None:
         )
 
 
-def set_up(engine: Engine, timeout: float, ping_interval: float) -> None:
+def set_up(
+    engine: Engine,
+    timeout: float,
+    ping_interval: float,
+    classes: Mapping[str, str] = CLASSES,
+) -> None:
     """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs.
 
     :param timeout: the extension's.
     :param ping_interval: seconds between pings.
+    :param classes: the class for each engine, for messages.
     """
-    warn_of_options(timeout, ping_interval)
+    warn_of_options(
+        Surroundings(
+            engine=engine.name,
+            timeout=timeout,
+            ping_interval=ping_interval,
+            descriptors=_descriptor_limit(),
+            version=version_of(uwsgi.version.decode()),
+            classes=classes,
+        )
+    )
     disable_nagle_on_listeners()
     if router_room() is not None:  # made before the fork, where the app is loaded then
         after_fork(partial(engine.host.count, 0))
@@ -186,16 +201,10 @@ def _warn_of_lost_threads() -> None:
 _said: set[str] = set()
 
 
-def warn_of_options(timeout: float, ping_interval: float) -> None:
+def warn_of_options(around: Surroundings) -> None:
     """Say at the start of the log which of uWSGI's options will hurt, once for all workers."""
     if uwsgi.worker_id() > 1:
         return  # --lazy-apps: the first worker says it
-    around = Surroundings(
-        timeout=timeout,
-        ping_interval=ping_interval,
-        descriptors=_descriptor_limit(),
-        version=version_of(uwsgi.version.decode()),
-    )
     for finding in judge(options(), around):
         if finding.logged and finding.severity is not Severity.HINT and str(finding) not in _said:
             _said.add(str(finding))
@@ -389,8 +398,7 @@ _RECYCLING = ("max-requests", "max-worker-lifetime", "reload-on-as", "reload-on-
 
 def _number(name: str, default: int = 0) -> int:
     """The value of an option that is a number."""
-    value = option(name)
-    return default if value is None else int(value)
+    return options().number(name, default) or 0
 
 
 def _limit(name: str, worker: int) -> int:

@@ -202,7 +202,7 @@ class WebSocketMiddleware:
             _uwsgi.require_main_interpreter()
             bounds = self.settings.limits
             engine = _uwsgi.engine(handler_class.engine_name)
-            _uwsgi.set_up(engine, bounds.timeout, bounds.ping_interval)
+            _uwsgi.set_up(engine, bounds.timeout, bounds.ping_interval, _HANDLERS)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not is_attempt(environ):

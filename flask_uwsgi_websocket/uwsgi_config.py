@@ -391,6 +391,8 @@ def _vassals(options: Options, emperor: _Reader) -> Iterator[Instance]:
         files = _vassal_files(emperor.folder, place)
         if files is None:
             yield Instance(place, Options({}, complete=False), (f"{place}: not looked at",))
+        elif not files:
+            yield Instance(place, Options({}, complete=False), (f"{place}: there are no vassals",))
         for file in files or ():
             reader = _Reader(emperor.folder, emperor.environment)
             for name in ("vassals-include-before", "vassals-include"):
@@ -453,7 +455,8 @@ def look_at(pid: int) -> Process:
         binary = os.readlink(place / "exe")
         descriptors = _descriptor_limit((place / "limits").read_text())
     except OSError as error:
-        raise ConfigError(f"process {pid}: {error.strerror}") from error
+        whose = ": look at it as root, or as its user" if isinstance(error, PermissionError) else ""
+        raise ConfigError(f"process {pid}: {error.strerror}{whose}") from error
     # --auto-procname and --procname write their text over the arguments and the environment.
     if words and " " in words[0] and not os.path.exists(words[0]):
         title = words[0].strip()

@@ -16,6 +16,7 @@ Pair = tuple[str, "str | None"]
 
 #: What uWSGI would put something in the place of, and we could not.
 UNRESOLVED = re.compile(r"[$@%]\(")
+_NOTHING_ELSE = re.compile(r"\s*[$@%]\(.*\)\s*")
 
 _NUMBER = re.compile(r"\s*([+-]?\d+)")
 _OFF = ("false", "off", "no", "0")
@@ -80,8 +81,11 @@ class Options:
         return all(self._is_off(name) for name in names)
 
     def _is_on(self, name: str) -> bool:
-        values = self.values(name)
-        return bool(values) and values[-1].lower() not in _OFF
+        if name in self._uncertain or name not in self._values:
+            return False
+        value = self._values[name][-1]
+        # ":$(PORT)" is some address; "$(DEBUG)" may be "false".
+        return value.lower() not in _OFF and not _NOTHING_ELSE.fullmatch(value)
 
     def _is_off(self, name: str) -> bool:
         if name in self._uncertain:
@@ -114,7 +118,6 @@ class Options:
 
 def canonical(name: str) -> str:
     """Return the name that we use for an option of uWSGI's."""
-    name = SHORT.get(name, name)
     return ALIASES.get(name, name)
 
 

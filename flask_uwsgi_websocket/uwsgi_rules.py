@@ -10,8 +10,8 @@ that finds what is not there costs trust: in doubt it keeps quiet, which
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ._binary import INSTALL
@@ -143,6 +143,7 @@ class Surroundings:
     :param descriptors: how many a process may open (``RLIMIT_NOFILE``).
     :param version: uWSGI's.
     :param features: names of the options that the binary has.
+    :param classes: what the class for each engine is called.
     """
 
     engine: str | None = None
@@ -151,6 +152,7 @@ class Surroundings:
     descriptors: int | None = None
     version: tuple[int, ...] | None = None
     features: frozenset[str] | None = None
+    classes: Mapping[str, str] = field(default_factory=lambda: CLASSES)
 
 
 Rule = Callable[[Options, Surroundings], Iterator[Finding]]
@@ -380,10 +382,10 @@ def wrong_class(options: Options, around: Surroundings) -> Iterator[Finding]:
     yield Finding(
         "wrong-class",
         Severity.ERROR,
-        f"the app uses {CLASSES[wanted]}, and the options start uWSGI for {CLASSES[running]}",
+        f"the app uses {around.classes[wanted]}, and uWSGI is started with other options than its",
         "every handshake is answered with 500",
-        f"start uWSGI with {FLAGS[wanted]}, or use {CLASSES[running]}",
-        logged=False,  # require_engine logs it with each handshake
+        f"start uWSGI with {FLAGS[wanted]}"
+        + (f", or use {around.classes[running]}" if running in around.classes else ""),
     )
 
 
@@ -619,7 +621,7 @@ def socket_permissions(options: Options, around: Surroundings) -> Iterator[Findi
     if not users or not options.lacks("chmod-socket", "chown-socket", "umask"):
         return
     paths = [path for name in ("socket", "http-socket") for path in options.values(name)]
-    sockets = [path for path in paths if path.startswith(("/", "./")) and ":" not in path]
+    sockets = [path for path in paths if ":" not in path and path[:1] not in ("", "@", "\\")]
     if sockets and not {"www-data", "nginx", "http", "33"} & set(users):
         yield Finding(
             "socket-permissions",

@@ -106,9 +106,8 @@ def test_the_apps_class_is_compared_with_the_engine() -> None:
     write("app.ini", RIGHT)
     result = doctor("app.ini", app=make_app(WebSocket))
     assert result.exit_code == 1
-    assert (
-        "the app uses WebSocket, and the options start uWSGI for GeventWebSocket" in result.output
-    )
+    assert "error: the app uses WebSocket, and uWSGI is started with other" in result.output
+    assert "Start uWSGI with --threads N, or --processes N, or use GeventWebSocket" in result.output
 
 
 def test_the_apps_timeout_counts() -> None:
@@ -367,6 +366,21 @@ def test_files_that_include_each_other() -> None:
     options = the(read(["app.ini"], {})).options
     assert options.has("master")
     assert options.number("threads") == 5
+
+
+def test_a_value_that_is_not_known_here() -> None:
+    write("app.ini", "[uwsgi]\nhttp = :$(NO_PORT)\nmaster = $(NO_MASTER)\nthreads = $(N)\n")
+    instance = the(read(["app.ini"], {}))
+    assert instance.options.has("http")
+    assert not instance.options.has("master")
+    assert not instance.options.lacks("master")
+    assert len(instance.notes) == 3
+    assert "without --http-websockets" in doctor("app.ini").output
+
+
+def test_an_emperor_without_vassals(folder: Path) -> None:
+    (folder / "vassals").mkdir()
+    assert "there are no vassals" in doctor("--emperor", "vassals").output
 
 
 def test_an_emperors_vassals(folder: Path) -> None:

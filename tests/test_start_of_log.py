@@ -49,3 +49,10 @@ def test_right_options_are_not_spoken_of(serve, engine: str) -> None:
         engine, "http", options=["--http-buffer-size", "32768", "--max-requests", "9999"]
     )
     assert "WebSocket" not in server.log()
+
+
+def test_a_class_of_another_engine(serve) -> None:
+    server = serve("threads", extension="asyncio", processes=2)
+    line = "the app uses AsyncioWebSocket, and uWSGI is started with other options than its"
+    assert server.log().count(line) == 1
+    assert "start uWSGI with --asyncio N --greenlet, or use WebSocket" in server.log()

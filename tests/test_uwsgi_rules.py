@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flask_uwsgi_websocket.runner import complete
 from flask_uwsgi_websocket.uwsgi_options import FLAGS, OPTIONAL, SHORT, Options, split_words
 from flask_uwsgi_websocket.uwsgi_rules import (
     RULES,
@@ -249,6 +250,17 @@ def test_the_commands_of_the_docs_are_right(file: str) -> None:
         assert [f for f in found(command) if f.severity is not Severity.HINT] == [], command
 
 
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("given", [{}, {"gevent": 100}, {"asyncio": 100}, {"processes": 1}])
+def test_what_app_run_gives_is_right(given: dict[str, int], debug: bool) -> None:
+    pairs = [
+        (name, None if value is True else str(value))
+        for name, value in complete(given, debug).items()
+    ]
+    findings = judge(Options.of(pairs), Surroundings(version=(2, 0, 31)))
+    assert {finding.rule for finding in findings} <= {"buffer-size"}
+
+
 # The form
 
 
@@ -278,7 +290,13 @@ def test_words_that_belong_to_no_option() -> None:
 
 
 def test_spellings_have_one_name() -> None:
-    opt = {"p": b"2", "py-auto-reload": b"1", "http-socket": [b":1", b":2"], "master": True}
+    opt = {
+        "workers": b"2",
+        "p": b"9",  # short on command lines only: in a file it is a placeholder
+        "py-auto-reload": b"1",
+        "http-socket": [b":1", b":2"],
+        "master": True,
+    }
     process = Options.of_process({**opt, "enable-threads": b"false", "greenlet": b""})
     assert process.number("processes") == 2
     assert all(map(process.has, ("py-autoreload", "greenlet", "master")))
