@@ -122,6 +122,7 @@ class Server:
     :param master: whether uWSGI has a master process; without one it has no statistics.
     :param proxy_timeout: seconds of silence that nginx endures.
     :param env: more environment variables.
+    :param launcher: what starts uWSGI, if not the binary beside this Python.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Server:
         master: bool = True,
         proxy_timeout: int = 60,
         env: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.engine = engine
@@ -147,6 +149,7 @@ class Server:
         self.processes = processes
         self.options = list(options)
         self.master = master
+        self.launcher = list(launcher)
         self.proxy_timeout = proxy_timeout
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FLASK_")},
@@ -212,7 +215,7 @@ class Server:
             protocol = "--http-socket" if self.front == "nginx-proxy" else "--socket"
             arguments = [protocol, f"{self.host}:{inner}"]
         command = [
-            uwsgi_binary(),
+            *(self.launcher or [uwsgi_binary()]),
             *("--need-app", "--disable-logging", "--sharedarea", "1"),
             *(("--master", "--stats", str(self._stats_path)) if self.master else ()),
             *("--processes", str(self.processes)),

@@ -1,0 +1,55 @@
+"""pyuwsgi, uWSGI as a module of Python's: a wheel, which needs no compiler."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.rawclient import close_frame
+from tests.server import eventually
+
+pytestmark = pytest.mark.xdist_group("pyuwsgi")
+
+
+@pytest.fixture(scope="module")
+def pyuwsgi() -> dict[str, str]:
+    """The environment variables with which Python finds it.
+
+    It is not among the packages of the tests, whose uWSGI it would replace.
+    """
+    folder = Path(sys.prefix) / "pyuwsgi-for-tests"
+    if not list(folder.glob("pyuwsgi*.so")):
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)]
+        subprocess.run([*pip, "--only-binary", ":all:", "pyuwsgi"], check=True)
+    # A reload starts the interpreter that the virtual environment was made from.
+    return {"PYTHONPATH": os.pathsep.join([str(folder), sysconfig.get_path("purelib")])}
+
+
+@pytest.mark.parametrize("signum", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("engine", ["threads", "gevent"])
+def test_stops_and_reloads(serve, engine: str, signum: str, pyuwsgi: dict[str, str]) -> None:
+    launcher = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()"]
+    options = ["--die-on-term"]
+    server = serve(engine, launcher=launcher, env=pyuwsgi, options=options)
+    with server.raw() as client:
+        client.text("hello")
+        assert client.message() == "hello"
+        server.stopping = signum != "SIGHUP"
+        server.signal(getattr(signal, signum))
+        # --die-on-term has the master pass SIGINT on.
+        assert client.read_close(15).code == (1012 if signum == "SIGHUP" else 1001)
+        client.send(close_frame(1000))
+        assert client.ended()
+    if signum == "SIGHUP":
+        eventually(lambda: server.get("/ready").status == 200, "HTTP to answer after the reload")
+        with server.raw() as again:
+            again.text("again")
+            assert again.message() == "again"
+    else:
+        server.wait_ended(15)
