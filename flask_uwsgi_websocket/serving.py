@@ -248,15 +248,23 @@ async def _outcome(
             result = handle(connection)
             if engine.asynchronous and isinstance(result, Awaitable):
                 await engine.drive(result)
-    except ConnectionClosed as closed:
-        if connection.ended:
-            return 1000, ""  # it went on until its client left: nothing to report
-        return 1011, _shorten(report(closed, another_had_left=True))
     except engine.killed:
         return 1011, ""
     except BaseException as error:  # sys.exit() in a handler must not end the worker
-        return 1011, _shorten(report(error))
+        if not _says_closed(error):
+            return 1011, _shorten(report(error))
+        if not connection.ended:
+            return 1011, _shorten(report(error, another_had_left=True))
+        # It went on until its client left: nothing to report.
     return 1000, ""
+
+
+def _says_closed(error: BaseException) -> bool:
+    """Tell whether it is ConnectionClosed, or a group of nothing else, as a TaskGroup raises."""
+    members = getattr(error, "exceptions", None)  # Python 3.10 has no groups to ask for
+    if isinstance(members, tuple) and members:
+        return all(isinstance(one, BaseException) and _says_closed(one) for one in members)
+    return isinstance(error, ConnectionClosed)
 
 
 def _shorten(reason: str) -> str:

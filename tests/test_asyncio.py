@@ -199,6 +199,15 @@ def test_task_group(server: Server, token: str) -> None:
     assert server.record(token) == {"sender": "cancelled"}
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="TaskGroup is of Python 3.11")
+def test_a_task_group_whose_sender_hears_of_the_end_ends_quietly(server: Server) -> None:
+    with server.raw("/taskgroup-that-sends") as client:
+        assert client.message() == "now"
+        assert client.leave().code == 1000
+    server.wait_idle()
+    assert "Traceback" not in server.new_log()
+
+
 def test_to_thread(server: Server) -> None:
     with server.raw("/to_thread") as client, server.raw("/to_thread") as other:
         client.text("one")

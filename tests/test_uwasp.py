@@ -437,6 +437,20 @@ def test_other_modes(mode: str, mount: str, serve: ServerFactory, token: str) ->
     assert len(server.records(token)) == 2
 
 
+def test_the_log_names_the_remedy_of_a_loop_that_breaks_at_the_dead(server: Server) -> None:
+    with server.raw("/naive") as first, server.raw("/naive") as second:
+        first.text("both are there")
+        assert first.message() == second.message() == "both are there"
+        second.leave()
+        server.allow_log("Traceback")
+        first.text("one is gone")
+        assert first.read_close().code == 1011
+    server.wait_idle()
+    (line,) = [line for line in server.new_log().splitlines() if "another client" in line]
+    assert "/naive" in line
+    assert "ConnectionClosed" in line
+
+
 # Where it cannot work
 
 

@@ -181,6 +181,25 @@ async def taskgroup(ws, token):
         sending.cancel()
 
 
+@websocket.route("/taskgroup-that-sends")
+async def taskgroup_that_sends(ws):
+    """The sender hears of the end first."""
+
+    async def sender():
+        while True:
+            await ws.send("now")
+            await asyncio.sleep(0.01)
+
+    async def receiver():
+        async for _ in ws:
+            pass
+        await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(sender())
+        group.create_task(receiver())
+
+
 @websocket.route("/to_thread")
 async def to_thread(ws):
     def blocking(msg):

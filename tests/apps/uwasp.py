@@ -182,6 +182,20 @@ class Unicode(Echo):
         await self.ws.send(self.ws.client.path.encode("latin-1").decode())
 
 
+everybody = []
+
+
+class Naive(Server):
+    """Sends to everybody, also to those who have left."""
+
+    def on_open(self):
+        everybody.append(self)
+
+    async def on_message(self, message):
+        for other in everybody:
+            await other.ws.send(message)
+
+
 SERVERS = [
     ("/echo", Echo),
     ("/plain", PlainEcho),
@@ -202,6 +216,7 @@ SERVERS = [
     ("/prints", Prints),
     ("/handled", Handled),
     ("/flood", Flood),
+    ("/naive", Naive),
     ("/grüße", Unicode),
 ]
 
