@@ -16,13 +16,16 @@ from _socket import dup
 from _socket import socket as Socket
 from _thread import get_ident
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
-from io import BytesIO
+from socket import SHUT_WR
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from . import _uwsgi
+from .answering import RAW_FAILURE, Headers, UpgradeAnswer
 from .engines.carrier import Carrier
 from .engines.engine import Engine
 from .engines.host import Host, Seldom, logger
@@ -33,8 +36,6 @@ from .uwsgi_rules import CLASSES
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-Headers = list[tuple[str, str]]
-
 #: In the WSGI environment of an upgrade request: the function that it came with, the exception
 #: that ended its handler, and where it was when its connection was taken over.
 START_RESPONSE = "flask_uwsgi_websocket.start_response"
@@ -42,8 +43,8 @@ _TAKEN_IN = "flask_uwsgi_websocket.taken_in"
 #: And what came behind the request by then.
 _EARLY = "flask_uwsgi_websocket.early"
 FAILED_WITH = "flask_uwsgi_websocket.failed_with"
-#: And the :class:`_Carried` of one that a carrier runs.
-_CARRIED = "flask_uwsgi_websocket.carried"
+#: And the :class:`~.answering.UpgradeAnswer`.
+_ANSWER = "flask_uwsgi_websocket.answer"
 
 #: Seconds for which clients that a stopping process has told to leave are waited for.
 LEAVE_TIME = 0.5
@@ -103,11 +104,23 @@ class Server(ABC):
         """
         sock = self.take(environ)
         try:
-            self.answer(environ, sock, headers)
-        except ConnectionClosed:
+            self.switch(environ, sock, headers)
+        except BaseException:
             sock.close()
             raise
         return sock
+
+    def switch(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
+        """:meth:`answer`; what the application says of HTTP after this, nobody hears."""
+        self.answer(environ, sock, headers)
+        answer_of(environ).switched = True
+
+    def fail(self, environ: WSGIEnvironment, sock: Socket) -> None:
+        """Answer 500 at once, on a connection that was taken; from anywhere."""
+        answer_of(environ).switched = True
+        with suppress(OSError):
+            sock.sendall(RAW_FAILURE)
+            sock.shutdown(SHUT_WR)
 
     def carry(
         self,
@@ -120,7 +133,10 @@ class Server(ABC):
 
         :param engine: that of the class which may serve it.
         """
-        return application(environ, start_response)
+        if _ANSWER in environ:  # within another middleware of ours
+            return application(environ, start_response)
+        answer = environ[_ANSWER] = UpgradeAnswer(environ, start_response, tells_end=True)
+        return application(environ, answer.start_response)
 
     def let_go(self, environ: WSGIEnvironment) -> None:  # noqa: B027
         """The connection was taken over and answered: let the request end, where it can."""
@@ -128,37 +144,6 @@ class Server(ABC):
     def leave(self, start_response: StartResponse) -> Sequence[bytes]:
         """The body of the WSGI response, at the end of a connection that was taken over."""
         return ()
-
-
-class _Input:
-    """``wsgi.input`` of a request that may be let go, wherever it has got to by then.
-
-    uWSGI's own reads what the next request on the same core sends.
-    """
-
-    __slots__ = ("stream",)
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.stream)
-
-
-class _Carried:
-    """A request that a carrier runs, for as long as it has not been let go."""
-
-    __slots__ = ("answered", "carrier", "input", "let_go")
-
-    def __init__(self, stream: Any) -> None:
-        self.input = _Input(stream)
-        self.carrier: Carrier | None = None
-        #: Whether uWSGI has sent the 101.
-        self.answered = False
-        self.let_go = False
 
 
 class UWSGI(Server):
@@ -190,31 +175,44 @@ class UWSGI(Server):
         start_response: StartResponse,
         engine: str,
     ) -> Iterable[bytes]:
-        if _CARRIED in environ or not _uwsgi.lets_go(engine):
+        if _ANSWER in environ:  # within another middleware of ours
             return application(environ, start_response)
+        answer = environ[_ANSWER] = UpgradeAnswer(environ, start_response)
+        if not _uwsgi.lets_go(engine):
+            return answer.run(application, environ)
+        try:
+            return self._carry(application, environ, answer, engine)
+        except Exception as error:
+            return answer.fail(error)
+
+    def _carry(
+        self,
+        application: WSGIApplication,
+        environ: WSGIEnvironment,
+        answer: UpgradeAnswer,
+        engine: str,
+    ) -> Iterable[bytes]:
         nowhere = _uwsgi.nowhere()
         # In a copy of the environment: uWSGI clears its own when the request ends.
-        request = _Carried(environ["wsgi.input"])
-        own = {**environ, "wsgi.input": request.input, _CARRIED: request}
+        own = {**environ, "wsgi.input": answer.input}
 
         def run(carrier: Carrier) -> Iterable[bytes]:
-            request.carrier = carrier
-            return application(own, start_response)
+            answer.carrier = carrier
+            return answer.run(application, own)
 
         body = _uwsgi.engine(engine).carry(run)
-        if request.let_go:
+        if answer.let_go:
             _uwsgi.redirect_request(nowhere)
-            if not request.answered:
-                start_response("101 Switching Protocols", [])  # for the log
+            if not answer.told:
+                answer.tell_server()
         return body
 
     def let_go(self, environ: WSGIEnvironment) -> None:
-        request: _Carried | None = environ.pop(_CARRIED, None)
-        if request is not None:
-            assert request.carrier is not None
-            request.input.stream = BytesIO()
-            request.let_go = True
-            request.carrier.let_go()
+        answer = answer_of(environ)
+        if answer.carrier is not None and not answer.let_go:
+            answer.input.end()
+            answer.let_go = True
+            answer.carrier.let_go()
 
     def take(self, environ: WSGIEnvironment) -> Socket:
         environ[_TAKEN_IN] = _here()
@@ -231,17 +229,33 @@ class UWSGI(Server):
         # the thread or greenlet that calls them.
         if environ[_TAKEN_IN] == _here():
             _uwsgi.answer(environ, environ[START_RESPONSE], headers)
-            if _CARRIED in environ:
-                environ[_CARRIED].answered = True
+            answer_of(environ).told = True
         else:
             super().answer(environ, sock, headers)
 
 
 class SocketServer(Server):
-    """A server that puts its socket into the WSGI environment."""
+    """A server that puts its socket into the WSGI environment, and answers 500 to an exception."""
 
     #: Where in the environment.
     key: ClassVar[str]
+
+    def carry(
+        self,
+        application: WSGIApplication,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        engine: str,
+    ) -> Iterable[bytes]:
+        try:
+            return super().carry(application, environ, start_response, engine)
+        except Exception:
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                raise  # Ctrl-C, where the server has no threads
+            # These it would not answer, and some would end its thread, or its worker.
+            raise RuntimeError(f"the app ended with {type(error).__name__}") from error
 
     def check(
         self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
@@ -305,6 +319,12 @@ _SOCKET_SERVERS: list[SocketServer] = [Werkzeug(), Gunicorn()]
 def add_server(server: SocketServer) -> None:
     """Know another server. Asked before the others: the latest is the closest to the app."""
     _SOCKET_SERVERS.insert(0, server)
+
+
+def answer_of(environ: WSGIEnvironment) -> UpgradeAnswer:
+    """Give how the request is answered."""
+    answer: UpgradeAnswer = environ[_ANSWER]
+    return answer
 
 
 def server_of(environ: WSGIEnvironment) -> Server:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import contextvars
 from _socket import socket as Socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import responses
+from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any, cast
 
+from .answering import Headers, check_headers
 from .codec import (
     SERVER,
     Deflate,
@@ -27,6 +30,7 @@ from .codec import (
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
 from .engines.fork import end_of_children
+from .engines.host import log_exception
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .servers import START_RESPONSE, UWSGI_SERVER, Server
 from .text import printable
@@ -34,6 +38,9 @@ from .unopened import OPEN_TIME, Unopened
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+#: Is called with an exception of a handler, says so, and gives the close code and reason.
+Report = Callable[..., tuple[int, str]]
 
 #: RFC 6455 7.1.6: a close reason is UTF-8 of at most 123 bytes.
 MAX_REASON = 123
@@ -77,6 +84,39 @@ def agree(request: UpgradeRequest, settings: Settings) -> Agreement:
     return Agreement(headers, subprotocol, deflate, settings)
 
 
+#: Header fields of which only the handshake knows how they must be in a 101, and those which it
+#: must not have. RFC 9110 8.6: "A server MUST NOT send a Content-Length header field in any
+#: response with a status code of 1xx (Informational)"; RFC 9112 6.1 says it of Transfer-Encoding;
+#: and there is no content to describe.
+_NOT_IN_101 = {
+    "connection",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-range",
+    "content-type",
+    "keep-alive",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
+
+
+def switch_headers(agreement: Agreement, others: Iterable[tuple[str, str]]) -> Headers:
+    """Give the header fields of the 101: what was agreed on, and what others may add to it.
+
+    :raises ValueError: for header fields that cannot be sent.
+    """
+    fields = [
+        (name, value)
+        for name, value in others
+        if name.lower() not in _NOT_IN_101 and not name.lower().startswith("sec-websocket-")
+    ]
+    check_headers(fields)
+    return agreement.headers + fields
+
+
 def is_attempt(environ: WSGIEnvironment) -> bool:
     """Whether somebody means to open a WebSocket, right or wrong."""
     return (
@@ -109,7 +149,7 @@ def serve(
     agreement: Agreement,
     engine: Engine,
     handle: Callable[[Connection], Any],
-    report: Callable[..., str],
+    report: Report,
     *,
     server: Server = UWSGI_SERVER,
     keep_context: bool = True,
@@ -117,7 +157,7 @@ def serve(
     """Accept the connection and run its handler, in this request.
 
     :param handle: called with the connection; awaited if the engine's handlers are coroutines.
-    :param report: called with an exception of the handler; gives the close reason. With
+    :param report: called with an exception of the handler; gives the close code and reason. With
         ``another_had_left=True`` where it is ConnectionClosed of another client's.
     :param server: who accepted the connection.
     :param keep_context: whether the handler sees the request's context variables.
@@ -131,7 +171,7 @@ def serve(
             sock = server.accept(environ, agreement.headers)
         except ConnectionClosed:
             return server.leave(start_response)
-        connection = engine.open(sock, protocol, limits)
+        connection = _connect(engine, sock, protocol, limits)
         connection.receive_early(server.early(environ))
         server.let_go(environ)
         rules = _session(connection, engine, handle, report)
@@ -142,54 +182,111 @@ def serve(
     return server.leave(start_response)
 
 
+def _connect(engine: Engine, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
+    """Open a connection that is a WebSocket by now; its client hears if that fails."""
+    try:
+        return engine.open(sock, protocol, limits)
+    except BaseException:
+        with suppress(OSError):
+            sock.sendall(protocol.close(1011))
+            sock.shutdown(SHUT_RDWR)
+        sock.close()
+        raise
+
+
 def serve_lazily(
     environ: WSGIEnvironment,
     agreement: Agreement,
     headers: Callable[[], list[tuple[str, str]]],
     engine: Engine,
     handle: Callable[[Connection], Any],
-    report: Callable[..., str],
+    report: Report,
     *,
     server: Server,
 ) -> Any:
     """Run a handler, and accept the connection when the handler first uses it.
 
     :param headers: called for the header fields of the 101, when it is about to be sent.
-    :return: what the handler returned instead of using its connection; None after it was used.
+    :return: what the handler returned instead of using its connection; None once that was used, or
+        otherwise answered.
     :raises Exception: what the handler raised instead.
     """
-    limits = agreement.settings.limits
-    protocol = Protocol(SERVER, max_message_size=limits.max_message_size, deflate=agreement.deflate)
-    answer: Any = None
+    attempt = _Attempt(environ, agreement, headers, engine, report, server)
+    with engine.request():
+        attempt.sock = server.take(environ)
+        engine.worker()  # is that of the thread, and of its loop, in which it is asked for first
+        try:
+            engine.run(attempt.run(handle))
+        finally:
+            attempt.sock.close()
+    return attempt.outcome()
 
-    async def attempt(sock: Socket) -> None:
-        nonlocal answer
-        interrupt = engine.interrupter()
 
-        def open_() -> Connection:
-            server.answer(environ, sock, headers())
-            connection = engine.open(sock, protocol, limits)
-            connection.receive_early(server.early(environ))
-            connection.interrupt = interrupt
-            server.let_go(environ)
-            return connection
+class _Attempt:
+    """A handler that runs before its handshake."""
 
-        unopened = Unopened(protocol, limits, open_)
+    sock: Socket
+
+    def __init__(
+        self,
+        environ: WSGIEnvironment,
+        agreement: Agreement,
+        headers: Callable[[], Headers],
+        engine: Engine,
+        report: Report,
+        server: Server,
+    ) -> None:
+        self._environ = environ
+        self._headers = headers
+        self._engine = engine
+        self._report = report
+        self._server = server
+        self._limits = limits = agreement.settings.limits
+        self._protocol = Protocol(
+            SERVER, max_message_size=limits.max_message_size, deflate=agreement.deflate
+        )
+        self._interrupt: Callable[[], None] | None = None
+        self._answer: Any = None
+        # Until it has run to an end: a Task can be cancelled at any point.
+        self._failure: BaseException | None = RuntimeError("the handler was cancelled")
+
+    def outcome(self) -> Any:
+        """Give what the handler answers in place of the handshake, if anything.
+
+        :raises Exception: what it raised in its place.
+        """
+        failure = self._failure
+        if failure is None:
+            return self._answer
+        if isinstance(failure, Exception):
+            raise failure
+        # A SystemExit would end the worker; a CancelledError is not the request's.
+        raise RuntimeError(f"the handler ended with {type(failure).__name__}") from failure
+
+    async def run(self, handle: Callable[[Connection], Any]) -> None:
+        """Run the handler; if it has not answered otherwise, the connection to its end."""
+        engine = self._engine
+        self._interrupt = engine.interrupter()
+        unopened = Unopened(self._protocol, self._limits, self._open)
         engine.run_beside(OPEN_TIME, unopened.open_late)
-        failure: BaseException | None = None
+        answer, failure = None, None
         try:
             with end_of_children():
                 answer = handle(cast(Connection, unopened))
                 if engine.asynchronous and isinstance(answer, Awaitable):
                     answer = await engine.drive(answer)
-        except (SystemExit, KeyboardInterrupt) as error:
-            failure = RuntimeError(f"the handler ended with {error!r}")
         except BaseException as error:
             failure = error
-        if (failure is not None or answer is not None) and unopened.withdraw():
-            if failure is not None:
-                raise failure
-            return
+        if unopened.failed:  # and was answered
+            self._failure = None
+        elif (failure is not None or answer is not None) and unopened.withdraw():
+            self._answer, self._failure = answer, failure
+        else:
+            self._failure = None
+            await self._go_on(unopened, answer, failure)
+
+    async def _go_on(self, unopened: Unopened, answer: Any, failure: BaseException | None) -> None:
+        """End the connection as the handler has ended."""
 
         def conclude(connection: Connection) -> None:
             if failure is not None:
@@ -197,26 +294,33 @@ def serve_lazily(
             if answer is not None and unopened.opened_late:
                 connection.start_closing(1008, "refused")
 
-        await _session(unopened.open(), engine, conclude, report)
-        answer = None
-
-    with engine.request():
-        sock = server.take(environ)
-        engine.worker()  # is that of the thread, and of its loop, in which it is asked for first
         try:
-            engine.run(attempt(sock))
-        except ConnectionClosed:
-            return None  # the client left before it was answered
-        finally:
-            sock.close()
-    return answer
+            connection = unopened.open()
+        except BaseException:
+            return  # it was answered, or the client has left
+        await _session(connection, self._engine, conclude, self._report)
+
+    def _open(self) -> Connection:
+        """Answer the handshake: 101, or 500 where its header fields cannot be had."""
+        try:
+            headers = self._headers()
+        except BaseException as error:
+            _tell(self._report, error)
+            self._server.fail(self._environ, self.sock)
+            raise
+        self._server.switch(self._environ, self.sock, headers)
+        connection = _connect(self._engine, self.sock, self._protocol, self._limits)
+        connection.receive_early(self._server.early(self._environ))
+        connection.interrupt = self._interrupt
+        self._server.let_go(self._environ)
+        return connection
 
 
 async def _session(
     connection: Connection,
     engine: Engine,
     handle: Callable[[Connection], Any],
-    report: Callable[..., str],
+    report: Report,
 ) -> None:
     try:
         connection.interrupt = engine.interrupter()
@@ -240,7 +344,7 @@ async def _outcome(
     connection: Connection,
     engine: Engine,
     handle: Callable[[Connection], Any],
-    report: Callable[..., str],
+    report: Report,
 ) -> tuple[int, str]:
     """Run the handler; the close code and reason that its end means (RFC 6455 7.4.1)."""
     try:
@@ -248,13 +352,15 @@ async def _outcome(
             result = handle(connection)
             if engine.asynchronous and isinstance(result, Awaitable):
                 await engine.drive(result)
-    except engine.killed:
-        return 1011, ""
+    except engine.killed as killed:
+        if connection.ended:
+            return 1011, ""  # by us
+        return _tell(report, killed)
     except BaseException as error:  # sys.exit() in a handler must not end the worker
         if not _says_closed(error):
-            return 1011, _shorten(report(error))
+            return _tell(report, error)
         if not connection.ended:
-            return 1011, _shorten(report(error, another_had_left=True))
+            return _tell(report, error, another_had_left=True)
         # It went on until its client left: nothing to report.
     return 1000, ""
 
@@ -267,5 +373,12 @@ def _says_closed(error: BaseException) -> bool:
     return isinstance(error, ConnectionClosed)
 
 
-def _shorten(reason: str) -> str:
-    return reason.encode()[:MAX_REASON].decode(errors="ignore")
+def _tell(report: Report, error: BaseException, **facts: bool) -> tuple[int, str]:
+    """Report an exception, whatever reporting it raises; give the close code and reason."""
+    try:
+        code, reason = report(error, **facts)
+    except BaseException as another:
+        log_exception("Exception in reporting that of a WebSocket handler", error=another)
+        return 1011, ""
+    # What UTF-8 cannot encode, an error's text may have.
+    return code, reason.encode(errors="backslashreplace")[:MAX_REASON].decode(errors="ignore")

@@ -35,13 +35,13 @@ from .codec.deflate import offer
 from .codec.handshake import new_key
 from .engines.connection import Limits, Message
 from .exceptions import ConnectionClosed, HandshakeError
-from .servers import FAILED_WITH, SocketServer, add_server, threads_are_greenlets
+from .servers import FAILED_WITH, Server, SocketServer, add_server, threads_are_greenlets
 from .text import path_of, printable
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask import Flask
     from werkzeug.test import TestResponse
 
@@ -125,6 +125,12 @@ class _Opening:
         self.answer = (), "101 Switching Protocols", Headers(headers)
         self._answered.set()
 
+    def fail(self, environ: WSGIEnvironment) -> None:
+        """Answer 500, for the server's side, where 101 could not be answered."""
+        self.environ = environ
+        self.answer = (), "500 Internal Server Error", Headers()
+        self._answered.set()
+
     def close(self) -> None:
         """Give the descriptors back, of a handshake that was not accepted."""
         self.ours.close()
@@ -155,6 +161,16 @@ class _TestServer(SocketServer):
 
     key: ClassVar[str] = _KEY
 
+    def carry(
+        self,
+        application: WSGIApplication,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        engine: str,
+    ) -> Iterable[bytes]:
+        # The test gets whatever the app raises.
+        return Server.carry(self, application, environ, start_response, engine)
+
     def uses_greenlets(self, environ: WSGIEnvironment) -> bool:
         opening: _Opening = environ[_KEY]
         return opening.greenlets
@@ -168,6 +184,10 @@ class _TestServer(SocketServer):
     ) -> None:
         opening: _Opening = environ[_KEY]
         opening.accept(environ, headers)
+
+    def fail(self, environ: WSGIEnvironment, sock: Socket) -> None:
+        opening: _Opening = environ[_KEY]
+        opening.fail(environ)
 
 
 _server = _TestServer()

@@ -30,6 +30,8 @@ class Unopened:
         self.protocol = protocol
         self.limits = limits
         self.connection: Connection | None = None
+        #: Why it cannot be opened, once that was tried.
+        self.failed: BaseException | None = None
         #: Whether it was opened because :data:`OPEN_TIME` was over.
         self.opened_late = False
         self._withdrawn = False
@@ -43,12 +45,19 @@ class Unopened:
         """The connection; the handshake is answered, if it has not been.
 
         :raises ConnectionClosed: when the client has gone.
+        :raises BaseException: what went wrong in answering.
         """
         with self._lock:
             if self._withdrawn:
                 raise ConnectionClosed(1006, "the handler has refused it")
+            if self.failed is not None:
+                raise self.failed
             if self.connection is None:
-                self.connection = self._open()
+                try:
+                    self.connection = self._open()
+                except BaseException as error:
+                    self.failed = error
+                    raise
                 self.opened(self.connection)
             return self.connection
 
@@ -57,7 +66,7 @@ class Unopened:
         with self._lock:
             if self.connection is None and not self._withdrawn:
                 self.opened_late = True
-                with suppress(ConnectionClosed):
+                with suppress(BaseException):  # the handler gets it when it opens
                     self.open()
 
     def withdraw(self) -> bool:

@@ -32,7 +32,7 @@ from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .config import COMPRESSION, check_origins
 from .engines.blocking import complete
 from .engines.connection import Connection, Limits
-from .engines.host import logger
+from .engines.host import log_exception, logger
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .origins import how_to_allow, is_allowed
 from .servers import server_of
@@ -126,14 +126,12 @@ class Handler:
             server=server,
         )
 
-    def _report(self, error: BaseException, another_had_left: bool = False) -> str:
+    def _report(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
         path = printable(path_of(self.ws.environ))
         name = type(self.server).__name__
         hint = ANOTHER_HAD_LEFT if another_had_left else ""
-        logger.error(
-            "Exception in the WebSocket server %s of %s%s", name, path, hint, exc_info=error
-        )
-        return ""
+        log_exception("Exception in the WebSocket server %s of %s%s", name, path, hint, error=error)
+        return 1011, ""
 
 
 class ThreadHandler(Handler):

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from flask import Flask, Response, current_app, has_app_context, has_request_context, request
 from flask.globals import request_ctx
 from flask.signals import got_request_exception
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
+from werkzeug.exceptions import (
+    HTTPException,
+    InternalServerError,
+    MethodNotAllowed,
+    NotFound,
+    default_exceptions,
+)
 
 from . import _uwsgi, config
 from ._environment import is_on
@@ -29,6 +35,7 @@ from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
 from .engines.fork import end_of_children
+from .engines.host import log_exception
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .functions import is_coroutine_function, is_decorated, name_of
 from .legacy import legacy_class
@@ -44,6 +51,7 @@ from .serving import (
     is_attempt,
     serve,
     serve_lazily,
+    switch_headers,
 )
 from .text import path_of, printable
 
@@ -190,7 +198,10 @@ class WebSocketMiddleware:
         def upgrade_connection(
             environ: WSGIEnvironment, start_response: StartResponse
         ) -> Iterable[bytes]:
-            agreement.headers[:] = response.headers.to_wsgi_list()
+            try:
+                agreement.headers[:] = switch_headers(agreement, response.headers)
+            except ValueError as error:
+                return self._fail(environ, start_response, error)
             if issubclass(self.client, UWSGIWebSocketClient):
                 return self._serve_uwsgi(environ, start_response, agreement.headers, handler)
             return serve(
@@ -206,6 +217,17 @@ class WebSocketMiddleware:
 
         response.upgrade_connection = upgrade_connection
         return response
+
+    def _fail(
+        self, environ: WSGIEnvironment, start_response: StartResponse, error: Exception
+    ) -> Iterable[bytes]:
+        """Answer 500, with nothing of what made it impossible to answer 101."""
+        propagate = self.app.config["PROPAGATE_EXCEPTIONS"]
+        if self.app.testing or self.app.debug if propagate is None else propagate:
+            raise error
+        path = printable(path_of(environ))
+        log_exception("WebSocket %s refused", path, error=error, logger=self.app.logger)
+        return InternalServerError()(environ, start_response)
 
     def _waits_for_handler(self, rule: WebSocketRule) -> bool:
         """Whether the handler may still refuse: see :class:`~.routing.WebSocketRule`."""
@@ -230,9 +252,11 @@ class WebSocketMiddleware:
 
         def headers() -> list[tuple[str, str]]:
             # Whoever uses the connection first, it is this request that is answered.
-            context.copy().run(process_response, response)  # type: ignore[arg-type]
+            processed: Any = context.copy().run(process_response, response)  # type: ignore[arg-type]
+            if processed is not response or response.status_code != 101:
+                raise RuntimeError("an after_request function has replaced the response 101")
             response.sent = True
-            return response.headers.to_wsgi_list()
+            return switch_headers(agreement, response.headers)
 
         answer = serve_lazily(
             environ,
@@ -263,7 +287,7 @@ class WebSocketMiddleware:
             handler(self.client(environ, sock.fileno(), self.websocket.timeout))
         except ConnectionClosed:
             pass  # it went on until its client left
-        except Exception as error:
+        except BaseException as error:
             self._report(environ, error)
         finally:
             sock.close()
@@ -308,17 +332,18 @@ class WebSocketMiddleware:
 
     def _report(
         self, environ: WSGIEnvironment, error: BaseException, another_had_left: bool = False
-    ) -> str:
-        """Log an exception of a handler; the reason for the Close frame, told in debug only."""
-        self.app.logger.error(
+    ) -> tuple[int, str]:
+        """Log an exception of a handler; the close reason tells it in debug mode only."""
+        log_exception(
             "Exception in the WebSocket handler of %s%s",
             printable(path_of(environ)),
             ANOTHER_HAD_LEFT if another_had_left else "",
-            exc_info=error,
+            error=error,
+            logger=self.app.logger,
         )
-        got_request_exception.send(self.app, exception=error)
         environ[FAILED_WITH] = error
-        return f"{type(error).__name__}: {error}" if self.app.debug else ""
+        got_request_exception.send(self.app, exception=error)
+        return 1011, f"{type(error).__name__}: {error}" if self.app.debug else ""
 
 
 class WebSocket:
@@ -595,11 +620,17 @@ class _Upgrade:
     """A response ``101 Switching Protocols``."""
 
     headers: Headers
+    status_code: int
     upgrade_connection: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
     #: Whether it was sent already, with all that Flask does to a response.
     sent = False
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self.status_code != 101:  # an after_request function has made a refusal of it
+            for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept"):
+                self.headers.pop(name, None)
+            body: Iterable[bytes] = super().__call__(environ, start_response)  # type: ignore[misc]
+            return body
         context = request_ctx._get_current_object()  # type: ignore[attr-defined]
         try:
             return self.upgrade_connection(environ, start_response)

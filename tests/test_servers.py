@@ -18,6 +18,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests.server import eventually
+
 ROOT = Path(__file__).resolve().parent.parent
 
 FLASK = [sys.executable, "-m", "flask", "--app", "tests.apps.plain", "run", "--port", "{port}"]
@@ -168,6 +170,25 @@ def test_exceptions(server: Process) -> None:
         client.recv(timeout=5)
     assert client.protocol.close_code == 1011
     assert "ValueError: on purpose" in server.log()
+
+
+@pytest.mark.parametrize(
+    ("name", "extension"),
+    [("flask", "WebSocket"), ("gthread", "AsyncioWebSocket"), ("gevent", "GeventWebSocket")],
+)
+def test_what_cannot_be_answered_is_a_500(start: Start, name: str, extension: str) -> None:
+    server = start(SERVERS[name], extension)
+    for path, reason in (
+        ("/echo?exit=1", "SystemExit: on purpose"),
+        ("/echo?header=%E6%97%A5", "the header field 'X-Header' cannot be sent"),
+        ("/lazy?header=%E6%97%A5", "the header field 'X-Header' cannot be sent"),
+    ):
+        logged = len(server.log())
+        with pytest.raises(InvalidStatus) as caught, server.connect(path):
+            pass
+        assert caught.value.response.status_code == 500
+        eventually(lambda n=logged, why=reason: why in server.log()[n:], reason)  # type: ignore[misc]
+        assert server.get("/") == "page"
 
 
 def test_a_client_that_vanishes(server: Process) -> None:

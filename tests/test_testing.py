@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, abort, g, jsonify, redirect, request, session
+from flask import Flask, Response, abort, g, jsonify, redirect, request, session
 from flask.testing import FlaskClient
 
 from flask_uwsgi_websocket import (
@@ -298,6 +298,38 @@ def test_an_exception_before_the_handshake(kit: Kit) -> None:
     with pytest.raises(HandshakeRejected) as caught:
         kit.client.connect("/echo")
     assert caught.value.response.status_code == 500
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_header_that_cannot_be_sent(
+    kit: Kit, lazy: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    kit.app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @kit.route("/header", lazy=lazy)
+    async def header(ws: Any) -> None:
+        await ws.send("never")
+
+    @kit.app.after_request
+    def after(response: Response) -> Response:
+        response.set_cookie("fine", "日本")
+        response.headers["X-Header"] = "日本"
+        return response
+
+    with pytest.raises(HandshakeRejected) as caught:
+        kit.client.connect("/header")
+    assert caught.value.response.status_code == 500
+    assert "the header field 'X-Header' cannot be sent" in caplog.text
+    assert "日本" not in caplog.text
+
+
+def test_what_an_app_exits_with_reaches_the_test(kit: Kit) -> None:
+    @kit.app.before_request
+    def leave() -> None:
+        raise SystemExit("on purpose")
+
+    with pytest.raises(SystemExit, match="on purpose"):
+        kit.client.connect("/echo")
 
 
 def test_a_failing_test_is_not_hidden(kit: Kit) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from typing import Protocol
 
-from .host import logger
+from .host import log_exception
 
 #: The body of a WSGI response.
 Body = Iterable[bytes]
@@ -77,4 +77,4 @@ def in_context(context: Context, body: Body) -> Body:
 
 def report_late(error: BaseException) -> None:
     """Log what an application raised when there was no server above it any more."""
-    logger.error("Exception at the end of a WebSocket's request", exc_info=error)
+    log_exception("Exception at the end of a WebSocket's request", error=error)

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 logger = logging.getLogger("flask_uwsgi_websocket")
+
+
+def log_exception(
+    message: str, *arguments: object, error: BaseException, logger: logging.Logger = logger
+) -> None:
+    """Log an exception with its traceback. Nothing comes of it that the caller must deal with."""
+    try:
+        logger.error(message, *arguments, exc_info=error)
+    except BaseException:  # of a filter or handler of the app's, or from the exception itself
+        with suppress(BaseException):
+            print(message % arguments, "(logging it has failed)", file=sys.__stderr__)
+            traceback.print_exception(error, file=sys.__stderr__)
+
 
 #: Seconds between two warnings of the same kind.
 WARNING_INTERVAL = 60.0

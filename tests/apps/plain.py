@@ -1,6 +1,7 @@
 """An app for other servers than uWSGI; TEST_CLASS names the extension's class."""
 
 import os
+import sys
 import time
 
 from flask import Flask, request, session
@@ -23,8 +24,17 @@ def index():
 def deny():
     if "deny" in request.args:
         return "denied", 403
+    if "exit" in request.args:
+        sys.exit("on purpose")
     session["seen"] = True
     return None
+
+
+@app.after_request
+def answer(response):
+    if "header" in request.args:
+        response.headers["X-Header"] = request.args["header"]
+    return response
 
 
 if ASYNC:
@@ -42,6 +52,10 @@ if ASYNC:
             await asyncio.sleep(0.01)
             await ws.send(f"{request.args['name']} {number}")
 
+    @websocket.route("/lazy", lazy=True)
+    async def lazy(ws):
+        await ws.send("hello")
+
     @websocket.route("/raise")
     async def raise_(ws):
         raise ValueError("on purpose")
@@ -58,6 +72,10 @@ else:
         for number in range(3):
             time.sleep(0.01)
             ws.send(f"{request.args['name']} {number}")
+
+    @websocket.route("/lazy", lazy=True)
+    def lazy(ws):
+        ws.send("hello")
 
     @websocket.route("/raise")
     def raise_(ws):

@@ -1,0 +1,209 @@
+"""Whatever is raised wherever, a client gets an HTTP answer, or a Close with a true code, soon."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+
+from tests.rawclient import Answer, Refused, close_frame
+from tests.server import Server, eventually
+
+#: Exceptions of every kind, and those that are hard to put into words.
+TEXTS = ("surrogate", "long", "unprintable")
+KINDS = (
+    *("exception", "abort", "exit", "interrupt", "killed", "odd", "closed", "stop"),
+    *TEXTS,
+)
+
+#: How many threads a server may start for its first such request.
+THREADS = {"threads": 0, "gevent": 10, "asyncio": 0}  # gevent's own pool
+
+#: Before the handshake: an HTTP answer.
+BEFORE = (
+    *("before_request", "errorhandler", "error_after", "got_request_exception_before"),
+    *("url_value_preprocessor", "context_processor", "open_session", "stream"),
+    *("request_started", "response_class", "middleware", "error_teardown"),
+)
+#: Where the response 101 is made: an HTTP answer too, also where a handler runs by then.
+RESPONDING = ("after_request", "save_session", "json")
+#: In the handler: a Close with 1011, or an HTTP answer where the handshake waits for it.
+HANDLING = (
+    *("handler", "handler_later", "handler_after_receive"),
+    *("got_request_exception", "logging"),
+)
+IN_SERVER = ("server_init", "server_open", "server_message", "server_close")
+IN_DECORATOR = ("decorator", "decorator_after")
+#: When the handler is through, and its client told so.
+AFTER = (
+    *("teardown_request", "teardown_appcontext", "request_tearing_down", "request_finished"),
+    *("middleware_after", "body", "body_end", "body_close"),
+)
+
+#: Who is asked for them.
+CASES = {
+    BEFORE: ["/eager"],
+    RESPONDING: ["/eager", "/lazy", "/accepts", "/stubborn", "/thread"],
+    HANDLING: ["/eager", "/lazy"],
+    IN_SERVER: ["/server"],
+    IN_DECORATOR: ["/decorated"],
+    AFTER: ["/eager", "/lazy"],
+}
+
+#: What other servers of this kind leave their clients with, or far too late.
+SOON = 10.0
+
+
+def outcome(server: Server, path: str) -> str:
+    """How it ends for a client: `HTTP status`, `Close code`, or what should not be."""
+    began = time.monotonic()
+    try:
+        with server.tcp() as client:
+            client.patience = SOON
+            try:
+                client.handshake(path)
+            except Refused as refused:
+                return f"HTTP {refused.answer.status}"
+            client.text("hello")
+            close = client.read_close(SOON)
+            with contextlib.suppress(OSError):
+                client.send(close_frame(1000))
+            return f"Close {close.code}" if client.ended(SOON) else "never ends"
+    except (EOFError, OSError, AssertionError, TimeoutError) as error:
+        return f"{type(error).__name__} {error} after {time.monotonic() - began:.1f} s"[:200]
+
+
+def expected(place: str, kind: str, path: str) -> set[str]:
+    http = {"HTTP 500", "HTTP 418"} if kind == "abort" else {"HTTP 500"}
+    waits = path.startswith(("/lazy", "/decorated"))  # with its handshake, for its handler
+    if place in BEFORE or place in RESPONDING:
+        return http
+    if place == "request_finished" and not waits:
+        return http
+    if place in AFTER or place == "server_close":
+        return {"Close 1000"}
+    if waits and place in ("handler", "got_request_exception", "logging", "decorator"):
+        return http
+    return {"Close 1011"}
+
+
+@pytest.fixture
+def failing(shared_server, engine: str) -> Server:
+    return shared_server(engine, app="failing")
+
+
+def cases() -> Iterator[tuple[str, str, str]]:
+    """Places, what is raised there, and the path that has it raised."""
+    for kind in KINDS:
+        yield "before_request", kind, f"/converted/{kind}"
+        for places, paths in CASES.items():
+            # What they are told has to be put into words in some places only.
+            if kind in TEXTS and places in (BEFORE, AFTER):
+                continue
+            for place, path in itertools.product(places, paths):
+                yield place, kind, f"{path}?at={place}&raise={kind}"
+
+
+def test_whatever_is_raised_wherever(failing: Server) -> None:
+    server = failing
+    assert outcome(server, "/eager") == "Close 1000"
+    server.wait_idle()
+    pid, descriptors, threads = server.worker_pid, server.descriptors(), server.threads()
+    wrong = {}
+    for place, kind, path in cases():
+        logged = server.log_path.stat().st_size
+        end = outcome(server, path)
+        if end not in expected(place, kind, path):
+            wrong[path] = end
+        # Flask does not log the one either; the others are no news once the client has left.
+        if kind != "abort" and (place, kind) not in {
+            ("server_close", "closed"),
+            ("server_close", "killed"),
+        }:
+            eventually(
+                lambda logged=logged: server.log_path.stat().st_size > logged,
+                f"a word in the log about {path}",
+                SOON,
+            )
+    assert not wrong, "\n".join(f"{path}: {end}" for path, end in wrong.items())
+    server.wait_idle()
+    assert server.worker_pid == pid
+    eventually(lambda: server.descriptors() <= descriptors, "each descriptor to come back")
+    assert server.threads() <= threads + THREADS[server.engine]
+    assert outcome(server, "/eager") == "Close 1000"
+    # Tracebacks are what the log is for.
+    server.allow_log("Traceback", "on purpose")
+
+
+# The fields of the 101
+
+
+def names(answer: Answer) -> list[str]:
+    return sorted(name.lower() for name, _ in answer.headers)
+
+
+MANDATORY = ["connection", "sec-websocket-accept", "upgrade"]
+OTHERS = ["set-cookie", "vary"]
+
+MEDDLING = {
+    "dropped": "drop=Upgrade&drop=Connection&drop=Sec-WebSocket-Accept",
+    "changed": "set=Upgrade:+h2c&set=Connection:+close&set=Sec-WebSocket-Accept:+wrong",
+    "doubled": "add=upgrade:+websocket&add=Connection:+keep-alive&add=SEC-WEBSOCKET-ACCEPT:+x",
+    "about content": "set=Content-Length:+7&set=Content-Type:+text/html&set=Content-Encoding:+gzip"
+    "&set=Transfer-Encoding:+chunked&set=Trailer:+X&set=Keep-Alive:+timeout",
+    "negotiated": "set=Sec-WebSocket-Protocol:+other&set=Sec-WebSocket-Extensions:+x&"
+    "set=Sec-WebSocket-Version:+8",
+}
+
+
+@pytest.mark.parametrize("path", ["/eager", "/lazy"])
+def test_the_101_is_right_whatever_is_done_to_it(failing: Server, path: str) -> None:
+    for meddling, query in MEDDLING.items():
+        with failing.raw(f"{path}?{query}&add=X-Extra:+1&add=X-Extra:+2") as client:
+            answer = client.answer
+            assert answer is not None
+            assert names(answer) == sorted([*MANDATORY, *OTHERS, "x-extra", "x-extra"]), meddling
+            assert answer.get("Upgrade") == "websocket"
+            assert answer.get("Connection") == "Upgrade"
+            assert answer.all("X-Extra") == ["1", "2"]
+            client.text("hello")
+            assert client.message() == '"hello"'
+
+
+@pytest.mark.parametrize("path", ["/eager?", "/lazy?"])
+def test_what_was_negotiated_counts(failing: Server, path: str) -> None:
+    offer = {
+        "Sec-WebSocket-Protocol": "a, b",
+        "Sec-WebSocket-Extensions": "permessage-deflate",
+    }
+    path = path.replace("?", "/negotiated?")
+    for query in (
+        MEDDLING["negotiated"],
+        "drop=Sec-WebSocket-Protocol&drop=Sec-WebSocket-Extensions",
+    ):
+        with failing.raw(f"{path}{query}", headers=offer) as client:
+            assert client.answer is not None
+            assert client.answer.all("Sec-WebSocket-Protocol") == ["b"]
+            assert len(client.answer.all("Sec-WebSocket-Extensions")) == 1
+            assert "sec-websocket-version" not in names(client.answer)
+
+
+@pytest.mark.parametrize("path", ["/eager", "/lazy"])
+def test_a_header_that_latin_1_has_not(failing: Server, path: str) -> None:
+    assert outcome(failing, f"{path}?header={quote('日本')}") == "HTTP 500"
+    named = "the header field 'X-Header' cannot be sent"
+    eventually(lambda: named in failing.new_log(), named)
+    failing.allow_log("Traceback")
+
+
+def test_an_after_request_function_that_refuses(failing: Server) -> None:
+    with pytest.raises(Refused) as caught:
+        failing.raw("/eager?status=403")
+    assert caught.value.answer.status == 403
+    assert not set(MANDATORY) & set(names(caught.value.answer)) - {"connection"}
+    assert outcome(failing, "/lazy?status=403") == "HTTP 500"
+    failing.allow_log("Traceback")
