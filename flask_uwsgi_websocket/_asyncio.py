@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from . import _uwsgi
 from .client import BaseClient, Data
+from .clients import Excluded
 from .engines.connection import Message
 from .engines.fork import end_of_children
 from .exceptions import AsyncioNotAvailable, ConnectionClosed, EngineError
@@ -169,7 +170,7 @@ class AsyncioWebSocket(WebSocket):
             app.async_to_sync = _on_our_loop(app.async_to_sync)  # type: ignore[method-assign]
 
     def send_to_all(
-        self, msg: Data, binary: bool | None = None, *, exclude: Collection[object] = ()
+        self, msg: Data, binary: bool | None = None, *, exclude: Excluded = ()
     ) -> Awaitable[None]:
         """As :meth:`WebSocket.send_to_all`: done when it returns, and may be awaited."""
         super().send_to_all(msg, binary, exclude=exclude)

@@ -13,6 +13,9 @@ from .engines.worker import Worker
 from .exceptions import ConnectionClosed
 from .unopened import Unopened
 
+#: A client or several, each by itself or by its id.
+Excluded = BaseClient | str | Collection[BaseClient | str]
+
 
 class Clients(Collection[Any]):
     """The open clients of an extension in this worker process, whichever of its apps they use.
@@ -70,17 +73,15 @@ class Clients(Collection[Any]):
         return f"<{len(self)} open clients>"
 
 
-def send_to_all(
-    clients: Clients, msg: Data, binary: bool | None, exclude: Collection[object]
-) -> None:
+def send_to_all(clients: Clients, msg: Data, binary: bool | None, exclude: Excluded) -> None:
     """Send a message to clients as ``send_nb`` does, and pass over those that have left.
 
-    :param exclude: clients, or their ids, that shall not get it.
+    :param exclude: those that shall not get it.
     :raises TypeError: when the message is neither str nor bytes.
     :raises ValueError: when it shall go as text, and is no UTF-8.
     """
     frames = _Frames(msg, binary)
-    for client in _without(clients, set(exclude)) if exclude else clients:
+    for client in _without(clients, exclude) if exclude else clients:
         connection: Connection = client._connection
         try:
             if connection.protocol.deflate is None:
@@ -91,7 +92,9 @@ def send_to_all(
             pass
 
 
-def _without(clients: Clients, excluded: set[object]) -> Iterator[Any]:
+def _without(clients: Clients, exclude: Excluded) -> Iterator[Any]:
+    # To iterate over a client would be to receive its messages.
+    excluded = {exclude} if isinstance(exclude, (str, BaseClient)) else set(exclude)
     by_id = any(isinstance(one, str) for one in excluded)
     for client in clients:
         if client not in excluded and not (by_id and client.id in excluded):

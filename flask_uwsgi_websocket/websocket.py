@@ -9,7 +9,7 @@ extensions do before a view, they do before a handshake, and may refuse it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -30,7 +30,7 @@ from ._environment import is_on
 from .checks import SECONDS_OR_NONE
 from .class_based import handler_of, subprotocol_options
 from .client import Data, UWSGIWebSocketClient, WebSocketClient
-from .clients import Clients, send_to_all
+from .clients import Clients, Excluded, send_to_all
 from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
@@ -504,16 +504,14 @@ class WebSocket:
         own = {"_anchor", "_external", "_method", "_scheme"}
         return self._build_url(app, endpoint, {k: v for k, v in values.items() if k not in own})
 
-    def send_to_all(
-        self, msg: Data, binary: bool | None = None, *, exclude: Collection[object] = ()
-    ) -> Any:
+    def send_to_all(self, msg: Data, binary: bool | None = None, *, exclude: Excluded = ()) -> Any:
         """Send a message to all clients of this worker process; from any thread or greenlet.
 
         Never waits: a client whose queue is full, as for ``send_nb``, is closed with code 1013.
         Clients that have left are passed over.
 
         :param binary: as for the client's ``send``.
-        :param exclude: clients, or their ids, that shall not get it.
+        :param exclude: a client or several, or their ids, that shall not get it.
         :raises TypeError: when the message is neither str nor bytes.
         :raises ValueError: when it shall go as text, and is no UTF-8.
         """

@@ -27,7 +27,7 @@ async def chat(ws):
     await ws.send(ws.id)
     while (msg := await ws.receive()) is not None:
         await websocket.send_to_all(msg)
-        websocket.send_to_all(f"{ws.id} to the others", exclude=[ws])
+        websocket.send_to_all(f"{ws.id} to the others", exclude=ws)
 
 
 @websocket.route("/membership/<token>")

@@ -46,7 +46,7 @@ def on_gevent(ws: GeventWebSocketClient, room: str) -> None:
     except ConnectionClosed as closed:
         assert_type(closed.code, int)
     assert_type(ws.receive_json(), Any)
-    gevent.send_to_all("hello", exclude=[ws])
+    gevent.send_to_all("hello", exclude=ws)
     for client in gevent.clients:
         client.send_nb(f"one of {len(gevent.clients)}")
     with ws.app_context():
