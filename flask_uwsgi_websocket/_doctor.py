@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def examine(patient: Patient, find: Callable[[str | None], str], app: Any, say: 
         for finding in judge(instance.options, around):
             severities.add(finding.severity)
             say(_told(finding))
-        for note in instance.notes:
+        for note in (*instance.notes, *_doubts(instance.options)):
             say(f"note: {note}.")
     if patient.hidden:
         say(f"error: {patient.hidden}.")
@@ -141,6 +141,11 @@ def _read(patient: Patient, known: frozenset[str]) -> list[Instance]:
     if not patient.words and not named:
         return [Instance("", Options({}, complete=False))]
     return uwsgi_config.read(patient.words, patient.environment, patient.folder, known)
+
+
+def _doubts(options: Options) -> Iterator[str]:
+    for name in sorted(options.doubts):
+        yield f"{name} = {options.written(name)}: not known from here, and not judged"
 
 
 def _told(finding: Finding) -> str:

@@ -113,9 +113,6 @@ class _Reader:
             if option == "inherit":
                 self.load("inherit", value or "")
         self._resolve()
-        for option, value in self._pairs:
-            if value is not None and UNRESOLVED.search(value):
-                self._notes.append(f"{option} = {value}: not resolved, so not judged")
         options = Options.of(self._pairs, self._uncertain, self._complete)
         return Instance(name, options, tuple(dict.fromkeys(self._notes)))
 

@@ -42,6 +42,8 @@ class Options:
         self._values = values
         self._uncertain = frozenset(map(canonical, uncertain))
         self._complete = complete
+        #: Options that were asked for, and whose value is not known.
+        self.doubts: set[str] = set()
 
     @classmethod
     def of(
@@ -70,7 +72,11 @@ class Options:
         """Return the values that are known for certain, the last one last."""
         if name in self._uncertain:
             return []
-        return [value for value in self._values.get(name, ()) if not UNRESOLVED.search(value)]
+        values = self._values.get(name, ())
+        known = [value for value in values if not UNRESOLVED.search(value)]
+        if len(known) < len(values):
+            self.doubts.add(name)
+        return known
 
     def has(self, *names: str) -> bool:
         """Return whether one of these is certainly given, and not turned off."""
@@ -84,15 +90,21 @@ class Options:
         if name in self._uncertain or name not in self._values:
             return False
         value = self._values[name][-1]
-        # ":$(PORT)" is some address; "$(DEBUG)" may be "false".
-        return value.lower() not in _OFF and not _NOTHING_ELSE.fullmatch(value)
+        return value.lower() not in _OFF and not self._may_be_off(name)
 
     def _is_off(self, name: str) -> bool:
         if name in self._uncertain:
             return False
         if name not in self._values:
             return self._complete
-        return self._values[name][-1].lower() in _OFF
+        return not self._may_be_off(name) and self._values[name][-1].lower() in _OFF
+
+    def _may_be_off(self, name: str) -> bool:
+        """Return whether a value is not known at all: not ":$(PORT)", which is some address."""
+        unknown = bool(_NOTHING_ELSE.fullmatch(self._values[name][-1]))
+        if unknown:
+            self.doubts.add(name)
+        return unknown
 
     def text(self, name: str) -> str:
         """Return the value that counts; an empty string where there is none, or in doubt."""
@@ -110,6 +122,10 @@ class Options:
             return default if missing and self._complete else None
         found = _NUMBER.match(values[-1])
         return int(found[1]) if found else 0
+
+    def written(self, name: str) -> str:
+        """Return the value that counts as it was written, placeholders and all."""
+        return self._values[name][-1]
 
     def names(self) -> set[str]:
         """Return the names of all options that are given, or may be."""
