@@ -48,8 +48,9 @@ class Close:
 class Fail:
     """RFC 6455 7.1.7: the peer broke the protocol; the last event.
 
-    Send ``close(error.close_code, error.reason)``, unless our Close is out already, and end the
-    connection without waiting for the peer's.
+    Send ``close(error.close_code, error.reason)``, unless our Close is out already. A peer that is
+    still sending should be let, before the connection is ended: once it has sent its Close the
+    protocol's ``close_received`` is true.
     """
 
     error: RemoteProtocolError

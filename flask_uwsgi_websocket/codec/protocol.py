@@ -72,6 +72,7 @@ from .frames import (
 )
 from .masking import apply_mask
 from .messages import BinaryMessage, TextMessage
+from .skipping import FrameSkipper
 from .straight import VIEW_FROM, WHOLE_BINARY, WHOLE_TEXT, whole_frame, whole_message
 
 __all__ = ["CLIENT", "SERVER", "Protocol", "Role", "State"]
@@ -124,6 +125,7 @@ class Protocol:
         "_over",
         "_plain_below",
         "_room",
+        "_skipper",
         "_straight",
         "close_received",
         "close_sent",
@@ -143,6 +145,7 @@ class Protocol:
         self._masks = role is CLIENT
         self._max_size = max_message_size
         self._over = False  # after the peer's Close or a Fail: nothing more is read
+        self._skipper: FrameSkipper | None = None  # after a Fail
 
         # The header, or the whole control frame, that the last chunk cut off: 130 octets at most.
         self._held = b""
@@ -182,6 +185,11 @@ class Protocol:
         """Whether a frame or a message has begun to arrive and has not ended."""
         return self._message is not None or bool(self._held)
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether the peer, which broke the protocol, is in the middle of a frame."""
+        return self._skipper is not None and self._skipper.in_frame
+
     # Receiving
 
     def whole_message(self, data: bytes) -> str | bytes | None:
@@ -205,9 +213,11 @@ class Protocol:
         """:meth:`receive_data`, for whoever has asked :meth:`whole_message` already."""
         events: list[Event] = []
         if self._over:
+            self._skip(data)
             return events
         if self._held:
             data, self._held = self._held + data, b""
+        missing = self._missing
         try:
             self._read_frames(data, events)
         except RemoteProtocolError as error:
@@ -215,8 +225,16 @@ class Protocol:
             events.append(self._fail(error.with_traceback(None)))
         except UnicodeDecodeError as error:
             events.append(self._fail(_not_utf_8(error)))
+        if self._over and not self.close_received:
+            self._skipper = FrameSkipper(missing)
+            self._skip(data)
         self._straight = self._goes_straight and not (self._over or self.incomplete)
         return events
+
+    def _skip(self, data: bytes) -> None:
+        if self._skipper is not None and not self.close_received:
+            self._skipper.skip(data)
+            self.close_received = self._skipper.found_close
 
     def _read_frames(self, data: bytes, events: list[Event]) -> None:
         pos, end = 0, len(data)

@@ -9,7 +9,8 @@ How a connection ends::
     open ──── close(), or the worker stops: we send Close ──► closing ──► ended
       │                                                     (peer's Close, end of file, timeout)
       ├─────── peer's Close, or it breaks the protocol ────► pending ──► ended
-      │                          (answered when the handler has come to it, see below)
+      │                          (answered when the handler has come to it, see below; what
+      │                          a peer that broke the protocol still sends is discarded first)
       └─────── peer vanished: end of file, reset, no pong ─────────────► ended, code 1006
 
 The peer's Close stands in line behind the messages that came before it: a handler that echoes
@@ -30,6 +31,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from socket import IPPROTO_TCP, SHUT_RDWR, SHUT_WR, TCP_NODELAY
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -68,6 +70,9 @@ READ_AHEAD = 256 * 1024
 READ_AHEAD_WHILE_SENDING = 16
 #: What a message costs beside its payload: the object, and its place in the queue.
 MESSAGE_COST = 64
+#: Seconds of silence after which a peer that broke the protocol, and is not within a frame, is
+#: through.
+SILENCE = 0.1
 #: Seconds for which the answer to the peer's Close waits for the handler's last reply.
 CLOSE_GRACE = 1.0
 #: Sends never raise SIGPIPE (it kills a uWSGI asyncio worker), and never block.
@@ -415,6 +420,8 @@ class Connection(ABC):
             return
         self._heard = True
         self._take_in(parse(data))
+        if self.ended and not self._peer_done and self.protocol.close_received:
+            self._end_discarding()
 
     def _take_in(self, events: list[Event]) -> None:
         """Deal with what the peer's bytes have said."""
@@ -438,9 +445,13 @@ class Connection(ABC):
             # After a handler that waited has had its turn: loops take long to watch anew.
             if self._messages and self._read_ahead >= self._read_ahead_limit():
                 self._pause_reading()
-        elif self._quick_ack and TCP_QUICKACK and self.protocol.incomplete and not self.released:
+        elif self._quick_ack and TCP_QUICKACK and not self.released and self._expects_more():
             # uWSGI's router waits for the ACK of the last piece before it sends the next.
             self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
+
+    def _expects_more(self) -> bool:
+        """Whether the peer is in the middle of something."""
+        return self.protocol.incomplete or self.protocol.is_sending
 
     def _arrived(self) -> None:
         """:meth:`_wake`, after :meth:`read` has queued messages."""
@@ -461,9 +472,9 @@ class Connection(ABC):
                 self._pinged = None
                 self.latency = time.monotonic() - self._ping_at
         else:
-            self._peer_done = True
+            self._peer_done = isinstance(event, Close)
             if self.ended:
-                self._close_output()
+                self._finish_output(event)
             elif self._replying or self._messages:
                 self._pending = event
                 self.worker.call_later(CLOSE_GRACE, self._answer_late)
@@ -737,7 +748,39 @@ class Connection(ABC):
                 code, reason = pending.error.close_code, pending.error.reason
                 frame = self.protocol.close(code, reason)
             self._send_close(frame, code, reason)
-            self._close_output()
+            self._finish_output(pending)
+        self._wake()
+
+    def _finish_output(self, event: Close | Fail) -> None:
+        """Half-close, once the peer can take it.
+
+        A peer that broke the protocol may be in the middle of sending. uWSGI's router, and nginx,
+        cut a connection of which one side has ended while the other sends, and our Close is lost.
+        """
+        if isinstance(event, Close) or self.protocol.close_received:
+            self._end_discarding()
+        else:
+            self._heard = False
+            self._read_ahead = 0
+            self._resume_reading()
+            deadline = time.monotonic() + self.limits.timeout
+            self.worker.call_later(SILENCE, partial(self._look_for_silence, deadline))
+
+    def _look_for_silence(self, deadline: float) -> None:
+        """See whether a peer that broke the protocol, and is read to be discarded, is through."""
+        if self._peer_done:
+            return
+        heard, self._heard = self._heard, False
+        if not heard and not self.protocol.is_sending:
+            self._end_discarding()
+        elif time.monotonic() < deadline:
+            self.worker.call_later(SILENCE, partial(self._look_for_silence, deadline))
+        else:
+            self.abort()
+
+    def _end_discarding(self) -> None:
+        self._peer_done = True
+        self._close_output()
         self._wake()
 
     def _answer_late(self) -> None:

@@ -8,7 +8,7 @@ from flask_uwsgi_websocket.codec import CLIENT, SERVER, Close, Fail, Ping, Proto
 from flask_uwsgi_websocket.codec.frames import CloseCode, close_code_may_travel
 from flask_uwsgi_websocket.exceptions import LocalProtocolError
 from tests.conformance import BAD_CODES, GOOD_CODES
-from tests.rawclient import TEXT, close_frame, frame
+from tests.rawclient import BINARY, CLOSE, PING, TEXT, close_frame, frame
 
 BAD_TO_SEND = [code for code in BAD_CODES if code != 1005]
 
@@ -121,3 +121,22 @@ def test_a_close_within_a_message_drops_it() -> None:
     assert protocol.incomplete
     assert protocol.receive_data(close_frame(1000)) == [Close(1000, "")]
     assert not protocol.incomplete
+
+
+@pytest.mark.parametrize("cut", [1, 7, 100])
+def test_the_peer_s_close_is_found_behind_what_is_not_read(cut: int) -> None:
+    server = Protocol(SERVER, max_message_size=200)
+    behind = b"".join(
+        [
+            frame(BINARY, bytes(300)),
+            frame(TEXT, b"\x88\x80" * 40),
+            frame(PING, b""),
+            frame(BINARY, bytes(70_000)),
+        ]
+    )
+    data = behind + frame(CLOSE, b"\x03\xf1")
+    for begin in range(0, len(data), cut):
+        assert not server.close_received
+        server.receive_data(data[begin : begin + cut])
+    assert server.close_received
+    assert not server.is_sending

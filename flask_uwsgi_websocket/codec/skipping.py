@@ -1,0 +1,63 @@
+"""What a peer still sends when it is read no more, RFC 6455 section 7.1.7.
+
+A server that ends its side of the connection while the peer is sending risks that a proxy, or the
+peer's own TCP, cuts it and loses our Close. So somebody has to know when the peer is through.
+"""
+
+from __future__ import annotations
+
+from .frames import CLOSE, LENGTH_IN_16_BITS, MASK
+
+__all__ = ["FrameSkipper"]
+
+
+class FrameSkipper:
+    """Passes over frames, whatever is in them, until it has passed the peer's Close.
+
+    :param missing: octets that still belong to the frame which the next data begins in.
+    """
+
+    __slots__ = ("_held", "_in_close", "_missing", "found_close")
+
+    def __init__(self, missing: int) -> None:
+        self._missing = missing
+        self._held = b""  # of a header: 9 octets at most
+        self._in_close = False
+        self.found_close = False
+
+    @property
+    def in_frame(self) -> bool:
+        """Whether more must come for the frame that has begun."""
+        return self._missing > 0 or bool(self._held)
+
+    def skip(self, data: bytes) -> None:
+        """Pass over what the peer has sent."""
+        data, self._held = self._held + data, b""
+        pos, end = self._missing, len(data)
+        while pos <= end and not self.found_close:
+            self.found_close = self._in_close
+            if pos == end:
+                break
+            size = _frame_size(data, pos, end)
+            if size is None:
+                self._held = data[pos:]
+                pos = end
+                break
+            self._in_close = data[pos] & 0x0F == CLOSE
+            pos += size
+        self._missing = pos - end if pos > end else 0
+
+
+def _frame_size(data: bytes, pos: int, end: int) -> int | None:
+    """Octets from a frame's beginning to its end; None where its header is cut off."""
+    if end - pos < 2:
+        return None
+    second = data[pos + 1]
+    length, octets = second & 0x7F, 0
+    if length >= LENGTH_IN_16_BITS:
+        octets = 2 if length == LENGTH_IN_16_BITS else 8
+        begin = pos + 2
+        if end - begin < octets:
+            return None
+        length = int.from_bytes(data[begin : begin + octets], "big")
+    return 2 + octets + (4 if second & MASK else 0) + length
