@@ -24,6 +24,7 @@ from werkzeug.exceptions import (
     NotFound,
     default_exceptions,
 )
+from werkzeug.http import HTTP_STATUS_CODES
 
 from . import _uwsgi, config
 from ._environment import is_on
@@ -70,6 +71,9 @@ ANOTHER_HAD_LEFT = (
     ": it sent to another client, which had left. Send to many with websocket.send_to_all(), or to "
     "each of websocket.clients within try ... except ConnectionClosed"
 )
+
+#: Statuses for which the close code is 1008, "policy violation" (RFC 6455 7.4.1).
+_NOT_ALLOWED = {401, 402, 403, 407, 451}
 
 #: Connections with the same limits share them.
 _limits = lru_cache(Limits)
@@ -192,7 +196,7 @@ class WebSocketMiddleware:
 
         if self._waits_for_handler(rule):
             return self._accept_lazily(
-                environ, response, agreement, server, engine, handle, process_response
+                environ, rule, response, agreement, server, engine, handle, process_response
             )
 
         def upgrade_connection(
@@ -203,14 +207,14 @@ class WebSocketMiddleware:
             except ValueError as error:
                 return self._fail(environ, start_response, error)
             if issubclass(self.client, UWSGIWebSocketClient):
-                return self._serve_uwsgi(environ, start_response, agreement.headers, handler)
+                return self._serve_uwsgi(environ, start_response, agreement.headers, handler, rule)
             return serve(
                 environ,
                 start_response,
                 agreement,
                 engine,
                 handle,
-                partial(self._report, environ),
+                partial(self._report, environ, rule),
                 server=server,
                 keep_context=self._config("REQUEST_CONTEXT"),
             )
@@ -240,6 +244,7 @@ class WebSocketMiddleware:
     def _accept_lazily(
         self,
         environ: WSGIEnvironment,
+        rule: WebSocketRule,
         response: _Upgrade,
         agreement: Agreement,
         server: Server,
@@ -264,7 +269,7 @@ class WebSocketMiddleware:
             headers,
             engine,
             handle,
-            partial(self._report, environ),
+            partial(self._report, environ, rule),
             server=server,
         )
         if answer is not None:
@@ -279,6 +284,7 @@ class WebSocketMiddleware:
         start_response: StartResponse,
         headers: list[tuple[str, str]],
         handler: Callable[[Any], Any],
+        rule: WebSocketRule,
     ) -> Iterable[bytes]:
         """Run a handler on uWSGI's own WebSocket functions."""
         sock = _uwsgi.take()
@@ -288,7 +294,7 @@ class WebSocketMiddleware:
         except ConnectionClosed:
             pass  # it went on until its client left
         except BaseException as error:
-            self._report(environ, error)
+            self._report(environ, rule, error)
         finally:
             sock.close()
         return []
@@ -331,9 +337,15 @@ class WebSocketMiddleware:
         )
 
     def _report(
-        self, environ: WSGIEnvironment, error: BaseException, another_had_left: bool = False
+        self,
+        environ: WSGIEnvironment,
+        rule: WebSocketRule,
+        error: BaseException,
+        another_had_left: bool = False,
     ) -> tuple[int, str]:
         """Log an exception of a handler; the close reason tells it in debug mode only."""
+        if isinstance(error, HTTPException) and not self.app.trap_http_exception(error):
+            return self._report_late_answer(environ, rule, error)
         log_exception(
             "Exception in the WebSocket handler of %s%s",
             printable(path_of(environ)),
@@ -344,6 +356,25 @@ class WebSocketMiddleware:
         environ[FAILED_WITH] = error
         got_request_exception.send(self.app, exception=error)
         return 1011, f"{type(error).__name__}: {error}" if self.app.debug else ""
+
+    def _report_late_answer(
+        self, environ: WSGIEnvironment, rule: WebSocketRule, error: HTTPException
+    ) -> tuple[int, str]:
+        """Log an ``abort()`` that came when HTTP was over; no failure, as in Flask."""
+        status = error.code or error.get_response().status_code
+        code = 1008 if status in _NOT_ALLOWED else 1011
+        reason = f"{status} {HTTP_STATUS_CODES.get(status, 'Unknown')}"
+        hint = "route(..., lazy=True) makes it an HTTP response, until the handler uses its client"
+        if self._waits_for_handler(rule):
+            hint = "it is an HTTP response only until the handler uses its client, or for a second"
+        self.app.logger.warning(
+            "WebSocket %s closed with %d (%s): its handler called abort() after the handshake; %s",
+            printable(path_of(environ)),
+            code,
+            reason,
+            hint,
+        )
+        return code, reason
 
 
 class WebSocket:

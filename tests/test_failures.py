@@ -207,3 +207,37 @@ def test_an_after_request_function_that_refuses(failing: Server) -> None:
     assert not set(MANDATORY) & set(names(caught.value.answer)) - {"connection"}
     assert outcome(failing, "/lazy?status=403") == "HTTP 500"
     failing.allow_log("Traceback")
+
+
+# An abort() after the handshake
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "reason"),
+    [
+        ("/abort/401", 1008, "401 Unauthorized"),
+        ("/abort/403", 1008, "403 Forbidden"),
+        ("/abort/404", 1011, "404 Not Found"),
+        ("/abort/503", 1011, "503 Service Unavailable"),
+        ("/abort-with-a-response", 1011, "303 See Other"),
+        ("/missing-argument", 1011, "400 Bad Request"),
+        ("/abort-lazily/403?use=1", 1008, "403 Forbidden"),
+    ],
+)
+def test_an_abort_after_the_handshake(failing: Server, path: str, code: int, reason: str) -> None:
+    # Flask does not signal these either: a receiver would raise.
+    query = "&" if "?" in path else "?"
+    logged = len(failing.log())
+    with failing.raw(f"{path}{query}at=got_request_exception&raise=exception") as client:
+        close = client.read_close()
+        assert (close.code, close.reason) == (code, reason)
+    failing.wait_idle()
+    lines = failing.log()[logged:].splitlines()
+    assert len(lines) == 1, lines
+    assert f"{path.partition('?')[0]} closed with {code} ({reason})" in lines[0]
+    assert ("lazy=True" in lines[0]) != ("lazily" in path)
+
+
+def test_an_abort_before_a_handshake_that_waits(failing: Server) -> None:
+    for status in (401, 404):
+        assert outcome(failing, f"/abort-lazily/{status}") == f"HTTP {status}"

@@ -346,6 +346,28 @@ async def thread(ws):
     await sleep(0.1)
 
 
+@websocket.route("/abort/<int:status>")
+async def aborts(ws, status):
+    abort(status)
+
+
+@websocket.route("/abort-lazily/<int:status>", lazy=True)
+async def aborts_lazily(ws, status):
+    if "use" in request.args:
+        await ws.send("hello")
+    abort(status)
+
+
+@websocket.route("/abort-with-a-response")
+async def aborts_with_a_response(ws):
+    abort(Response("see there", 303))
+
+
+@websocket.route("/missing-argument")
+async def missing_argument(ws):
+    await ws.send(request.args["missing"])
+
+
 @websocket.server("/server")
 class Failing(Server):
     def __init__(self, ws):
