@@ -114,6 +114,15 @@ def test_the_dead_are_passed_over(clients: Server) -> None:
             assert first.message() == str(number)
 
 
+def test_a_child_process_has_none(clients: Server) -> None:
+    with clients.raw("/listen") as listener:
+        listener.message()
+        assert clients.get("/fork").body == b"0"
+        assert count(clients) == 1
+        clients.get("/send?message=from the parent".replace(" ", "+"))
+        assert listener.message() == "from the parent"
+
+
 def test_what_cannot_be_sent_is_said(clients: Server, token: str) -> None:
     with clients.raw("/listen") as listener:
         listener.message()

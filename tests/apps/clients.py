@@ -1,5 +1,7 @@
 """`websocket.clients` and `websocket.send_to_all`, as chats and views use them."""
 
+import os
+
 from flask import jsonify, request
 
 from tests.apps.kit import join, make_app, make_extension, os_thread, record, sleep, spawn
@@ -87,6 +89,22 @@ def send():
         return len(websocket.clients)
 
     return str(work())
+
+
+@app.get("/fork")
+def fork():
+    """What a child process finds, in which none of them is open."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        websocket.send_to_all("from the child")
+        os.write(writing, str(len(websocket.clients)).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    found = os.read(reading, 16)
+    os.close(reading)
+    os.close(writing)
+    return found
 
 
 @app.get("/send-from-thread")
