@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from functools import wraps
@@ -175,6 +176,10 @@ class AsyncioWebSocket(WebSocket):
         """As :meth:`WebSocket.send_to_all`: done when it returns, and may be awaited."""
         super().send_to_all(msg, binary, exclude=exclude)
         return _Done()
+
+    async def sleep(self, seconds: float) -> None:
+        """Let others run, for some seconds: ``asyncio.sleep()``."""
+        await asyncio.sleep(seconds)
 
     def _check_handler(self, handler: Callable[..., Any]) -> None:
         if not is_coroutine_function(handler):

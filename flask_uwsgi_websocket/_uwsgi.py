@@ -69,6 +69,20 @@ def inside() -> bool:
     return uwsgi is not None
 
 
+def in_worker() -> bool:
+    """Tell whether this process is a worker of uWSGI, or will be."""
+    return bool(uwsgi.worker_id())
+
+
+def in_first_worker() -> bool:
+    return bool(uwsgi.worker_id() == 1)
+
+
+def master_id() -> int:
+    """Return the process id of uWSGI's master; of what started the workers where there is none."""
+    return uwsgi.masterpid() or os.getpgrp()
+
+
 def option(name: str) -> Any:
     """A command-line option as uWSGI gives it (bytes, True or a list), or None."""
     return uwsgi.opt.get(name)
@@ -193,7 +207,7 @@ def set_up(
 def _warn_of_lost_threads() -> None:
     monkey = sys.modules.get("gevent.monkey")
     # gevent's threads are greenlets, which a fork keeps.
-    if uwsgi.worker_id() == 1 and not (monkey and monkey.is_module_patched("threading")):
+    if in_first_worker() and not (monkey and monkey.is_module_patched("threading")):
         warn_of_lost()
 
 
@@ -478,6 +492,12 @@ class UWSGIHost(Host):
         if room is not None:
             room.count(uwsgi.worker_id(), connections)
 
+    def is_serving(self) -> bool:
+        # With --lazy-apps we are imported in the worker, with what may still be to come.
+        return bool(uwsgi.workers()[uwsgi.worker_id() - 1]["apps"]) or not options().has(
+            "lazy-apps", "lazy"
+        )
+
     def is_worn_out(self) -> bool:
         # As core/utils.c and core/master_checks.c have it: uWSGI looks at most of this at the end
         # of a request only, of which WebSockets have none; its asyncio engine then does nothing.
@@ -618,9 +638,9 @@ def after_fork(callback: Callable[[], None]) -> None:
         previous = getattr(uwsgi, "post_fork_hook", None)
 
         def hook() -> None:
-            call()
             if previous is not None:
                 previous()
+            call()
 
         uwsgi.post_fork_hook = hook
     else:

@@ -336,6 +336,29 @@ def server_of(environ: WSGIEnvironment) -> Server:
     return UWSGI_SERVER
 
 
+def engine_beside(name: str, environ: WSGIEnvironment | None = None) -> Engine:
+    """Return what runs background work of the class made for an engine.
+
+    :param environ: of a request, where there is one: it tells the server.
+    """
+    if _uwsgi.inside():
+        return _uwsgi.engine(name)
+    server = server_of(environ or {})
+    if environ is not None and server is not UWSGI_SERVER:
+        return server.engine(environ, name)
+    if name == "asyncio":
+        return _loop_engine()
+    return _gevent_engine() if threads_are_greenlets() else _threads_engine()
+
+
+def parent_of_workers() -> int:
+    """Return the id of the process that all workers of this instance have in common."""
+    if _uwsgi.inside():
+        return _uwsgi.master_id()
+    # gunicorn's arbiter. Other servers are one process.
+    return os.getppid() if "gunicorn.arbiter" in sys.modules else os.getpid()
+
+
 class PlainHost(Host):
     """A process that we know nothing of, but that it exits some day."""
 

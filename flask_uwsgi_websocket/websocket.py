@@ -28,6 +28,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 from . import _uwsgi, config
 from ._environment import is_on
+from .background import Background
 from .checks import SECONDS_OR_NONE
 from .class_based import handler_of, subprotocol_options
 from .client import Data, UWSGIWebSocketClient, WebSocketClient
@@ -126,6 +127,8 @@ class WebSocketMiddleware:
         return _uwsgi.engine(self.engine_name)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self.websocket._background.waits_for_request:
+            self.websocket._background.start_with_request(environ)
         if is_attempt(environ):
             _name_scheme_as_http(environ)
             environ[START_RESPONSE] = start_response
@@ -403,6 +406,7 @@ class WebSocket:
         self.router = Router(__name__, self._check_handler)
         #: The open clients of this worker process; see :class:`~.clients.Clients`.
         self.clients = Clients(self)
+        self._background = Background(self)
         if app is not None:
             self.init_app(app)
 
@@ -441,6 +445,7 @@ class WebSocket:
         if _uwsgi.inside():
             ping_interval = app.config["UWSGI_WEBSOCKET_PING_INTERVAL"]
             _uwsgi.set_up(middleware.engine, self.timeout, ping_interval)
+            self._background.begin_with_workers(middleware.engine)
 
     def route(self, rule: str, **options: Any) -> Callable[[F], F]:
         """Route WebSockets that match ``rule`` to the decorated handler.
@@ -494,6 +499,50 @@ class WebSocket:
                 f"{name_of(handler)} is a coroutine function: {type(self).__name__} calls plain "
                 "functions; use AsyncioWebSocket for async def"
             )
+
+    def on_worker_start(self, function: F | None = None, *, once: bool = False) -> Any:
+        """Run the decorated function in each worker process, once that serves.
+
+        It runs beside the requests, as :meth:`start_background_task` does it: in a thread, a
+        greenlet or a Task, until it returns or the worker stops.
+
+        :param once: in one worker of the instance only, and in another one when that has ended.
+        :raises TypeError: when the function is of the wrong kind for the engine.
+        """
+
+        def decorator(function: F) -> F:
+            self._background.add(function, once)
+            return function
+
+        return decorator if function is None else decorator(function)
+
+    def start_background_task(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run ``function(*args, **kwargs)`` beside the requests, until the worker stops.
+
+        From handlers, views and background work, in the engine's way: in a daemon thread, a
+        greenlet, or a Task (of a coroutine function). It runs outside of the contexts of Flask:
+        ``with app.app_context():`` gives it one. An exception goes to the log of the app.
+
+        A worker that stops kills its greenlets and cancels its Tasks; a thread hears of it in
+        :meth:`sleep`, and by :attr:`stopping`. None is waited for longer than ``timeout``.
+
+        :return: the thread, greenlet or Task.
+        :raises TypeError: when the function is of the wrong kind for the engine.
+        :raises RuntimeError: while the app is imported, before uWSGI forks its workers.
+        """
+        return self._background.start(function, *args, **kwargs)
+
+    def sleep(self, seconds: float) -> Any:
+        """Wait as the engine does, so that others may run meanwhile; under asyncio, to be awaited.
+
+        In a background thread a worker that stops ends it, with :exc:`SystemExit`.
+        """
+        self._background.sleep(seconds)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this worker has been told to stop."""
+        return self._background.is_stopping()
 
     def register_blueprint(self, blueprint: Blueprint, **options: Any) -> None:
         """Register a blueprint whose routes are WebSocket handlers, as Flask does.

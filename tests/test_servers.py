@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -137,6 +138,22 @@ def test_messages(server: Process) -> None:
             assert client.recv(timeout=5) == message
         assert server.get("/") == "page"
     assert client.protocol.close_code == 1000
+
+
+def test_background_work_begins_with_the_first_request(server: Process) -> None:
+    eventually(lambda: server.get("/began") == "each once", "both functions to run")
+
+
+def test_one_of_gunicorns_workers_does_what_only_one_may(start: Start) -> None:
+    process = start([*SERVERS["gthread"], "--workers", "3", "--keep-alive", "0"], "WebSocket")
+    seen: Counter[str] = Counter()
+
+    def all_have_answered() -> bool:
+        seen[process.get("/began")] += 1
+        return seen["each"] > 9 and seen["each once"] > 3
+
+    eventually(all_have_answered, "several workers to answer")
+    assert set(seen) <= {"", "each", "each once"}
 
 
 def test_many_at_once(server: Process) -> None:

@@ -7,6 +7,7 @@ import contextvars
 import os
 import select
 import signal
+import threading
 import time
 from _socket import socket as Socket
 from _thread import get_ident
@@ -450,6 +451,34 @@ class AsyncioEngine(Engine):
                 task.cancel()
         return task.result()
 
+    def when_serving(self, callback: Callable[[], object]) -> None:
+        assert self._loop is not None  # prepared
+        self._loop.call_soon(callback)
+
+    def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
+        loop = self.worker().loop
+
+        def run() -> None:
+            wait()
+            loop.call_soon_threadsafe(callback)
+
+        threading.Thread(target=run, name="websocket-start", daemon=True).start()
+
+    def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
+        loop = self._task_loop()
+        if not _runs_here(loop):
+            loop.call_soon_threadsafe(self.start_task, work, timeout)
+            return None
+        worker = self.worker()
+        # In no context: that of a request would end under it.
+        task = contextvars.Context().run(loop.create_task, work())
+        task.add_done_callback(lambda _: worker.tasks.pop(task, None))
+        worker.add_task(task, task.cancel, timeout)
+        return task
+
+    def _task_loop(self) -> asyncio.AbstractEventLoop:
+        return self.worker().loop if self._loop is None else self._loop
+
     def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:
         if isinstance(awaitable, Coroutine):
             return Driver(awaitable, self.worker().drivers)
@@ -464,6 +493,14 @@ class AsyncioEngine(Engine):
             task.cancel()
 
         return interrupt
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a loop runs in this thread."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def in_task() -> bool:

@@ -94,6 +94,27 @@ class Engine(ABC):
         """Call what may wait, beside the calling request, ``delay`` seconds from now."""
         self.worker().call_later(delay, callback)
 
+    @abstractmethod
+    def when_serving(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once this process serves; from where it is prepared for that."""
+
+    @abstractmethod
+    def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
+        """Run ``work`` beside all requests until the worker stops; from anywhere in it.
+
+        :param work: a coroutine function where handlers are; raises nothing but :attr:`killed`.
+        :param timeout: seconds that it has to end, once the worker stops.
+        :return: the thread, greenlet or Task, where this is called from one of its kind.
+        """
+
+    @abstractmethod
+    def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
+        """Block a thread in ``wait``, then call ``callback`` where the engine's work runs."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait as handlers that block do."""
+        raise NotImplementedError
+
     def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:
         """What awaits an asynchronous handler in the quickest way."""
         return awaitable

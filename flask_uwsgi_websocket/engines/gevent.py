@@ -8,6 +8,7 @@ import time
 from _socket import socket as Socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import gevent
@@ -337,6 +338,38 @@ class GeventEngine(Engine):
 
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
         complete(rules)
+
+    def when_serving(self, callback: Callable[[], object]) -> None:
+        def wait() -> None:
+            while not self.host.is_serving():
+                gevent.sleep(0.01)
+            callback()
+
+        gevent.spawn(wait)
+
+    def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
+        loop = self.worker().hub.loop
+
+        def run() -> None:
+            wait()
+            loop.run_callback_threadsafe(callback)
+
+        get_original("_thread", "start_new_thread")(run, ())
+
+    def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
+        worker = self.worker()
+        if _get_ident() != worker.thread:
+            worker.hub.loop.run_callback_threadsafe(self.start_task, work, timeout)
+            return None
+        task = gevent.Greenlet(work)
+        task.link(lambda _: worker.tasks.pop(task, None))
+        worker.add_task(task, partial(task.kill, block=False), timeout)
+        task.start()
+        return task
+
+    def sleep(self, seconds: float) -> None:
+        """Let other greenlets run."""
+        gevent.sleep(seconds)
 
     def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
         gevent.spawn_later(delay, callback)

@@ -96,6 +96,10 @@ class Host:
     def count(self, connections: int) -> None:
         """Take note of how many WebSockets this process has open."""
 
+    def is_serving(self) -> bool:
+        """Whether the app has been imported."""
+        return True
+
     def is_worn_out(self) -> bool:
         """Whether this process has served for as long, or grown as large, as it may."""
         return False

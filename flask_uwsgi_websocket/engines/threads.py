@@ -18,7 +18,7 @@ from _thread import allocate_lock
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from ..codec import Protocol
 from .blocking import BlockingConnection, complete
@@ -40,6 +40,7 @@ class ThreadsWorker(Worker):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
+        self.stopped = threading.Event()
         self._poller = make_poller()
         self._watched: dict[int, ThreadsConnection] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -49,6 +50,10 @@ class ThreadsWorker(Worker):
     def start(self) -> None:
         super().start()
         threading.Thread(target=self._run, name="websocket-helper", daemon=True).start()
+
+    def close_all(self, code: int) -> None:
+        super().close_all(code)
+        self.stopped.set()
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         timer = (time.monotonic() + delay, next(self._number), callback)
@@ -278,6 +283,7 @@ class ThreadsEngine(Engine):
         self._signals: StopSignals | None = None
         self._stopped_by: int | None = None
         self._requests = 0  # that are, or become, WebSockets
+        self._has_tasks = False
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -356,8 +362,62 @@ class ThreadsEngine(Engine):
         thread = threading.Thread(target=callback, name="websocket-beside", daemon=True)
         self.worker().call_later(delay, thread.start)
 
+    def when_serving(self, callback: Callable[[], object]) -> None:
+        def wait() -> None:
+            while not self.host.is_serving():
+                time.sleep(0.01)
+
+        self.call_after(wait, callback)
+
+    def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
+        def run() -> None:
+            wait()
+            callback()
+
+        threading.Thread(target=run, name="websocket-start", daemon=True).start()
+
+    def start_task(self, work: Callable[[], Any], timeout: float) -> threading.Thread:
+        worker = self.worker()
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                worker.tasks.pop(thread, None)
+
+        thread = threading.Thread(target=run, name="websocket-task", daemon=True)
+        worker.add_task(thread, lambda: None, timeout)
+        with self._lock:
+            is_first, self._has_tasks = not self._has_tasks, True
+        if is_first and self.host.gives_signals:
+            self.host.at_exit(self._end_tasks)
+        thread.start()
+        return thread
+
+    def _end_tasks(self) -> None:
+        """Tell background work that the process exits, and wait for it."""
+        worker = self.worker()
+        worker.close_all(1012)
+        deadline = time.monotonic() + worker.grace
+        while worker.tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; in background work only until the worker stops, which ends it.
+
+        :raises SystemExit: in background work, when the worker stops.
+        """
+        worker = self.worker()
+        if threading.current_thread() not in worker.tasks:
+            time.sleep(seconds)
+        elif worker.stopped.wait(seconds):
+            raise SystemExit
+
     def run(self, rules: Coroutine[Any, Any, None]) -> None:
         complete(rules)
+
+    def worker(self) -> ThreadsWorker:
+        return cast(ThreadsWorker, super().worker())
 
     def _make_worker(self) -> ThreadsWorker:
         return ThreadsWorker(self.host)

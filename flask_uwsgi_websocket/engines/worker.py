@@ -6,6 +6,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from .carrier import Carrier
 from .connection import Connection
@@ -27,6 +28,8 @@ class Worker(ABC):
         self.connections: set[Connection] = set()
         #: What runs on as a WebSocket, whose request has been let go; see carrier.py.
         self.carriers: set[Carrier] = set()
+        #: What runs beside all requests, and what tells each that the worker stops.
+        self.tasks: dict[Any, Callable[[], object]] = {}
         #: The close code that clients get, once the worker stops.
         self.stopping: int | None = None
         self._full = Seldom()
@@ -55,6 +58,16 @@ class Worker(ABC):
         if self.stopping is not None:
             connection.start_closing(self.stopping)
 
+    def add_task(self, task: Any, end: Callable[[], object], timeout: float) -> None:
+        """Know background work until it is taken out of :attr:`tasks`.
+
+        :param timeout: seconds that it has, once the worker stops.
+        """
+        self.tasks[task] = end
+        self._longest = max(self._longest, timeout)
+        if self.stopping is not None:
+            end()
+
     def _warn_full(self) -> None:
         if self._full.due():
             logger.warning(
@@ -76,6 +89,8 @@ class Worker(ABC):
             self.stopping = code
         for connection in tuple(self.connections):
             connection.start_closing(code)
+        for end in tuple(self.tasks.values()):
+            end()
 
     def interrupt_all(self) -> None:
         """Break into every handler that still runs, and cut those that are through."""
@@ -91,18 +106,19 @@ class Worker(ABC):
             connection.leave_to_parent()
         self.connections.clear()
         self.carriers.clear()
+        self.tasks.clear()
 
     @property
     def grace(self) -> float:
         """Seconds for which a worker that stops waits for its handlers, and for what Flask and
         middlewares do after them."""
         timeouts = (connection.limits.timeout for connection in self.connections)
-        return max(timeouts, default=self._longest if self.carriers else 0)
+        return max(timeouts, default=self._longest if self.carriers or self.tasks else 0)
 
     @property
     def idle(self) -> bool:
         """Whether nothing would be cut short if the worker stopped now."""
-        return not self.connections and not self.carriers
+        return not self.connections and not self.carriers and not self.tasks
 
     def _tick(self) -> None:
         self.call_later(self.tick_interval, self._tick)

@@ -15,6 +15,14 @@ app.secret_key = "x"
 websocket = getattr(flask_uwsgi_websocket, os.environ["TEST_CLASS"])(app, timeout=1)
 
 
+began = []
+
+
+@app.get("/began")
+def show_began():
+    return " ".join(sorted(began))
+
+
 @app.get("/")
 def index():
     return "page"
@@ -39,6 +47,15 @@ def answer(response):
 
 if ASYNC:
 
+    @websocket.on_worker_start
+    async def begin_each():
+        await websocket.sleep(0)
+        began.append("each")
+
+    @websocket.on_worker_start(once=True)
+    async def begin_once():
+        began.append("once")
+
     @websocket.route("/echo", subprotocols=["v1"])
     async def echo(ws):
         async for msg in ws:
@@ -61,6 +78,15 @@ if ASYNC:
         raise ValueError("on purpose")
 
 else:
+
+    @websocket.on_worker_start
+    def begin_each():
+        websocket.sleep(0)
+        began.append("each")
+
+    @websocket.on_worker_start(once=True)
+    def begin_once():
+        began.append("once")
 
     @websocket.route("/echo", subprotocols=["v1"])
     def echo(ws):
