@@ -30,10 +30,10 @@ from .codec import (
 from .engines.connection import Connection, Limits
 from .engines.engine import Engine
 from .engines.fork import end_of_children
-from .engines.host import log_exception
+from .engines.host import Seldom, log_exception, logger
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .servers import START_RESPONSE, UWSGI_SERVER, Server
-from .text import printable
+from .text import path_of, printable
 from .unopened import OPEN_TIME, Unopened
 
 if TYPE_CHECKING:
@@ -132,6 +132,27 @@ def answer_to(error: EngineError, *, tell: bool = False) -> HandshakeError:
     """
     reason = str(error) if tell else "WebSockets do not work here; the server's log says why"
     return HandshakeError(error.status, reason)
+
+
+_upgrade_lost = Seldom()
+
+
+def log_lost_upgrade(error: HandshakeError, environ: WSGIEnvironment) -> None:
+    """Log, seldom, that a proxy in front has kept the upgrade of a handshake to itself."""
+    lost = (
+        environ.get("SERVER_PROTOCOL") == "HTTP/1.0"
+        or "websocket" not in environ.get("HTTP_UPGRADE", "").lower()
+        or "upgrade" not in environ.get("HTTP_CONNECTION", "").lower()
+    )
+    # A client's own mistake looks different: it has sent a key.
+    if error.status == 400 and lost and "HTTP_SEC_WEBSOCKET_KEY" in environ and _upgrade_lost.due():
+        logger.warning(
+            "WebSocket %s refused: %s. A proxy in front does not pass the upgrade on: beside its "
+            "proxy_pass, nginx needs proxy_http_version 1.1; proxy_set_header Upgrade "
+            "$http_upgrade; and proxy_set_header Connection $connection_upgrade",
+            printable(path_of(environ)),
+            error.reason,
+        )
 
 
 def refuse(error: HandshakeError, start_response: StartResponse) -> Sequence[bytes]:

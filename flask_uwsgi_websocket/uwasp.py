@@ -36,7 +36,7 @@ from .engines.host import log_exception, logger
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .origins import how_to_allow, is_allowed
 from .servers import server_of
-from .serving import Settings, agree, answer_to, is_attempt, refuse, serve
+from .serving import Settings, agree, answer_to, is_attempt, log_lost_upgrade, refuse, serve
 from .text import path_of, printable
 
 if TYPE_CHECKING:
@@ -213,6 +213,7 @@ class WebSocketMiddleware:
         try:
             return self._handle(environ, start_response)
         except HandshakeError as error:
+            log_lost_upgrade(error, environ)
             return refuse(error, start_response)
         except EngineError as error:
             logger.error("WebSocket %s refused: %s", printable(path_of(environ)), error)

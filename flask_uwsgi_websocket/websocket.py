@@ -51,6 +51,7 @@ from .serving import (
     agree,
     answer_to,
     is_attempt,
+    log_lost_upgrade,
     serve,
     serve_lazily,
     switch_headers,
@@ -664,6 +665,7 @@ def _install_dispatch(app: Flask) -> None:
         try:
             return middleware.accept(request, rule, partial(process, *args))
         except HandshakeError as error:
+            log_lost_upgrade(error, request.environ)
             raise _http_error(error) from None
         except EngineError as error:
             app.logger.error("WebSocket %s refused: %s", printable(request.path), error)

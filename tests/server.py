@@ -212,8 +212,12 @@ class Server:
             arguments = ["--http", self.address]
         else:
             inner = free_port()
-            protocol = "--http-socket" if self.front == "nginx-proxy" else "--socket"
+            protocol = "--http-socket" if self.front.startswith("nginx-proxy") else "--socket"
             arguments = [protocol, f"{self.host}:{inner}"]
+            if self.front == "nginx-fastrouter":
+                behind = f"{self.host}:{free_port()}"
+                arguments = ["--fastrouter", f"{self.host}:{inner}"]
+                arguments += ["--fastrouter-to", behind, "--socket", behind]
         command = [
             *(self.launcher or [uwsgi_binary()]),
             *("--need-app", "--disable-logging", "--sharedarea", "1"),
@@ -245,7 +249,9 @@ class Server:
         binary = shutil.which("nginx") or "/usr/sbin/nginx"
         assert Path(binary).exists(), "nginx is not installed: apt-get install nginx-light"
         configuration = self.directory / "nginx.conf"
-        location = PROXY_PASS if self.front == "nginx-proxy" else UWSGI_PASS
+        location = PROXY_PASS if self.front.startswith("nginx-proxy") else UWSGI_PASS
+        if self.front == "nginx-proxy-http10":
+            location = location.replace("proxy_http_version 1.1", "proxy_http_version 1.0")
         configuration.write_text(
             NGINX.format(
                 directory=self.directory,
