@@ -25,8 +25,11 @@ Defaults, each replaced by giving the option:
                            uWSGI reloads.
 ``need_app``               an app that does not load stops uWSGI instead of answering each request
                            with an error; not in debug mode, which waits for you to mend it.
-``python_autoreload``      1 in debug mode, and ``worker_reload_mercy`` 5 seconds: an open WebSocket
-                           must not hold the reload for uWSGI's minute.
+``lazy``                   in debug mode: the worker loads the app, so that new code takes another
+                           worker, and not another uWSGI; meanwhile the router waits.
+``python_autoreload``      1 in debug mode: seconds between two looks for changed code, which with
+                           ``lazy`` are our own; and ``worker_reload_mercy`` 5 seconds: an open
+                           WebSocket must not hold the reload for uWSGI's minute.
 ``virtualenv``             the one that this interpreter runs in.
 =========================  ========================================================================
 """
@@ -81,6 +84,9 @@ _THREADS = 32
 
 # Files that are watched before they are imported: an environment variable holds 128 KiB.
 _WATCHED = 500
+
+# uWSGI's reloader; the last one given counts, and the first is our default.
+_RELOADERS = ("python-autoreload", "python-auto-reload", "py-autoreload", "py-auto-reload")
 
 # Seconds that a reload waits for handlers which do not end; uWSGI's 60 are long for a developer.
 _DEBUG_MERCY = 5
@@ -222,6 +228,7 @@ def exec_uwsgi(
     binary = inspect_uwsgi(path, wanted, _plugin_arguments(options))
     check_binary(binary, wanted)
     options = settle_flags(binary, options, {_spelling(name) for name in uwsgi_options})
+    interval = take_over_reloading(options) if debug else None
     command = build_command(binary, target, options)
 
     environment = {**target.environment, **_interpreter(binary, options)[1]}
@@ -229,6 +236,9 @@ def exec_uwsgi(
     if debug:
         environment["FLASK_UWSGI_DEBUG"] = "true"
         os.environ[_watch.WATCH_VARIABLE] = json.dumps(project_files()[:_WATCHED])
+    os.environ.pop(_watch.INTERVAL_VARIABLE, None)
+    if interval is not None:
+        os.environ[_watch.INTERVAL_VARIABLE] = str(interval)
     os.environ.update(environment)
     os.environ.pop("FLASK_RUN_FROM_CLI", None)
     _raise_descriptor_limit(options)
@@ -270,7 +280,7 @@ def complete(
     options |= {"master": True, "enable-threads": True, "die-on-term": True}
     options["need-app"] = not debug
     if debug:
-        options |= {"python-autoreload": 1, "worker-reload-mercy": _DEBUG_MERCY}
+        options |= {"lazy": True, "python-autoreload": 1, "worker-reload-mercy": _DEBUG_MERCY}
         # By its file, so that it does not import Flask before the app does, if uWSGI can.
         options["import"] = _watch.__file__ if is_plain(_watch.__file__) else _watch.__name__
     if leaves_open(given, _ENGINES | {"threads"}):
@@ -283,6 +293,17 @@ def complete(
     return {
         name: value for name, value in options.items() if value is not None and value is not False
     }
+
+
+def take_over_reloading(options: Options) -> int | None:
+    """Take uWSGI's reloader out of the options where :mod:`._watch` does better, with ``lazy``.
+
+    :returns: seconds between two looks; ``None`` where it is left to uWSGI, or not wanted.
+    """
+    if "lazy" not in options:
+        return None
+    intervals = [options.pop(name) for name in _RELOADERS if name in options]
+    return max(_number(intervals[-1]), 1) if intervals else None
 
 
 def leaves_open(uwsgi_options: Iterable[str], names: Iterable[str]) -> bool:

@@ -34,6 +34,8 @@ from flask_uwsgi_websocket.exceptions import (
     GeventNotInstalled,
     UWSGINotFound,
 )
+from tests.rawclient import RawClient, close_frame
+from tests.server import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 20.0
@@ -126,9 +128,21 @@ def test_engines(command: Callable[..., list[str]]) -> None:
         assert "--threads" not in built
 
 
+def test_a_reloader_that_is_given(command: Callable[..., list[str]]) -> None:
+    command(debug=True, py_autoreload=3)
+    assert os.environ["FLASK_UWSGI_WATCH_INTERVAL"] == "3"
+    command(debug=True, python_autoreload=False)
+    assert "FLASK_UWSGI_WATCH_INTERVAL" not in os.environ
+    built = command(debug=True, lazy=False)
+    assert has(built, "--python-autoreload", "1")
+    assert "FLASK_UWSGI_WATCH_INTERVAL" not in os.environ
+
+
 def test_debug_means_reloading_and_one_worker(command: Callable[..., list[str]]) -> None:
     built = command(debug=True, gevent=10, processes=4, cheaper=2)
-    assert has(built, "--python-autoreload", "1")
+    assert "--lazy" in built  # and in the worker a reloader of our own
+    assert os.environ["FLASK_UWSGI_WATCH_INTERVAL"] == "1"
+    assert "--python-autoreload" not in built
     assert "--processes" not in built
     assert "--cheaper" not in built
     assert "--need-app" not in built
@@ -414,14 +428,14 @@ class Script:
             nonlocal text
             assert self.process.poll() is None, f"uWSGI ended:\n{self.log}"
             with contextlib.suppress(OSError, http.client.HTTPException):
-                text = self._fetch(path, tls)
+                text = self.fetch(path, tls)
                 return True
             return False
 
         wait_for(fetch, lambda: f"nothing is served:\n{self.log}")
         return text
 
-    def _fetch(self, path: str, tls: bool) -> str:
+    def fetch(self, path: str, tls: bool) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         if tls:
             context = ssl._create_unverified_context()
@@ -918,3 +932,40 @@ def test_debug_reloads(start: Start, tmp_path: Path, source: str, options: str) 
     wait_for(lambda: "invalid syntax" in script.log, lambda: f"no reload:\n{script.log}")
     edit(source.replace("one", "three"))
     wait_for(mended, lambda: f"no reload:\n{script.log}")
+
+
+WEBSOCKET = """
+    import os
+    from kit import make
+    from flask_uwsgi_websocket import GeventWebSocket
+    app = make(__name__)
+    websocket = GeventWebSocket(app)
+    app.config["WORD"] = "one"
+
+    @websocket.route("/echo")
+    def echo(ws):
+        for message in ws:
+            ws.send(message)
+
+    if __name__ == "__main__":
+        app.run(debug=True, gevent=10, host="127.0.0.1", port=int(os.environ["PORT"]))
+"""
+
+
+def test_a_reload_in_debug_mode_tells_clients_and_refuses_nobody(
+    start: Start, tmp_path: Path
+) -> None:
+    write_app(tmp_path, echo=WEBSOCKET)
+    script = start("place/echo.py")
+    assert script.where()["word"] == "one"
+    with contextlib.closing(RawClient(("127.0.0.1", script.port), PATIENCE)) as client:
+        client.handshake("/echo")
+        client.text("hello")
+        assert client.message() == "hello"
+        source = textwrap.dedent(WEBSOCKET).replace("one", "two")
+        (tmp_path / "place/echo.py").write_text(source)
+        assert client.read_close().code == 1012
+        client.send(close_frame(1012))
+    # The router goes on, for which each of these waits: a refused one would raise.
+    while json.loads(script.fetch("/", tls=False))["word"] != "two":
+        pass
