@@ -29,7 +29,8 @@ class Patient:
     :param folder: its working directory.
     :param descriptors: how many a process of it may open, where that is known.
     :param runs: whether it runs already, and so may have another Python than ours.
-    :param hidden: why its options are not known.
+    :param hidden: why it does not show its options.
+    :param unit: the file of systemd's that they are from then.
     """
 
     binary: str | None
@@ -39,6 +40,7 @@ class Patient:
     descriptors: int | None = None
     runs: bool = False
     hidden: str = ""
+    unit: Path | None = None
 
 
 def of_command(words: Sequence[str], binary: str | None) -> Patient:
@@ -58,7 +60,7 @@ def of_process(pid: int, binary: str | None) -> Patient:
     process = uwsgi_config.look_at(pid)
     hidden = process.title and (
         f"process {pid} calls itself {process.title!r} (--auto-procname, --procname), which hides "
-        "its options: name what it was started with, as in 'flask websocket doctor app.ini'"
+        "its options"
     )
     return Patient(
         binary or process.binary,
@@ -68,6 +70,7 @@ def of_process(pid: int, binary: str | None) -> Patient:
         process.descriptors,
         runs=True,
         hidden=hidden,
+        unit=process.unit,
     )
 
 
@@ -79,6 +82,8 @@ def examine(patient: Patient, find: Callable[[str | None], str], app: Any, say: 
     :raises ConfigError: the options cannot be read.
     """
     binary = _examine_binary(patient, find, say)
+    if patient.unit:
+        say(f"note: {patient.hidden}; these are from {patient.unit}.")
     around = _surroundings(patient, binary, app)
     severities: set[Severity] = set() if binary else {Severity.ERROR}
     for instance in _read(patient, binary.options if binary else frozenset()):
@@ -90,8 +95,9 @@ def examine(patient: Patient, find: Callable[[str | None], str], app: Any, say: 
             say(_told(finding))
         for note in (*instance.notes, *_doubts(instance.options)):
             say(f"note: {note}.")
-    if patient.hidden:
-        say(f"error: {patient.hidden}.")
+    if patient.hidden and not patient.unit:
+        remedy = "name what it was started with, as in 'flask websocket doctor app.ini'"
+        say(f"error: {patient.hidden}: {remedy}.")
         return False
     if severities & {Severity.ERROR, Severity.WARNING}:
         return False

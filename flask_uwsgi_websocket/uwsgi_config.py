@@ -11,9 +11,10 @@ import glob
 import json
 import os
 import re
+import shlex
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -427,6 +428,7 @@ class Process:
     :param folder: where.
     :param descriptors: how many it may open; None without a limit.
     :param title: what it calls itself instead of showing its arguments; empty if it shows them.
+    :param unit: the file of systemd's that its arguments are from in that case, if they are.
     """
 
     binary: str
@@ -435,6 +437,7 @@ class Process:
     folder: Path
     descriptors: int | None
     title: str = ""
+    unit: Path | None = None
 
 
 def look_at(pid: int) -> Process:
@@ -456,8 +459,8 @@ def look_at(pid: int) -> Process:
         raise ConfigError(f"process {pid}: {error.strerror}{whose}") from error
     # --auto-procname and --procname write their text over the arguments and the environment.
     if words and " " in words[0] and not os.path.exists(words[0]):
-        title = words[0].strip()
-        return Process(binary, [], {}, Path(folders[0]), descriptors, title)
+        hidden = Process(binary, [], {}, Path(folders[0]), descriptors, words[0].strip())
+        return _from_unit(hidden, (place / "cgroup").read_text())
     return Process(binary, words[1:], environment, _start_folder(folders, words), descriptors)
 
 
@@ -478,3 +481,48 @@ def _strings(path: Path) -> list[str]:
 def _descriptor_limit(limits: str) -> int | None:
     found = re.search(r"^Max open files\s+(\d+)", limits, re.MULTILINE)
     return int(found[1]) if found else None
+
+
+# A service of systemd's, which knows what a process was started with that does not show it
+
+#: Where units are, the first one counting (systemd.unit(5)).
+UNIT_FOLDERS = [
+    Path(folder, "systemd/system") for folder in ("/etc", "/run", "/usr/local/lib", "/lib")
+]
+
+
+def _from_unit(process: Process, cgroup: str) -> Process:
+    """Fill in what the service that a process belongs to says of it."""
+    name = re.search(r"([^/\n]+)\.service$", cgroup, re.MULTILINE)
+    template, at, instance = name[1].partition("@") if name else ("", "", "")
+    file = f"{template}{at}.service"
+    path = next((folder / file for folder in UNIT_FOLDERS if (folder / file).is_file()), None)
+    if path is None:
+        return process
+    settings: dict[str, list[str]] = {}
+    try:
+        for part in [path, *sorted(path.with_name(f"{file}.d").glob("*.conf"))]:
+            _read_unit(part.read_text().replace("%i", instance).replace("%I", instance), settings)
+        # "-/usr/bin/uwsgi": what stands before the path says how systemd treats it.
+        words = shlex.split(settings.get("ExecStart", [""])[-1].lstrip("-@:+!"))
+        variables = shlex.split(" ".join(settings.get("Environment", ())))
+    except (OSError, ValueError):
+        return process
+    if not words or not Path(words[0]).name.startswith("uwsgi"):
+        return process
+    return replace(
+        process,
+        words=words[1:],
+        environment=dict(text.split("=", 1) for text in variables if "=" in text),
+        folder=Path(settings.get("WorkingDirectory", ["/"])[-1].lstrip("-")),
+        unit=path,
+    )
+
+
+def _read_unit(text: str, settings: dict[str, list[str]]) -> None:
+    for line in text.replace("\\\n", " ").split("\n"):
+        key, equals, value = line.partition("=")
+        if equals and not value.strip():
+            settings.pop(key.strip(), None)  # an empty one takes back those before
+        elif equals:
+            settings.setdefault(key.strip(), []).append(value.strip())

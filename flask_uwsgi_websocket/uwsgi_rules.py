@@ -513,8 +513,8 @@ def mercy(options: Options, around: Surroundings) -> Iterator[Finding]:
             "mercy",
             Severity.WARNING,
             f"--worker-reload-mercy {seconds}",
-            f"uWSGI kills a worker that stops before its handlers have had the {around.timeout:g} "
-            "seconds of the extension's timeout, and its clients are not told",
+            f"uWSGI kills a worker before its handlers have had the {around.timeout:g} seconds of "
+            "the extension's timeout to end in",
             f"raise it above {around.timeout:g}, or lower WebSocket(timeout=...)",
         )
 

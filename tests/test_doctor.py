@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from flask_uwsgi_websocket import GeventWebSocket, WebSocket, cli
-from flask_uwsgi_websocket.uwsgi_config import Instance, read
+from flask_uwsgi_websocket import GeventWebSocket, WebSocket, cli, uwsgi_config
+from flask_uwsgi_websocket.uwsgi_config import Instance, Process, read
 from tests.server import eventually, free_port, uwsgi_binary
 
 #: A file with which nothing is wrong.
@@ -113,7 +113,7 @@ def test_the_apps_class_is_compared_with_the_engine() -> None:
 def test_the_apps_timeout_counts() -> None:
     write("app.ini", RIGHT + "    worker-reload-mercy = 10\n")
     app = make_app(lambda app: GeventWebSocket(app, timeout=20))
-    assert "the 20 seconds of the extension's timeout" in doctor("app.ini", app=app).output
+    assert "had the 20 seconds of the extension's timeout" in doctor("app.ini", app=app).output
 
 
 def test_an_app_that_does_not_load_is_no_finding() -> None:
@@ -225,6 +225,33 @@ def test_a_process_that_hides_its_options(process: Any) -> None:
     assert "calls itself 'uWSGI master' (--auto-procname" in result.output
     assert "flask websocket doctor app.ini" in result.output
     assert "Nothing" not in result.output
+
+
+def test_a_service_whose_process_hides_its_options(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = folder / "units"
+    (units / "app@.service.d").mkdir(parents=True)
+    (units / "app@.service").write_text(
+        f"[Service]\nWorkingDirectory={folder}\nExecStart=/usr/bin/uwsgi other.ini\n"
+        'Environment="MERCY=3" UWSGI_THREADS=16\n'
+    )
+    (units / "app@.service.d" / "local.conf").write_text(
+        "[Service]\nExecStart=\nExecStart=-/usr/bin/uwsgi \\\n  --ini %i.ini --set-ph a=b\n"
+    )
+    write("live.ini", RIGHT.replace("gevent = 100", "worker-reload-mercy = $(MERCY)"))
+    hidden = Process(uwsgi_binary(), [], {}, folder, 4096, "uWSGI master")
+    monkeypatch.setattr(uwsgi_config, "UNIT_FOLDERS", [folder / "none", units])
+    for cgroup in ("0::/init.scope", "0::/system.slice/none.service", "0::/"):
+        assert uwsgi_config._from_unit(hidden, cgroup) == hidden
+    found = uwsgi_config._from_unit(hidden, "1:name=x:/system.slice/app@live.service\n0::/\n")
+    assert found.words == ["--ini", "live.ini", "--set-ph", "a=b"]
+    monkeypatch.setattr(uwsgi_config, "look_at", lambda pid: found)
+    result = doctor("--pid", "1", app=make_app(WebSocket))
+    assert result.exit_code == 1
+    assert "which hides its options; these are from" in result.output
+    assert "warning: --worker-reload-mercy 3: " in result.output
+    assert "error" not in result.output
 
 
 def test_the_binary_alone() -> None:
