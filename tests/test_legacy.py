@@ -90,6 +90,8 @@ def test_loops_that_only_send(legacy: Server, way: str) -> None:
 def test_types_and_dropped_sends(legacy: Server, token: str, engine: str) -> None:
     with legacy.raw(f"/types/{token}") as client:
         assert client.message() == "ready"
+        assert legacy.get("/tell?message=text").body == b"1"
+        assert client.message() == "text"
     eventually(lambda: len(legacy.records(token)) == 2, "the handler to be through")
     first, second = legacy.records(token)
     assert first == {"nothing": "''" if engine.startswith("asyncio") else "b''"}

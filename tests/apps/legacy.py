@@ -269,6 +269,12 @@ def announce():
     return str(len(users))
 
 
+@app.get("/tell")
+def tell():
+    websocket.send_to_all(request.args["message"].encode())
+    return str(len(websocket.clients))
+
+
 @app.get("/state")
 def state():
     return jsonify(users=len(users), clients=len(clients), queues=len(queues), running=running[0])
