@@ -224,15 +224,21 @@ def serve_lazily(
     report: Report,
     *,
     server: Server,
+    meaning: Callable[[Any], Any],
+    forgive: Callable[[BaseException], bool],
 ) -> Any:
     """Run a handler, and accept the connection when the handler first uses it.
 
     :param headers: called for the header fields of the 101, when it is about to be sent.
+    :param meaning: called with the handler's result: None if it is no answer.
+    :param forgive: called with an exception that came after the connection was used: whether it
+        is none of the handler's.
     :return: what the handler returned instead of using its connection; None once that was used, or
         otherwise answered.
     :raises Exception: what the handler raised instead.
     """
     attempt = _Attempt(environ, agreement, headers, engine, report, server)
+    attempt.meaning, attempt.forgive = meaning, forgive
     with engine.request():
         attempt.sock = server.take(environ)
         engine.worker()  # is that of the thread, and of its loop, in which it is asked for first
@@ -247,6 +253,8 @@ class _Attempt:
     """A handler that runs before its handshake."""
 
     sock: Socket
+    meaning: Callable[[Any], Any]
+    forgive: Callable[[BaseException], bool]
 
     def __init__(
         self,
@@ -296,6 +304,7 @@ class _Attempt:
                 answer = handle(cast(Connection, unopened))
                 if engine.asynchronous and isinstance(answer, Awaitable):
                     answer = await engine.drive(answer)
+                answer = self.meaning(answer)
         except BaseException as error:
             failure = error
         if unopened.failed:  # and was answered
@@ -310,7 +319,7 @@ class _Attempt:
         """End the connection as the handler has ended."""
 
         def conclude(connection: Connection) -> None:
-            if failure is not None:
+            if failure is not None and (unopened.opened_late or not self.forgive(failure)):
                 raise failure
             if answer is not None and unopened.opened_late:
                 connection.start_closing(1008, "refused")

@@ -57,6 +57,7 @@ from .serving import (
     switch_headers,
 )
 from .text import path_of, printable
+from .view_decorators import StandIn, missed_response
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -84,6 +85,8 @@ _limits = lru_cache(Limits)
 # does (with the rule that matched).
 _OFFERED_TO = "flask_uwsgi_websocket.offered_to"
 _TAKEN_BY = "flask_uwsgi_websocket.taken_by"
+# And, while its handler runs, the response 101.
+_UPGRADE = "flask_uwsgi_websocket.upgrade"
 
 
 #: What proxies may call the scheme of a request for a WebSocket, and what WSGI does (PEP 3333).
@@ -188,15 +191,14 @@ class WebSocketMiddleware:
         self.websocket.clients.look_in(engine)
 
         def handle(connection: Connection) -> Any:
-            return handler(
-                client_class(
-                    environ,
-                    connection,
-                    subprotocol=agreement.subprotocol,
-                    app=self.app,
-                    extension=self.websocket,
-                )
+            client = client_class(
+                environ,
+                connection,
+                subprotocol=agreement.subprotocol,
+                app=self.app,
+                extension=self.websocket,
             )
+            return response.meant_by(handler(client))
 
         if self._waits_for_handler(rule):
             return self._accept_lazily(
@@ -212,16 +214,21 @@ class WebSocketMiddleware:
                 return self._fail(environ, start_response, error)
             if issubclass(self.client, UWSGIWebSocketClient):
                 return self._serve_uwsgi(environ, start_response, agreement.headers, handler, rule)
-            return serve(
-                environ,
-                start_response,
-                agreement,
-                engine,
-                handle,
-                partial(self._report, environ, rule),
-                server=server,
-                keep_context=self._config("REQUEST_CONTEXT"),
-            )
+            environ[_UPGRADE] = response
+            try:
+                return serve(
+                    environ,
+                    start_response,
+                    agreement,
+                    engine,
+                    handle,
+                    partial(self._report, environ, rule),
+                    server=server,
+                    keep_context=self._config("REQUEST_CONTEXT"),
+                )
+            finally:
+                del environ[_UPGRADE]
+                response.end()
 
         response.upgrade_connection = upgrade_connection
         return response
@@ -267,15 +274,22 @@ class WebSocketMiddleware:
             response.sent = True
             return switch_headers(agreement, response.headers)
 
-        answer = serve_lazily(
-            environ,
-            agreement,
-            headers,
-            engine,
-            handle,
-            partial(self._report, environ, rule),
-            server=server,
-        )
+        environ[_UPGRADE] = response
+        try:
+            answer = serve_lazily(
+                environ,
+                agreement,
+                headers,
+                engine,
+                handle,
+                partial(self._report, environ, rule),
+                server=server,
+                meaning=response.meant_by,
+                forgive=partial(self._forgive, environ, rule),
+            )
+        finally:
+            del environ[_UPGRADE]  # an error handler's None is none of a handler's
+            response.end()
         if answer is not None:
             return answer
         response.sent = True
@@ -360,6 +374,18 @@ class WebSocketMiddleware:
         environ[FAILED_WITH] = error
         got_request_exception.send(self.app, exception=error)
         return 1011, f"{type(error).__name__}: {error}" if self.app.debug else ""
+
+    def _forgive(self, environ: WSGIEnvironment, rule: WebSocketRule, error: BaseException) -> bool:
+        """Tell whether it is a decorator's mistake alone, and has been logged as one."""
+        handler = self.websocket.view_functions[rule.endpoint]
+        if not missed_response(error, handler):
+            return False
+        self.app.logger.warning(
+            "A decorator of the WebSocket handler of %s takes its result for a response: %s",
+            printable(path_of(environ)),
+            error,
+        )
+        return True
 
     def _report_late_answer(
         self, environ: WSGIEnvironment, rule: WebSocketRule, error: HTTPException
@@ -640,7 +666,7 @@ def _install_dispatch(app: Flask) -> None:
     if getattr(app.full_dispatch_request, "serves_websockets", False):
         return
     full_dispatch, dispatch = app.full_dispatch_request, app.dispatch_request
-    process = app.process_response
+    process, make = app.process_response, app.make_response
 
     # Whatever Flask hands to them (a context, from 3.2 on) is handed through.
     def full_dispatch_request(*args: Any) -> Response:
@@ -671,11 +697,18 @@ def _install_dispatch(app: Flask) -> None:
             app.logger.error("WebSocket %s refused: %s", printable(request.path), error)
             raise _http_error(answer_to(error, tell=app.debug or app.testing)) from None
 
+    def make_response(rv: Any) -> Response:
+        upgrade = request.environ.get(_UPGRADE) if has_request_context() else None
+        if upgrade is not None and upgrade.stands_for(rv):
+            return upgrade  # type: ignore[no-any-return]
+        return make(rv)
+
     def process_response(*args: Any) -> Response:
         response: Response = args[-1]
         return response if getattr(response, "sent", False) else process(*args)
 
     full_dispatch_request.serves_websockets = True  # type: ignore[attr-defined]
+    app.make_response = make_response  # type: ignore[method-assign]
     app.process_response = process_response  # type: ignore[method-assign, assignment]
     app.full_dispatch_request = full_dispatch_request  # type: ignore[method-assign]
     app.dispatch_request = dispatch_request  # type: ignore[method-assign]
@@ -696,7 +729,7 @@ def _upgrade_class(base: type[Response]) -> type[Any]:
     return type("UpgradeResponse", (_Upgrade, base), {})
 
 
-class _Upgrade:
+class _Upgrade(StandIn):
     """A response ``101 Switching Protocols``."""
 
     headers: Headers

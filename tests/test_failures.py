@@ -241,3 +241,13 @@ def test_an_abort_after_the_handshake(failing: Server, path: str, code: int, rea
 def test_an_abort_before_a_handshake_that_waits(failing: Server) -> None:
     for status in (401, 404):
         assert outcome(failing, f"/abort-lazily/{status}") == f"HTTP {status}"
+
+
+# Decorators that are made for views; more of them in test_view_decorators.py
+
+
+@pytest.mark.parametrize("path", ["/no-cache", "/no-cache-eager"])
+def test_a_decorator_that_makes_a_response_of_nothing(failing: Server, path: str) -> None:
+    assert outcome(failing, path) == "Close 1000"
+    assert outcome(failing, f"{path}?at=handler_later&raise=exception") == "Close 1011"
+    failing.allow_log("Traceback")

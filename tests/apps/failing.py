@@ -17,6 +17,7 @@ from flask import (
     got_request_exception,
     has_request_context,
     jsonify,
+    make_response,
     render_template_string,
     request,
     request_finished,
@@ -344,6 +345,30 @@ async def thread(ws):
 
     os_thread(send)
     await sleep(0.1)
+
+
+def no_cache(handler):
+    """A decorator for views; a plain function, whatever the handler is."""
+
+    @functools.wraps(handler)
+    def decorator(*args, **kwargs):
+        response = make_response(handler(*args, **kwargs))
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return decorator
+
+
+@websocket.route("/no-cache")
+@no_cache
+async def no_cached(ws):
+    await converse(ws)
+
+
+@websocket.route("/no-cache-eager", lazy=False)
+@no_cache
+async def no_cached_eagerly(ws):
+    await converse(ws)
 
 
 @websocket.route("/abort/<int:status>")
