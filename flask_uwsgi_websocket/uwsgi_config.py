@@ -48,6 +48,10 @@ _NO_OPTIONS = {
 }
 
 
+def _is_option(variable: str) -> bool:
+    return variable.startswith("UWSGI_") and variable not in _NO_OPTIONS
+
+
 class ConfigError(Exception):
     """A command line, a file or a process that uWSGI, or we, cannot read."""
 
@@ -82,7 +86,7 @@ def read(
     """
     reader = _Reader(Path(folder), environment)
     for name, value in environment.items():
-        if name.startswith("UWSGI_") and name not in _NO_OPTIONS:
+        if _is_option(name):
             reader.add(name[len("UWSGI_") :].lower().replace("_", "-"), value)
     pairs, others = split_words(words, known)
     for name, given in pairs:
@@ -458,24 +462,25 @@ def look_at(pid: int) -> Process:
         whose = ": look at it as root, or as its user" if isinstance(error, PermissionError) else ""
         raise ConfigError(f"process {pid}: {error.strerror}{whose}") from error
     # --auto-procname and --procname write their text over the arguments and the environment.
-    if words and " " in words[0] and not os.path.exists(words[0]):
-        hidden = Process(binary, [], {}, Path(folders[0]), descriptors, words[0].strip())
+    if not any(word.strip() for word in words[1:]) and not any(map(_is_option, environment)):
+        hidden = Process(binary, [], {}, Path(folders[0]), descriptors, " ".join(words).strip())
         return _from_unit(hidden, (place / "cgroup").read_text())
     return Process(binary, words[1:], environment, _start_folder(folders, words), descriptors)
 
 
 def _start_folder(folders: Sequence[str], words: Sequence[str]) -> Path:
     """Return the folder in which uWSGI found its files, before any --chdir."""
-    names = [word.rpartition("=")[2] for word in words]
-    files = [name for name in names if Path(name.partition(":")[0]).suffix.lstrip(".") in KINDS]
-    for folder in folders:
-        if all(Path(folder, name.partition(":")[0]).exists() for name in files):
-            return Path(folder)
-    return Path(folders[0])
+    names = [word.rpartition("=")[2].partition(":")[0] for word in words]
+    return Path(max(folders, key=lambda folder: _number_of_files(folder, names)))
+
+
+def _number_of_files(folder: str, names: Sequence[str]) -> int:
+    return sum(bool(name) and Path(folder, name).exists() for name in names)
 
 
 def _strings(path: Path) -> list[str]:
-    return [text.decode(errors="replace") for text in path.read_bytes().split(b"\0") if text]
+    content = path.read_bytes().removesuffix(b"\0")
+    return content.decode(errors="replace").split("\0") if content else []
 
 
 def _descriptor_limit(limits: str) -> int | None:

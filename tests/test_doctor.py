@@ -204,7 +204,9 @@ SERVED = """
 
 def test_a_process(process: Any) -> None:
     running = process(
-        SERVED.format(port=free_port()), "--max-fd", "64", env={"UWSGI_HARAKIRI": "30"}
+        SERVED.format(port=free_port()),
+        *("--static-index", "", "--max-fd", "64"),
+        env={"UWSGI_HARAKIRI": "30"},
     )
     result = doctor("--pid", str(running.pid), app=make_app(WebSocket))
     assert result.exit_code == 1
@@ -215,14 +217,25 @@ def test_a_process(process: Any) -> None:
     ]
 
 
-def test_a_process_that_hides_its_options(process: Any) -> None:
-    running = process(SERVED.format(port=free_port()) + "    auto-procname = true\n")
+def test_an_emperor_that_runs(process: Any, folder: Path) -> None:
+    (folder / "vassals").mkdir()
+    write("vassals/chat.ini", SERVED.format(port=free_port()) + "    harakiri = 30\n")
+    # It changes its directory to theirs.
+    running = process("[uwsgi]\n", "--emperor", "vassals", env={"PWD": str(folder)})
+    assert "--harakiri 30" in doctor("--pid", str(running.pid)).output
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("auto-procname = true", "uWSGI master"), ("procname = chat", "chat")]
+)
+def test_a_process_that_hides_its_options(process: Any, option: str, name: str) -> None:
+    running = process(SERVED.format(port=free_port()) + f"    {option}\n")
     # The master renames itself when it has spawned its workers.
     line = Path(f"/proc/{running.pid}/cmdline")
-    eventually(lambda: line.read_bytes().startswith(b"uWSGI master"), "its new name")
+    eventually(lambda: line.read_bytes().startswith(name.encode()), "its new name")
     result = doctor("--pid", str(running.pid))
     assert result.exit_code == 1
-    assert "calls itself 'uWSGI master' (--auto-procname" in result.output
+    assert f"calls itself '{name}' (--auto-procname" in result.output
     assert "flask websocket doctor app.ini" in result.output
     assert "Nothing" not in result.output
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flask_uwsgi_websocket.runner import complete
+from flask_uwsgi_websocket.runner import complete, take_over_reloading
 from flask_uwsgi_websocket.uwsgi_options import FLAGS, OPTIONAL, SHORT, Options, split_words
 from flask_uwsgi_websocket.uwsgi_rules import (
     RULES,
@@ -252,11 +253,10 @@ def test_the_commands_of_the_docs_are_right(file: str) -> None:
 
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("given", [{}, {"gevent": 100}, {"asyncio": 100}, {"processes": 1}])
-def test_what_app_run_gives_is_right(given: dict[str, int], debug: bool) -> None:
-    pairs = [
-        (name, None if value is True else str(value))
-        for name, value in complete(given, debug).items()
-    ]
+def test_what_app_run_gives_is_right(given: dict[str, Any], debug: bool) -> None:
+    given = complete(given, debug)
+    take_over_reloading(given)
+    pairs = [(name, None if value is True else str(value)) for name, value in given.items()]
     findings = judge(Options.of(pairs), Surroundings(version=(2, 0, 31)))
     assert {finding.rule for finding in findings} <= {"buffer-size"}
 
