@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from _socket import socket as Socket
 from collections.abc import Callable, Iterable, Mapping
@@ -536,6 +537,11 @@ class UWSGIHost(Host):
 
     def is_busy(self) -> bool:
         return bool(_this_worker()[1]["status"] == b"busy")
+
+    def busy_threads(self) -> set[int]:
+        # The names are uWSGI's (plugins/python).
+        ours = (t.ident for t in threading.enumerate() if t.name.startswith("uWSGIWorker"))
+        return {ident for ident in ours if ident} & sys._current_frames().keys()
 
     @property
     def mercy(self) -> float:

@@ -69,6 +69,19 @@ def test_requests_in_flight_are_answered(serve, engine: str, cause: str) -> None
 
 
 @on_each_engine
+def test_handlers_that_sleep_do_not_cut_requests(serve, engine: str) -> None:
+    server = serve(engine, app="recycling", config={"TEST_TIMEOUT": 0.5})
+    with ThreadPoolExecutor(1) as pool, server.raw("/sleep") as client:
+        old = worker_of(client)
+        slow = pool.submit(server.get, "/slow")
+        eventually(lambda: server.busy_cores() > (engine == "threads"), "the request to run")
+        server.signal(signal.SIGHUP)
+        assert client.read_close(15).code == 1012
+        assert slow.result().body == b"slow"
+    replaced(server, old)
+
+
+@on_each_engine
 def test_a_lifetime(serve, engine: str) -> None:
     options = ["--max-worker-lifetime", "3", "--max-worker-lifetime-delta", "60", *SOON]
     server = serve(engine, app="recycling", processes=2, options=options)

@@ -115,6 +115,10 @@ class Host:
         """Whether a request is running, or a connection was accepted for one."""
         return False
 
+    def busy_threads(self) -> set[int]:
+        """The threads for requests in which Python is running now."""
+        return set()
+
     @property
     def mercy(self) -> float:
         """Seconds that a process which is to end has for its requests."""

@@ -283,6 +283,7 @@ class ThreadsEngine(Engine):
         self._signals: StopSignals | None = None
         self._stopped_by: int | None = None
         self._requests = 0  # that are, or become, WebSockets
+        self._handlers: set[int] = set()  # their threads
         self._has_tasks = False
         self._lock = threading.Lock()
 
@@ -309,6 +310,7 @@ class ThreadsEngine(Engine):
             self._signals.hand_back(RELOAD_SIGNAL)
         elif self._has_one_thread() and is_late:
             os.kill(os.getpid(), signum)
+        began = time.monotonic()
         worker = self.worker()
         worker.close_all(worker.code_for(signum))
         self._wait_for_requests(lambda: worker.grace)
@@ -317,6 +319,8 @@ class ThreadsEngine(Engine):
         worker.interrupt_all()
         self._wait_for_requests(lambda: INTERRUPT_TIME)
         if self._requests:
+            if signum == RELOAD_SIGNAL:
+                self._wait_for_other_requests(began + self.host.mercy)
             self.host.exit(signum)  # leaves behind what nothing can interrupt: handlers that sleep
         elif finishing:
             if signum != RELOAD_SIGNAL and self.host.is_busy():
@@ -333,11 +337,21 @@ class ThreadsEngine(Engine):
         while self._requests and time.monotonic() < began + patience():
             time.sleep(0.01)
 
+    def _wait_for_other_requests(self, deadline: float) -> None:
+        """Wait until nothing but WebSockets keeps the threads busy, for a while: what a request
+        sends between two steps of Python's is not seen."""
+        quiet_since = time.monotonic()
+        while self._requests and time.monotonic() < min(deadline, quiet_since + INTERRUPT_TIME):
+            if self.host.busy_threads() - self._handlers:
+                quiet_since = time.monotonic()
+            time.sleep(0.01)
+
     @contextmanager
     def request(self) -> Iterator[None]:
         signals = self._signals
         with self._lock:
             self._requests += 1
+            self._handlers.add(threading.get_ident())
             if signals is not None:
                 signals.take()
         try:
@@ -349,6 +363,7 @@ class ThreadsEngine(Engine):
     def _end_request(self, signals: StopSignals | None) -> None:
         with self._lock:
             self._requests -= 1
+            self._handlers.discard(threading.get_ident())
             if signals is None or not self._has_one_thread():
                 return
             # Between two requests the only thread is in C, and uWSGI's own handlers serve.

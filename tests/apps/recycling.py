@@ -7,7 +7,7 @@ import time
 
 from flask import Response, request
 
-from tests.apps.kit import ASYNC, make_app, make_extension
+from tests.apps.kit import ASYNC, make_app, make_extension, sleep
 
 app = make_app(__name__)
 websocket = make_extension(app)
@@ -32,6 +32,12 @@ async def worker(ws):
         taken.append(mmap.mmap(-1, int(megabytes) << 20))
         if how == "use":
             taken[-1].write(b"x" * len(taken[-1]))
+
+
+@websocket.route("/sleep")
+async def sleeper(ws):
+    await ws.send(str(os.getpid()))
+    await sleep(60)
 
 
 @app.get("/slow")
