@@ -89,7 +89,8 @@ def examine(patient: Patient, find: Callable[[str | None], str], app: Any, say: 
     for instance in _read(patient, binary.options if binary else frozenset()):
         if instance.name:
             say(f"{instance.name}:")
-            around = replace(around, engine=None)  # the app at hand need not be a vassal's
+            # The app at hand need not be this vassal's.
+            around = replace(around, engine=None, vassal=True)
         for finding in judge(instance.options, around):
             severities.add(finding.severity)
             say(_told(finding))
@@ -123,7 +124,9 @@ def _examine_binary(
 
 
 def _surroundings(patient: Patient, binary: UWSGIBinary | None, app: Any) -> Surroundings:
-    around = Surroundings(descriptors=patient.descriptors)
+    around = Surroundings(
+        descriptors=patient.descriptors, vassal="UWSGI_EMPEROR_FD" in patient.environment
+    )
     if binary is not None:
         around = replace(
             around,

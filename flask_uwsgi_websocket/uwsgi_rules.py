@@ -143,6 +143,7 @@ class Surroundings:
     :param descriptors: how many a process may open (``RLIMIT_NOFILE``).
     :param version: uWSGI's.
     :param features: names of the options that the binary has.
+    :param vassal: whether an emperor starts and stops it.
     :param classes: what the class for each engine is called.
     """
 
@@ -152,6 +153,7 @@ class Surroundings:
     descriptors: int | None = None
     version: tuple[int, ...] | None = None
     features: frozenset[str] | None = None
+    vassal: bool = False
     classes: Mapping[str, str] = field(default_factory=lambda: CLASSES)
 
 
@@ -695,6 +697,8 @@ def no_master(options: Options, around: Surroundings) -> Iterator[Finding]:
 @rule
 def die_on_term(options: Options, around: Surroundings) -> Iterator[Finding]:
     """What SIGTERM means."""
+    if around.vassal:
+        return  # the emperor tells it through a pipe
     if options.lacks("die-on-term", "hook-master-start") and options.has("master"):
         yield Finding(
             "die-on-term",

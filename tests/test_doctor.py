@@ -429,7 +429,7 @@ def test_an_emperor_without_vassals(folder: Path) -> None:
 def test_an_emperors_vassals(folder: Path) -> None:
     vassals = folder / "vassals"
     vassals.mkdir()
-    write("vassals/good.ini", RIGHT)
+    write("vassals/good.ini", RIGHT.replace("die-on-term = true", ""))
     write("vassals/bad.ini", RIGHT.replace("gevent", "threads") + "    harakiri = %(limit)\n")
     write("vassals/README", "no vassal")
     write("base.ini", "[uwsgi]\nworker-reload-mercy = 1\n")
