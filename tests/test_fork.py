@@ -116,6 +116,16 @@ def test_a_child_that_comes_out_of_a_handler_ends(server: Server, how: str, stat
         assert client.leave().code == 1000
 
 
+@pytest.mark.parametrize("how", ["sleeps", "yields"])
+def test_a_child_waits_for_itself(server: Server, engine: str, how: str) -> None:
+    """Under gevent with a hub of its own; a coroutine's loop is its parent's, and ends it."""
+    server.allow_log("Traceback")
+    worker = server.get("/pid").body
+    with server.raw() as other, server.raw(f"/fork/{how}") as client:
+        assert client.message() == ("1" if engine.startswith("asyncio") else "0")
+        echoes([client, other], worker)
+
+
 @pytest.mark.parametrize("how", ["returns", "raises", "exits"])
 def test_a_child_that_comes_out_of_a_view_ends(server: Server, how: str) -> None:
     server.allow_log("Traceback")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import select
 import signal
@@ -269,7 +270,10 @@ def _end_loop(loop: asyncio.AbstractEventLoop) -> None:
 
     It would go on with requests that uWSGI keeps in memory which its processes share.
     """
-    getattr(loop, "_ready", deque()).clear()  # not uvloop's
+    # What is to run next; uvloop's is to be seen in this way only.
+    for queue in [getattr(loop, "_ready", None), *gc.get_referents(loop)]:
+        if isinstance(queue, deque):
+            queue.clear()
     loop.call_soon(_end_child)
     # An epoll of its own, in place of the one that it shares.
     if not hasattr(select, "epoll"):  # a kqueue is not inherited

@@ -119,6 +119,10 @@ async def fork_in_handler(ws, how):
             await ws.receive()
         elif how == "raises":
             raise ValueError("in the child")
+        elif how == "sleeps":
+            await sleep(0.01)
+        elif how == "yields":
+            await sleep(0)
         elif how == "exits":
             sys.exit(3)
         elif how == "_exits":
