@@ -57,6 +57,9 @@ CASES = {
 #: What other servers of this kind leave their clients with, or far too late.
 SOON = 10.0
 
+#: Seconds for which the handler of /late is busy.
+LATE_HANDLER = 4.0
+
 
 def outcome(server: Server, path: str) -> str:
     """How it ends for a client: `HTTP status`, `Close code`, or what should not be."""
@@ -137,6 +140,33 @@ def test_whatever_is_raised_wherever(failing: Server) -> None:
     assert outcome(server, "/eager") == "Close 1000"
     # Tracebacks are what the log is for.
     server.allow_log("Traceback", "on purpose")
+
+
+@pytest.mark.parametrize("kind", ["exception", "exit"])
+def test_a_handshake_that_the_clock_fails_to_answer(failing: Server, kind: str) -> None:
+    # Its handler is busy for another while: the client need not wait for that.
+    path = f"/late?at=after_request&raise={kind}"
+    began = time.monotonic()
+    assert outcome(failing, path) == "HTTP 500"
+    assert time.monotonic() - began < LATE_HANDLER
+    failing.wait_idle()
+    assert failing.new_log().count("Exception in the WebSocket handler of /late") == 1
+    failing.allow_log("Traceback", "on purpose")
+
+
+def test_an_error_s_text_in_debug_mode(failing: Server) -> None:
+    try:
+        for kind, reason in (
+            ("surrogate", "RuntimeError: on purpose \\ud800"),
+            ("unprintable", ""),
+            ("long", ("RuntimeError: " + "on purpose " * 1000)[:123]),
+        ):
+            with failing.raw(f"/eager?at=handler&raise={kind}&debug=1") as client:
+                close = client.read_close()
+                assert (close.code, close.reason[:123]) == (1011, reason), kind
+    finally:
+        assert outcome(failing, "/eager?debug=0") == "Close 1000"
+        failing.allow_log("Traceback", "on purpose")
 
 
 # The fields of the 101

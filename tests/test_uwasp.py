@@ -387,11 +387,7 @@ def test_a_server_may_refuse_when_it_is_made(bare: Server) -> None:
 @pytest.mark.parametrize("path", ["/fails-to-be-made", "/sends-unopened"])
 def test_a_server_that_cannot_be_made(bare: Server, path: str) -> None:
     bare.allow_log("Traceback")
-    with bare.tcp() as client:
-        with pytest.raises((Refused, EOFError)) as refused:
-            client.handshake(path)
-        if isinstance(refused.value, Refused):
-            assert refused.value.answer.status == 500
+    assert refusal(bare, path)[0] == 500
     reason = "on purpose" if path == "/fails-to-be-made" else "not open before on_open"
     eventually(lambda: reason in bare.new_log(), "the reason in the log")
 

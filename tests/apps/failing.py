@@ -171,6 +171,8 @@ app.logger.addFilter(Filter())
 @app.before_request
 def before():
     fails_at("before_request")
+    if "debug" in request.args:
+        app.debug = request.args["debug"] == "1"
     if request.args.get("at") == "teardown_appcontext":
         g.at_the_end = request.args["raise"]
     if request.args.get("at") in ("errorhandler", "error_after", "error_teardown"):
@@ -317,7 +319,7 @@ async def accepts(ws):
 @websocket.route("/late", lazy=True)
 async def late(ws):
     """Is opened by the clock."""
-    await sleep(1.3)
+    await sleep(4)
     with contextlib.suppress(Exception):
         await ws.send_json("hello")
     await converse(ws)
