@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import socket
 import struct
 import threading
 import time
@@ -328,3 +331,32 @@ def test_resets_in_the_middle_of_a_request_hold_no_core(server: Server, part: by
     assert server.get("/ready").status == 200
     server.wait_idle()
     assert time.monotonic() - started < 3  # --socket-timeout is 4 s, and 30 s under asyncio
+
+
+@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+def test_compressed_floods_let_others_have_their_turn(serve, engine: str) -> None:
+    server = serve(engine, config={"UWSGI_WEBSOCKET_COMPRESSION": True})
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -12)
+    zeros = compressor.compress(bytes(1 << 20)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    data = frame(BINARY, zeros[:-4], rsv=4) * 16
+    offer = "permessage-deflate; client_no_context_takeover"
+
+    def flood(client: RawClient) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client.send(data)
+
+    def handled() -> int:
+        return int(server.get("/handled").body)
+
+    with ExitStack() as stack:
+        for _ in range(4):
+            client = server.raw("/handle", headers={"Sec-WebSocket-Extensions": offer})
+            stack.callback(client.abort)  # with all that lies in the kernel
+            stack.callback(client.socket.shutdown, socket.SHUT_RDWR)  # close waits for the sender
+            threading.Thread(target=flood, args=(client,), daemon=True).start()
+        eventually(lambda: handled() > 100, "the flood to rise")
+        counts = [handled() for _ in range(16)]
+    # Between one page and the next, however slow the machine is.
+    between = sorted(after - before for before, after in itertools.pairwise(counts))
+    assert between[len(between) // 2] <= 20

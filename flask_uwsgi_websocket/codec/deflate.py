@@ -102,6 +102,7 @@ class Deflate:
         "_compressor_settings",
         "_ended",
         "_inflater",
+        "inflated",
         "receive_bits",
         "receive_takeover",
         "send_bits",
@@ -123,6 +124,8 @@ class Deflate:
         self.send_takeover: Final = send_takeover
         self.receive_takeover: Final = receive_takeover
         self.threshold: Final = settings.threshold
+        #: Octets that have come out of :meth:`decompress` so far.
+        self.inflated = 0
         self._compressor_settings = (settings.level, zlib.DEFLATED, -send_bits, settings.mem_level)
         self._compressor: _Compressor | None = None
         self._inflater: _Decompressor | None = None
@@ -162,6 +165,7 @@ class Deflate:
             self._inflater = inflater
             if inflater.eof:
                 self._end_stream()
+        self.inflated += len(inflated)
         if last:
             self._ended = 0
             if not self.receive_takeover:

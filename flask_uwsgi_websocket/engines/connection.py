@@ -56,9 +56,12 @@ Message = str | bytes
 
 #: One recv. Larger buffers are mapped and unmapped by malloc at every read.
 READ_SIZE = 65536
-#: The same where a peer may send compressed: bytes inflate up to a thousand times, and all the
-#: messages of one read are inflated and handled before anybody else's turn.
+#: The same where a peer may send compressed: bytes inflate up to a thousand times, and what one
+#: read brings is inflated and handled before anybody else's turn.
 READ_SIZE_COMPRESSED = 4096
+#: Bytes to which one read should inflate then, going by the read before: of a peer that sends
+#: zeros a few are read at a time, and one time in a turn.
+INFLATED_PER_READ = 128 * 1024
 #: Reads in one turn of the loop, so that a fast sender does not starve the others.
 READS_PER_TURN = range(16)
 #: Seconds for the same: pings and fragments of a few bytes cost far more than they weigh.
@@ -153,6 +156,7 @@ class Connection(ABC):
         "_failed_sends",
         "_half_close",
         "_heard",
+        "_inflated",
         "_late_pong",
         "_lock",
         "_messages",
@@ -215,6 +219,7 @@ class Connection(ABC):
         self._replying = False  # the handler has a message that it may want to answer
         self._read_ahead = 0  # bytes of messages read since the handler had received all
         self._read_size = READ_SIZE_COMPRESSED if protocol.deflate else READ_SIZE
+        self._inflated = 0  # of the protocol's, before the last read
         self._read_pausing = False
         self._peer_done = False  # its Close, a violation or end of file: nothing more to read
         self._end_of_file = False
@@ -397,7 +402,8 @@ class Connection(ABC):
                     or receiver.switch(message) is REFUSED
                 ):
                     self._take_in([message])
-            if len(data) < self._read_size or self._read_pausing:
+            read_size = self._read_size
+            if len(data) < read_size or read_size < READ_SIZE_COMPRESSED or self._read_pausing:
                 return
             now = time.monotonic()
             if end_of_turn is None:
@@ -420,8 +426,17 @@ class Connection(ABC):
             return
         self._heard = True
         self._take_in(parse(data))
+        if self.protocol.deflate is not None:
+            self._fit_read_size(self.protocol.deflate.inflated, len(data))
         if self.ended and not self._peer_done and self.protocol.close_received:
             self._end_discarding()
+
+    def _fit_read_size(self, inflated: int, size: int) -> None:
+        """Let the next read bring about as much as is fair, if it inflates as this one did."""
+        growth = max(inflated - self._inflated, 1)
+        self._inflated = inflated
+        fitting = size * INFLATED_PER_READ // growth
+        self._read_size = min(max(fitting, 1), 2 * self._read_size, READ_SIZE_COMPRESSED)
 
     def _take_in(self, events: list[Event]) -> None:
         """Deal with what the peer's bytes have said."""

@@ -80,6 +80,21 @@ async def describe(ws):
         await ws.send(f"{type(msg).__name__} {len(msg)}")
 
 
+handled = 0
+
+
+@websocket.route("/handle")
+async def handle(ws):
+    global handled
+    async for _ in ws:
+        handled += 1
+
+
+@app.get("/handled")
+def count_handled():
+    return str(handled)
+
+
 @websocket.route("/count/<int:number>")
 async def count(ws, number):
     for index in range(number):
