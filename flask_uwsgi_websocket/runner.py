@@ -62,6 +62,7 @@ from ._binary import (
 )
 from ._target import Target, locate, project_files
 from .exceptions import AsyncioNotAvailable, EngineError, GeventNotInstalled
+from .uwsgi_rules import ROUTER_BUFFER
 
 __all__ = ["find_uwsgi", "run_uwsgi"]
 
@@ -73,12 +74,6 @@ DESCRIPTORS = 16384
 
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 5000
-
-# With the library's TCP_NODELAY this takes large messages through the router as fast as any size,
-# thousands of 64 KiB a second instead of 11. The router sends a request's head, and what it read of
-# the body with it, from a buffer of 64 KiB at most (UMAX16 in plugins/http/http.c), and cuts the
-# connection when they do not fit: half of it is room for any head.
-ROUTER_BUFFER = 32_768
 
 _THREADS = 32
 

@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from io import BufferedReader, BytesIO
 from socket import SHUT_WR
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -94,7 +95,8 @@ class Server(ABC):
 
         RFC 6455 4.1 has clients wait for the answer before they send more; some do not.
         """
-        return b""
+        data: bytes = environ.pop(_EARLY, b"")
+        return data
 
     def accept(self, environ: WSGIEnvironment, headers: Headers) -> Socket:
         """Take the connection and answer 101, within the request.
@@ -220,10 +222,6 @@ class UWSGI(Server):
         environ[_EARLY] = _uwsgi.read_ahead()
         return sock
 
-    def early(self, environ: WSGIEnvironment) -> bytes:
-        data: bytes = environ.pop(_EARLY)
-        return data
-
     def answer(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
         # uWSGI then knows, and logs, what was answered. But its functions serve the request of
         # the thread or greenlet that calls them.
@@ -281,7 +279,12 @@ class SocketServer(Server):
         return threads_are_greenlets()
 
     def take(self, environ: WSGIEnvironment) -> Socket:
+        environ[_EARLY] = self.held(environ)
         return Socket(fileno=dup(environ[self.key].fileno()))
+
+    def held(self, environ: WSGIEnvironment) -> bytes:
+        """Return what the server has read behind the request and keeps in a buffer."""
+        return b""
 
     def leave(self, start_response: StartResponse) -> Sequence[bytes]:
         # The server writes this to its access log, then to a socket that is shut down, by which
@@ -295,11 +298,27 @@ class Werkzeug(SocketServer):
 
     key = "werkzeug.socket"
 
+    def held(self, environ: WSGIEnvironment) -> bytes:
+        stream, sock = environ["wsgi.input"], environ[self.key]
+        if not isinstance(stream, BufferedReader):
+            return b""
+        timeout = sock.gettimeout()
+        sock.setblocking(False)  # an empty buffer would be filled
+        try:
+            return bytes(stream.peek())
+        finally:
+            sock.settimeout(timeout)
+
 
 class Gunicorn(SocketServer):
     """gunicorn, with ``--threads N`` or ``--worker-class gevent``."""
 
     key = "gunicorn.socket"
+
+    def held(self, environ: WSGIEnvironment) -> bytes:
+        body_reader = getattr(environ["wsgi.input"], "reader", None)
+        buffer = getattr(getattr(body_reader, "unreader", None), "buf", None)
+        return buffer.getvalue() if isinstance(buffer, BytesIO) else b""
 
     def check(
         self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES

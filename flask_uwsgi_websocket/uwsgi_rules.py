@@ -28,7 +28,8 @@ PAGE = 4096
 #: and what it read of the body with it, in a buffer of at most UMAX16 (plugins/http/http.c).
 LOSSY_ROUTER_BUFFER = 65535
 
-#: The router's buffer that carries large messages, and every upload.
+#: The router's buffer that carries every upload, with room for any head beside it, and with our
+#: TCP_NODELAY large messages as fast as any size: thousands of 64 KiB a second instead of 11.
 ROUTER_BUFFER = 32768
 
 #: Up to this version Python's threads need --enable-threads (sanitize_args in core/init.c).

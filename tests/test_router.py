@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_uwsgi_websocket.runner import ROUTER_BUFFER
+from flask_uwsgi_websocket.uwsgi_rules import ROUTER_BUFFER
 from tests.rawclient import BINARY, RawClient, Refused, close_frame, frame
 from tests.server import FRONTS, ROOT, Server, eventually
 

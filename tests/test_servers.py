@@ -19,6 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests.rawclient import TEXT, RawClient, frame
 from tests.server import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -268,3 +269,23 @@ def test_what_cannot_work_says_so_in_the_log(start: Start) -> None:
         assert b"the server's log says why" in caught.value.response.body
         assert b"gunicorn" not in caught.value.response.body
         assert reason in process.log()
+
+
+@pytest.mark.parametrize(
+    ("server", "extension"),
+    [
+        ("flask", "WebSocket"),
+        ("flask", "AsyncioWebSocket"),
+        ("gthread", "WebSocket"),
+        ("gevent", "GeventWebSocket"),
+    ],
+)
+def test_what_comes_with_the_request_is_not_lost(shared, server: str, extension: str) -> None:
+    process = shared(server, extension)
+    second = frame(TEXT, "second")
+    with RawClient(("127.0.0.1", process.port), 30) as client:
+        client.handshake("/echo", then=frame(TEXT, "first") + second[:4])
+        assert client.message() == "first"
+        client.send(second[4:])
+        assert client.message() == "second"
+        assert client.leave().code == 1000
