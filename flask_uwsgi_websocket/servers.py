@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import time
 from _socket import dup
 from _socket import socket as Socket
@@ -23,7 +24,7 @@ from io import BufferedReader, BytesIO
 from socket import SHUT_WR
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from . import _uwsgi
 from .answering import RAW_FAILURE, Headers, UpgradeAnswer
@@ -389,6 +390,10 @@ class PlainHost(Host):
                 callback()
 
         atexit.register(run)
+        # Pools of threads (gunicorn's) are waited for before that, from Python 3.9 on; our handlers
+        # in them end when their clients have been told. Twice does no harm.
+        with suppress(RuntimeError):  # the process ends already
+            getattr(threading, "_register_atexit", atexit.register)(run)
 
 
 def _here() -> tuple[int, Any]:
@@ -406,11 +411,16 @@ def threads_are_greenlets() -> bool:
 def _told_to_leave(engine: Engine) -> Engine:
     """An engine whose clients are told when the process exits."""
 
+    reference = ref(engine)
+
     def leave() -> None:
+        engine = reference()
+        if engine is None:
+            return
         engine.worker().close_all(1001)
         deadline = time.monotonic() + LEAVE_TIME
         while engine.worker().connections and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(0.01)  # of gevent's, where it has replaced it
 
     engine.host.at_exit(leave)
     return engine
@@ -440,5 +450,5 @@ def _gevent_engine() -> Engine:
     hub = get_hub()
     engine = _gevent_engines.get(hub)
     if engine is None:
-        engine = _gevent_engines[hub] = GeventEngine(PlainHost())
+        engine = _gevent_engines[hub] = _told_to_leave(GeventEngine(PlainHost()))
     return engine

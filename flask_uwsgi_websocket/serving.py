@@ -310,6 +310,8 @@ class _Attempt:
         if unopened.failed:  # and was answered
             self._failure = None
         elif (failure is not None or answer is not None) and unopened.withdraw():
+            if isinstance(failure, KeyboardInterrupt):
+                engine.pass_on(failure)
             self._answer, self._failure = answer, failure
         else:
             self._failure = None
@@ -387,6 +389,8 @@ async def _outcome(
             return 1011, ""  # by us
         return _tell(report, killed)
     except BaseException as error:  # sys.exit() in a handler must not end the worker
+        if isinstance(error, KeyboardInterrupt) and engine.pass_on(error):
+            return 1001, ""  # the process ends
         if not _says_closed(error):
             return _tell(report, error)
         if not connection.ended:

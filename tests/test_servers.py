@@ -228,13 +228,39 @@ def test_the_log_is_clean(shared: Start, server: Process) -> None:
     assert log.count("Traceback") == log.count("ValueError: on purpose")
 
 
-def test_the_end_of_the_process_tells_the_clients(start: Start) -> None:
-    process = start([*FLASK], "WebSocket")
+@pytest.mark.parametrize(
+    ("server", "extension"),
+    [
+        ("flask", "WebSocket"),
+        ("flask", "GeventWebSocket"),
+        ("flask", "AsyncioWebSocket"),
+        ("gthread", "WebSocket"),
+        ("gevent", "GeventWebSocket"),
+    ],
+)
+def test_the_end_of_the_process_tells_the_clients(
+    start: Start, server: str, extension: str
+) -> None:
+    process = start(SERVERS[server], extension)
     with process.connect("/echo") as client:
+        client.send("served")  # the answer may come before the connection is known
+        assert client.recv(timeout=20) == "served"
         process.process.send_signal(signal.SIGINT)
         with pytest.raises(ConnectionClosed):
-            client.recv(timeout=5)
+            client.recv(timeout=20)
     assert client.protocol.close_code == 1001
+    assert process.process.wait(20) is not None
+    assert "Traceback" not in process.log()
+
+
+def test_ctrl_c_while_a_greenlet_handles_a_message(start: Start) -> None:
+    """gevent's greenlets run in the thread in which Python raises KeyboardInterrupt."""
+    process = start(FLASK, "GeventWebSocket")
+    with process.connect("/ctrl-c") as client, pytest.raises(ConnectionClosed):
+        client.recv(timeout=20)
+    assert client.protocol.close_code == 1001
+    assert process.process.wait(20) is not None
+    assert "Traceback" not in process.log()
 
 
 def test_flask_run_reloads(start: Start, tmp_path: Path) -> None:

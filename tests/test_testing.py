@@ -573,3 +573,51 @@ def test_a_close_reason_cannot_forge_a_line() -> None:
     error = ConnectionClosed(4000, "bye\n2026 forged \u202e\x1b[2J")
     assert str(error).endswith(r"code 4000 (bye\n2026 forged \u202e\x1b[2J)")
     assert error.reason == "bye\n2026 forged \u202e\x1b[2J"
+
+
+# What handlers close with
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        *(
+            (code, "")
+            for code in (None, "1000", 1000.0, 0, 999, 1004, 1005, 1006, 1015, 2999, 5000)
+        ),
+        (1000, None),
+        (1000, b"bye"),
+        (1000, "x" * 124),
+        (1000, "\ud800"),
+    ],
+)
+def test_what_may_not_be_sent_is_refused_and_the_connection_stays_open(code, reason):
+    app = Flask(__name__)
+    websocket = WebSocket(app)
+
+    @websocket.route("/")
+    def close(ws):
+        with pytest.raises(ValueError, match=r"code|reason|125|UTF-8"):
+            ws.close(code, reason)
+        ws.send("still here")
+
+    with websocket.test_client().connect("/") as conn:
+        assert conn.receive() == "still here"
+        assert conn.receive() is None
+        assert conn.close_code == 1000
+
+
+def test_a_close_without_a_code_is_told_as_1005_and_cannot_be_sent_on():
+    app = Flask(__name__)
+    websocket = AsyncioWebSocket(app)
+
+    @websocket.route("/")
+    async def close(ws):
+        with pytest.raises(ValueError, match="close code 1005 may not be sent: 1000 to 1003"):
+            await ws.close(1005)
+        await ws.close(4000, "bye")
+        await ws.close(1005)  # it is closed, and that does nothing
+
+    with websocket.test_client().connect("/") as conn:
+        assert conn.receive() is None
+        assert (conn.close_code, conn.close_reason) == (4000, "bye")

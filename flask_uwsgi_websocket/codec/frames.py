@@ -25,6 +25,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, TypeAlias
 
+from ..exceptions import LocalProtocolError
 from .masking import apply_mask
 
 __all__ = [
@@ -119,6 +120,21 @@ def close_code_may_travel(code: int) -> bool:
     frameworks, 4000-4999 for private use.
     """
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def check_close(code: int, reason: str) -> None:
+    """Check what somebody wants to close with.
+
+    :raises LocalProtocolError: for a code that no Close frame may carry, 1005 and 1006 among them,
+        and for what is neither code nor reason.
+    """
+    if not isinstance(code, int) or not close_code_may_travel(code):
+        raise LocalProtocolError(
+            f"close code {code!r} may not be sent: 1000 to 1003, 1007 to 1014 and 3000 to 4999 may "
+            "(RFC 6455 7.4)"
+        )
+    if not isinstance(reason, str):
+        raise LocalProtocolError(f"a close reason is a str, not {type(reason).__name__}")
 
 
 def frame_header(first: int, length: int) -> bytes:

@@ -63,6 +63,7 @@ from .frames import (
     SHORT_HEADER,
     TEXT,
     CloseCode,
+    check_close,
     close_code_may_travel,
     frame,
     frame_header,
@@ -498,8 +499,7 @@ class Protocol:
             raise LocalProtocolError("Close was sent already")
         payload = b""
         if code != CloseCode.NO_STATUS_RECEIVED:
-            if not close_code_may_travel(code):
-                raise LocalProtocolError(f"close code {code} may not be sent")
+            check_close(code, reason)
             payload = code.to_bytes(2, "big") + _encode(reason)
         elif reason:
             # 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..checks import BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE
 from ..codec import Close, Event, Fail, Ping, Pong, Protocol
+from ..codec.frames import check_close
 from ..exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
@@ -704,6 +705,7 @@ class Connection(ABC):
         with self._lock:
             self._answer()
             if not self.ended:
+                check_close(code, reason)
                 self._send_close(self.protocol.close(code, reason), code, reason)
             self._messages.clear()
             self._resume_reading()

@@ -119,6 +119,13 @@ class Engine(ABC):
         """What awaits an asynchronous handler in the quickest way."""
         return awaitable
 
+    def pass_on(self, error: KeyboardInterrupt) -> bool:
+        """Pass a ctrl-C, which came while a handler ran, on to whoever waits for it; False: nobody.
+
+        Python raises it in its main thread, where elsewhere no handler runs.
+        """
+        return False
+
     def interrupter(self) -> Callable[[], None] | None:
         """What breaks into the running handler; None where nothing can."""
         return None

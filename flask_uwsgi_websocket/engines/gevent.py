@@ -374,6 +374,15 @@ class GeventEngine(Engine):
     def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
         gevent.spawn_later(delay, callback)
 
+    def pass_on(self, error: KeyboardInterrupt) -> bool:
+        if self.host.gives_signals:
+            return False
+        # As the hub does with one that leaves a greenlet: the main greenlet runs the server. Not
+        # before this one waits: its client shall be told.
+        hub = get_hub()
+        hub.loop.run_callback(hub.handle_system_error, KeyboardInterrupt, error)
+        return True
+
     def interrupter(self) -> Callable[[], None] | None:
         greenlet = getcurrent()
         error: BaseException = ConnectionClosed(1006, "the handler did not notice the end")

@@ -1,6 +1,7 @@
 """An app for other servers than uWSGI; TEST_CLASS names the extension's class."""
 
 import os
+import signal
 import sys
 import time
 
@@ -87,6 +88,12 @@ else:
     @websocket.on_worker_start(once=True)
     def begin_once():
         began.append("once")
+
+    @websocket.route("/ctrl-c")
+    def ctrl_c(ws):
+        """Be what runs when somebody presses it."""
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
 
     @websocket.route("/echo", subprotocols=["v1"])
     def echo(ws):
