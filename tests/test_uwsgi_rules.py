@@ -240,14 +240,16 @@ def test_what_blocks_every_websocket() -> None:
     ]
 
 
-@pytest.mark.parametrize("file", ["README.rst", *(f"docs/{n}.rst" for n in ("asyncio", "uwasp"))])
+@pytest.mark.parametrize(
+    "file", ["README.rst", *(f"docs/{name}.rst" for name in ("asyncio", "production", "uwasp"))]
+)
 def test_the_commands_of_the_docs_are_right(file: str) -> None:
     text = re.sub(r" \\\n\s+", " ", (ROOT / file).read_text())
     commands = re.findall(r"^ +(?:\$ )?(?:\w+=\S+ )?uwsgi (--.*)$", text, re.MULTILINE)
     assert commands
     for command in commands:
         hints = {finding.rule for finding in found(command) if finding.severity is Severity.HINT}
-        assert hints <= {"buffer-size", "die-on-term"}, command
+        assert hints <= {"buffer-size", "die-on-term", "processes"}, command
         assert [f for f in found(command) if f.severity is not Severity.HINT] == [], command
 
 
