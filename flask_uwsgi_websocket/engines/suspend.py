@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from ..codec import Protocol
 from .blocking import BlockingConnection
 from .connection import Limits
-from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker
+from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
 
 #: Seconds between two looks of a request that waits for another request's receive.
 POLL = 0.05
@@ -47,15 +47,16 @@ class SuspendConnection(ThreadsConnection):
             return
         while not ready():
             # Held while suspended: what the helper thread read, uWSGI would not wake us for.
-            if not self._reading.acquire(timeout=POLL):
-                self._suspend((), (), time.monotonic() + POLL)  # another request receives
-                continue
-            try:
-                self.read()
-                if not ready():
-                    self._suspend((self.fd,), (), deadline)
-            finally:
-                self._reading.release()
+            for acquired in acquire(self._reading, POLL):
+                if acquired:
+                    try:
+                        self.read()
+                        if not ready():
+                            self._suspend((self.fd,), (), deadline)
+                    finally:
+                        self._reading.release()
+                else:
+                    self._suspend((), (), time.monotonic() + POLL)  # another request receives
 
     def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if get_ident() != self._thread:

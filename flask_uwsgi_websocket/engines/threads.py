@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from _socket import socket as Socket
-from _thread import allocate_lock
+from _thread import LockType, allocate_lock
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
@@ -119,7 +119,7 @@ class ThreadsConnection(BlockingConnection):
 
     worker: ThreadsWorker
 
-    __slots__ = ("_changed", "_next_read_size", "_reading", "_waiting", "fd")
+    __slots__ = ("_next_read_size", "_reading", "_waiting", "fd")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
@@ -129,8 +129,7 @@ class ThreadsConnection(BlockingConnection):
         self.fd = sock.fileno()
         self._next_read_size = SMALL_READ_SIZE
         self._reading = allocate_lock()  # held by whoever reads
-        self._waiting = 0  # threads in _block_for_output
-        self._changed = threading.Condition()
+        self._waiting: list[LockType] = []  # a lock of each thread in _block_for_output
 
     def receive_blocking(self, timeout: float | None = None) -> Message | None:
         """:meth:`receive`, in few steps for a handler that waits for message after message.
@@ -143,8 +142,7 @@ class ThreadsConnection(BlockingConnection):
         waited = False
         while not self._messages and not self.ended:
             waited = True
-            self._reading.acquire()
-            try:
+            with self._reading:
                 if self._messages:  # another thread has read
                     continue
                 if not self._wants_more():
@@ -157,23 +155,25 @@ class ThreadsConnection(BlockingConnection):
                     self._heard = self._replying = True
                     return message
                 self._received(data, self.protocol.receive_frames)
-            finally:
-                self._reading.release()
         return self._receive(waited)
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         late = False
         while not ready():
             # Whoever sends without pause always has something to read, and is late all the same.
-            if late or not self._reading.acquire(timeout=_left(deadline)):
+            if late:
                 raise TimeoutError
-            try:
-                if not ready():
-                    data = self._read_once(deadline)
-                    if data is not None:
-                        self._received(data, self.protocol.receive_data)
-            finally:
-                self._reading.release()
+            for acquired in acquire(self._reading, _left(deadline)):
+                if acquired:
+                    try:
+                        if not ready():
+                            data = self._read_once(deadline)
+                            if data is not None:
+                                self._received(data, self.protocol.receive_data)
+                    finally:
+                        self._reading.release()
+                else:
+                    raise TimeoutError
             late = deadline is not None and time.monotonic() >= deadline
 
     def _read_once(self, deadline: float | None) -> bytes | None:
@@ -194,31 +194,33 @@ class ThreadsConnection(BlockingConnection):
         return data
 
     def _peek(self) -> None:
-        if self._reading.acquire(blocking=False):
-            try:
-                self.read()
-            finally:
-                self._reading.release()
+        for acquired in acquire(self._reading, 0):
+            if acquired:
+                try:
+                    self.read()
+                finally:
+                    self._reading.release()
 
     def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        with self._changed:
-            self._waiting += 1
+        woken = allocate_lock()  # held until somebody wakes us
+        woken.acquire()
         try:
+            self._waiting.append(woken)
             self._watch()
-            with self._changed:
-                if not self._changed.wait_for(ready, None if deadline is None else _left(deadline)):
-                    raise TimeoutError
+            while not ready():
+                if not woken.acquire(timeout=_left(deadline)):
+                    self._give_up(ready)
         finally:
-            with self._changed:
-                self._waiting -= 1
+            with suppress(ValueError):  # it was interrupted before that
+                self._waiting.remove(woken)
 
     def _block_for(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def _wake(self) -> None:
-        if self._waiting:
-            with self._changed:
-                self._changed.notify_all()
+        for woken in tuple(self._waiting):
+            with suppress(RuntimeError):  # it was woken already
+                woken.release()
 
     def _watch_reading(self, on: bool) -> None:
         """Nothing to do: a handler reads by itself; the helper asks before it reads."""
@@ -236,13 +238,14 @@ class ThreadsConnection(BlockingConnection):
 
     def _unwatch_in_child(self) -> None:
         self._reading = allocate_lock()
-        self._changed = threading.Condition()
+        self._waiting = []
 
     def _unwatch(self) -> None:
         self.worker.unwatch(self)
         # A thread in recv leaves it now (the descriptor is shut down): don't close it under it.
-        if self._reading.acquire(timeout=1):
-            self._reading.release()
+        for acquired in acquire(self._reading, 1):
+            if acquired:
+                self._reading.release()
 
     def happened(self, events: int) -> None:
         """In the helper thread: the descriptor is ready for what was watched."""
@@ -256,6 +259,18 @@ class ThreadsConnection(BlockingConnection):
     def tick(self, now: float) -> None:
         super().tick(now)
         self._watch()
+
+
+def acquire(lock: LockType, timeout: float) -> Iterator[bool]:
+    """Try to acquire a lock; for a `for` statement, whose body releases it.
+
+    That takes the one result without a moment in which an exception from another thread may strike,
+    which there is between a call of acquire() and a `try`: so let nothing stand between `for`, `if`
+    and `try`. A with statement has none either, but no timeout.
+
+    :param timeout: 0 not to wait, -1 to wait for ever.
+    """
+    return map(lock.acquire, (True,), (timeout,)) if timeout else map(lock.acquire, (False,))
 
 
 def _left(deadline: float | None) -> float:
