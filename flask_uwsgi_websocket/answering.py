@@ -6,6 +6,7 @@ Whoever opens a WebSocket waits for an answer. uWSGI gives none when an applicat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ _FAILED_HEADERS = [
     ("Content-Length", str(len(_FAILED_BODY))),
 ]
 
+_find_bad = re.compile(r"[^\x01-\x09\x0b\x0c\x0e-\xff]").search
+
 #: A whole answer, for a connection on which the server will not answer any more.
 RAW_FAILURE = f"HTTP/1.1 {_FAILED}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
 
@@ -36,13 +39,12 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> None:
     :raises ValueError: names the field; not its value, which may be a secret.
     """
     for name, value in headers:
-        for text in (name, value):
-            for character in text:
-                if character > "\xff" or character in "\r\n\0":
-                    raise ValueError(
-                        f"the header field {name!a} cannot be sent: it has the character "
-                        f"{character!a}, and HTTP takes those of latin-1 that are no line breaks"
-                    )
+        bad = _find_bad(name) or _find_bad(value)
+        if bad:
+            raise ValueError(
+                f"the header field {name!a} cannot be sent: it has the character {bad[0]!a}, and "
+                "HTTP takes those of latin-1 that are no line breaks"
+            )
 
 
 class UpgradeAnswer:

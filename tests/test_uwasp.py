@@ -384,11 +384,11 @@ def test_a_server_may_refuse_when_it_is_made(bare: Server) -> None:
     assert refused.value.answer.body == b"who are you?\n"
 
 
-@pytest.mark.parametrize("path", ["/fails-to-be-made", "/sends-unopened"])
+@pytest.mark.parametrize("path", ["/fails-to-be-made", "/exits-unmade", "/sends-unopened"])
 def test_a_server_that_cannot_be_made(bare: Server, path: str) -> None:
     bare.allow_log("Traceback")
     assert refusal(bare, path)[0] == 500
-    reason = "on purpose" if path == "/fails-to-be-made" else "not open before on_open"
+    reason = "not open before on_open" if path == "/sends-unopened" else "on purpose"
     eventually(lambda: reason in bare.new_log(), "the reason in the log")
 
 

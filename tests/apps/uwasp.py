@@ -109,6 +109,11 @@ class FailsToBeMade(Server):
         raise ValueError("__init__ on purpose")
 
 
+class ExitsUnmade(Server):
+    def __init__(self, ws):
+        raise SystemExit("__init__ on purpose")
+
+
 class Refuses(Server):
     def __init__(self, ws):
         raise HandshakeError(401, "who are you?", (("WWW-Authenticate", "Basic"),))
@@ -208,6 +213,7 @@ SERVERS = [
     ("/fails-to-close", FailsToClose),
     ("/fails-twice", FailsTwice),
     ("/fails-to-be-made", FailsToBeMade),
+    ("/exits-unmade", ExitsUnmade),
     ("/refuses", Refuses),
     ("/sends-unopened", SendsUnopened),
     ("/exits", Exits),
