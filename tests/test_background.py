@@ -108,6 +108,7 @@ def test_a_stop_is_not_held_up(serve, engine: str) -> None:
     server = serve(engine, app="background", config={"TEST_TIMEOUT": 1})
     for signum in (signal.SIGHUP, signal.SIGINT):
         server.get("/go_on")
+        server.wait_idle()  # uWSGI does not wait for threads while a request runs
         old = server.worker_pid
         began = time.monotonic()
         server.signal(signum)
