@@ -206,18 +206,21 @@ def test_a_worker_keeps_descriptors_for_http(serve, engine: str) -> None:
     server = serve(engine, app="letting_go", cores=4, options=["--max-fd", "100"])
     with ExitStack() as stack:
         clients = [stack.enter_context(server.raw()) for _ in range(50)]
-        while (client := try_to_connect(server)) is not None:
-            clients.append(stack.enter_context(client))
-        assert len(clients) < 88
+        refused = 0
+        while refused < 3:
+            client = try_to_connect(server)
+            if client is None:
+                refused += 1
+            else:  # also after a refusal, which itself takes a descriptor for a moment
+                clients.append(stack.enter_context(client))
+            assert len(clients) < 88
+            assert server.get("/ready").body == b"ready"
         for number, client in enumerate(clients):
             echoes(client, str(number))
-        for _ in range(3):
-            assert server.get("/ready").body == b"ready"
-            assert try_to_connect(server) is None
         assert server.log().count("ulimit -n") == 1
         clients.pop().leave()
-        eventually(lambda: server.open_connections() == len(clients), "one to be gone")
-        with server.raw() as client:
+        # A connection may be gone a moment before its descriptor is.
+        with eventually(lambda: try_to_connect(server), "room for another") as client:
             echoes(client, "there is room again")
 
 
