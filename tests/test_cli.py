@@ -148,7 +148,7 @@ def test_debug_is_flasks(
     (tmp_path / "chat.py").write_text(textwrap.dedent(SOURCE) + "app = create_app()\n")
     script = flask(start, free_port, ["--app", "chat", "--debug"])
     assert script.where()["debug"] == "true"
-    assert "--python-autoreload 1" in script.log
+    assert "--lazy" in script.log  # by which a worker that reloads gets the new code
 
 
 @pytest.mark.parametrize(
