@@ -184,7 +184,7 @@ class Flood(Server):
 
 class Unicode(Echo):
     async def on_open(self):
-        await self.ws.send(self.ws.client.path.encode("latin-1").decode())
+        await self.ws.send(self.ws.client.path)
 
 
 everybody = []
