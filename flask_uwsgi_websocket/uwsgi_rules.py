@@ -493,6 +493,27 @@ RECYCLING = (
 )
 
 
+#: Earlier versions end the process at once where the limits below are reached, under asyncio.
+ENDS_GRACEFULLY = (2, 0, 25)
+
+
+@rule
+def abrupt_recycling(options: Options, around: Surroundings) -> Iterator[Finding]:
+    """Limits at which an old uWSGI exits in the middle of everything."""
+    if engine_of(options) != "asyncio" or (around.version or ENDS_GRACEFULLY) >= ENDS_GRACEFULLY:
+        return
+    for name in ("max-requests", "reload-on-rss", "reload-on-as"):
+        if options.number(name):
+            yield Finding(
+                "abrupt-recycling",
+                Severity.WARNING,
+                f"--{name} {options.number(name)} with --asyncio",
+                "this version of uWSGI exits at once when a request reaches it: all WebSockets of "
+                "the worker are cut (1006), and so are its other requests",
+                "use --max-worker-lifetime, or uWSGI 2.0.25 or newer",
+            )
+
+
 @rule
 def evil(options: Options, around: Surroundings) -> Iterator[Finding]:
     """Limits of memory for which the master kills the worker, which can tell nobody."""

@@ -214,9 +214,19 @@ def test_threads_of_old_versions() -> None:
     assert "enable-threads" not in {finding.rule for finding in found(SUSPEND, new)}
 
 
+def test_limits_of_old_versions() -> None:
+    old, new = Surroundings(version=(2, 0, 21)), Surroundings(version=(2, 0, 28))
+    for limit in ("--max-requests 100", "--reload-on-rss 100"):
+        rules = {finding.rule for finding in found(f"{ASYNCIO} {limit}", old)}
+        assert "abrupt-recycling" in rules
+    for words in (f"{GEVENT} --max-requests 100", f"{ASYNCIO} --max-worker-lifetime 100"):
+        assert "abrupt-recycling" not in {finding.rule for finding in found(words, old)}
+    assert "abrupt-recycling" not in {f.rule for f in found(f"{ASYNCIO} --max-requests 9", new)}
+
+
 def test_every_rule_has_a_case() -> None:
     told = {rule for rule, _, _ in WRONG} | {"version", "wrong-class", "missing-engine"}
-    told |= {"enable-threads"}
+    told |= {"enable-threads", "abrupt-recycling"}
     cases = [words for _, _, words in WRONG]
     surroundings = Surroundings(engine="suspend", version=(2, 0), features=frozenset())
     assert {finding.rule for words in cases for finding in found(words, surroundings)} == told

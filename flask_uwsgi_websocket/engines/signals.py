@@ -28,9 +28,9 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._main_thread = get_ident()
-        self._heard, told = os.pipe()
-        os.set_blocking(told, False)
-        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        self._heard, self._told = os.pipe()
+        os.set_blocking(self._told, False)
+        signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
         self._ours: dict[int, Any] = {}
         self._theirs: dict[int, Any] = {}
         for signum in STOP_SIGNALS:
@@ -60,6 +60,10 @@ class StopSignals:
         """
         self.give_back()
         signal.pthread_kill(self._main_thread, signum)
+
+    def tell(self, signum: int) -> None:
+        """Act as if the signal had come, also where no thread is left that could be given it."""
+        os.write(self._told, bytes([signum]))
 
     def wait(self) -> signal.Signals:
         """Block until one comes."""

@@ -40,6 +40,7 @@ class ThreadsWorker(Worker):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
+        self.signals: StopSignals | None = None
         self.stopped = threading.Event()
         self._poller = make_poller()
         self._watched: dict[int, ThreadsConnection] = {}
@@ -54,6 +55,10 @@ class ThreadsWorker(Worker):
     def close_all(self, code: int) -> None:
         super().close_all(code)
         self.stopped.set()
+
+    def reload(self) -> None:
+        if self.signals is not None:
+            self.signals.tell(RELOAD_SIGNAL)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         timer = (time.monotonic() + delay, next(self._number), callback)
@@ -333,7 +338,9 @@ class ThreadsEngine(Engine):
         # the end of file lets it run its `finally` before the process goes.
         worker.interrupt_all()
         self._wait_for_requests(lambda: INTERRUPT_TIME)
-        if self._requests:
+        # An old uWSGI that has begun by itself waits in one thread for all others: its handler, in
+        # one of them, would wait for that.
+        if self._requests or (worker.recycling and not self.host.finishes):
             if signum == RELOAD_SIGNAL:
                 self._wait_for_other_requests(began + self.host.mercy)
             self.host.exit(signum)  # leaves behind what nothing can interrupt: handlers that sleep
@@ -356,7 +363,7 @@ class ThreadsEngine(Engine):
         """Wait until nothing but WebSockets keeps the threads busy, for a while: what a request
         sends between two steps of Python's is not seen."""
         quiet_since = time.monotonic()
-        while self._requests and time.monotonic() < min(deadline, quiet_since + INTERRUPT_TIME):
+        while time.monotonic() < min(deadline, quiet_since + INTERRUPT_TIME):
             if self.host.busy_threads() - self._handlers:
                 quiet_since = time.monotonic()
             time.sleep(0.01)
@@ -450,7 +457,9 @@ class ThreadsEngine(Engine):
         return cast(ThreadsWorker, super().worker())
 
     def _make_worker(self) -> ThreadsWorker:
-        return ThreadsWorker(self.host)
+        worker = ThreadsWorker(self.host)
+        worker.signals = self._signals
+        return worker
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker

@@ -32,6 +32,8 @@ class Worker(ABC):
         self.tasks: dict[Any, Callable[[], object]] = {}
         #: The close code that clients get, once the worker stops.
         self.stopping: int | None = None
+        #: Whether it does so by itself; uWSGI may have begun to end it then.
+        self.recycling = False
         self._full = Seldom()
         self._due = 0.0  # when the next tick should come
         self._late = False
@@ -140,7 +142,12 @@ class Worker(ABC):
 
     def recycle(self) -> None:
         """Have another process take the place of this one, whatever uWSGI does by itself."""
+        self.recycling = True
         self.close_all(1012)
-        self.host.recycle()
+        self.reload()
         # As the master would, had it sent the signal: a request must not keep the process for ever.
         self.call_later(self.host.mercy, lambda: self.host.exit(RELOAD_SIGNAL))
+
+    def reload(self) -> None:
+        """Have done what the signal to reload does."""
+        self.host.recycle()
