@@ -435,12 +435,12 @@ class Script:
         wait_for(fetch, lambda: f"nothing is served:\n{self.log}")
         return text
 
-    def fetch(self, path: str, tls: bool) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+    def fetch(self, path: str, tls: bool, timeout: float = 5) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         if tls:
             context = ssl._create_unverified_context()
             connection = http.client.HTTPSConnection(
-                "127.0.0.1", self.port, timeout=5, context=context
+                "127.0.0.1", self.port, timeout=timeout, context=context
             )
         with contextlib.closing(connection):
             connection.request("GET", path)
@@ -967,5 +967,7 @@ def test_a_reload_in_debug_mode_tells_clients_and_refuses_nobody(
         assert client.read_close().code == 1012
         client.send(close_frame(1012))
     # The router goes on, for which each of these waits: a refused one would raise.
-    while json.loads(script.fetch("/", tls=False))["word"] != "two":
-        pass
+    wait_for(
+        lambda: bool(json.loads(script.fetch("/", False, PATIENCE))["word"] == "two"),
+        lambda: f"the old code is still there:\n{script.log}",
+    )
