@@ -499,17 +499,29 @@ ENDS_GRACEFULLY = (2, 0, 25)
 
 @rule
 def abrupt_recycling(options: Options, around: Surroundings) -> Iterator[Finding]:
-    """Limits at which an old uWSGI exits in the middle of everything."""
-    if engine_of(options) != "asyncio" or (around.version or ENDS_GRACEFULLY) >= ENDS_GRACEFULLY:
+    """Limits at which an old uWSGI exits in the middle of everything, or never comes back."""
+    if (around.version or ENDS_GRACEFULLY) >= ENDS_GRACEFULLY:
+        return
+    engine = engine_of(options)
+    if engine == "asyncio":
+        consequence = (
+            "this version of uWSGI exits at once when a request reaches it: all WebSockets of "
+            "the worker are cut (1006), and so are its other requests"
+        )
+    elif engine == "threads" and (options.number("threads", 1) or 0) > 1:
+        consequence = (
+            "this version of uWSGI cancels its threads when a request reaches it, and the worker "
+            "then hangs, HTTP too, with or without WebSockets"
+        )
+    else:
         return
     for name in ("max-requests", "reload-on-rss", "reload-on-as"):
         if options.number(name):
             yield Finding(
                 "abrupt-recycling",
                 Severity.WARNING,
-                f"--{name} {options.number(name)} with --asyncio",
-                "this version of uWSGI exits at once when a request reaches it: all WebSockets of "
-                "the worker are cut (1006), and so are its other requests",
+                f"--{name} {options.number(name)} with --{engine}",
+                consequence,
                 "use --max-worker-lifetime, or uWSGI 2.0.25 or newer",
             )
 

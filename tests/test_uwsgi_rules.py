@@ -217,8 +217,9 @@ def test_threads_of_old_versions() -> None:
 def test_limits_of_old_versions() -> None:
     old, new = Surroundings(version=(2, 0, 21)), Surroundings(version=(2, 0, 28))
     for limit in ("--max-requests 100", "--reload-on-rss 100"):
-        rules = {finding.rule for finding in found(f"{ASYNCIO} {limit}", old)}
-        assert "abrupt-recycling" in rules
+        for engine in (ASYNCIO, THREADS):
+            rules = {finding.rule for finding in found(f"{engine} {limit}", old)}
+            assert "abrupt-recycling" in rules
     for words in (f"{GEVENT} --max-requests 100", f"{ASYNCIO} --max-worker-lifetime 100"):
         assert "abrupt-recycling" not in {finding.rule for finding in found(words, old)}
     assert "abrupt-recycling" not in {f.rule for f in found(f"{ASYNCIO} --max-requests 9", new)}
