@@ -28,6 +28,9 @@ WATCH_VARIABLE = "FLASK_UWSGI_WATCH"
 #: Seconds between two looks at them; not set where uWSGI's reloader does it.
 INTERVAL_VARIABLE = "FLASK_UWSGI_WATCH_INTERVAL"
 
+# An attribute of uWSGI's module: the package imports this file once more, under another name.
+_BEGUN = "flask_uwsgi_websocket_watches"
+
 
 class Watch:
     """A thread that looks at the files of the app, and at all that were imported."""
@@ -118,9 +121,12 @@ def keep_asyncio_alive() -> None:
 
 
 def begin() -> None:
-    """Watch, in uWSGI."""
-    uwsgi = sys.modules["uwsgi"]
-    files = json.loads(os.environ.get(WATCH_VARIABLE, "[]"))
+    """Watch, in a uWSGI in debug mode, whoever imports this file first."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if not uwsgi or WATCH_VARIABLE not in os.environ or hasattr(uwsgi, _BEGUN):
+        return
+    setattr(uwsgi, _BEGUN, True)
+    files = json.loads(os.environ[WATCH_VARIABLE])
     interval = os.environ.get(INTERVAL_VARIABLE)
     if interval is None:
         name_to_uwsgi(files)
@@ -129,5 +135,4 @@ def begin() -> None:
     keep_asyncio_alive()
 
 
-if sys.modules.get("uwsgi"):
-    begin()
+begin()

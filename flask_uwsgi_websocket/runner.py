@@ -228,6 +228,7 @@ def exec_uwsgi(
 
     environment = {**target.environment, **_interpreter(binary, options)[1]}
     os.environ.pop("FLASK_UWSGI_DEBUG", None)
+    os.environ.pop(_watch.WATCH_VARIABLE, None)
     if debug:
         environment["FLASK_UWSGI_DEBUG"] = "true"
         os.environ[_watch.WATCH_VARIABLE] = json.dumps(project_files()[:_WATCHED])

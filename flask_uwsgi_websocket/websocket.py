@@ -9,6 +9,7 @@ extensions do before a view, they do before a handshake, and may refuse it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import cache, cached_property, lru_cache, partial
@@ -758,6 +759,14 @@ class _Upgrade(StandIn):
 def _enable_debugger(app: Flask) -> None:
     from werkzeug.debug import DebuggedApplication
 
+    class Debugger(DebuggedApplication):
+        def __call__(
+            self, environ: WSGIEnvironment, start_response: StartResponse
+        ) -> Iterable[bytes]:
+            # The debugger writes tracebacks to it, and uWSGI's own is never flushed.
+            environ["wsgi.errors"] = sys.stderr
+            return super().__call__(environ, start_response)
+
     app.debug = True
     if not isinstance(app.wsgi_app, DebuggedApplication):
-        app.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)  # type: ignore[method-assign]
+        app.wsgi_app = Debugger(app.wsgi_app, evalex=True)  # type: ignore[method-assign]

@@ -371,3 +371,14 @@ def test_views_that_their_clients_abandon(server: Server) -> None:
 def test_installed_uvloop_is_not_needed_to_import(tmp_path: Path) -> None:
     code = "import flask_uwsgi_websocket, sys; assert 'uvloop' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_hooks_of_others_after_the_fork_run(serve, tmp_path):
+    """Those of uWSGI's decorators, which have one hook for all of them."""
+    hooks = tmp_path / "hooks.py"
+    hooks.write_text(
+        "import uwsgi, uwsgidecorators\n"
+        "uwsgidecorators.postfork(lambda: print('worker', uwsgi.worker_id(), 'is there'))\n"
+    )
+    log = serve("asyncio", options=["--import", str(hooks)]).log()
+    assert log.count("worker 1 is there") == 1

@@ -947,6 +947,10 @@ WEBSOCKET = """
         for message in ws:
             ws.send(message)
 
+    @app.route("/fail")
+    def fail():
+        raise LookupError("a view fails")
+
     if __name__ == "__main__":
         app.run(debug=True, gevent=10, host="127.0.0.1", port=int(os.environ["PORT"]))
 """
@@ -971,3 +975,13 @@ def test_a_reload_in_debug_mode_tells_clients_and_refuses_nobody(
         lambda: bool(json.loads(script.fetch("/", False, PATIENCE))["word"] == "two"),
         lambda: f"the old code is still there:\n{script.log}",
     )
+    assert script.log.count("echo.py has changed") == 1
+
+
+def test_the_log_of_debug_mode_has_the_traceback_of_a_view(start: Start, tmp_path: Path) -> None:
+    write_app(tmp_path, echo=WEBSOCKET)
+    script = start("place/echo.py")
+    script.where()
+    with pytest.raises(AssertionError, match="500 <!doctype html>"):
+        script.fetch("/fail", False, PATIENCE)
+    wait_for(lambda: "LookupError: a view fails" in script.log, lambda: script.log)
