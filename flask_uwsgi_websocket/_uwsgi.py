@@ -300,7 +300,9 @@ _CURRENT_REQUEST = {
     "suspend": "uwsgi_greenlet_current_wsgi_req",
 }
 _READ = "uwsgi_proto_base_read_body"  # proto/base.c
-_READ_SIZE = 65536  # uWSGI reads at most that much of a request: its --buffer-size is 16 bits
+# There mostly is nothing, and a buffer is cleared each time; but uWSGI may have read 64 KiB (its
+# --buffer-size is 16 bits).
+_READ_SIZE, _READS = 4096, 16
 
 
 @cache
@@ -323,8 +325,13 @@ def _reader() -> Callable[[], bytes] | None:
 
     def read_on() -> bytes:
         buffer = ctypes.create_string_buffer(_READ_SIZE)
-        size = read(request(), buffer, _READ_SIZE)
-        return buffer.raw[:size] if size > 0 else b""
+        data = b""
+        for _ in range(_READS):
+            size = read(request(), buffer, _READ_SIZE)
+            data += ctypes.string_at(buffer, max(size, 0))
+            if size < _READ_SIZE:
+                break
+        return data
 
     return read_on
 

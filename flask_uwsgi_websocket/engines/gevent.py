@@ -133,7 +133,8 @@ class GeventConnection(BlockingConnection):
             if message or isinstance(message, (str, bytes)):  # a switch without one gives ()
                 self._replying = True
                 return message
-        return self._receive(waited)
+        message = self.take()
+        return self._receive(waited) if message is None else message
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         if deadline is None:
@@ -385,11 +386,14 @@ class GeventEngine(Engine):
 
     def interrupter(self) -> Callable[[], None] | None:
         greenlet = getcurrent()
-        error: BaseException = ConnectionClosed(1006, "the handler did not notice the end")
+        again = False
 
         def interrupt() -> None:
-            nonlocal error
+            nonlocal again
+            error: BaseException = gevent.GreenletExit()  # no `except Exception` swallows it
+            if not again:
+                error = ConnectionClosed(1006, "the handler did not notice the end")
+            again = True
             greenlet.kill(error, block=False)
-            error = gevent.GreenletExit()  # the next time: no `except Exception` swallows it
 
         return interrupt if isinstance(greenlet, gevent.Greenlet) else None

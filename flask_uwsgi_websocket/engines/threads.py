@@ -160,7 +160,8 @@ class ThreadsConnection(BlockingConnection):
                     self._heard = self._replying = True
                     return message
                 self._received(data, self.protocol.receive_frames)
-        return self._receive(waited)
+        message = self.take()
+        return self._receive(waited) if message is None else message
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         late = False
