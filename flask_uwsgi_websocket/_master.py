@@ -16,7 +16,7 @@ READS = 0.25
 _NOTHING = b"\0"
 
 
-def only_waits(fifos: Iterable[bytes]) -> bool:
+def only_waits(fifos: Iterable[str]) -> bool:
     """Whether the master only waits for its workers to end, as after the command ``q``.
 
     The signal that it sends them is that of a reload; but it reads no further commands.

@@ -148,7 +148,20 @@ def lets_go(engine: str) -> bool:
 @cache
 def options() -> Options:
     """Return uWSGI's options, in one form whatever way they were given."""
-    return Options.of_process(uwsgi.opt)
+    return Options.of_process(uwsgi.opt, _first_value)
+
+
+def _first_value(option: str) -> bytes | None:
+    """Return the first value of an option: with Python 3, ``uwsgi.opt`` has the last one alone.
+
+    Those between the two nothing tells, nor does a uWSGI that is a shared library tell the first.
+    """
+    if not hasattr(_C, "uwsgi_get_exported_opt"):
+        return None
+    look_up = _C.uwsgi_get_exported_opt  # core/config.c
+    look_up.restype, look_up.argtypes = ctypes.c_char_p, (ctypes.c_char_p,)
+    value: bytes | None = look_up(option.encode())
+    return value
 
 
 def require_main_interpreter() -> None:
@@ -446,12 +459,6 @@ def _memory() -> tuple[int, int]:
     return int(pages[0]) * size, int(pages[1]) * size
 
 
-def _strings(name: str) -> list[bytes]:
-    """The values of an option that may be given more than once."""
-    value = option(name)
-    return value if isinstance(value, list) else [value] if isinstance(value, bytes) else []
-
-
 class UWSGIHost(Host):
     """uWSGI, for our engines."""
 
@@ -540,7 +547,7 @@ class UWSGIHost(Host):
     def ends_for_good(self) -> bool:
         from ._master import only_waits
 
-        return only_waits(_strings("master-fifo"))
+        return only_waits(options().values("master-fifo"))
 
     def is_busy(self) -> bool:
         return bool(_this_worker()[1]["status"] == b"busy")

@@ -8,7 +8,7 @@ options (``uwsgi_base_options`` of 2.0.31, and its embedded plugins') is at the 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 #: An option's name, and its value; None where it has none.
@@ -57,13 +57,24 @@ class Options:
         return cls(values, uncertain, complete)
 
     @classmethod
-    def of_process(cls, opt: Mapping[str, Any]) -> Options:
-        """Take ``uwsgi.opt``: bytes, True, or a list of them, under the name that was used."""
-        return cls.of(
-            (name, each.decode(errors="replace") if isinstance(each, bytes) else None)
-            for name, value in opt.items()
-            for each in (value if isinstance(value, list) else [value])
-        )
+    def of_process(
+        cls, opt: Mapping[str, Any], first: Callable[[str], bytes | None] = lambda name: None
+    ) -> Options:
+        """Take ``uwsgi.opt``: bytes, True, or a list of them, under the name that was used.
+
+        :param first: gives an option's first value, which ``uwsgi.opt`` may have lost to the last.
+        """
+        pairs: list[Pair] = []
+        for name, last in opt.items():
+            values = last if isinstance(last, list) else [last]
+            lost = first(name)
+            if lost is not None and lost not in values:
+                values = [lost, *values]
+            pairs += [
+                (name, each.decode(errors="replace") if isinstance(each, bytes) else None)
+                for each in values
+            ]
+        return cls.of(pairs)
 
     def __repr__(self) -> str:
         return f"Options({dict(self._values)!r}, {sorted(self._uncertain)!r}, {self._complete})"

@@ -51,6 +51,18 @@ def test_right_options_are_not_spoken_of(serve, engine: str) -> None:
     assert "WebSocket" not in server.log()
 
 
+@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+def test_several_apps(serve, tmp_path, engine: str) -> None:
+    # The first one warns: a second one that has no WebSockets cannot. A file has them as well.
+    (tmp_path / "other.py").write_text("def application(environ, start_response): pass\n")
+    file = tmp_path / "more.ini"
+    file.write_text(f"[uwsgi]\npythonpath = {tmp_path}\nmount = /third=other\n")
+    mounts = ["--mount", "/second=other", "--ini", str(file), "--manage-script-name"]
+    line = "several apps (--mount) without --single-interpreter: "
+    assert serve(engine, options=mounts).log().count(line) == 1
+    assert line not in serve(engine, options=[*mounts, "--single-interpreter"]).log()
+
+
 def test_a_class_of_another_engine(serve) -> None:
     server = serve("threads", extension="asyncio", processes=2)
     line = "the app uses AsyncioWebSocket, and uWSGI is started with other options than its"
