@@ -100,15 +100,15 @@ def find_uwsgi(uwsgi_binary: str | os.PathLike[str] | None = None) -> str:
     :raises UWSGINotFound: there is none; the message says how to get one.
     """
     for source, name in (
-        ("the uwsgi_binary argument", uwsgi_binary),
-        (f"the environment variable {BINARY_VARIABLE}", os.environ.get(BINARY_VARIABLE)),
+        ("", uwsgi_binary),
+        (f"; {BINARY_VARIABLE} in the environment names it", os.environ.get(BINARY_VARIABLE)),
     ):
         if name:
             found = shutil.which(os.path.expanduser(name))
             if found is None:
                 raise UWSGINotFound(
-                    f"{os.fspath(name)!r} is not an executable file or command; "
-                    f"it comes from {source}"
+                    f"{os.fspath(name)!r} is neither an executable file nor a command on "
+                    f"PATH{source}"
                 )
             return found
     for folder in _script_folders():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,12 +50,18 @@ class GeventWebSocket(WebSocket):
 
         :raises EngineError: where a thread runs already that the patch would disturb.
         """
-        # Under another engine of uWSGI the patch would break its threads.
-        fits = not _uwsgi.inside() or _uwsgi.running_engine() == "gevent"
-        if fits and config.read(app.config, "AGGRESSIVE_PATCH"):
+        if _may_patch() and config.read(app.config, "AGGRESSIVE_PATCH"):
             from gevent.monkey import is_module_patched, patch_all
 
             if not is_module_patched("threading"):
                 _uwsgi.check_that_gevent_can_patch()
             patch_all()
         super().init_app(app)
+
+
+def _may_patch() -> bool:
+    """Ask whether whatever serves requests bears gevent's patch: threads are broken by it."""
+    if _uwsgi.inside():
+        return _uwsgi.running_engine() == "gevent"
+    # gunicorn's gevent worker has patched before the app comes.
+    return "gunicorn.arbiter" not in sys.modules

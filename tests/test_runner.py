@@ -208,7 +208,7 @@ def test_the_command_is_printed(
         ({"gevent": True}, EngineError, "gevent=100 instead of gevent=True"),
         ({"gevent": 1}, EngineError, "2 or more"),
         ({"proceses": 2}, EngineError, "no option --proceses: did you mean processes?"),
-        ({"uwsgi_binary": "/no/such/uwsgi"}, UWSGINotFound, "uwsgi_binary argument"),
+        ({"uwsgi_binary": "/no/such/uwsgi"}, UWSGINotFound, "neither an executable file"),
     ],
 )
 def test_errors(

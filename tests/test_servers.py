@@ -39,6 +39,7 @@ FITTING = [
     ("flask-debug", "WebSocket"),
     ("flask-debug", "AsyncioWebSocket"),
     ("gthread", "WebSocket"),
+    ("gthread", "GeventWebSocket"),
     ("gthread", "AsyncioWebSocket"),
     ("gevent", "GeventWebSocket"),
     ("gevent", "WebSocket"),
