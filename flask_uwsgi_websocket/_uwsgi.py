@@ -27,7 +27,7 @@ from ._early_threads import check_before_patch, warn_of_lost
 from ._router import RouterRoom
 from .engines.engine import Engine
 from .engines.fork import own, reset_signals
-from .engines.host import Host, logger
+from .engines.host import RELOAD_SIGNAL, Host, logger
 from .engines.threads import ThreadsEngine
 from .exceptions import ConnectionClosed, EngineError, UWSGINotFound
 from .uwsgi_options import Options
@@ -544,10 +544,12 @@ class UWSGIHost(Host):
     def recycle(self) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
 
-    def ends_for_good(self) -> bool:
+    def ends_for_good(self, signum: int) -> bool:
+        if not uwsgi.masterpid():
+            return True
         from ._master import only_waits
 
-        return only_waits(options().values("master-fifo"))
+        return signum == RELOAD_SIGNAL and only_waits(options().values("master-fifo"))
 
     def is_busy(self) -> bool:
         return bool(_this_worker()[1]["status"] == b"busy")

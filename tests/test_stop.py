@@ -110,6 +110,18 @@ def test_a_worker_that_is_killed_is_replaced(serve, engine: str) -> None:
     server.allow_log("DAMN")
 
 
+@pytest.mark.parametrize("signum", ["SIGTERM", "SIGHUP"])
+def test_without_a_master_each_signal_is_for_good(serve, engine: str, signum: str) -> None:
+    server = serve(engine, master=False)
+    with server.raw() as client:
+        client.text("hello")
+        assert client.message() == "hello"
+        server.signal(getattr(signal, signum))
+        assert client.read_close(SOON).code == 1001
+    server.stopping = True
+    server.wait_ended(SOON)
+
+
 def test_a_stop_without_a_websocket(serve, engine: str) -> None:
     # The hooks must not need a WebSocket to have been there.
     server = serve(engine)

@@ -107,8 +107,8 @@ class Host:
     def recycle(self) -> None:
         """Have another process take the place of this one, as a reload would."""
 
-    def ends_for_good(self) -> bool:
-        """Whether nobody takes the place of this process, though it was told to reload."""
+    def ends_for_good(self, signum: int) -> bool:
+        """Whether nobody takes the place of this process, though the signal may mean a reload."""
         return False
 
     def is_busy(self) -> bool:

@@ -81,7 +81,7 @@ class Worker(ABC):
 
     def code_for(self, signum: int) -> int:
         """What to tell clients once the signal has come."""
-        if signum == RELOAD_SIGNAL and self.host.ends_for_good():
+        if self.host.ends_for_good(signum):
             return 1001
         return STOP_SIGNALS[signal.Signals(signum)]
 
