@@ -34,6 +34,7 @@ from .uwsgi_options import Options
 from .uwsgi_rules import (
     CLASSES,
     FLAGS,
+    RECYCLING,
     Severity,
     Surroundings,
     detaches,
@@ -427,10 +428,6 @@ def shared_area(number: int, position: int) -> bytes:
     return bytes(uwsgi.sharedarea_memoryview(number)[position:])
 
 
-#: Options by which uWSGI ends a worker that serves.
-_RECYCLING = ("max-requests", "max-worker-lifetime", "reload-on-as", "reload-on-rss", "cheaper")
-
-
 def _number(name: str, default: int = 0) -> int:
     """The value of an option that is a number."""
     return options().number(name, default) or 0
@@ -466,7 +463,7 @@ class UWSGIHost(Host):
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
-        self._recycles = any(option(name) for name in _RECYCLING)
+        self._recycles = any(option(name) for name in (*RECYCLING, "cheaper"))
 
     def suspend(self) -> None:
         uwsgi.suspend()

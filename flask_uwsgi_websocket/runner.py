@@ -62,6 +62,16 @@ from ._binary import (
 )
 from ._target import Target, locate, project_files
 from .exceptions import AsyncioNotAvailable, EngineError, GeventNotInstalled
+from .uwsgi_options import (
+    FASTCGI_SOCKETS,
+    FILES,
+    LOADERS,
+    OPTIONAL,
+    ROUTERS,
+    SOCKETS,
+    TLS_SOCKETS,
+    spellings,
+)
 from .uwsgi_rules import ROUTER_BUFFER
 
 __all__ = ["find_uwsgi", "run_uwsgi"]
@@ -80,68 +90,21 @@ _THREADS = 32
 # Files that are watched before they are imported: an environment variable holds 128 KiB.
 _WATCHED = 500
 
-# uWSGI's reloader; the last one given counts, and the first is our default.
-_RELOADERS = ("python-autoreload", "python-auto-reload", "py-autoreload", "py-auto-reload")
-
 # Seconds that a reload waits for handlers which do not end; uWSGI's 60 are long for a developer.
 _DEBUG_MERCY = 5
 
 # Options that open the HTTP router on an address.
-_ROUTERS = frozenset({"http", "httprouter", "https", "https2", "http-to-https"})
+_ROUTERS = spellings(*ROUTERS, "http-to-https")
 
 # Options that open a listening socket of the workers.
-_SOCKETS = frozenset(
-    {
-        "s",
-        "socket",
-        "uwsgi-socket",
-        "suwsgi-socket",
-        "ssl-socket",
-        "http-socket",
-        "http11-socket",
-        "https-socket",
-        "fastcgi-socket",
-        "fastcgi-nph-socket",
-        "scgi-socket",
-        "scgi-nph-socket",
-        "raw-socket",
-        "puwsgi-socket",
-    }
-)
+_SOCKETS = spellings(*SOCKETS, *TLS_SOCKETS, *FASTCGI_SOCKETS, "raw-socket")
 
 # Options that load the app; with one of them uWSGI needs no target from us.
-_LOADERS = frozenset(
-    {"w", "wsgi", "module", "file", "wsgi-file", "mount", "eval", "paste", "ini-paste", "pecan"}
-)
+_LOADERS = spellings(*LOADERS)
 
-# Files that bring options which we do not read.
-_CONFIGURATIONS = frozenset(
-    {"ini", "inherit", "include", "config", "yaml", "yml", "y", "json", "j", "xml", "x", "emperor"}
-)
-
-# getopt takes the value of these only in one word, --option=value.
-_OPTIONAL_VALUES = frozenset(
-    {
-        "chmod",
-        "chmod-socket",
-        "http-enable-proxy-protocol",
-        "http-keepalive",
-        "http-manage-expect",
-        "http-use-cache",
-        "http-use-socket",
-        "log-date",
-        "log-prefix",
-        "log-syslog",
-        "logdate",
-        "mule",
-        "mule-msg-size",
-        "need-app",
-        "snmp",
-        "ssl-session-use-cache",
-        "ssl-sessions-use-cache",
-        "ssl-verify-depth",
-    }
-)
+# Files that bring options which we do not read. A uWSGI that was built with a library for JSON has
+# a short option for it.
+_CONFIGURATIONS = spellings(*FILES, "emperor") | {"j"}
 
 _ENGINES = frozenset({"gevent", "asyncio", "async", "ugreen"})
 
@@ -151,14 +114,15 @@ _SWITCHES = {
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
 
-_WORKERS = frozenset({"processes", "workers", "p"})
+_WORKERS = spellings("processes")
+
+# uWSGI's reloader.
+_RELOADERS = spellings("py-autoreload")
 
 _PYTHON_HOMES = frozenset({"home", "virtualenv", "venv", "pyhome", "H"})
 _PYTHON_NAMES = frozenset({"py-programname", "py-program-name"})
 
-_PLUGIN_LOADERS = frozenset(
-    {"plugins-dir", "plugin-dir", "plugins", "plugin", "need-plugins", "need-plugin"}
-)
+_PLUGIN_LOADERS = spellings("plugins", "plugins-dir")
 
 Options = dict[str, Any]
 
@@ -298,7 +262,8 @@ def take_over_reloading(options: Options) -> int | None:
     """
     if "lazy" not in options:
         return None
-    intervals = [options.pop(name) for name in _RELOADERS if name in options]
+    # In the order in which they were given, of which the last one counts.
+    intervals = [options.pop(name) for name in tuple(options) if name in _RELOADERS]
     return max(_number(intervals[-1]), 1) if intervals else None
 
 
@@ -424,7 +389,7 @@ def _arguments(name: str, value: Any) -> list[str]:
             arguments.append(flag)
         elif each is not None and each is not False:
             text = str(each)
-            arguments += [f"{flag}={text}"] if name in _OPTIONAL_VALUES else [flag, text]
+            arguments += [f"{flag}={text}"] if name in OPTIONAL else [flag, text]
     return arguments
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .uwsgi_options import UNRESOLVED, Options, Pair, canonical, split_words
+from .uwsgi_options import FILES, UNRESOLVED, Options, Pair, canonical, integer, split_words
 
 #: What may be in each kind of file, by its ending; also the option that names one.
 KINDS = {
@@ -30,7 +30,6 @@ KINDS = {
     "js": "json",
 }
 
-_FILE_OPTIONS = {"ini", "xml", "yaml", "json", "config", "include", "inherit", "ini-paste"}
 _ENDS = {"end", "endif", "end-if", "endfor", "end-for"}
 _LOGIC = re.compile(r"(if|for)(-|env$|exists$|plugin$|dir$|file$|opt$|$)")
 _SCHEME = re.compile(r"[a-z0-9]+://", re.IGNORECASE)
@@ -136,14 +135,14 @@ class _Reader:
 
     def _add_in_block(self, name: str) -> None:
         self._uncertain.add(name)
-        if canonical(name) in _FILE_OPTIONS:
+        if canonical(name) in FILES:
             self._complete = False
 
     def _follow(self, name: str, value: str) -> None:
         if name in ("set", "set-placeholder"):
             option, _, text = value.partition("=")
             self._pairs.append((option, text))
-        elif name in _FILE_OPTIONS and name != "inherit":
+        elif name in FILES and name != "inherit":
             self.load(name, value)
 
     def add_word(self, word: str) -> None:
@@ -269,7 +268,7 @@ class _Reader:
                 operator = token
                 continue
             if token in ("++", "--"):
-                result, operator = str(_integer(result) + (1 if token == "++" else -1)), ""
+                result, operator = str(integer(result) + (1 if token == "++" else -1)), ""
                 continue
             value = token if token.lstrip("-").isdigit() else self._first(token)
             if value is None:
@@ -279,7 +278,7 @@ class _Reader:
 
 
 def _apply(operator: str, left: str, right: str) -> str:
-    a, b = _integer(left), _integer(right)
+    a, b = integer(left), integer(right)
     if operator == "+":
         return str(a + b)
     if operator == "-":
@@ -289,11 +288,6 @@ def _apply(operator: str, left: str, right: str) -> str:
     if operator == "/":
         return str(a // b if b else 0)
     return left + right
-
-
-def _integer(text: str) -> int:
-    found = re.match(r"\s*([+-]?\d+)", text)
-    return int(found[1]) if found else 0
 
 
 def _fill(pattern: re.Pattern[str], value: str, look_up: Callable[[str], str | None]) -> str:

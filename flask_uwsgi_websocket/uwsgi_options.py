@@ -131,8 +131,7 @@ class Options:
         if not values:
             missing = name not in self._values and name not in self._uncertain
             return default if missing and self._complete else None
-        found = _NUMBER.match(values[-1])
-        return int(found[1]) if found else 0
+        return integer(values[-1])
 
     def written(self, name: str) -> str:
         """Return the value that counts as it was written, placeholders and all."""
@@ -146,6 +145,18 @@ class Options:
 def canonical(name: str) -> str:
     """Return the name that we use for an option of uWSGI's."""
     return ALIASES.get(name, name)
+
+
+def spellings(*names: str) -> frozenset[str]:
+    """Return all that uWSGI calls these options, without the dashes."""
+    long = {*names, *(alias for alias, name in ALIASES.items() if name in names)}
+    return frozenset(long | {letter for letter, name in SHORT.items() if name in long})
+
+
+def integer(text: str) -> int:
+    """Read a number as C does: the digits that a text begins with, or 0."""
+    found = _NUMBER.match(text)
+    return int(found[1]) if found else 0
 
 
 def split_words(words: Sequence[str], known: Collection[str] = ()) -> tuple[list[Pair], list[str]]:
@@ -194,6 +205,29 @@ def _short(letters: str, rest: list[str]) -> Iterable[Pair]:
         yield name, value or _next(name, rest)
         return
 
+
+#: Options that make uWSGI a router in front of the workers.
+ROUTERS = ("http", "https", "https2")
+
+#: Options that open a socket of the workers,
+SOCKETS = (
+    "socket",
+    "http-socket",
+    "http11-socket",
+    "puwsgi-socket",
+    "scgi-socket",
+    "scgi-nph-socket",
+)
+#: ... one on which the worker itself speaks TLS,
+TLS_SOCKETS = ("https-socket", "suwsgi-socket")
+#: ... and one for FastCGI.
+FASTCGI_SOCKETS = ("fastcgi-socket", "fastcgi-nph-socket")
+
+#: Options that load an app.
+LOADERS = ("module", "wsgi-file", "mount", "eval", "paste", "ini-paste", "pecan", "wsgi-lite")
+
+#: Options that name a file of options.
+FILES = ("ini", "xml", "yaml", "json", "config", "include", "inherit", "ini-paste")
 
 #: The long name of a short option.
 SHORT = {
@@ -252,6 +286,7 @@ ALIASES = {
     "vassals-set": "vassal-set",
     "ini-paste-logged": "ini-paste",
     "plugin": "plugins",
+    "plugin-dir": "plugins-dir",
     "need-plugins": "plugins",
     "need-plugin": "plugins",
 }

@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ._binary import INSTALL
-from .uwsgi_options import MASTERED, Options
+from .uwsgi_options import (
+    FASTCGI_SOCKETS,
+    LOADERS,
+    MASTERED,
+    ROUTERS,
+    SOCKETS,
+    TLS_SOCKETS,
+    Options,
+)
 
 #: The lowest version of uWSGI that this was tried with: Debian 12's.
 LOWEST_UWSGI = (2, 0, 21)
@@ -46,27 +54,8 @@ OTHER_DESCRIPTORS = 64
 #: The same of the router: listeners, pipes, its log.
 ROUTERS_OWN = 16
 
-#: Options that make uWSGI a router in front of the workers.
-ROUTERS = ("http", "https", "https2")
-
-#: Options that open a socket of the workers, on which WebSockets work.
-SOCKETS = (
-    "socket",
-    "http-socket",
-    "http11-socket",
-    "puwsgi-socket",
-    "scgi-socket",
-    "scgi-nph-socket",
-    "shared-socket",
-    "undeferred-shared-socket",
-    "zerg",
-)
-
-#: ... and on which the worker itself speaks TLS.
-TLS_SOCKETS = ("https-socket", "suwsgi-socket")
-
-#: Options that load an app.
-LOADERS = ("module", "wsgi-file", "mount", "eval", "paste", "ini-paste", "pecan", "wsgi-lite")
+#: Options that give the workers a socket on which WebSockets work.
+USABLE_SOCKETS = (*SOCKETS, "shared-socket", "undeferred-shared-socket", "zerg")
 
 #: Options that make the router serve workers of other instances.
 ELSEWHERE = (
@@ -83,6 +72,9 @@ ELSEWHERE = (
 #: has none: under them a WebSocket holds its request, and so its core, until it is closed.
 HOLDING = ("cheaper", "idle", "http11-socket", "puwsgi-socket")
 KEEPING_PROTOCOLS = ("http11", "puwsgi")
+
+#: Options that replace a worker while it runs.
+RECYCLING = ("max-requests", "max-worker-lifetime", "reload-on-rss", "reload-on-as")
 
 #: uWSGI's flags for each of our engines.
 FLAGS = {
@@ -279,7 +271,7 @@ def router_without_websockets(options: Options, around: Surroundings) -> Iterato
     router = has_router(options)
     if not router or not options.lacks("http-websockets", "http-raw-body"):
         return
-    only = options.lacks(*SOCKETS)
+    only = options.lacks(*USABLE_SOCKETS)
     yield Finding(
         "http-websockets",
         Severity.ERROR if only else Severity.WARNING,
@@ -294,7 +286,7 @@ def router_without_websockets(options: Options, around: Surroundings) -> Iterato
 def fastcgi(options: Options, around: Surroundings) -> Iterator[Finding]:
     """FastCGI has no upgrade."""
     protocol = options.text("protocol")
-    names = [name for name in ("fastcgi-socket", "fastcgi-nph-socket") if options.has(name)]
+    names = [name for name in FASTCGI_SOCKETS if options.has(name)]
     if not names and not (protocol.startswith("fastcgi") and options.has("socket")):
         return
     yield Finding(
@@ -482,15 +474,6 @@ def recycling(options: Options, around: Surroundings) -> Iterator[Finding]:
             "it restarts the worker, and closes all of its WebSockets with 1012",
             "have clients reconnect after a random delay",
         )
-
-
-#: Options that replace a worker while it runs.
-RECYCLING = (
-    "max-requests",
-    "max-worker-lifetime",
-    "reload-on-rss",
-    "reload-on-as",
-)
 
 
 #: Earlier versions end the process at once where the limits below are reached, under asyncio.
