@@ -132,7 +132,7 @@ def test_an_app_that_does_not_load_is_no_finding() -> None:
 def test_a_binary_that_is_not_there() -> None:
     result = doctor("--uwsgi-binary", "./none")
     assert result.exit_code == 1
-    assert "not an executable" in result.output
+    assert "neither an executable" in result.output
 
 
 def test_an_old_binary_without_the_engine(folder: Path) -> None:

@@ -329,7 +329,7 @@ def test_find_uwsgi_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     with pytest.raises(UWSGINotFound, match=r"no uWSGI beside.*install-uwsgi"):
         runner.find_uwsgi()
     monkeypatch.setenv("FLASK_UWSGI_BINARY", "/gone/uwsgi")
-    with pytest.raises(UWSGINotFound, match="environment variable FLASK_UWSGI_BINARY"):
+    with pytest.raises(UWSGINotFound, match="FLASK_UWSGI_BINARY in the environment"):
         runner.find_uwsgi()
 
 
