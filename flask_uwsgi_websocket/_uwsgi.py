@@ -38,6 +38,7 @@ from .uwsgi_rules import (
     Severity,
     Surroundings,
     detaches,
+    engine_of,
     has_router,
     judge,
     late_patch,
@@ -91,15 +92,13 @@ def option(name: str) -> Any:
 
 
 def running_engine() -> str:
-    """Which of our engines uWSGI's flags have started, or ``""`` where none of ours fits."""
-    loop = uwsgi.loop.decode() if uwsgi.loop else ""
-    if loop in ("gevent", "asyncio"):
-        return "" if loop == "asyncio" and not option("greenlet") else str(loop)
-    if (options().number("async", 1) or 0) > 1:
-        # Not --ugreen: it switches C stacks under Python, which keeps Flask's context in the
-        # thread and (from 3.11 on) the frames too. Requests that overlap hang.
-        return "suspend" if option("greenlet") else ""
-    return "threads"
+    """Return which of our engines uWSGI's flags have started; ``""`` where none of ours fits."""
+    return engine_of(options(), _running_loop())
+
+
+def _running_loop() -> str:
+    """Return the name of uWSGI's loop, empty for its own."""
+    return uwsgi.loop.decode() if uwsgi.loop else ""
 
 
 def require_engine(engine: str, classes: Mapping[str, str] = CLASSES) -> None:
@@ -173,7 +172,7 @@ def require_main_interpreter() -> None:
 
     :raises EngineError: with the remedy.
     """
-    loop = uwsgi.loop.decode() if uwsgi is not None and uwsgi.loop else ""
+    loop = _running_loop() if uwsgi is not None else ""
     if loop not in ("gevent", "asyncio"):
         return
     state = ctypes.pythonapi.PyInterpreterState_Get
@@ -328,7 +327,7 @@ def _reader() -> Callable[[], bytes] | None:
     """
     library = ctypes.PyDLL(None)  # that of gevent and of greenlet look into Python's objects
     name = _CURRENT_REQUEST[running_engine()]
-    if name == "threaded_current_wsgi_req" and int(option("threads") or 1) < 2:
+    if name == "threaded_current_wsgi_req" and _number("threads", 1) < 2:
         name = "simple_current_wsgi_req"
     if not (hasattr(library, name) and hasattr(library, _READ)):
         return None

@@ -7,15 +7,13 @@ handlers had to pass over. These stay away: many handlers sent them on, to every
 
 from __future__ import annotations
 
-import sys
-from _thread import get_ident
-from asyncio import current_task
 from collections.abc import Awaitable
 from functools import cache
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from .client import BaseClient, Data, WebSocketClient
+from .engines.caller import caller
 from .engines.connection import Connection, Message
 from .exceptions import ConnectionClosed
 from .unopened import Unopened
@@ -44,7 +42,7 @@ class _Ways(BaseClient):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._handler = self._caller()
+        self._handler = caller()
         self._drops = 0
 
     def send_nb(self, msg: Data, binary: bool | None = None) -> None:
@@ -54,17 +52,13 @@ class _Ways(BaseClient):
         except ConnectionClosed as closed:
             self._drop(closed)
 
-    def _caller(self) -> tuple[int, int]:
-        """Identify who calls: the same for all that a handler does itself."""
-        raise NotImplementedError
-
     def _in_handler(self) -> bool:
         """Tell whether it is this client's own handler that calls.
 
         That one waits for a client that reads slowly, and is broken off where it does nothing but
         send in vain. Others send to many: in 0.6 no such loop ever waited, or was broken off.
         """
-        return not self._connection.released and self._caller() == self._handler
+        return not self._connection.released and caller() == self._handler
 
     def _drop(self, closed: ConnectionClosed) -> None:
         """Pass over a message for a client that has left.
@@ -104,10 +98,6 @@ class _BlockingWays(_Ways, WebSocketClient):
         except ConnectionClosed as closed:
             self._drop(closed)
 
-    def _caller(self) -> tuple[int, int]:
-        greenlet = sys.modules.get("greenlet")
-        return get_ident(), 0 if greenlet is None else id(greenlet.getcurrent())
-
 
 class _AsyncioWays(_Ways, AsyncioBase):
     async def receive(self, timeout: float | None = None) -> Message | None:
@@ -138,9 +128,3 @@ class _AsyncioWays(_Ways, AsyncioBase):
     async def _next_in_bytes(self) -> Message:
         message = await super().__anext__()
         return message.encode() if isinstance(message, str) else message
-
-    def _caller(self) -> tuple[int, int]:
-        try:
-            return get_ident(), id(current_task())
-        except RuntimeError:  # a thread without a loop
-            return get_ident(), 0

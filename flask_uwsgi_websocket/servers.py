@@ -15,7 +15,6 @@ import threading
 import time
 from _socket import dup
 from _socket import socket as Socket
-from _thread import get_ident
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from weakref import WeakKeyDictionary, ref
 
 from . import _uwsgi
 from .answering import RAW_FAILURE, Headers, UpgradeAnswer
+from .engines.caller import caller
 from .engines.carrier import Carrier
 from .engines.engine import Engine
 from .engines.host import Host, Seldom, logger
@@ -218,7 +218,7 @@ class UWSGI(Server):
             answer.carrier.let_go()
 
     def take(self, environ: WSGIEnvironment) -> Socket:
-        environ[_TAKEN_IN] = _here()
+        environ[_TAKEN_IN] = caller()
         sock = _uwsgi.take()
         environ[_EARLY] = _uwsgi.read_ahead()
         return sock
@@ -226,7 +226,7 @@ class UWSGI(Server):
     def answer(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
         # uWSGI then knows, and logs, what was answered. But its functions serve the request of
         # the thread or greenlet that calls them.
-        if environ[_TAKEN_IN] == _here():
+        if environ[_TAKEN_IN] == caller():
             _uwsgi.answer(environ, environ[START_RESPONSE], headers)
             answer_of(environ).told = True
         else:
@@ -394,12 +394,6 @@ class PlainHost(Host):
         # in them end when their clients have been told. Twice does no harm.
         with suppress(RuntimeError):  # the process ends already
             getattr(threading, "_register_atexit", atexit.register)(run)
-
-
-def _here() -> tuple[int, Any]:
-    """The thread that calls this, and its greenlet if there are any."""
-    greenlet = sys.modules.get("greenlet")
-    return get_ident(), greenlet.getcurrent() if greenlet is not None else None
 
 
 def threads_are_greenlets() -> bool:

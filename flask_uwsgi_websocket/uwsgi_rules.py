@@ -186,18 +186,27 @@ def serves(options: Options) -> bool:
     return options.has(*LOADERS) or options.lacks("emperor", *ELSEWHERE)
 
 
-def engine_of(options: Options) -> str:
-    """Return which of our engines the options start; ``""`` for none of them, or in doubt."""
-    loop = options.text("loop")
-    if options.has("gevent") or loop == "gevent":
+def engine_of(options: Options, running_loop: str | None = None) -> str:
+    """Return which of our engines the options start; ``""`` for none of them, or in doubt.
+
+    :param running_loop: the name of uWSGI's loop, empty for its own, where it runs.
+    """
+    loop = _loop_of(options) if running_loop is None else running_loop
+    if loop == "gevent":
         return "gevent"
-    if options.has("asyncio") or loop == "asyncio":
+    if loop == "asyncio":
         return "asyncio" if options.has("greenlet") else ""
     if (options.number("async", 1) or 0) > 1:
         # Not --ugreen: it switches C stacks under Python, which keeps Flask's context in the
         # thread and (from 3.11 on) the frames too. Requests that overlap hang.
         return "suspend" if options.has("greenlet") else ""
-    return "threads" if options.lacks("gevent", "asyncio", "async", "loop") else ""
+    certain = running_loop is not None or options.lacks("gevent", "asyncio", "async", "loop")
+    return "threads" if certain else ""
+
+
+def _loop_of(options: Options) -> str:
+    given = (name for name in ("gevent", "asyncio") if options.has(name))
+    return next(given, options.text("loop"))
 
 
 def keeps_connections(options: Options) -> bool:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from .caller import caller
 from .host import STOP_SIGNALS, logger
 
 
@@ -32,7 +33,7 @@ class _Fork(_local):
 
     parent = 0
     #: Who called it.
-    caller: tuple[Any, Any] | None = None
+    caller: tuple[Any, ...] | None = None
     #: The signals that were blocked.
     mask: set[Any]
 
@@ -72,26 +73,16 @@ class end_of_children:
     __slots__ = ("_me",)
 
     def __enter__(self) -> None:
-        self._me = _here()
+        self._me = caller()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if _is_child_of(self._me):
             _exit(_status(error) if error is not None else 0)
 
 
-def _here() -> tuple[Any, Any]:
-    """The greenlet and the Task that call this, where there are any."""
-    greenlet, asyncio = sys.modules.get("greenlet"), sys.modules.get("asyncio")
-    task = None
-    if asyncio is not None:
-        with suppress(RuntimeError):  # no loop runs here
-            task = asyncio.current_task()
-    return greenlet.getcurrent() if greenlet is not None else None, task
-
-
-def _is_child_of(caller: tuple[Any, Any]) -> bool:
-    """Whether this process was made by that very greenlet and Task: a child has others too."""
-    return _fork.caller == caller and _fork.parent != os.getpid()
+def _is_child_of(parent: tuple[Any, ...]) -> bool:
+    """Tell whether this process was made by that very greenlet and Task: a child has others too."""
+    return _fork.caller == parent and _fork.parent != os.getpid()
 
 
 def _status(error: BaseException) -> int:
@@ -113,7 +104,7 @@ def _exit(status: int) -> None:
 
 
 def _before() -> None:
-    _fork.parent, _fork.caller = os.getpid(), _here()
+    _fork.parent, _fork.caller = os.getpid(), caller()
     # Until the child has handlers of its own: those of the parent may tell the parent.
     _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
