@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import cache, cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -163,7 +163,7 @@ class WebSocketMiddleware:
         rule: WebSocketRule,
         process_response: Callable[[Response], Response],
     ) -> Any:
-        """The response that switches protocols, and runs the handler when it is sent.
+        """Return the response that switches protocols, and runs the handler when it is sent.
 
         Or whatever else the handler answers, where the handshake waits for it.
 
@@ -176,63 +176,21 @@ class WebSocketMiddleware:
         server = server_of(environ)
         server.check(environ, self.engine_name)
         self._check_origin(request, rule, upgrade)
-        agreement = agree(upgrade, self._settings(rule))
-        # mypy looks for __hash__ of the instances, not of the class.
-        upgrade_class = _upgrade_class(self.app.response_class)  # type: ignore[arg-type]
-        response = upgrade_class(status=101, headers=agreement.headers)
-        del response.headers["Content-Type"]
-        handler = self.websocket.router.handler(self.app, rule.endpoint)
-        if request.view_args:
-            handler = partial(handler, **request.view_args)
-
-        client_class = self.client
-        if self._config("LEGACY"):
-            client_class = legacy_class(client_class)  # type: ignore[arg-type]  # it hashes
         engine = server.engine(environ, self.engine_name)
         self.websocket.clients.look_in(engine)
-
-        def handle(connection: Connection) -> Any:
-            client = client_class(
-                environ,
-                connection,
-                subprotocol=agreement.subprotocol,
-                app=self.app,
-                extension=self.websocket,
-            )
-            return response.meant_by(handler(client))
-
+        handshake = _Handshake(
+            self,
+            environ,
+            rule,
+            request.view_args,
+            agree(upgrade, self._settings(rule)),
+            server,
+            engine,
+        )
         if self._waits_for_handler(rule):
-            return self._accept_lazily(
-                environ, rule, response, agreement, server, engine, handle, process_response
-            )
-
-        def upgrade_connection(
-            environ: WSGIEnvironment, start_response: StartResponse
-        ) -> Iterable[bytes]:
-            try:
-                agreement.headers[:] = switch_headers(agreement, response.headers)
-            except ValueError as error:
-                return self._fail(environ, start_response, error)
-            if issubclass(self.client, UWSGIWebSocketClient):
-                return self._serve_uwsgi(environ, start_response, agreement.headers, handler, rule)
-            environ[_UPGRADE] = response
-            try:
-                return serve(
-                    environ,
-                    start_response,
-                    agreement,
-                    engine,
-                    handle,
-                    partial(self._report, environ, rule),
-                    server=server,
-                    keep_context=self._config("REQUEST_CONTEXT"),
-                )
-            finally:
-                del environ[_UPGRADE]
-                response.end()
-
-        response.upgrade_connection = upgrade_connection
-        return response
+            return handshake.accept_lazily(process_response)
+        handshake.response.upgrade_connection = handshake.accept
+        return handshake.response
 
     def _fail(
         self, environ: WSGIEnvironment, start_response: StartResponse, error: Exception
@@ -252,50 +210,6 @@ class WebSocketMiddleware:
         if rule.lazy is None:
             return is_decorated(self.websocket.router.handler(self.app, rule.endpoint))
         return rule.lazy
-
-    def _accept_lazily(
-        self,
-        environ: WSGIEnvironment,
-        rule: WebSocketRule,
-        response: _Upgrade,
-        agreement: Agreement,
-        server: Server,
-        engine: Engine,
-        handle: Callable[[Connection], Any],
-        process_response: Callable[[Response], Response],
-    ) -> Any:
-        """What the handler answers; or, after a WebSocket, a response that was sent already."""
-        context = copy_context()
-
-        def headers() -> list[tuple[str, str]]:
-            # Whoever uses the connection first, it is this request that is answered.
-            processed: Any = context.copy().run(process_response, response)  # type: ignore[arg-type]
-            if processed is not response or response.status_code != 101:
-                raise RuntimeError("an after_request function has replaced the response 101")
-            response.sent = True
-            return switch_headers(agreement, response.headers)
-
-        environ[_UPGRADE] = response
-        try:
-            answer = serve_lazily(
-                environ,
-                agreement,
-                headers,
-                engine,
-                handle,
-                partial(self._report, environ, rule),
-                server=server,
-                meaning=response.meant_by,
-                forgive=partial(self._forgive, environ, rule),
-            )
-        finally:
-            del environ[_UPGRADE]  # an error handler's None is none of a handler's
-            response.end()
-        if answer is not None:
-            return answer
-        response.sent = True
-        response.upgrade_connection = lambda environ, start_response: server.leave(start_response)
-        return response
 
     def _serve_uwsgi(
         self,
@@ -406,6 +320,130 @@ class WebSocketMiddleware:
             hint,
         )
         return code, reason
+
+
+class _Handshake:
+    """A handshake that nothing speaks against, and the connection that comes of it."""
+
+    __slots__ = (
+        "_agreement",
+        "_engine",
+        "_environ",
+        "_handler",
+        "_middleware",
+        "_rule",
+        "_server",
+        "response",
+    )
+
+    def __init__(
+        self,
+        middleware: WebSocketMiddleware,
+        environ: WSGIEnvironment,
+        rule: WebSocketRule,
+        view_args: dict[str, Any] | None,
+        agreement: Agreement,
+        server: Server,
+        engine: Engine,
+    ) -> None:
+        self._middleware = middleware
+        self._environ = environ
+        self._rule = rule
+        self._agreement = agreement
+        self._server = server
+        self._engine = engine
+        handler = middleware.websocket.router.handler(middleware.app, rule.endpoint)
+        self._handler = partial(handler, **view_args) if view_args else handler
+        # mypy looks for __hash__ of the instances, not of the class.
+        upgrade_class = _upgrade_class(middleware.app.response_class)  # type: ignore[arg-type]
+        self.response = upgrade_class(status=101, headers=agreement.headers)
+        del self.response.headers["Content-Type"]
+
+    def accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
+        middleware, rule, agreement = self._middleware, self._rule, self._agreement
+        try:
+            agreement.headers[:] = switch_headers(agreement, self.response.headers)
+        except ValueError as error:
+            return middleware._fail(environ, start_response, error)
+        if issubclass(middleware.client, UWSGIWebSocketClient):
+            return middleware._serve_uwsgi(
+                environ, start_response, agreement.headers, self._handler, rule
+            )
+        environ[_UPGRADE] = self.response
+        try:
+            return serve(
+                environ,
+                start_response,
+                agreement,
+                self._engine,
+                self._handle,
+                partial(middleware._report, environ, rule),
+                server=self._server,
+                keep_context=middleware._config("REQUEST_CONTEXT"),
+            )
+        finally:
+            del environ[_UPGRADE]
+            self.response.end()
+
+    def accept_lazily(self, process_response: Callable[[Response], Response]) -> Any:
+        """Run the handler, and answer 101 when it uses its client.
+
+        :return: what it answers instead; or, after a WebSocket, a response that was sent already.
+        """
+        middleware, environ = self._middleware, self._environ
+        response, server = self.response, self._server
+        environ[_UPGRADE] = response
+        try:
+            answer = serve_lazily(
+                environ,
+                self._agreement,
+                partial(self._late_headers, copy_context(), process_response),
+                self._engine,
+                self._handle,
+                partial(middleware._report, environ, self._rule),
+                server=server,
+                meaning=response.meant_by,
+                forgive=partial(middleware._forgive, environ, self._rule),
+            )
+        finally:
+            del environ[_UPGRADE]  # an error handler's None is none of a handler's
+            response.end()
+        if answer is not None:
+            return answer
+        response.sent = True
+        response.upgrade_connection = lambda environ, start_response: server.leave(start_response)
+        return response
+
+    def _late_headers(
+        self, context: Context, process_response: Callable[[Response], Response]
+    ) -> list[tuple[str, str]]:
+        """Return the header fields of the 101, with what Flask adds to a response.
+
+        :param context: the request's: whoever uses the connection first, it is that which is
+            answered.
+        """
+        response = self.response
+        processed: Any = context.copy().run(process_response, response)
+        if processed is not response or response.status_code != 101:
+            raise RuntimeError("an after_request function has replaced the response 101")
+        response.sent = True
+        return switch_headers(self._agreement, response.headers)
+
+    def _handle(self, connection: Connection) -> Any:
+        """Call the handler with a client."""
+        middleware = self._middleware
+        client_class = middleware.client
+        if middleware._config("LEGACY"):
+            client_class = legacy_class(client_class)  # type: ignore[arg-type]  # it hashes
+        client = client_class(
+            self._environ,
+            connection,
+            subprotocol=self._agreement.subprotocol,
+            app=middleware.app,
+            extension=middleware.websocket,
+        )
+        return self.response.meant_by(self._handler(client))
 
 
 class WebSocket:
