@@ -121,6 +121,21 @@ def test_a_stop_is_not_held_up(serve, engine: str) -> None:
         assert old in told(server, "ended")
 
 
+@pytest.mark.parametrize("mode", ["threads", "single", "gevent", "asyncio"])
+def test_work_ends_though_a_request_runs(serve, mode: str) -> None:
+    # uWSGI exits at once, without its hooks, when a stop meets a request in a thread of its own.
+    server = serve(mode, app="background", processes=2, env={"TEST_END_TIME": "1"})
+    all_started(server)
+    time.sleep(1.5)  # a thread is not ready for it before
+    with server.tcp() as slow:
+        slow.send(b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n")
+        eventually(lambda: server.busy_cores() == 1, "the request to run")
+        old = workers(server)
+        server.signal(signal.SIGINT)
+        server.wait_ended(15)
+    assert sorted(told(server, "ended")) == sorted(old)
+
+
 def test_processes_without_threads(serve) -> None:
     server = serve("single", app="background", processes=2)
     all_started(server)

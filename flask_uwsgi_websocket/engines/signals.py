@@ -40,10 +40,11 @@ class StopSignals:
             set_action(signum, theirs)
 
     def take(self) -> None:
-        """Handle the signals from now on; from any thread."""
-        if not self._theirs:
-            for signum, ours in self._ours.items():
-                self._theirs[signum] = action_of(signum)
+        """Handle the signals from now on; from any thread, and as often as one likes."""
+        for signum, ours in self._ours.items():
+            theirs = action_of(signum)
+            if _handler(theirs) != _handler(ours):
+                self._theirs[signum] = theirs
                 set_action(signum, ours)
 
     def give_back(self) -> None:
@@ -83,6 +84,11 @@ def action_of(signum: int) -> Any:
     action = ctypes.create_string_buffer(_ACTION_SIZE)
     ctypes.CDLL(None).sigaction(int(signum), None, action)
     return action
+
+
+def _handler(action: Any) -> int | None:
+    """Return the address of a handler, which stands first; glibc leaves rubbish behind it."""
+    return ctypes.c_void_p.from_buffer(action).value
 
 
 def set_action(signum: int, action: Any) -> None:

@@ -29,6 +29,9 @@ from .poller import READ, WRITE, make_poller, wait_readable
 from .signals import StopSignals
 from .worker import INTERRUPT_TIME, Worker
 
+#: Seconds after which a worker that begins to serve has uWSGI's handlers of signals for certain.
+SETTLED = 1.0
+
 #: Bytes that lie ready for the next read of a thread that waits, until its connection has once sent
 #: more at a time: a message of 4 KiB fits in. With the whole read size, a thousand threads would in
 #: time have touched 64 MiB that they hardly use.
@@ -318,6 +321,18 @@ class ThreadsEngine(Engine):
     def _has_one_thread(self) -> bool:
         return self.host.slots() <= 1
 
+    def _gives_signals_back(self) -> bool:
+        """Whether uWSGI's own handlers serve between two WebSockets, while the thread is in C.
+
+        Not with background work: where a request runs, uWSGI exits without its hooks.
+        """
+        return self._has_one_thread() and not self._has_tasks
+
+    def _take_signals(self) -> None:
+        with self._lock:
+            if self._signals is not None and self._stopped_by is None:
+                self._signals.take()
+
     def _wait_for_stop(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # uWSGI's handlers want its thread
         assert self._signals is not None
@@ -325,11 +340,12 @@ class ThreadsEngine(Engine):
         with self._lock:
             self._stopped_by = signum
             is_late = not self._requests  # the last one has just ended
+            gives_back = self._gives_signals_back()
         finishing = not self._has_one_thread() and self.host.finishes
         if finishing:
             # Whatever the signal was: uWSGI takes nothing new, and ends with its requests.
             self._signals.hand_back(RELOAD_SIGNAL)
-        elif self._has_one_thread() and is_late:
+        elif gives_back and is_late:
             os.kill(os.getpid(), signum)
         began = time.monotonic()
         worker = self.worker()
@@ -339,6 +355,7 @@ class ThreadsEngine(Engine):
         # the end of file lets it run its `finally` before the process goes.
         worker.interrupt_all()
         self._wait_for_requests(lambda: INTERRUPT_TIME)
+        self._wait_for_tasks(began)
         # An old uWSGI that has begun by itself waits in one thread for all others: its handler, in
         # one of them, would wait for that.
         if self._requests or (worker.recycling and not self.host.finishes):
@@ -348,7 +365,7 @@ class ThreadsEngine(Engine):
         elif finishing:
             if signum != RELOAD_SIGNAL and self.host.is_busy():
                 self.host.exit(signum)  # where uWSGI would have exited at once
-        elif not self._has_one_thread():
+        elif not gives_back:
             self._signals.hand_back(signum)
 
     def _wait_for_requests(self, patience: Callable[[], float]) -> None:
@@ -375,8 +392,7 @@ class ThreadsEngine(Engine):
         with self._lock:
             self._requests += 1
             self._handlers.add(threading.get_ident())
-            if signals is not None:
-                signals.take()
+        self._take_signals()
         try:
             with _stop_signals_unblocked() if signals is not None else nullcontext():
                 yield
@@ -387,9 +403,8 @@ class ThreadsEngine(Engine):
         with self._lock:
             self._requests -= 1
             self._handlers.discard(threading.get_ident())
-            if signals is None or not self._has_one_thread():
+            if signals is None or not self._gives_signals_back():
                 return
-            # Between two requests the only thread is in C, and uWSGI's own handlers serve.
             signals.give_back()
             stopped_by = self._stopped_by
         if stopped_by is not None:
@@ -429,15 +444,19 @@ class ThreadsEngine(Engine):
             is_first, self._has_tasks = not self._has_tasks, True
         if is_first and self.host.gives_signals:
             self.host.at_exit(self._end_tasks)
+            worker.call_later(SETTLED, self._take_signals)
         thread.start()
         return thread
 
     def _end_tasks(self) -> None:
         """Tell background work that the process exits, and wait for it."""
+        self.worker().close_all(1012)
+        self._wait_for_tasks(time.monotonic())
+
+    def _wait_for_tasks(self, since: float) -> None:
+        """Wait for background work that was told to end ``since`` then."""
         worker = self.worker()
-        worker.close_all(1012)
-        deadline = time.monotonic() + worker.grace
-        while worker.tasks and time.monotonic() < deadline:
+        while worker.tasks and time.monotonic() < since + worker.grace:
             time.sleep(0.01)
 
     def sleep(self, seconds: float) -> None:

@@ -89,10 +89,10 @@ class Worker(ABC):
         """The worker stops: tell every client. New ones are told at once."""
         if self.stopping is None:
             self.stopping = code
+            for end in tuple(self.tasks.values()):
+                end()  # once: a second time it would break into their `finally` blocks
         for connection in tuple(self.connections):
             connection.start_closing(code)
-        for end in tuple(self.tasks.values()):
-            end()
 
     def interrupt_all(self) -> None:
         """Break into every handler that still runs, and cut those that are through."""

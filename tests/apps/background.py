@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 from flask import got_request_exception, has_app_context, has_request_context
 
@@ -24,6 +25,7 @@ async def ticks():
             await websocket.sleep(0.02)
             websocket.send_to_all(f"tick {os.getpid()}")
     finally:
+        time.sleep(float(os.environ.get("TEST_END_TIME", "0")))
         tell("ended")
 
 
@@ -87,6 +89,12 @@ async def start_from_thread(token):
     thread = threading.Thread(target=start)
     thread.start()
     return "started"
+
+
+@app.get("/slow")
+async def slow():
+    await sleep(30)
+    return "slow"
 
 
 @app.get("/fail")
