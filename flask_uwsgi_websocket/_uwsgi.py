@@ -470,9 +470,9 @@ class UWSGIHost(Host):
     def wait_for_descriptors(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
         # https://uwsgi-docs.readthedocs.io/en/latest/Async.html
         for fd in readable:
-            uwsgi.wait_fd_read(fd)
+            uwsgi.wait_fd_read(fd, 1)
         for fd in writable:
-            uwsgi.wait_fd_write(fd)
+            uwsgi.wait_fd_write(fd, 1)
         uwsgi.suspend()
 
     def slots(self) -> int:

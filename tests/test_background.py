@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
+from tests.conftest import ENGINES
 from tests.server import Server, eventually
 
 
@@ -92,6 +93,16 @@ def test_tasks(shared_server, engine: str, token: str, by: str) -> None:
     else:
         assert server.get(f"/{by}/{token}").body == b"started"
     assert server.record(token) == {"by": by, "contexts": [False, False]}
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "async"])
+def test_a_handler_that_sleeps_lets_others_run(shared_server, engine: str) -> None:
+    server = shared_server(engine, app="background")
+    with server.raw("/sleep") as first, server.raw("/sleep") as second:
+        server.get("/release")
+        for client in (first, second):
+            while (message := client.message()) != "released":
+                assert message.startswith("tick")
 
 
 def test_an_exception_is_logged(shared_server, engine: str) -> None:

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from flask_uwsgi_websocket import _uwsgi
+from tests.rawclient import PING
 from tests.server import Server
 
 
@@ -78,6 +79,14 @@ def test_uvloop(serve) -> None:
 
 def test_uwsgi_s_own_async_mode(serve) -> None:
     works(serve("async", cores=8))
+
+
+def test_time_passes_in_uwsgi_s_own_async_mode(serve) -> None:
+    """Also while nobody sends anything, when uWSGI lets no thread run."""
+    server = serve("async", cores=8, config={"UWSGI_WEBSOCKET_PING_INTERVAL": 0.5})
+    with server.raw("/timeout") as client:
+        assert client.message() == "timeout"
+        assert client.read().opcode == PING
 
 
 def test_gevent_that_uwsgi_has_patched(serve) -> None:

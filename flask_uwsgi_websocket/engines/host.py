@@ -65,7 +65,7 @@ class Host:
         raise NotImplementedError
 
     def wait_for_descriptors(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
-        """Park the calling request until one of the descriptors is ready."""
+        """Park the calling request until one of the descriptors is ready, a second at most."""
         raise NotImplementedError
 
     def slots(self) -> int:

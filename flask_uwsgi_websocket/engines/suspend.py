@@ -1,17 +1,21 @@
 """uWSGI's plain async mode: a request waits by telling uWSGI for which descriptors, and suspending.
 
 There is no loop to call us back, so what is beside the requests is the helper thread of the
-``threads`` engine.
+``threads`` engine. uWSGI keeps the interpreter's lock while it waits in this mode: threads run only
+when a request does. So each wait ends after a second, and no timeout depends on the helper thread.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from _socket import socket as Socket
-from _thread import allocate_lock, get_ident
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+
+from greenlet import getcurrent
 
 from ..codec import Protocol
 from .blocking import BlockingConnection
@@ -71,16 +75,22 @@ class SuspendConnection(ThreadsConnection):
                 self._suspend(readable, (self.fd,), deadline)
 
     def _block_for(self, seconds: float) -> None:
-        # The first pauses are too short to be worth an alarm.
+        # The first pauses are too short to be worth a timer.
         if get_ident() != self._thread or seconds < POLL:
             super()._block_for(seconds)
             return
+        deadline = time.monotonic() + seconds
         with suppress(TimeoutError):
-            self._suspend((), (), time.monotonic() + seconds)
+            while True:
+                self._suspend((), (), deadline)
 
     def _suspend(
         self, readable: tuple[int, ...], writable: tuple[int, ...], deadline: float | None
     ) -> None:
+        """Wait for a second at most, or until the deadline.
+
+        :raises TimeoutError: the deadline has passed already.
+        """
         # uWSGI waits for each descriptor once: a duplicate stands for the other direction.
         duplicate = os.dup(self.fd) if readable and writable else -1
         if duplicate >= 0:
@@ -89,36 +99,44 @@ class SuspendConnection(ThreadsConnection):
             if deadline is None:
                 self._wait(readable, writable)
                 return
-            if deadline <= time.monotonic():
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise TimeoutError
-            # uWSGI's own timeouts are whole seconds.
-            alarm = _Alarm()
-            self.worker.call_later(deadline - time.monotonic(), alarm.ring)
-            try:
-                self._wait((*readable, alarm.fd), writable)
-            finally:
-                alarm.close()
+            with _timer(left) as timer:
+                self._wait((*readable, timer), writable)
         finally:
             if duplicate >= 0:
                 os.close(duplicate)
 
 
-class _Alarm:
-    """A descriptor that becomes readable when it rings."""
+class _TimerSetting(ctypes.Structure):
+    """What C calls an itimerspec: seconds and nanoseconds, of the repetition and of the first."""
 
-    def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._lock = allocate_lock()
+    _fields_ = (
+        ("repeat", ctypes.c_long * 2),
+        ("seconds", ctypes.c_long),
+        ("nanoseconds", ctypes.c_long),
+    )
 
-    def ring(self) -> None:
-        with self._lock:
-            if self.fd >= 0:
-                os.eventfd_write(self.fd, 1)
 
-    def close(self) -> None:
-        with self._lock:
-            os.close(self.fd)
-            self.fd = -1
+@contextmanager
+def _timer(seconds: float) -> Iterator[int]:
+    """Give a descriptor that becomes readable then, whichever thread runs.
+
+    uWSGI's own timeouts are whole seconds. (Python has ``os.timerfd_create`` from 3.13 on.)
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    try:
+        nanoseconds = max(int(seconds * 1e9), 1)
+        setting = _TimerSetting(seconds=nanoseconds // 10**9, nanoseconds=nanoseconds % 10**9)
+        libc.timerfd_settime(fd, 0, ctypes.byref(setting), None)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class SuspendEngine(ThreadsEngine):
@@ -132,6 +150,16 @@ class SuspendEngine(ThreadsEngine):
     @contextmanager
     def request(self) -> Iterator[None]:
         yield
+
+    def sleep(self, seconds: float) -> None:
+        """Let other requests run; in a thread, background work for instance, block it alone."""
+        if getcurrent().parent is None or seconds <= 0:  # not in a request's greenlet
+            super().sleep(seconds)
+            return
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            with _timer(left) as timer:
+                self.host.wait_for_descriptors((timer,), ())
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker

@@ -97,6 +97,22 @@ async def slow():
     return "slow"
 
 
+released = []
+
+
+@websocket.route("/sleep")
+async def sleep_until_released(ws):
+    while not released:
+        await websocket.sleep(0.2)
+    await ws.send("released")
+
+
+@app.get("/release")
+def release():
+    released.append(True)
+    return "released"
+
+
 @app.get("/fail")
 async def start_failing():
     websocket.start_background_task(fail)
