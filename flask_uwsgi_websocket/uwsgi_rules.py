@@ -441,6 +441,15 @@ def mounts(options: Options, around: Surroundings) -> Iterator[Finding]:
             "with 404, or kill the worker",
             "add --single-interpreter",
         )
+    elif engine_of(options):
+        yield Finding(
+            "mounts",
+            Severity.WARNING,
+            "several apps (--mount) without --single-interpreter",
+            "only the first app hears of a stop: WebSockets of the others hold up reloads until "
+            "--worker-reload-mercy is over, and their functions of on_worker_start never run",
+            "add --single-interpreter",
+        )
 
 
 # Everybody is thrown out

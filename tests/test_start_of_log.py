@@ -51,7 +51,7 @@ def test_right_options_are_not_spoken_of(serve, engine: str) -> None:
     assert "WebSocket" not in server.log()
 
 
-@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+@pytest.mark.parametrize("engine", ["threads", "gevent", "asyncio"])
 def test_several_apps(serve, tmp_path, engine: str) -> None:
     # The first one warns: a second one that has no WebSockets cannot. A file has them as well.
     (tmp_path / "other.py").write_text("def application(environ, start_response): pass\n")
