@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -333,13 +334,8 @@ def test_resets_in_the_middle_of_a_request_hold_no_core(server: Server, part: by
     assert time.monotonic() - started < 3  # --socket-timeout is 4 s, and 30 s under asyncio
 
 
-@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
-def test_compressed_floods_let_others_have_their_turn(serve, engine: str) -> None:
-    server = serve(engine, config={"UWSGI_WEBSOCKET_COMPRESSION": True})
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -12)
-    zeros = compressor.compress(bytes(1 << 20)) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    data = frame(BINARY, zeros[:-4], rsv=4) * 16
-    offer = "permessage-deflate; client_no_context_takeover"
+def handled_between_pages(server: Server, data: bytes, **handshake: Any) -> int:
+    """How many messages of four floods are handled between one page and the next, as a rule."""
 
     def flood(client: RawClient) -> None:
         with contextlib.suppress(OSError):
@@ -351,12 +347,49 @@ def test_compressed_floods_let_others_have_their_turn(serve, engine: str) -> Non
 
     with ExitStack() as stack:
         for _ in range(4):
-            client = server.raw("/handle", headers={"Sec-WebSocket-Extensions": offer})
+            client = server.raw("/handle", **handshake)
             stack.callback(client.abort)  # with all that lies in the kernel
             stack.callback(client.socket.shutdown, socket.SHUT_RDWR)  # close waits for the sender
             threading.Thread(target=flood, args=(client,), daemon=True).start()
         eventually(lambda: handled() > 100, "the flood to rise")
         counts = [handled() for _ in range(16)]
-    # Between one page and the next, however slow the machine is.
     between = sorted(after - before for before, after in itertools.pairwise(counts))
-    assert between[len(between) // 2] <= 20
+    return between[len(between) // 2]
+
+
+@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+def test_compressed_floods_let_others_have_their_turn(serve, engine: str) -> None:
+    server = serve(engine, config={"UWSGI_WEBSOCKET_COMPRESSION": True})
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -12)
+    zeros = compressor.compress(bytes(1 << 20)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    headers = {"Sec-WebSocket-Extensions": "permessage-deflate; client_no_context_takeover"}
+    data = frame(BINARY, zeros[:-4], rsv=4) * 16
+    # However slow the machine is.
+    assert handled_between_pages(server, data, headers=headers) <= 20
+
+
+@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+def test_floods_of_tiny_frames_let_others_have_their_turn(serve, engine: str) -> None:
+    # In messages: one in a hundred fragments ends one.
+    piece = frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 98 + frame(CONTINUATION)
+    assert handled_between_pages(serve(engine), piece * 100) <= 800
+
+
+def test_what_inflates_before_the_answer_takes_no_more_memory_than_later(
+    serve, engine: str
+) -> None:
+    server = serve(
+        engine,
+        config={"UWSGI_WEBSOCKET_COMPRESSION": True, "TEST_TIMEOUT": 1},
+        options=["--buffer-size", "65535"],
+    )
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = deflate.compress(bytes(1_000_000)) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    offer = "permessage-deflate; client_no_context_takeover"
+    memory = server.rss()
+    for _ in range(3):
+        with server.tcp() as client:
+            then = frame(BINARY, bomb[:-4], rsv=4) * 55
+            client.handshake("/handle", headers={"Sec-WebSocket-Extensions": offer}, then=then)
+            assert client.read_close().code == 1008
+            assert server.rss() - memory < BOUNDED

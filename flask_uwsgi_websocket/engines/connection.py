@@ -67,6 +67,10 @@ INFLATED_PER_READ = 128 * 1024
 READS_PER_TURN = range(16)
 #: Seconds for the same: pings and fragments of a few bytes cost far more than they weigh.
 TURN_TIME = 0.005
+#: Seconds for which what one read brings may be parsed. Of a peer that takes longer, since it sends
+#: frames of a few bytes, less is read at a time, but so much at least.
+PARSE_TIME = 0.001
+SMALLEST_READ = 4096
 #: Bytes of messages that wait for the handler before reading pauses.
 READ_AHEAD = 256 * 1024
 #: The same, in messages of the largest size, while a send waits. uWSGI's http router, and a
@@ -414,8 +418,13 @@ class Connection(ABC):
 
     def receive_early(self, data: bytes) -> None:
         """Take what the peer has sent, and somebody else has read, before the connection opened."""
-        if data:
-            self._received(data, self.protocol.receive_data)
+        size = self._read_size
+        for begin in range(0, len(data), size):
+            self._received(data[begin : begin + size], self.protocol.receive_data)
+            if self._inflated > READ_AHEAD and begin + size < len(data):
+                # Nobody honest compresses before our answer has told that it may.
+                self.start_closing(1008, "too much before the answer")
+                break
 
     def _received(self, data: bytes, parse: Callable[[bytes], list[Event]]) -> None:
         """Deal with what the peer sent, empty once it is gone.
@@ -426,11 +435,24 @@ class Connection(ABC):
             self._lost()
             return
         self._heard = True
-        self._take_in(parse(data))
         if self.protocol.deflate is not None:
+            self._take_in(parse(data))
             self._fit_read_size(self.protocol.deflate.inflated, len(data))
+        elif len(data) < self._read_size:
+            self._take_in(parse(data))
+        else:
+            self._take_in(self._parse_timed(parse, data))
         if self.ended and not self._peer_done and self.protocol.close_received:
             self._end_discarding()
+
+    def _parse_timed(self, parse: Callable[[bytes], list[Event]], data: bytes) -> list[Event]:
+        """Parse what has filled a read, and have the next one bring as much as is fair."""
+        began = time.monotonic()
+        events = parse(data)
+        took_long = time.monotonic() - began > PARSE_TIME
+        size = self._read_size // 2 if took_long else 2 * self._read_size
+        self._read_size = min(max(size, SMALLEST_READ), READ_SIZE)
+        return events
 
     def _fit_read_size(self, inflated: int, size: int) -> None:
         """Let the next read bring about as much as is fair, if it inflates as this one did."""
