@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.rawclient import PING, PONG, RawClient, frame
+from tests.rawclient import BINARY, PING, PONG, RawClient, frame
 from tests.server import Server, eventually
 from tests.test_backpressure import Writer
 
@@ -130,6 +130,22 @@ def test_what_we_did_not_read_ourselves_is_not_held_against_the_client(
         server.http("POST", f"/gates/{token}")
         for _ in range(64):
             assert client.message() == "65536"
+
+
+def test_pings_go_on_to_a_client_that_we_do_not_read(serve, engine: str, token: str) -> None:
+    # Proxies cut what is silent, and by a write we notice that a client has gone.
+    server = serve(engine, config={**QUICK, "TEST_TIMEOUT": 0.5})
+    with server.raw(f"/blocked/{token}") as client:
+        assert client.message() == "blocked"
+        client.send(frame(BINARY, bytes(65536)) * 8)
+        for _ in range(4):
+            ping_from(client)
+        client.abort()
+    eventually(
+        lambda: json.loads(server.get(f"/blocked/{token}").body)["code"] == 1006,
+        "the reset to be noticed",
+    )
+    server.http("POST", f"/gates/{token}")
 
 
 def test_a_client_that_answered_while_the_worker_was_held_up_stays(serve, engine: str) -> None:

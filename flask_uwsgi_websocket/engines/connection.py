@@ -918,13 +918,13 @@ class Connection(ABC):
         """Ping when due; cut the connection when nothing was heard for too long."""
         heard, self._heard = self._heard, False
         if self._pinged is None:
-            if now - self._ping_at >= self.limits.ping_interval:
-                self._pinged = os.urandom(4)
-                self._ping_at = now
-                self._write_control(self.protocol.ping(self._pinged))
+            self._ping_when_due(now)
         elif heard or self._read_pausing:
-            # Whoever sends or reads is alive, and a pong that we do not read is not late.
+            # Whoever sends or reads is alive, and a pong that we do not read is not late. It gets
+            # other pings all the same: proxies cut what is silent, and a reset shows in a write.
             self._alive_at = now
+            if not self._unsent:
+                self._ping_when_due(now)
         elif now - max(self._ping_at, self._alive_at) < self.limits.ping_timeout:
             pass
         elif self._has_input():
@@ -935,3 +935,9 @@ class Connection(ABC):
                     frame = self.protocol.close(1011, "ping timeout")
                     self._send_close(frame, 1006, "ping timeout")
             self.abort()
+
+    def _ping_when_due(self, now: float) -> None:
+        if now - self._ping_at >= self.limits.ping_interval:
+            self._pinged = os.urandom(4)
+            self._ping_at = now
+            self._write_control(self.protocol.ping(self._pinged))
