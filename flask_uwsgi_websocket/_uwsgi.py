@@ -116,7 +116,7 @@ def require_engine(engine: str, classes: Mapping[str, str] = CLASSES) -> None:
         )
     running = running_engine()
     if running != engine:
-        other = f", or use {classes[running]} instead" if running in classes else ""
+        other = f", where {classes[running]} works" if running in classes else ""
         raise EngineError(
             f"{wanted} needs uWSGI to be started with {FLAGS[engine]}; "
             f"it was started with {_started_with()}{other}"

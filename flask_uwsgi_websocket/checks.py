@@ -46,9 +46,13 @@ def _is_number(value: Any, kind: Any = (int, float)) -> bool:
 
 BYTES = whole(1, float("inf"), " of bytes")
 BYTES_OR_NONE = whole(0, float("inf"), " of bytes")
-SECONDS = Kind("a number of seconds above 0", lambda v: _is_number(v) and 0 < v <= _LONGEST)
+SECONDS = Kind(
+    f"a number of seconds above 0, {_LONGEST:,.0f} at most",
+    lambda v: _is_number(v) and 0 < v <= _LONGEST,
+)
 SECONDS_OR_NONE = Kind(
-    "a number of seconds, or 0 for none", lambda v: _is_number(v) and 0 <= v <= _LONGEST
+    f"a number of seconds, {_LONGEST:,.0f} at most, or 0 for none",
+    lambda v: _is_number(v) and 0 <= v <= _LONGEST,
 )
 # 0 and 1 are what the environment has, as Flask's from_prefixed_env() reads it.
 SWITCH = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1))

@@ -69,7 +69,9 @@ class WebSocketRule(Rule):
             if value is not None:
                 check(f"{name} of route {string}", value)
         if require_subprotocol and not subprotocols:
-            raise ValueError("require_subprotocol needs subprotocols=[...] to choose among")
+            raise ValueError(
+                f"require_subprotocol of route {string} needs subprotocols=[...] to choose among"
+            )
         # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
         options["methods"] = {"GET"}
         options["websocket"] = True

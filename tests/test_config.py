@@ -69,6 +69,12 @@ def test_right_values(name: str) -> None:
         assert app.config[PREFIX + name] == value
 
 
+def test_the_error_names_the_longest_time() -> None:
+    for name in ("PING_INTERVAL", "SEND_TIMEOUT"):
+        with pytest.raises(ValueError, match="1,000,000,000 at most"):
+            WebSocket(make_app(**{name: 1e10}))
+
+
 def test_nothing_is_patched_with_a_wrong_value() -> None:
     with pytest.raises(ValueError, match="AGGRESSIVE_PATCH is 'no': it must be True or False"):
         GeventWebSocket(make_app(AGGRESSIVE_PATCH="no"))

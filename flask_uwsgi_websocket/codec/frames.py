@@ -126,7 +126,7 @@ def check_close(code: int, reason: str) -> None:
     """Check what somebody wants to close with.
 
     :raises LocalProtocolError: for a code that no Close frame may carry, 1005 and 1006 among them,
-        and for what is neither code nor reason.
+        and for what is neither code nor reason, or too long a one.
     """
     if not isinstance(code, int) or not close_code_may_travel(code):
         raise LocalProtocolError(
@@ -135,6 +135,11 @@ def check_close(code: int, reason: str) -> None:
         )
     if not isinstance(reason, str):
         raise LocalProtocolError(f"a close reason is a str, not {type(reason).__name__}")
+    size = len(reason.encode("utf-8", "surrogatepass"))
+    if size > MAX_CONTROL_PAYLOAD - 2:
+        raise LocalProtocolError(
+            f"a close reason has {MAX_CONTROL_PAYLOAD - 2} bytes at most, in UTF-8, not {size}"
+        )
 
 
 def frame_header(first: int, length: int) -> bytes:

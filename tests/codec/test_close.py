@@ -43,7 +43,7 @@ def test_1005_is_a_close_without_a_code() -> None:
 
 def test_a_reason_of_123_octets_and_no_more() -> None:
     server, client = Protocol(SERVER), Protocol(CLIENT)
-    with pytest.raises(LocalProtocolError, match="125"):
+    with pytest.raises(LocalProtocolError, match="123 bytes at most, in UTF-8, not 124"):
         server.close(1000, "é" * 62)
     assert client.receive_data(server.close(1000, "é" * 61 + "x")) == [Close(1000, "é" * 61 + "x")]
 
