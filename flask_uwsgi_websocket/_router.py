@@ -6,7 +6,6 @@ The router accepts what it can. Once it has no descriptor left it spins, and ser
 from __future__ import annotations
 
 import mmap
-import resource
 
 from .uwsgi_rules import ROUTERS_OWN
 
@@ -36,6 +35,8 @@ class RouterRoom:
 
     def is_full(self) -> bool:
         """Whether what is left, an eighth, is for HTTP."""
+        import resource  # not on Windows, where there is no uWSGI
+
         # Not the hard limit: the router is a child of the same master.
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if limit == resource.RLIM_INFINITY:
