@@ -122,6 +122,24 @@ def test_without_a_master_each_signal_is_for_good(serve, engine: str, signum: st
     server.wait_ended(SOON)
 
 
+def test_a_stop_during_a_reload(serve, engine: str) -> None:
+    # The reload waits for the request, for 60 s at most. The stop does not.
+    server = serve(engine, app="background")
+    with server.tcp() as slow, server.raw("/ticks") as client:
+        slow.send(b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n")
+        eventually(lambda: slow_runs(server), "the request to run")
+        server.signal(signal.SIGHUP)
+        assert client.read_close(SOON).code == 1012
+        client.send(close_frame(1012))
+        server.signal(signal.SIGINT)
+        server.wait_ended(SOON)
+
+
+def slow_runs(server: Server) -> bool:
+    cores = server.stats()["workers"][0]["cores"]
+    return any("REQUEST_URI=/slow" in core.get("vars", ()) for core in cores)
+
+
 def test_a_stop_without_a_websocket(serve, engine: str) -> None:
     # The hooks must not need a WebSocket to have been there.
     server = serve(engine)

@@ -40,6 +40,7 @@ class AsyncioWorker(Worker):
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self._leaving: asyncio.Task[None] | None = None
+        self._stopped_by: int = RELOAD_SIGNAL
         self._theirs: dict[int, Any] = {}  # what uWSGI does on the signals that stop a worker
         self.loop = asyncio.get_running_loop()
         self.thread = get_ident()
@@ -53,22 +54,26 @@ class AsyncioWorker(Worker):
             self.loop.add_signal_handler(signum, self._stop, signum)
 
     def _stop(self, signum: int) -> None:
+        if signum != RELOAD_SIGNAL:  # during a reload, too
+            self._stopped_by = signum
         if self._leaving is None:
             for fd in self.host.listeners():
                 self.loop.remove_reader(fd)
-            self._leaving = self.loop.create_task(self._leave(signum))
+            self._leaving = self.loop.create_task(self._leave())
 
-    async def _leave(self, signum: int) -> None:
-        self.close_all(self.code_for(signum))
+    async def _leave(self) -> None:
+        self.close_all(self.code_for(self._stopped_by))
         mercy = time.monotonic() + self.host.mercy
         await self._emptied(self.grace)
         self.interrupt_all()
         await self._emptied(INTERRUPT_TIME)
         # uWSGI itself would end at once, with requests that wait for the loop.
-        while signum == RELOAD_SIGNAL and self.host.is_busy() and time.monotonic() < mercy:
+        while (
+            self._stopped_by == RELOAD_SIGNAL and self.host.is_busy() and time.monotonic() < mercy
+        ):
             await asyncio.sleep(0.01)
-        set_action(signum, self._theirs[signum])
-        signal.raise_signal(signum)
+        set_action(self._stopped_by, self._theirs[self._stopped_by])
+        signal.raise_signal(self._stopped_by)
 
     async def _emptied(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -306,6 +306,7 @@ class ThreadsEngine(Engine):
         super().__init__(host)
         self._signals: StopSignals | None = None
         self._stopped_by: int | None = None
+        self._stopped_at: float | None = None
         self._requests = 0  # that are, or become, WebSockets
         self._handlers: set[int] = set()  # their threads
         self._has_tasks = False
@@ -337,6 +338,7 @@ class ThreadsEngine(Engine):
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # uWSGI's handlers want its thread
         assert self._signals is not None
         signum = self._signals.wait()
+        began = self._stopped_at = time.monotonic()
         with self._lock:
             self._stopped_by = signum
             is_late = not self._requests  # the last one has just ended
@@ -347,7 +349,6 @@ class ThreadsEngine(Engine):
             self._signals.hand_back(RELOAD_SIGNAL)
         elif gives_back and is_late:
             os.kill(os.getpid(), signum)
-        began = time.monotonic()
         worker = self.worker()
         worker.close_all(worker.code_for(signum))
         self._wait_for_requests(lambda: worker.grace)
@@ -451,7 +452,7 @@ class ThreadsEngine(Engine):
     def _end_tasks(self) -> None:
         """Tell background work that the process exits, and wait for it."""
         self.worker().close_all(1012)
-        self._wait_for_tasks(time.monotonic())
+        self._wait_for_tasks(self._stopped_at or time.monotonic())
 
     def _wait_for_tasks(self, since: float) -> None:
         """Wait for background work that was told to end ``since`` then."""
