@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from html import unescape
 from socket import SHUT_RDWR, create_connection
 from threading import Lock
 from urllib.parse import urlsplit
 
 from werkzeug.datastructures import Headers
+from werkzeug.urls import iri_to_uri
 
 from .codec import CLIENT, Close, Fail, Ping, Protocol, request_headers, validate_response
 from .codec.handshake import new_key
@@ -42,6 +45,7 @@ class Peer:
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise ValueError(f"{url} is neither a ws:// or wss:// URL nor a path")
+        parts = urlsplit(iri_to_uri(url))
         secure = parts.scheme == "wss"
         self._socket = create_connection(
             (parts.hostname, parts.port or (443 if secure else 80)), timeout
@@ -63,7 +67,7 @@ class Peer:
         self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         status, answer, self._early = self._read_response()
         if status != 101:
-            body = self._read_body(answer).decode(errors="replace").strip()
+            body = _gist(self._read_body(answer).decode(errors="replace"))
             raise HandshakeError(status, f"the server answered {status}: {printable(body)}")
         self.subprotocol = validate_response(status, answer, key, subprotocols).subprotocol
         self._socket.settimeout(None)
@@ -132,3 +136,9 @@ class Peer:
             with suppress(OSError):
                 self._socket.shutdown(SHUT_RDWR)
             self._socket.close()
+
+
+def _gist(body: str) -> str:
+    """Give what a terminal shows of an answer: a page's title, or the text."""
+    title = re.search("<title>(.*?)</title>", body, re.DOTALL | re.IGNORECASE)
+    return " ".join(unescape(title[1]).split()) if title else body.strip()

@@ -179,10 +179,15 @@ def echo(url: str, headers: Sequence[str], subprotocols: Sequence[str], origin: 
 
     URL may be only a path, of an app that 'flask run' serves.
     """
+    for header in headers:
+        if ":" not in header:
+            raise click.BadParameter(f"{header!r} is not NAME:VALUE", param_hint="--header")
     fields = [(name, value.strip()) for name, _, value in (h.partition(":") for h in headers)]
     try:
         peer = Peer(url, fields, subprotocols, origin)
-    except (HandshakeError, OSError, ValueError) as error:
+    except OSError as error:
+        raise click.ClickException(f"{url}: {printable(error.strerror or error)}") from error
+    except (HandshakeError, ValueError) as error:
         raise click.ClickException(printable(error)) from error
     if peer.subprotocol:
         click.echo(f"subprotocol {peer.subprotocol}", err=True)

@@ -26,7 +26,7 @@ def make_app() -> Flask:
     websocket = WebSocket(app)
 
     @websocket.route("/echo", subprotocols=["v2", "v1"])
-    def echo(ws: Any) -> None:
+    def echo(ws: Any, name: str = "") -> None:
         for msg in ws:
             ws.send(msg)
 
@@ -127,7 +127,7 @@ def test_echo_lets_no_escape_reach_the_terminal(address: str) -> None:
 @pytest.mark.parametrize(
     ("path", "words", "error"),
     [
-        ("/nowhere", [], "the server answered 404"),
+        ("/nowhere", [], "the server answered 404: 404 Not Found\n"),
         ("/echo", ["--origin", "http://evil.example"], "the server answered 403"),
         ("/echo", ["-H", "Sec-WebSocket-Version: 8"], "the server answered"),
     ],
@@ -139,7 +139,20 @@ def test_refusals(address: str, path: str, words: list[str], error: str) -> None
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("url", ["http://localhost/", "ws://", "ws://127.0.0.1:9/"])
+def test_echo_of_a_path_and_a_header_as_somebody_types_them(address: str) -> None:
+    done = echo(f"{address}/rooms/café ☃", "-H", "X-Name: v", lines="hi\n")
+    assert (done.stdout, done.stderr) == ("hi\n", "closed 1000\n")
+    done = echo(f"{address}/echo", "-H", "no colon")
+    assert done.returncode == 2
+    assert "'no colon' is not NAME:VALUE" in done.stderr
+
+
+def test_nobody_there() -> None:
+    done = echo("ws://127.0.0.1:9/")
+    assert done.stderr == "Error: ws://127.0.0.1:9/: Connection refused\n"
+
+
+@pytest.mark.parametrize("url", ["http://localhost/", "ws://"])
 def test_urls_that_lead_nowhere(url: str) -> None:
     done = echo(url)
     assert done.returncode == 1
