@@ -43,6 +43,7 @@ import logging
 import os
 import re
 import shlex
+import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib.util import find_spec
@@ -427,7 +428,22 @@ def _check_taken_literally(text: str, what: str) -> None:
 
 def _address(host: str, port: int | str) -> str:
     _check_taken_literally(f"{host}:{port}", "the address to listen on")
+    _check_address(host, port)
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def _check_address(host: str, port: int | str) -> None:
+    """Refuse what uWSGI would take for another address, without a word.
+
+    :raises EngineError: which says what is accepted.
+    """
+    if not str(port).isdecimal() or int(port) > 65535:
+        raise EngineError(f"port is {port!r}: it must be a whole number, 65535 at most")
+    try:
+        if host not in (DEFAULT_HOST, "*"):
+            socket.getaddrinfo(host.strip("[]"), None)
+    except (OSError, UnicodeError) as error:
+        raise EngineError(f"host is {host!r}, which leads to no address: {error}") from error
 
 
 def _number(value: Any) -> int:

@@ -208,6 +208,9 @@ def test_the_command_is_printed(
         ({"gevent": True}, EngineError, "gevent=100 instead of gevent=True"),
         ({"gevent": 1}, EngineError, "2 or more"),
         ({"proceses": 2}, EngineError, "no option --proceses: did you mean processes?"),
+        ({"port": "http"}, EngineError, "port is 'http': it must be a whole number, 65535 at"),
+        ({"port": 65536}, EngineError, "port is 65536: it must be"),
+        ({"host": "no.invalid"}, EngineError, "host is 'no.invalid', which leads to no address"),
         ({"uwsgi_binary": "/no/such/uwsgi"}, UWSGINotFound, "neither an executable file"),
     ],
 )
