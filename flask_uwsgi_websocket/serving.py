@@ -241,10 +241,13 @@ def serve_lazily(
     attempt.meaning, attempt.forgive = meaning, forgive
     with engine.request():
         attempt.sock = server.take(environ)
-        engine.worker()  # is that of the thread, and of its loop, in which it is asked for first
+        # Is that of the thread, and of its loop, in which it is asked for first.
+        worker = engine.worker()
+        worker.expect(attempt)
         try:
             engine.run(attempt.run(handle))
         finally:
+            worker.expected.discard(attempt)
             attempt.sock.close()
     return attempt.outcome()
 
@@ -341,6 +344,7 @@ class _Attempt:
             self._server.fail(self._environ, self.sock)
             raise
         self._server.switch(self._environ, self.sock, headers)
+        self._engine.worker().expected.discard(self)
         connection = _connect(self._engine, self.sock, self._protocol, self._limits)
         connection.receive_early(self._server.early(self._environ))
         connection.interrupt = self._interrupt

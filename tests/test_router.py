@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from flask_uwsgi_websocket.uwsgi_rules import ROUTER_BUFFER
-from tests.rawclient import BINARY, RawClient, Refused, close_frame, frame
+from tests.rawclient import BINARY, RawClient, Refused, close_frame, frame, opening
 from tests.server import FRONTS, ROOT, Server, eventually
 
 MIB = 1 << 20
@@ -182,6 +182,19 @@ def test_the_router_keeps_descriptors_for_http(serve, engine: str, options: list
         clients.pop().leave()
         clients.pop().leave()
         eventually(lambda: connected(server, stack), "room for another", interval=0.2)
+
+
+@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+def test_the_router_keeps_descriptors_when_many_wait_for_their_handlers(serve, engine: str) -> None:
+    options = ["--max-fd", "128"]
+    server = serve(engine, "http", app="letting_go", processes=3, options=options)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.tcp()) for _ in range(57)]
+        for client in clients:
+            client.send(opening("/hesitates", server.address))
+        statuses = [client.read_answer().status for client in clients]
+        assert set(statuses) == {101, 503}
+        assert server.get("/ready", timeout=5).body == b"ready"
 
 
 def test_the_router_has_its_descriptors_back_when_a_worker_dies(serve) -> None:

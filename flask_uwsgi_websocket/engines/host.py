@@ -94,7 +94,7 @@ class Host:
         return []
 
     def count(self, connections: int) -> None:
-        """Take note of how many WebSockets this process has open."""
+        """Take note of how many WebSockets this process has open, or will have in a moment."""
 
     def is_serving(self) -> bool:
         """Whether the app has been imported."""

@@ -26,6 +26,8 @@ class Worker(ABC):
     def __init__(self, host: Host) -> None:
         self.host = host
         self.connections: set[Connection] = set()
+        #: Whose handler has still to open, or to refuse, its connection.
+        self.expected: set[Any] = set()
         #: What runs on as a WebSocket, whose request has been let go; see carrier.py.
         self.carriers: set[Carrier] = set()
         #: What runs beside all requests, and what tells each that the worker stops.
@@ -54,11 +56,19 @@ class Worker(ABC):
         self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
         self._longest = max(self._longest, limits.timeout)
         self.connections.add(connection)
-        self.host.count(len(self.connections))
+        self._count()
         if self.host.websockets_hold_slots() and len(self.connections) == self.host.slots():
             self._warn_full()
         if self.stopping is not None:
             connection.start_closing(self.stopping)
+
+    def expect(self, attempt: Any) -> None:
+        """Keep room for a connection until the attempt is taken out of :attr:`expected`."""
+        self.expected.add(attempt)
+        self._count()
+
+    def _count(self) -> None:
+        self.host.count(len(self.connections) + len(self.expected))
 
     def add_task(self, task: Any, end: Callable[[], object], timeout: float) -> None:
         """Know background work until it is taken out of :attr:`tasks`.
@@ -107,6 +117,7 @@ class Worker(ABC):
         for connection in tuple(self.connections):
             connection.leave_to_parent()
         self.connections.clear()
+        self.expected.clear()
         self.carriers.clear()
         self.tasks.clear()
 
@@ -124,7 +135,7 @@ class Worker(ABC):
 
     def _tick(self) -> None:
         self.call_later(self.tick_interval, self._tick)
-        self.host.count(len(self.connections))
+        self._count()
         now = time.monotonic()
         # After a stall (a blocking view, SIGSTOP) the answers of peers lie unread, and handlers
         # have not heard: the next tick judges them.

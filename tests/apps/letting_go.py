@@ -73,6 +73,12 @@ async def lazy(ws):
         await ws.send(message)
 
 
+@websocket.route("/hesitates", lazy=True)
+async def hesitates(ws):
+    await sleep(0.5)
+    await ws.receive()
+
+
 @websocket.route("/refuses", lazy=True)
 async def refuses(ws):
     return Response((str(number) for number in range(3)), 403)
