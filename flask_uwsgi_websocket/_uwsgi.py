@@ -47,6 +47,8 @@ from .uwsgi_rules import (
 from .uwsgi_rules import obstacle as obstacle_in
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 try:
@@ -553,7 +555,8 @@ class UWSGIHost(Host):
     def busy_threads(self) -> set[int]:
         # The names are uWSGI's (plugins/python).
         ours = (t.ident for t in threading.enumerate() if t.name.startswith("uWSGIWorker"))
-        return {ident for ident in ours if ident} & sys._current_frames().keys()
+        frames = sys._current_frames()
+        return {ident for ident in ours if ident in frames and not _has_started_us(frames[ident])}
 
     @property
     def mercy(self) -> float:
@@ -577,6 +580,11 @@ class UWSGIHost(Host):
                 previous()
 
         uwsgi.atexit = run
+
+
+def _has_started_us(frame: FrameType) -> bool:
+    """Whether a thread is in the module that has called pyuwsgi.run(), and so in no request."""
+    return frame.f_back is None and frame.f_code.co_name == "<module>"
 
 
 class _Process:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,18 @@ def pyuwsgi() -> dict[str, str]:
         subprocess.run([*pip, "--only-binary", ":all:", "pyuwsgi"], check=True)
     # A reload starts the interpreter that the virtual environment was made from.
     return {"PYTHONPATH": os.pathsep.join([str(folder), sysconfig.get_path("purelib")])}
+
+
+def test_a_thread_that_sleeps_does_not_hold_a_reload(serve, token, pyuwsgi) -> None:
+    launcher = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()"]
+    server = serve("threads", launcher=launcher, env=pyuwsgi, config={"TEST_TIMEOUT": 1})
+    old = server.worker_pid
+    with ExitStack() as stack:
+        for number in range(3):  # not all of them in the main thread
+            client = stack.enter_context(server.raw(f"/blocked/{token}-{number}"))
+            assert client.message() == "blocked"
+        server.signal(signal.SIGHUP)
+        eventually(lambda: server.worker_pid != old, "another worker", 15)
 
 
 @pytest.mark.parametrize("signum", ["SIGTERM", "SIGHUP"])
