@@ -58,7 +58,7 @@ class UWSGIBinary:
 
 
 def is_plain(text: str) -> bool:
-    """Whether uWSGI takes this in the value of an option for what it is.
+    """Tell whether uWSGI takes this in the value of an option for what it is.
 
     It reads what it gives to Python's interpreter as ASCII.
     """
@@ -66,7 +66,7 @@ def is_plain(text: str) -> bool:
 
 
 def is_expanded(text: str) -> bool:
-    """Whether uWSGI would put something else in the place of a part of this."""
+    """Tell whether uWSGI would put something else in the place of a part of this."""
     return _EXPANDED.search(text) is not None
 
 

@@ -6,7 +6,7 @@ import os
 
 
 def is_on(variable: str, default: bool = False) -> bool:
-    """Whether an environment variable says yes, read as Flask reads ``FLASK_DEBUG``.
+    """Tell whether an environment variable says yes, read as Flask reads ``FLASK_DEBUG``.
 
     :param default: for one that is not set, or empty.
     """

@@ -17,7 +17,7 @@ _NOTHING = b"\0"
 
 
 def only_waits(fifos: Iterable[str]) -> bool:
-    """Whether the master only waits for its workers to end, as after the command ``q``.
+    """Tell whether the master only waits for its workers to end, as after the command ``q``.
 
     The signal that it sends them is that of a reload; but it reads no further commands.
 
@@ -39,7 +39,7 @@ def only_waits(fifos: Iterable[str]) -> bool:
 
 
 def _is_read(fifo: int) -> bool:
-    """Whether somebody soon reads all that is in it."""
+    """Tell whether somebody soon reads all that is in it."""
     monkey = sys.modules.get("gevent.monkey")
     # Not gevent's: other greenlets would end the worker meanwhile.
     sleep = monkey.get_original("time", "sleep") if monkey else time.sleep

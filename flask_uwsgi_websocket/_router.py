@@ -34,7 +34,7 @@ class RouterRoom:
         self._counts[worker] = websockets
 
     def is_full(self) -> bool:
-        """Whether what is left, an eighth, is for HTTP."""
+        """Tell whether what is left, an eighth, is for HTTP."""
         import resource  # not on Windows, where there is no uWSGI
 
         # Not the hard limit: the router is a child of the same master.

@@ -277,7 +277,7 @@ def lack(environ: WSGIEnvironment) -> str | None:
 
 @cache
 def router_room() -> RouterRoom | None:
-    """The room in the HTTP router of this uWSGI; None where it has none."""
+    """Return the room in the HTTP router of this uWSGI; None where it has none."""
     if not has_router(options()):
         return None
     return RouterRoom(uwsgi.numproc, shared=not uwsgi.worker_id())
@@ -361,7 +361,7 @@ def read_ahead() -> bytes:
 
 @cache
 def _sink() -> tuple[int, int]:
-    """The two ends of a pipe that nobody reads."""
+    """Return the two ends of a pipe that nobody reads."""
     out, into = os.pipe()
     os.set_blocking(out, False)
     os.set_blocking(into, False)
@@ -369,7 +369,7 @@ def _sink() -> tuple[int, int]:
 
 
 def nowhere() -> int:
-    """A descriptor to which the little that uWSGI writes for a request may go.
+    """Return a descriptor to which the little that uWSGI writes for a request may go.
 
     Not /dev/null, which a chroot may lack.
 
@@ -430,18 +430,18 @@ def shared_area(number: int, position: int) -> bytes:
 
 
 def _number(name: str, default: int = 0) -> int:
-    """The value of an option that is a number."""
+    """Return the value of an option that is a number."""
     return options().number(name, default) or 0
 
 
 def _limit(name: str, worker: int) -> int:
-    """A limit that is different for each worker, so that not all of them end at a time."""
+    """Return a limit that is different for each worker, so that not all of them end at a time."""
     limit = _number(name)
     return limit and limit + (worker - 1) * _number(f"{name}-delta")
 
 
 def _this_worker() -> tuple[int, dict[str, Any]]:
-    """The number of this worker, and what uWSGI knows of it."""
+    """Return the number of this worker, and what uWSGI knows of it."""
     number: int = uwsgi.worker_id()
     return number, uwsgi.workers()[number - 1]
 
@@ -583,7 +583,7 @@ class UWSGIHost(Host):
 
 
 def _has_started_us(frame: FrameType) -> bool:
-    """Whether a thread is in the module that has called pyuwsgi.run(), and so in no request."""
+    """Tell whether a thread is in the module that called pyuwsgi.run(), and so in no request."""
     return frame.f_back is None and frame.f_code.co_name == "<module>"
 
 
@@ -607,14 +607,14 @@ _PROCESS = _Process()
 
 
 def _accepted() -> list[int]:
-    """The connections that uWSGI has accepted, of requests and ours."""
+    """Return the connections that uWSGI has accepted, of requests and ours."""
     places = {_place(descriptor) for descriptor in uwsgi.sockets} - {None}
     listeners = set(uwsgi.sockets)
     return [n for n in _descriptors() if n not in listeners and _place(n) in places]
 
 
 def _place(descriptor: int) -> Any:
-    """The port or the path of a socket, which one that was accepted shares with its listener."""
+    """Return the port or path of a socket, which an accepted one shares with its listener."""
     try:
         sock = Socket(fileno=descriptor)
     except OSError:

@@ -78,13 +78,13 @@ def _imported() -> Iterator[str]:
 
 
 def _original(module: ModuleType, name: str) -> Any:
-    """A function as it was before gevent's patch."""
+    """Return a function as it was before gevent's patch."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey.get_original(module.__name__, name) if monkey else getattr(module, name)
 
 
 def _action_of_reload() -> bytes:
-    """What this process does on the signal to reload, as the C library has it."""
+    """Return what this process does on the signal to reload, as the C library has it."""
     action = ctypes.create_string_buffer(1024)  # more than any system's struct sigaction
     ctypes.CDLL(None).sigaction(int(signal.SIGHUP), None, action)
     return action.raw

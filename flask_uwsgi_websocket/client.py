@@ -170,7 +170,7 @@ class BaseClient:
         return f"<{type(self).__name__} {printable(self.path)} {state}>"
 
     def recv_nb(self) -> Message | None:
-        """A message that is already here, else ``''``; None once the connection is closed.
+        """Return a message that is already here, else ``''``; None once the connection is closed.
 
         :raises ConnectionClosed: after two times None, for a handler that heeds neither.
         """
@@ -345,7 +345,7 @@ class UWSGIWebSocketClient:
     recv = receive
 
     def recv_nb(self) -> bytes | None:
-        """A message that is already here, else ``b''``; None once the client has gone.
+        """Return a message that is already here, else ``b''``; None once the client has gone.
 
         :raises ConnectionClosed: as :meth:`receive`.
         """

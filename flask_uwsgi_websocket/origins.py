@@ -72,7 +72,7 @@ class Origins:
     subdomains: tuple[tuple[str, str], ...]
 
     def __contains__(self, origin: str) -> bool:
-        """Whether it is one of these.
+        """Tell whether it is one of these.
 
         :param origin: in its normal form.
         """
@@ -124,7 +124,7 @@ def _parse(configured: tuple[Any, ...]) -> Origins:
 
 
 def is_allowed(origin: str | None, host: str, allowed: str | Collection[str] | None) -> bool:
-    """Whether pages of an origin may open WebSockets here.
+    """Tell whether pages of an origin may open WebSockets here.
 
     Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2.
 

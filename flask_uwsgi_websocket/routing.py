@@ -193,7 +193,7 @@ class Router(Flask):
         rule: tuple[str, dict[str, Any]],
         handler: Callable[..., Any] | None,
     ) -> bool:
-        """Whether this was registered for an earlier app, as a factory does for each of its own.
+        """Tell whether an earlier app has this already, as a factory registers for each of its own.
 
         A function that the factory defines is another object each time: it is the handler of the
         newest app, and earlier ones keep theirs.

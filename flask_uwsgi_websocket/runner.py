@@ -410,7 +410,7 @@ def _interpreter(binary: UWSGIBinary, options: Options) -> tuple[list[str], dict
 
 
 def _glob(folder: str) -> str:
-    """The pattern that matches this folder alone, and in which uWSGI expands nothing."""
+    """Return the pattern that matches this folder alone, and in which uWSGI expands nothing."""
     return re.sub(r"[*?[\\]|(?<=[$@%])\(", r"\\\g<0>", folder)
 
 

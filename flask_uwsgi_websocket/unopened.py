@@ -42,7 +42,7 @@ class Unopened:
         self._lock = threading.RLock()
 
     def open(self) -> Connection:
-        """The connection; the handshake is answered, if it has not been.
+        """Return the connection; the handshake is answered, if it has not been.
 
         :raises ConnectionClosed: when the client has gone.
         :raises BaseException: what went wrong in answering.

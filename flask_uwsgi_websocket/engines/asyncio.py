@@ -505,7 +505,7 @@ class AsyncioEngine(Engine):
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether a loop runs in this thread."""
+    """Tell whether a loop runs in this thread."""
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:

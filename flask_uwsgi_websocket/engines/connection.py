@@ -299,7 +299,7 @@ class Connection(ABC):
     # -- receiving ---------------------------------------------------------------------
 
     async def receive(self, timeout: float | None = None) -> Message | None:
-        """The next message; None once the connection has ended.
+        """Return the next message; None once the connection has ended.
 
         :raises TimeoutError: when ``timeout`` seconds have passed without one.
         :raises ConnectionClosed: as :meth:`_tell_end`.
@@ -350,13 +350,13 @@ class Connection(ABC):
 
     @abstractmethod
     def receive_nowait(self) -> Message | None:
-        """A message that is already here, else ``''``; None once the connection has ended.
+        """Return a message that is already here, else ``''``; None once the connection has ended.
 
         :raises ConnectionClosed: as :meth:`_tell_end`.
         """
 
     def _take_or_read(self) -> Message | None:
-        """A message that has been read already, or can be read now."""
+        """Return a message that has been read already, or can be read now."""
         if (message := self.take()) is not None:
             return message
         self._replying = False
@@ -488,7 +488,7 @@ class Connection(ABC):
             self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
 
     def _expects_more(self) -> bool:
-        """Whether the peer is in the middle of something."""
+        """Tell whether the peer is in the middle of something."""
         return self.protocol.incomplete or self.protocol.is_sending
 
     def _arrived(self) -> None:
@@ -898,7 +898,7 @@ class Connection(ABC):
             self._heartbeat(now)
 
     def _has_input(self) -> bool:
-        """Whether the peer has sent what nobody has read yet."""
+        """Tell whether the peer has sent what nobody has read yet."""
         try:
             return bool(self._recv(1, MSG_DONTWAIT | socket.MSG_PEEK))
         except OSError:

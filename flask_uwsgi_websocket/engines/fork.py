@@ -86,7 +86,7 @@ def _is_child_of(parent: tuple[Any, ...]) -> bool:
 
 
 def _status(error: BaseException) -> int:
-    """The exit status that an exception means."""
+    """Return the exit status that an exception means."""
     if not isinstance(error, SystemExit):
         logger.error("Exception in a child process that was forked in a request", exc_info=error)
         return 1

@@ -97,26 +97,26 @@ class Host:
         """Take note of how many WebSockets this process has open, or will have in a moment."""
 
     def is_serving(self) -> bool:
-        """Whether the app has been imported."""
+        """Tell whether the app has been imported."""
         return True
 
     def is_worn_out(self) -> bool:
-        """Whether this process has served for as long, or grown as large, as it may."""
+        """Tell whether this process has served for as long, or grown as large, as it may."""
         return False
 
     def recycle(self) -> None:
         """Have another process take the place of this one, as a reload would."""
 
     def ends_for_good(self, signum: int) -> bool:
-        """Whether nobody takes the place of this process, though the signal may mean a reload."""
+        """Tell whether nobody replaces this process, though the signal may mean a reload."""
         return False
 
     def is_busy(self) -> bool:
-        """Whether a request is running, or a connection was accepted for one."""
+        """Tell whether a request is running, or a connection was accepted for one."""
         return False
 
     def busy_threads(self) -> set[int]:
-        """The threads for requests in which Python is running now."""
+        """Return the threads for requests in which Python is running now."""
         return set()
 
     @property

@@ -80,7 +80,7 @@ def _ignore(signum: int, frame: Any) -> None:
 
 
 def action_of(signum: int) -> Any:
-    """What this process does on a signal, also where C decides it."""
+    """Return what this process does on a signal, also where C decides it."""
     action = ctypes.create_string_buffer(_ACTION_SIZE)
     ctypes.CDLL(None).sigaction(int(signum), None, action)
     return action

@@ -323,7 +323,7 @@ class ThreadsEngine(Engine):
         return self.host.slots() <= 1
 
     def _gives_signals_back(self) -> bool:
-        """Whether uWSGI's own handlers serve between two WebSockets, while the thread is in C.
+        """Tell whether uWSGI's own handlers serve between two WebSockets, while the thread is in C.
 
         Not with background work: where a request runs, uWSGI exits without its hooks.
         """

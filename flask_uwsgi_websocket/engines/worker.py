@@ -90,7 +90,7 @@ class Worker(ABC):
             )
 
     def code_for(self, signum: int) -> int:
-        """What to tell clients once the signal has come."""
+        """Return what to tell clients once the signal has come."""
         if self.host.ends_for_good(signum):
             return 1001
         return STOP_SIGNALS[signal.Signals(signum)]
