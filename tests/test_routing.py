@@ -415,7 +415,7 @@ def test_a_required_subprotocol() -> None:
 
 
 def test_a_required_subprotocol_must_have_a_name() -> None:
-    with pytest.raises(ValueError, match="require_subprotocol needs subprotocols"):
+    with pytest.raises(ValueError, match="needs subprotocols="):
         WebSocket().route("/", require_subprotocol=True)(where)
 
 
