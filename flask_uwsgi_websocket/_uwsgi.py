@@ -469,12 +469,14 @@ class UWSGIHost(Host):
     def suspend(self) -> None:
         uwsgi.suspend()
 
-    def wait_for_descriptors(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
+    def wait_for_descriptors(
+        self, readable: tuple[int, ...], writable: tuple[int, ...], seconds: int = 0
+    ) -> None:
         # https://uwsgi-docs.readthedocs.io/en/latest/Async.html
         for fd in readable:
-            uwsgi.wait_fd_read(fd, 1)
+            uwsgi.wait_fd_read(fd, seconds)
         for fd in writable:
-            uwsgi.wait_fd_write(fd, 1)
+            uwsgi.wait_fd_write(fd, seconds)
         uwsgi.suspend()
 
     def slots(self) -> int:

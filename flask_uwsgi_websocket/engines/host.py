@@ -64,8 +64,14 @@ class Host:
         """Park the calling request until its greenlet is switched to."""
         raise NotImplementedError
 
-    def wait_for_descriptors(self, readable: tuple[int, ...], writable: tuple[int, ...]) -> None:
-        """Park the calling request until one of the descriptors is ready, a second at most."""
+    def wait_for_descriptors(
+        self, readable: tuple[int, ...], writable: tuple[int, ...], seconds: int = 0
+    ) -> None:
+        """Park the calling request until one of the descriptors is ready.
+
+        :param seconds: at most; 0: for ever. Only after the handshake: when they have passed, uWSGI
+            leaves a mark on the request for its next wait, which may be to send a response.
+        """
         raise NotImplementedError
 
     def slots(self) -> int:

@@ -97,12 +97,12 @@ class SuspendConnection(ThreadsConnection):
             writable = (duplicate,)
         try:
             if deadline is None:
-                self._wait(readable, writable)
+                self._wait(readable, writable, 1)
                 return
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            with _timer(left) as timer:
+            with _timer(min(left, 1)) as timer:
                 self._wait((*readable, timer), writable)
         finally:
             if duplicate >= 0:
@@ -158,7 +158,7 @@ class SuspendEngine(ThreadsEngine):
             return
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            with _timer(left) as timer:
+            with _timer(min(left, 1)) as timer:
                 self.host.wait_for_descriptors((timer,), ())
 
     def _make_connection(
