@@ -462,7 +462,7 @@ def test_a_handler_for_another_engine(engine: str, handler: str, serve: ServerFa
     log = server.new_log()
     assert f"{handler} needs uWSGI to be started with --{extension}" in log
     other = {"gevent": "GeventHandler", "threads": "ThreadHandler"}[engine]
-    assert f"or use {other} instead\n" in log
+    assert f", where {other} works\n" in log
     assert server.get("/page").body == b"GET /page of the application"
 
 
