@@ -239,6 +239,9 @@ def race_abort_during_the_handshake(server: Server, token: str) -> None:
 )
 def test_race(serve, engine: str, token: str, race: Callable[[Server, str], None]) -> None:
     server = serve(engine, config={"TEST_TIMEOUT": 2})
+    with server.raw() as client:  # some descriptors come with the first WebSocket
+        client.text("warm")
+        assert client.message() == "warm"
     for _ in range(10):
         race(server, token)
     server.wait_idle(LONG)
