@@ -109,6 +109,22 @@ def accepted_by(pid: int) -> set[str]:
     return {inode for port, state, inode in own if state != "0A" and port in listening}
 
 
+def _deaf_threads(pid: int) -> int:
+    """Return how many threads of a process, but for the main one, have blocked all signals."""
+    threads = Path(f"/proc/{pid}/task")
+    return sum(map(_is_deaf, set(threads.iterdir()) - {threads / str(pid)}))
+
+
+def _is_deaf(thread: Path) -> bool:
+    try:
+        status = (thread / "status").read_text()
+    except OSError:  # it has just ended
+        return False
+    blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+    # A thread that starts blocks for a moment even what only the C library can block, such as 32.
+    return bool(blocked >> signal.SIGCHLD - 1 & 1 and not blocked >> 31 & 1)
+
+
 class Server:
     """A uWSGI process that serves one of `tests/apps/`, and nginx before it where asked for.
 
@@ -194,11 +210,27 @@ class Server:
         if self.master:
             # With --lazy-apps one worker may answer while another is still loading.
             eventually(self._all_loaded, f"all workers of {self!r} to load the app")
+        if self.engine == "threads":
+            eventually(self._all_threads_run, f"all threads of {self!r} to run")
         self._seen = len(self.log())
         return self
 
     def _all_loaded(self) -> bool:
         return all(worker["apps"] for worker in self.stats()["workers"])
+
+    def _all_threads_run(self) -> bool:
+        """Tell whether all of uWSGI's threads but the main one have blocked all signals by now.
+
+        uWSGI exits in the thread that takes a SIGINT, and in any but the main one Python waits for
+        the main one's end: a worker that is stopped while its threads start may hang.
+        """
+        workers = self.stats()["workers"] if self.master else [{"pid": self._pid}]
+        return all(_deaf_threads(worker["pid"]) >= self.cores - 1 for worker in workers)
+
+    @property
+    def _pid(self) -> int:
+        assert self._uwsgi is not None
+        return self._uwsgi.pid
 
     def _spawn(self) -> None:
         inner = self.port
