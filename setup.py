@@ -72,7 +72,7 @@ setup(
         ],
     },
     entry_points={
-        "flask.commands": ["websocket=flask_uwsgi_websocket.cli:websocket"],
+        "flask.commands": ["websocket=flask_uwsgi_websocket.commands.cli:websocket"],
         "pytest11": ["uwsgi_websocket=flask_uwsgi_websocket.pytest_plugin"],
     },
     classifiers=[

@@ -41,7 +41,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from flask_uwsgi_websocket.codec import SERVER, Protocol, protocol, straight
+from flask_uwsgi_websocket.codec import SERVER, Protocol, fast_path, protocol
 from flask_uwsgi_websocket.codec.frames import FIN, TEXT, frame
 
 #: (octets in a message, messages in a chunk)
@@ -401,7 +401,7 @@ async def main() -> int:
     parser.add_argument("--check", action="store_true", help="fail when a bar is missed")
     arguments = parser.parse_args()
 
-    speedups = straight.whole_message is not straight.whole_message_in_python
+    speedups = fast_path.whole_message is not fast_path.whole_message_in_python
     print(f"Python {platform.python_version()}, speedups {'on' if speedups else 'off'}\n")
     times = measure(arguments.rounds, arguments.seconds, arguments.text)
     print("\n".join(table(times)))

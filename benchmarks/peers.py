@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flask_uwsgi_websocket.exceptions import EngineError
-from flask_uwsgi_websocket.runner import find_uwsgi
+from flask_uwsgi_websocket.launch.run import find_uwsgi
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / "benchmarks" / "servers"

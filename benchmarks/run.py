@@ -22,9 +22,9 @@ from benchmarks.peers import ROOT, Peer, uwsgi_version
 from benchmarks.processes import Server, ServerFailed
 from benchmarks.results import Results
 from benchmarks.works import SESSIONS, SPARE, Work
-from flask_uwsgi_websocket.codec import straight
+from flask_uwsgi_websocket.codec import fast_path
 from flask_uwsgi_websocket.exceptions import EngineError
-from flask_uwsgi_websocket.runner import find_uwsgi
+from flask_uwsgi_websocket.launch.run import find_uwsgi
 from tests.server import free_port
 
 #: Seconds that a task may take beyond those of its load.
@@ -241,6 +241,6 @@ def machine() -> dict[str, Any]:
         "Python": platform.python_version(),
         "uWSGI": uwsgi,
         "revision": revision or "unknown",
-        "speedups": straight.whole_message is not straight.whole_message_in_python,
+        "speedups": fast_path.whole_message is not fast_path.whole_message_in_python,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }

@@ -3,15 +3,7 @@
 Importing this package needs neither uWSGI nor gevent nor greenlet, and patches nothing.
 """
 
-from ._async import AsyncWebSocket, AsyncWebSocketClient, AsyncWebSocketMiddleware
-from ._asyncio import (
-    AsyncioWebSocket,
-    AsyncioWebSocketClient,
-    AsyncioWebSocketMiddleware,
-    run_coroutine,
-)
-from ._gevent import GeventWebSocket, GeventWebSocketClient, GeventWebSocketMiddleware
-from .client import UWSGIWebSocketClient, WebSocketClient
+from .clients.client import UWSGIWebSocketClient, WebSocketClient
 from .exceptions import (
     AsyncioNotAvailable,
     ConnectionClosed,
@@ -22,7 +14,23 @@ from .exceptions import (
     UWSGINotFound,
     WebSocketError,
 )
-from .websocket import WebSocket, WebSocketMiddleware
+from .extension.asyncio import (
+    AsyncioWebSocket,
+    AsyncioWebSocketClient,
+    AsyncioWebSocketMiddleware,
+    run_coroutine,
+)
+from .extension.extension import WebSocket, WebSocketMiddleware
+from .extension.gevent import (
+    GeventWebSocket,
+    GeventWebSocketClient,
+    GeventWebSocketMiddleware,
+)
+from .extension.suspend import (
+    AsyncWebSocket,
+    AsyncWebSocketClient,
+    AsyncWebSocketMiddleware,
+)
 
 __version__ = "1.0.0.dev0"
 

@@ -2,7 +2,7 @@
 
 import click
 
-from .cli import install_uwsgi
+from .commands.cli import install_uwsgi
 
 
 @click.group()

@@ -21,7 +21,7 @@ A close code is one of RFC 6455 section 7.4.
 
 from __future__ import annotations
 
-from .text import printable
+from .helpers.text import printable
 
 
 class WebSocketError(Exception):

@@ -28,15 +28,21 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import Headers
 from werkzeug.test import run_wsgi_app
 
-from .client import Data, WebSocketClient
+from .clients.client import Data, WebSocketClient
 from .codec import CLIENT, DeflateSettings, Protocol, request_headers, validate_response
 from .codec.deflate import accept as accept_deflate
 from .codec.deflate import offer
 from .codec.handshake import new_key
-from .engines.connection import Limits, Message
+from .connection.connection import Limits, Message
 from .exceptions import ConnectionClosed, HandshakeError
-from .servers import FAILED_WITH, Server, SocketServer, add_server, threads_are_greenlets
-from .text import path_of, printable
+from .helpers.text import path_of, printable
+from .servers.base import (
+    FAILED_WITH,
+    Server,
+    SocketServer,
+    add_server,
+    threads_are_greenlets,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType

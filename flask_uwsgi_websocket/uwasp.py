@@ -23,21 +23,35 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.wsgi import get_host
 
-from . import _uwsgi
-from ._asyncio import AsyncioWebSocketClient
-from ._gevent import GeventWebSocketClient
-from .class_based import AwaitableWebSocket, Server, WebSocket, check_methods, converse
-from .client import BaseClient, WebSocketClient
+from .clients.class_based import (
+    AwaitableWebSocket,
+    Server,
+    WebSocket,
+    check_methods,
+    converse,
+)
+from .clients.client import BaseClient, WebSocketClient
 from .codec import DeflateSettings, UpgradeRequest, validate_request
-from .config import COMPRESSION, check_origins
-from .engines.blocking import complete
-from .engines.connection import Connection, Limits
-from .engines.host import log_exception, logger
+from .connection.blocking import run_to_end
+from .connection.connection import Connection, Limits
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
-from .origins import how_to_allow, is_allowed
-from .servers import server_of
-from .serving import Settings, agree, answer_to, is_attempt, log_lost_upgrade, refuse, serve
-from .text import path_of, printable
+from .extension.asyncio import AsyncioWebSocketClient
+from .extension.config import COMPRESSION, check_origins
+from .extension.gevent import GeventWebSocketClient
+from .extension.origins import how_to_allow, is_allowed
+from .helpers.text import path_of, printable
+from .process.host import log_exception, logger
+from .servers import uwsgi
+from .servers.base import server_of
+from .session.session import (
+    Settings,
+    answer_to,
+    is_upgrade_request,
+    log_lost_upgrade,
+    negotiate,
+    refuse,
+    serve,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -106,20 +120,20 @@ class Handler:
             subprotocols=(protocol_name,) if protocol_name else (),
             require_subprotocol=getattr(self.server, "PROTOCOL_REQUIRED", False),
         )
-        agreement = agree(opening.request, settings)
+        negotiation = negotiate(opening.request, settings)
         server = server_of(environ)
         engine = server.engine(environ, self.engine_name)
 
         def run(connection: Connection) -> Any:
-            client = self.client_class(environ, connection, subprotocol=agreement.subprotocol)
+            client = self.client_class(environ, connection, subprotocol=negotiation.subprotocol)
             self.ws.attach(client)
             conversation = converse(self.server, client)
-            return conversation if engine.asynchronous else complete(conversation)
+            return conversation if engine.asynchronous else run_to_end(conversation)
 
         return serve(
             environ,
             opening.start_response,
-            agreement,
+            negotiation,
             engine,
             run,
             self._report,
@@ -196,14 +210,14 @@ class WebSocketMiddleware:
         asynchronous = issubclass(handler_class.websocket_class, AwaitableWebSocket)
         for server_class in self.servers.values():
             check_methods(server_class, asynchronous)
-        if _uwsgi.inside():
-            _uwsgi.require_main_interpreter()
+        if uwsgi.inside():
+            uwsgi.require_main_interpreter()
             bounds = self.settings.limits
-            engine = _uwsgi.engine(handler_class.engine_name)
-            _uwsgi.set_up(engine, bounds.timeout, bounds.ping_interval, _HANDLERS)
+            engine = uwsgi.engine(handler_class.engine_name)
+            uwsgi.set_up(engine, bounds.timeout, bounds.ping_interval, _HANDLERS)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if not is_attempt(environ):
+        if not is_upgrade_request(environ):
             return self.application(environ, start_response)
         return server_of(environ).carry(
             self._accept, environ, start_response, self.handler_class.engine_name

@@ -25,8 +25,8 @@ from flask_uwsgi_websocket.codec import (
     Pong,
     Protocol,
     Role,
+    fast_path,
     negotiate,
-    straight,
 )
 from flask_uwsgi_websocket.codec.handshake import parse_extensions, parse_tokens
 from flask_uwsgi_websocket.exceptions import HandshakeError, RemoteProtocolError
@@ -121,11 +121,11 @@ def check_stream(
             case Close():
                 assert protocol.close(event.code, event.reason)
     for piece in (stream, *pieces):
-        message = straight.whole_message(piece, limit)
-        assert message == straight.whole_message_in_python(piece, limit)
+        message = fast_path.whole_message(piece, limit)
+        assert message == fast_path.whole_message_in_python(piece, limit)
         if message is not None:
-            made = straight.whole_frame(message, limit)
-            assert made == straight.whole_frame_in_python(message, limit)
+            made = fast_path.whole_frame(message, limit)
+            assert made == fast_path.whole_frame_in_python(message, limit)
     if not compressed:
         # Text that inflates may be too long and not UTF-8: the pieces say which is seen first.
         assert comparable(connection().receive_data(stream)) == comparable(events)

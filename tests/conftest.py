@@ -29,9 +29,9 @@ ON_UVLOOP_TOO = {
     "test_heartbeat",
     "test_hostile",
     "test_isolation",
-    "test_letting_go",
+    "test_detaching",
     "test_messages",
-    "test_slots",
+    "test_cores",
     "test_stop",
 }
 

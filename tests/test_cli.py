@@ -11,15 +11,17 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from flask_uwsgi_websocket import __main__, cli, install
+from flask_uwsgi_websocket import __main__
+from flask_uwsgi_websocket.commands import cli
 from flask_uwsgi_websocket.exceptions import EngineError
+from flask_uwsgi_websocket.launch import install
 from tests.test_runner import ODD, Start, free_port, odd, start  # noqa: F401 (fixtures)
 
 # What `flask` does, with our group as its entry point would add it.
 FLASK = """
 import sys
 from flask.cli import FlaskGroup
-from flask_uwsgi_websocket.cli import websocket
+from flask_uwsgi_websocket.commands.cli import websocket
 sys.argv[0] = "flask"
 group = FlaskGroup()
 group.add_command(websocket)
@@ -97,7 +99,7 @@ def test_run(
     if "app.run()" in end:  # A module without the __name__ guard.
         source = source.replace(
             "    return app",
-            "    from flask_uwsgi_websocket.runner import run_uwsgi\n"
+            "    from flask_uwsgi_websocket.launch.run import run_uwsgi\n"
             "    app.run = lambda: run_uwsgi(app)\n"
             "    return app",
         )

@@ -16,7 +16,8 @@ from flask import Blueprint, Flask
 from flask.cli import ScriptInfo
 from werkzeug.serving import make_server
 
-from flask_uwsgi_websocket import WebSocket, cli
+from flask_uwsgi_websocket import WebSocket
+from flask_uwsgi_websocket.commands import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,7 +92,7 @@ def address() -> Iterator[str]:
 
 
 def echo(*words: str, lines: str = "") -> subprocess.CompletedProcess[str]:
-    code = "from flask_uwsgi_websocket.cli import websocket; websocket()"
+    code = "from flask_uwsgi_websocket.commands.cli import websocket; websocket()"
     return subprocess.run(
         [sys.executable, "-c", code, "echo", *words],
         cwd=ROOT,

@@ -11,7 +11,7 @@ from flask import Blueprint, Flask
 
 from flask_uwsgi_websocket import GeventWebSocket, WebSocket
 from flask_uwsgi_websocket.codec import DeflateSettings
-from flask_uwsgi_websocket.config import PREFIX, SETTINGS
+from flask_uwsgi_websocket.extension.config import PREFIX, SETTINGS
 from flask_uwsgi_websocket.uwasp import Limits, Server, WebSocketMiddleware
 
 #: What each key does not take, beside what none takes.

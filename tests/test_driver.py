@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from flask_uwsgi_websocket.engines.driver import PARKED, Driver
+from flask_uwsgi_websocket.engines._driver import PARKED, Driver
 
 variable = contextvars.ContextVar("variable", default="of nobody")
 

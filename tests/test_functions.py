@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
-from flask_uwsgi_websocket.functions import is_coroutine_function
+from flask_uwsgi_websocket.helpers.functions import is_coroutine_function
 from flask_uwsgi_websocket.uwasp import Server, ThreadHandler, WebSocketMiddleware
 
 

@@ -88,7 +88,7 @@ def test_what_comes_with_the_request_is_not_lost(
     shared_server, engine: str, front: str, path: str
 ) -> None:
     # RFC 6455 4.1 has clients wait for the answer; some send at once.
-    server = shared_server(engine, front, app="letting_go" if path == "/lazy" else "standard")
+    server = shared_server(engine, front, app="detaching" if path == "/lazy" else "standard")
     second = frame(TEXT, "second")
     then = frame(TEXT, "first") + second[:4]
     client = server.tcp()

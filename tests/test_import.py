@@ -13,7 +13,7 @@ import pytest
 
 import flask_uwsgi_websocket as package
 from flask_uwsgi_websocket import AsyncioWebSocketClient, WebSocket, WebSocketClient
-from flask_uwsgi_websocket.routing import WebSocketRule
+from flask_uwsgi_websocket.extension.routing import WebSocketRule
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_uwsgi_websocket import install
 from flask_uwsgi_websocket.exceptions import EngineError
+from flask_uwsgi_websocket.launch import install
 
 ROOT = Path(__file__).parent.parent
 

@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from flask_uwsgi_websocket import _leader
-from flask_uwsgi_websocket._leader import Leader
+from flask_uwsgi_websocket.process import leader as leaders
+from flask_uwsgi_websocket.process.leader import Leader
 from tests.server import ROOT, eventually
 
-NAME = "from flask_uwsgi_websocket._leader import Leader; print(Leader(1)._name[1:])"
+NAME = "from flask_uwsgi_websocket.process.leader import Leader; print(Leader(1)._name[1:])"
 
 
 def name_elsewhere() -> str:
@@ -38,9 +38,9 @@ def test_forks_know_the_name_and_nobody_else() -> None:
 def test_a_name_that_another_program_has_costs_nothing_but_the_wait(
     caplog, monkeypatch, way: str
 ) -> None:
-    monkeypatch.setattr(_leader, "PATIENCE", 2)
+    monkeypatch.setattr(leaders, "PATIENCE", 2)
     if way == "listen":  # by another user, as the tests' processes are all of one
-        monkeypatch.setattr(_leader, "_is_of_our_user", lambda sock: False)
+        monkeypatch.setattr(leaders, "_is_of_our_user", lambda sock: False)
     leader = Leader(os.getpid())
     cpu = []
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 import pytest
 
 from flask_uwsgi_websocket.codec import SERVER, Protocol
-from flask_uwsgi_websocket.engines.connection import Limits
+from flask_uwsgi_websocket.connection.connection import Limits
 from flask_uwsgi_websocket.engines.threads import ThreadsConnection, ThreadsEngine
-from flask_uwsgi_websocket.servers import PlainHost
+from flask_uwsgi_websocket.servers.base import PlainHost
 from tests.rawclient import TEXT, frame
 
 STRIKES = 3000

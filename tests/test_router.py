@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_uwsgi_websocket.uwsgi_rules import ROUTER_BUFFER
+from flask_uwsgi_websocket.inspection.rules import ROUTER_BUFFER
 from tests.rawclient import BINARY, RawClient, Refused, close_frame, frame, opening
 from tests.server import FRONTS, ROOT, Server, eventually
 
@@ -187,7 +187,7 @@ def test_the_router_keeps_descriptors_for_http(serve, engine: str, options: list
 @pytest.mark.parametrize("engine", ["gevent", "asyncio"])
 def test_the_router_keeps_descriptors_when_many_wait_for_their_handlers(serve, engine: str) -> None:
     options = ["--max-fd", "128"]
-    server = serve(engine, "http", app="letting_go", processes=3, options=options)
+    server = serve(engine, "http", app="detaching", processes=3, options=options)
     with ExitStack() as stack:
         clients = [stack.enter_context(server.tcp()) for _ in range(57)]
         for client in clients:

@@ -25,15 +25,16 @@ from typing import Any
 
 import pytest
 
-from flask_uwsgi_websocket import _binary, _target, runner
-from flask_uwsgi_websocket._binary import UWSGIBinary
-from flask_uwsgi_websocket._target import Target
 from flask_uwsgi_websocket.exceptions import (
     AsyncioNotAvailable,
     EngineError,
     GeventNotInstalled,
     UWSGINotFound,
 )
+from flask_uwsgi_websocket.inspection import binary
+from flask_uwsgi_websocket.inspection.binary import UWSGIBinary
+from flask_uwsgi_websocket.launch import locate, run
+from flask_uwsgi_websocket.launch.locate import Target
 from tests.rawclient import RawClient, close_frame
 from tests.server import PATIENCE
 
@@ -53,7 +54,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     monkeypatch.setattr(os, "environ", os.environ.copy())
 
     def command(app: Any = "echo:app", **kwargs: Any) -> list[str]:
-        runner.run_uwsgi(app, **kwargs)
+        run.run_uwsgi(app, **kwargs)
         return calls[-1]
 
     return command
@@ -185,8 +186,8 @@ def test_the_callers_own_loader_and_home(command: Callable[..., list[str]]) -> N
 
 def test_plugins_come_first() -> None:
     binary = UWSGIBinary("/usr/bin/uwsgi", frozenset(), THIS_PYTHON, ("http", "python3"))
-    options = runner.complete({"asyncio": 5, "plugin": "a", "plugins_dir": "d", "home": "/"})
-    built = runner.build_command(binary, Target(("--wsgi", "a:b")), options)
+    options = run.complete({"asyncio": 5, "plugin": "a", "plugins_dir": "d", "home": "/"})
+    built = run.build_command(binary, Target(("--wsgi", "a:b")), options)
     assert built[1:7] == ["--plugins-dir", "d", "--plugin", "a", "--plugins", "http,python3"]
 
 
@@ -235,7 +236,7 @@ def test_packages_that_are_missing(
     package: str,
     error: type,
 ) -> None:
-    monkeypatch.setattr(runner, "find_spec", lambda name: None if name == package else name)
+    monkeypatch.setattr(run, "find_spec", lambda name: None if name == package else name)
     with pytest.raises(error, match=f"pip install {package}.*install-uwsgi"):
         command(**kwargs)
 
@@ -318,22 +319,22 @@ def test_find_uwsgi_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         folder.mkdir()
         fake_uwsgi(folder)
     monkeypatch.setattr(sys, "executable", str(beside / "python"))
-    monkeypatch.setattr(_binary.sysconfig, "get_path", lambda *_: str(tmp_path / "none"))
+    monkeypatch.setattr(binary.sysconfig, "get_path", lambda *_: str(tmp_path / "none"))
     monkeypatch.setenv("PATH", str(path))
     monkeypatch.setenv("FLASK_UWSGI_BINARY", str(named / "uwsgi"))
     argument = shutil.copy(named / "uwsgi", tmp_path / "argument")
-    assert runner.find_uwsgi(argument) == str(argument)
-    assert runner.find_uwsgi() == str(named / "uwsgi")
+    assert run.find_uwsgi(argument) == str(argument)
+    assert run.find_uwsgi() == str(named / "uwsgi")
     monkeypatch.delenv("FLASK_UWSGI_BINARY")
-    assert runner.find_uwsgi() == str(beside / "uwsgi")
+    assert run.find_uwsgi() == str(beside / "uwsgi")
     (beside / "uwsgi").unlink()
-    assert runner.find_uwsgi() == str(path / "uwsgi")
+    assert run.find_uwsgi() == str(path / "uwsgi")
     (path / "uwsgi").unlink()
     with pytest.raises(UWSGINotFound, match=r"no uWSGI beside.*install-uwsgi"):
-        runner.find_uwsgi()
+        run.find_uwsgi()
     monkeypatch.setenv("FLASK_UWSGI_BINARY", "/gone/uwsgi")
     with pytest.raises(UWSGINotFound, match="FLASK_UWSGI_BINARY in the environment"):
-        runner.find_uwsgi()
+        run.find_uwsgi()
 
 
 # Units: where it does nothing
@@ -385,7 +386,7 @@ def test_under_a_flask_command_it_only_logs(
 def test_bindings(source: str, at_import: bool) -> None:
     import ast
 
-    assert _target._Bindings(ast.parse(source)).at_import("app") is at_import
+    assert locate._Bindings(ast.parse(source)).at_import("app") is at_import
 
 
 # For real
@@ -597,7 +598,7 @@ def test_virtualenv_and_package_in_a_folder_with_odd_characters(
     venv.create(odd)
     packages = next(odd.glob("lib/python*/site-packages"))
     (packages / "those.pth").write_text(sysconfig.get_path("purelib"))
-    shutil.copy(runner.find_uwsgi(), odd / "bin/uwsgi")
+    shutil.copy(run.find_uwsgi(), odd / "bin/uwsgi")
     (odd / "flask_uwsgi_websocket").symlink_to(ROOT / "flask_uwsgi_websocket")
     write_app(tmp_path, echo=ECHO.replace("run()", "run(debug=True)"))
     script = start("place/echo.py", python=str(odd / "bin/python"), package=str(odd))

@@ -9,16 +9,22 @@ from typing import Any
 
 import pytest
 
-from flask_uwsgi_websocket.runner import complete, take_over_reloading
-from flask_uwsgi_websocket.uwsgi_options import FLAGS, OPTIONAL, SHORT, Options, split_words
-from flask_uwsgi_websocket.uwsgi_rules import (
+from flask_uwsgi_websocket.inspection.options import (
+    FLAGS,
+    OPTIONAL,
+    SHORT,
+    Options,
+    split_words,
+)
+from flask_uwsgi_websocket.inspection.rules import (
     RULES,
     Finding,
     Severity,
     Surroundings,
     judge,
-    obstacle,
+    unsupported_reason,
 )
+from flask_uwsgi_websocket.launch.run import complete, take_over_reloading
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -245,7 +251,7 @@ def test_in_doubt_nothing_is_found() -> None:
 
 
 def test_what_blocks_every_websocket() -> None:
-    blocked = [words for _, _, words in WRONG if obstacle(options(words))]
+    blocked = [words for _, _, words in WRONG if unsupported_reason(options(words))]
     assert blocked == [
         words
         for rule, severity, words in WRONG

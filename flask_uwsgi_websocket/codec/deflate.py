@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ..checks import BYTES_OR_NONE, SWITCH, whole
 from ..exceptions import HandshakeError, InvalidPayload, MessageTooBig
+from ..helpers.checks import BYTES_OR_NONE, SWITCH, whole
 from .handshake import Extension
 
 __all__ = ["Deflate", "DeflateSettings", "accept", "negotiate", "offer"]

@@ -41,9 +41,15 @@ import os
 from enum import Enum
 from typing import Final
 
-from ..exceptions import InvalidPayload, LocalProtocolError, MessageTooBig, RemoteProtocolError
+from ..exceptions import (
+    InvalidPayload,
+    LocalProtocolError,
+    MessageTooBig,
+    RemoteProtocolError,
+)
 from .deflate import Deflate
 from .events import Close, Event, Fail, Ping, Pong
+from .fast_path import VIEW_FROM, WHOLE_BINARY, WHOLE_TEXT, whole_frame, whole_message
 from .frames import (
     BINARY,
     CLOSE,
@@ -74,7 +80,6 @@ from .frames import (
 from .masking import apply_mask
 from .messages import BinaryMessage, TextMessage
 from .skipping import FrameSkipper
-from .straight import VIEW_FROM, WHOLE_BINARY, WHOLE_TEXT, whole_frame, whole_message
 
 __all__ = ["CLIENT", "SERVER", "Protocol", "Role", "State"]
 

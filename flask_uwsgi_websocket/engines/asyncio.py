@@ -21,15 +21,15 @@ from typing import Any, TypeVar, cast
 
 import greenlet
 
-from .._environment import is_on
 from ..codec import Protocol
-from .carrier import Application, Body, end_late, in_context, report_late
-from .connection import ENDS_TOLD, Connection, Limits, Message
-from .driver import PARKED, Driver
-from .engine import Engine
-from .host import RELOAD_SIGNAL, STOP_SIGNALS, Host, logger
-from .signals import action_of, set_action
-from .worker import INTERRUPT_TIME, Worker
+from ..connection.connection import ENDS_TOLD, Connection, Limits, Message
+from ..connection.detached import Application, Body, end_late, in_context, report_late
+from ..connection.worker import INTERRUPT_TIME, Worker
+from ..helpers.environment import is_on
+from ..process.host import RELOAD_SIGNAL, STOP_SIGNALS, Host, logger
+from ..process.signals import action_of, set_action
+from ._driver import PARKED, Driver
+from .base import Engine
 
 T = TypeVar("T")
 
@@ -243,7 +243,7 @@ class AsyncioConnection(Connection):
         return True
 
     def tick(self, now: float) -> None:
-        has_read = self._heard
+        has_read = self._saw_traffic
         super().tick(now)
         # When a reset follows close on some data, uvloop calls read once for both and never again
         # (libuv stops watching a descriptor that has an error): nobody else sees the reset.
@@ -264,7 +264,7 @@ def _make_loop() -> asyncio.AbstractEventLoop:
     """uvloop's where it is installed and not refused, else that of asyncio's policy."""
     if is_on("FLASK_UWSGI_UVLOOP", default=True):
         with suppress(ImportError):
-            from .uvloop import Loop
+            from ._uvloop import Loop
 
             return Loop()
     return asyncio.new_event_loop()
@@ -300,11 +300,11 @@ def _report_late(task: asyncio.Task[Any]) -> None:
         logger.error("Exception in a coroutine that was abandoned", exc_info=task.exception())
 
 
-class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
-    """Carries a request; see carrier.py.
+class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untyped
+    """Runs a request in a greenlet of its own; see detached.py.
 
     Whenever the loop runs, uWSGI's greenlet for a request is parked by uWSGI or has ended. So
-    until the request is let go, the carrier parks by having uWSGI's greenlet do it.
+    until the request is detached, its greenlet parks by having uWSGI's greenlet do it.
     """
 
     def __init__(self, engine: AsyncioEngine, application: Application) -> None:
@@ -333,7 +333,7 @@ class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
         return ()
 
     def answer(self) -> Body:
-        """Run the carrier, in uWSGI's greenlet: its answer, or nothing once it has let go."""
+        """Run the request for uWSGI; return its answer, or nothing once it is detached."""
         came = self.switch()
         while not self.dead and self._uwsgis is not None:
             # What uWSGI's own functions wait for brings the loop's switch here too, with nothing.
@@ -345,7 +345,7 @@ class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
         return cast(Body, came) if self.dead else ()
 
     def park(self) -> None:
-        """Let the loop run until :meth:`wake`; in the carrier itself."""
+        """Let the loop run until :meth:`wake`; in the greenlet of the request itself."""
         uwsgis = self._uwsgis
         if uwsgis is None:
             assert self._loops_greenlet is not None
@@ -360,7 +360,7 @@ class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
         """Go on after :meth:`park`; for a callback of the loop."""
         (self if self._uwsgis is None else self._uwsgis).switch()
 
-    def let_go(self) -> None:
+    def detach(self) -> None:
         if greenlet.getcurrent() is self:
             self._leaving = True
         else:
@@ -368,7 +368,7 @@ class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
 
     def _leave(self) -> None:
         self._engine.worker().carriers.add(self)
-        self._engine.host.take_request_back(self)
+        self._engine.host.unbind_request(self)
         self.parent = self._loops_greenlet
         self._uwsgis = None
 
@@ -380,7 +380,7 @@ class AsyncioCarrier(greenlet.greenlet):  # type: ignore[misc]  # untyped
 
 
 class AsyncioEngine(Engine):
-    """A Task for each handler; the greenlet of the request, or its carrier, is parked meanwhile."""
+    """A Task for each handler; the greenlet of the request is parked meanwhile."""
 
     name = "asyncio"
     asynchronous = True
@@ -423,20 +423,20 @@ class AsyncioEngine(Engine):
         return AsyncioConnection(sock, protocol, limits, worker)
 
     def carry(self, application: Application) -> Body:
-        carrier = AsyncioCarrier(self, application)
-        self.host.lend_request(carrier)
-        return carrier.answer()
+        detached = AsyncioDetachedRequest(self, application)
+        self.host.bind_request(detached)
+        return detached.answer()
 
-    def run(self, rules: Coroutine[Any, Any, None]) -> None:
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         with suppress(asyncio.CancelledError):  # by somebody who cancels all tasks
-            self.wait_for(rules)
+            self.wait_for(coroutine)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Park the request whose greenlet calls this until a Task has run the coroutine."""
         request = greenlet.getcurrent()
         park: Callable[[], None] = self.host.suspend
         resume: Callable[[], Any] = request.switch
-        if isinstance(request, AsyncioCarrier):
+        if isinstance(request, AsyncioDetachedRequest):
             park, resume = request.park, request.wake
         ended = False
 

@@ -18,13 +18,13 @@ from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
 from ..codec import Protocol
+from ..connection.blocking import BlockingConnection, run_to_end
+from ..connection.connection import Limits, Message
+from ..connection.detached import Application, Body, end_late, in_context, report_late
+from ..connection.worker import INTERRUPT_TIME, Worker
 from ..exceptions import ConnectionClosed
-from .blocking import BlockingConnection, complete
-from .carrier import Application, Body, end_late, in_context, report_late
-from .connection import Limits, Message
-from .engine import Engine
-from .host import STOP_SIGNALS, Host
-from .worker import INTERRUPT_TIME, Worker
+from ..process.host import STOP_SIGNALS, Host
+from .base import Engine
 
 T = TypeVar("T")
 _get_ident = get_original("_thread", "get_ident")
@@ -102,15 +102,15 @@ class GeventConnection(BlockingConnection):
         self._writer: Any = None
         self._reader.start(self.read)
 
-    def run(self, rules: Coroutine[Any, Any, T]) -> T:
-        """Run ``rules``, from any greenlet, or from another thread than the hub's."""
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run ``coroutine``, from any greenlet, or from another thread than the hub's."""
         if _get_ident() == self.worker.thread:
-            return complete(rules)
+            return run_to_end(coroutine)
         result: Future[T] = Future()
 
         def work() -> None:
             try:
-                result.set_result(complete(rules))
+                result.set_result(run_to_end(coroutine))
             except BaseException as error:
                 result.set_exception(error)
 
@@ -237,13 +237,13 @@ class GeventConnection(BlockingConnection):
                 watcher.close()
 
 
-class GeventCarrier(gevent.Greenlet):  # type: ignore[misc]  # untyped
-    """Carries a request; see carrier.py."""
+class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
+    """Runs a request in a greenlet of its own; see detached.py."""
 
     def __init__(self, engine: GeventEngine, application: Application) -> None:
         super().__init__()
         self._context = self.gr_context = contextvars.copy_context()
-        #: For uWSGI's greenlet; None once the carrier has let go.
+        #: For uWSGI's greenlet; None once the request is detached.
         self.answer: AsyncResult[Body | None] = AsyncResult()
         self._engine = engine
         self._application = application
@@ -264,7 +264,7 @@ class GeventCarrier(gevent.Greenlet):  # type: ignore[misc]  # untyped
         if self._worker is not None:
             self._worker.carriers.discard(self)
 
-    def let_go(self) -> None:
+    def detach(self) -> None:
         worker = self._engine.worker()
         if _get_ident() == worker.thread:
             self._leave(worker)
@@ -276,7 +276,7 @@ class GeventCarrier(gevent.Greenlet):  # type: ignore[misc]  # untyped
             return
         self._worker = worker
         worker.carriers.add(self)
-        self._engine.host.take_request_back(self)
+        self._engine.host.unbind_request(self)
         self.answer.set(None)
 
 
@@ -325,10 +325,10 @@ class GeventEngine(Engine):
         super().leave_to_parent()
 
     def carry(self, application: Application) -> Body:
-        carrier = GeventCarrier(self, application)
-        self.host.lend_request(carrier)
-        carrier.start()
-        body: Body | None = carrier.answer.get()
+        detached = GeventDetachedRequest(self, application)
+        self.host.bind_request(detached)
+        detached.start()
+        body: Body | None = detached.answer.get()
         if body is not None:
             return body
         # libev leaves descriptors in its epoll, where this one would outlive its number: with our
@@ -337,8 +337,8 @@ class GeventEngine(Engine):
         self.host.unwatch_request(self.worker().hub.loop.fileno())
         return ()
 
-    def run(self, rules: Coroutine[Any, Any, None]) -> None:
-        complete(rules)
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        run_to_end(coroutine)
 
     def when_serving(self, callback: Callable[[], object]) -> None:
         def wait() -> None:
@@ -372,7 +372,7 @@ class GeventEngine(Engine):
         """Let other greenlets run."""
         gevent.sleep(seconds)
 
-    def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
+    def call_in_background(self, delay: float, callback: Callable[[], None]) -> None:
         gevent.spawn_later(delay, callback)
 
     def pass_on(self, error: KeyboardInterrupt) -> bool:

@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from greenlet import getcurrent
 
 from ..codec import Protocol
-from .blocking import BlockingConnection
-from .connection import Limits
+from ..connection.blocking import BlockingConnection
+from ..connection.connection import Limits
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
 
 #: Seconds between two looks of a request that waits for another request's receive.

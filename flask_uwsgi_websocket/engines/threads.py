@@ -21,13 +21,13 @@ from itertools import count
 from typing import Any, cast
 
 from ..codec import Protocol
-from .blocking import BlockingConnection, complete
-from .connection import MSG_DONTWAIT, Limits, Message
-from .engine import Engine
-from .host import RELOAD_SIGNAL, STOP_SIGNALS, Host, logger
-from .poller import READ, WRITE, make_poller, wait_readable
-from .signals import StopSignals
-from .worker import INTERRUPT_TIME, Worker
+from ..connection.blocking import BlockingConnection, run_to_end
+from ..connection.connection import MSG_DONTWAIT, Limits, Message
+from ..connection.worker import INTERRUPT_TIME, Worker
+from ..process.host import RELOAD_SIGNAL, STOP_SIGNALS, Host, logger
+from ..process.signals import StopSignals
+from ._poller import READ, WRITE, make_poller, wait_readable
+from .base import Engine
 
 #: Seconds after which a worker that begins to serve has uWSGI's handlers of signals for certain.
 SETTLED = 1.0
@@ -160,7 +160,7 @@ class ThreadsConnection(BlockingConnection):
                     continue
                 message = self.protocol.whole_message(data)
                 if message is not None and not self.ended:
-                    self._heard = self._replying = True
+                    self._saw_traffic = self._replying = True
                     return message
                 self._received(data, self.protocol.receive_frames)
         message = self.take()
@@ -320,7 +320,7 @@ class ThreadsEngine(Engine):
             threading.Thread(target=self._wait_for_stop, name="websocket-stop", daemon=True).start()
 
     def _has_one_thread(self) -> bool:
-        return self.host.slots() <= 1
+        return self.host.cores() <= 1
 
     def _gives_signals_back(self) -> bool:
         """Tell whether uWSGI's own handlers serve between two WebSockets, while the thread is in C.
@@ -411,7 +411,7 @@ class ThreadsEngine(Engine):
         if stopped_by is not None:
             os.kill(os.getpid(), stopped_by)
 
-    def run_beside(self, delay: float, callback: Callable[[], None]) -> None:
+    def call_in_background(self, delay: float, callback: Callable[[], None]) -> None:
         # Not in the helper thread, for which all connections would wait.
         thread = threading.Thread(target=callback, name="websocket-beside", daemon=True)
         self.worker().call_later(delay, thread.start)
@@ -471,8 +471,8 @@ class ThreadsEngine(Engine):
         elif worker.stopped.wait(seconds):
             raise SystemExit
 
-    def run(self, rules: Coroutine[Any, Any, None]) -> None:
-        complete(rules)
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        run_to_end(coroutine)
 
     def worker(self) -> ThreadsWorker:
         return cast(ThreadsWorker, super().worker())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_uwsgi_websocket.codec import SERVER, Protocol, protocol, straight
+from flask_uwsgi_websocket.codec import SERVER, Protocol, fast_path, protocol
 from fuzz import codec
 from tests.rawclient import BINARY, frame
 
@@ -25,8 +25,8 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
 
 
 def test_a_mistake_in_a_straight_path_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "whole_message", straight.whole_message_in_python)
-    monkeypatch.setattr(straight, "WHOLE_TEXT", straight.WHOLE_BINARY)
+    monkeypatch.setattr(protocol, "whole_message", fast_path.whole_message_in_python)
+    monkeypatch.setattr(fast_path, "WHOLE_TEXT", fast_path.WHOLE_BINARY)
     assert Protocol(SERVER).receive_data(frame(BINARY, b"octets")) == ["octets"]
     _, failed = codec.fuzz(seed=1, seconds=60)
     assert failed is not None

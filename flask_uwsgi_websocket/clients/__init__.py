@@ -1,0 +1,1 @@
+"""What a handler gets: the client at the other end of its connection, and all of them."""

@@ -1,0 +1,212 @@
+"""Handlers that are classes: an instance for each connection, a method for each event.
+
+Flask apps mount them with :meth:`~.websocket.WebSocket.server`, other WSGI applications with
+:class:`~.uwasp.WebSocketMiddleware`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ..connection.blocking import run_to_end
+from ..connection.connection import Message
+from ..helpers.functions import is_coroutine_function
+from .client import BaseClient, Data
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+class WebSocket:
+    """A connection as its server sees it; for any thread or greenlet.
+
+    :param environ: the WSGI environment of the upgrade request.
+    """
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self.environ = environ
+        self._client: Any = None
+
+    @property
+    def client(self) -> Any:
+        """What a function that handles the connection would get: ``subprotocol``, ``close_code``,
+        ``send_json()`` and so on.
+
+        :raises RuntimeError: before the handshake, that is in ``__init__`` of a server.
+        """
+        if self._client is None:
+            raise RuntimeError("the WebSocket is not open before on_open()")
+        return self._client
+
+    def attach(self, client: BaseClient) -> None:
+        """The handshake is done. For handlers."""
+        self._client = client
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more. Messages from before may still be handled."""
+        return self._client is not None and self._client._connection.ended
+
+    def fileno(self) -> int:
+        """The descriptor of the connection; -1 once it is released."""
+        return int(self.client.fd)
+
+    def send(self, message: Data, binary: bool | None = None) -> Any:
+        """Send a message: str as text, bytes as binary, unless ``binary`` says otherwise.
+
+        Waits while more than :attr:`Limits.send_queue_size` bytes are queued because the client
+        does not read.
+
+        :raises ConnectionClosed: when the connection is closed. A server need not catch it.
+        """
+        self.client.send(message, binary)
+
+    def close(self, code: int = 1000, reason: str = "") -> Any:
+        """Close the connection (RFC 6455 7.1.2); wait at most the timeout for the client.
+
+        Does nothing on a closed connection.
+
+        :param code: 1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 7.4).
+        :param reason: at most 123 bytes of UTF-8.
+        :raises ValueError: for a code or reason that may not be sent.
+        """
+        self.client.close(code, reason)
+
+
+class AwaitableWebSocket(WebSocket):
+    """The same under asyncio: what waits elsewhere is done at once, and may be awaited.
+
+    So that plain functions and other threads can send, too, who cannot await.
+    """
+
+    def send(self, message: Data, binary: bool | None = None) -> Awaitable[None]:
+        """Send a message: str as text, bytes as binary, unless ``binary`` says otherwise.
+
+        Await the result to wait for a client that does not read. Where nobody waits, a client
+        with more than :attr:`Limits.send_queue_size` bytes queued is closed with code 1013.
+
+        :raises ConnectionClosed: when the connection is closed. A server need not catch it.
+        """
+        self.client.send_nb(message, binary)
+        return _Wait(self._settle)
+
+    async def _settle(self) -> None:
+        connection = self.client._connection
+        if connection.congested:
+            await connection.drained()
+
+    def close(self, code: int = 1000, reason: str = "") -> Awaitable[None]:
+        """Close the connection, as :meth:`WebSocket.close`; await the result to wait for the
+        client."""
+        connection = self.client._connection
+        connection.start_closing(code, reason)
+        return _Wait(connection.close)
+
+
+class _Wait(Awaitable[None]):
+    """A coroutine that need not be awaited."""
+
+    def __init__(self, coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._run = coroutine
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._run().__await__()
+
+
+class Server:
+    """One connection. Subclass it, and override what you need.
+
+    The methods are called one after the other, in the connection's own thread or greenlet. An
+    exception in one is logged, and closes the connection with code 1011.
+
+    :param ws: for the client at the other end. Nothing can be sent before :meth:`on_open`.
+    """
+
+    #: The subprotocol (RFC 6455 1.9) that it speaks with clients that offer it.
+    PROTOCOL_NAME: str | None = None
+    #: Whether clients that do not offer it are refused, with 400.
+    PROTOCOL_REQUIRED = False
+
+    def __init__(self, ws: WebSocket) -> None:
+        self.ws = ws
+
+    def on_open(self) -> Any:
+        """The handshake is done."""
+
+    def on_message(self, message: Message) -> Any:
+        """A message has come: str for a text message, bytes for a binary one."""
+
+    def on_close(self) -> Any:
+        """The connection has ended, whatever the reason; called once, after all else."""
+
+
+_METHODS = ("on_open", "on_message", "on_close")
+
+
+def check_methods(server_class: type[Any], asynchronous: bool) -> None:
+    """Check that a server is of a kind that can be run.
+
+    :raises TypeError: when it has coroutine functions, and the engine is not asyncio.
+    :raises ValueError: when it requires a subprotocol and names none.
+    """
+    if getattr(server_class, "PROTOCOL_REQUIRED", False) and not getattr(
+        server_class, "PROTOCOL_NAME", None
+    ):
+        raise ValueError(f"{server_class.__name__}.PROTOCOL_REQUIRED needs a PROTOCOL_NAME")
+    for name in _METHODS:
+        method = getattr(server_class, name, None)
+        if not callable(method):
+            raise TypeError(f"{server_class.__name__} lacks {name}(): derive it from Server")
+        if not asynchronous and is_coroutine_function(method):
+            raise TypeError(
+                f"{server_class.__name__}.{name} is a coroutine function, which only asyncio runs: "
+                "use AsyncioHandler, or AsyncioWebSocket with Flask"
+            )
+
+
+def subprotocol_options(server_class: type[Any]) -> dict[str, Any]:
+    """Give the options of a route that say which subprotocol a server speaks, if any."""
+    name = getattr(server_class, "PROTOCOL_NAME", None)
+    required = getattr(server_class, "PROTOCOL_REQUIRED", False)
+    return {"subprotocols": (name,) if name else (), "require_subprotocol": required}
+
+
+async def converse(server: Any, client: Any) -> None:
+    """Call a server's methods for what happens on a connection, until its end."""
+    client._connection.at_end = server.on_close
+    await _settled(server.on_open())
+    while (message := await _settled(client.receive())) is not None:
+        await _settled(server.on_message(message))
+
+
+async def _settled(result: Any) -> Any:
+    return await result if isinstance(result, Awaitable) else result
+
+
+@cache
+def handler_of(server_class: type[Any], asynchronous: bool) -> Callable[..., Any]:
+    """A function for :meth:`~.websocket.WebSocket.add_url_rule` that runs a server.
+
+    :param asynchronous: whether it shall be a coroutine function.
+    """
+    check_methods(server_class, asynchronous)
+
+    def run(client: Any, values: dict[str, Any]) -> Coroutine[Any, Any, None]:
+        if not isinstance(client, BaseClient):
+            raise TypeError(f"a server cannot be run with a {type(client).__name__}")
+        ws = (AwaitableWebSocket if asynchronous else WebSocket)(client.environ)
+        ws.attach(client)
+        return converse(server_class(ws, **values), client)
+
+    def handler(client: BaseClient, **values: Any) -> None:
+        run_to_end(run(client, values))
+
+    async def coroutine_handler(client: BaseClient, **values: Any) -> None:
+        await run(client, values)
+
+    made: Callable[..., Any] = coroutine_handler if asynchronous else handler
+    made.__name__ = server_class.__name__
+    made.__doc__ = server_class.__doc__
+    return made

@@ -1,0 +1,1 @@
+"""``flask websocket``: commands for the terminal."""

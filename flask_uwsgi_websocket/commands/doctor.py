@@ -1,0 +1,162 @@
+"""``flask websocket doctor``: put together what a uWSGI would run with, and say what hurts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..exceptions import EngineError
+from ..inspection import sources
+from ..inspection.binary import INSTALL, UWSGIBinary, check_python, inspect_uwsgi
+from ..inspection.options import Options
+from ..inspection.rules import Finding, Severity, Surroundings, judge, version_of
+from ..inspection.sources import Instance
+from ..launch.install import ENGINES, describe
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is looked at.
+
+    :param binary: the uWSGI to ask what it can do.
+    :param words: the options that it runs with; none, to look at the binary only.
+    :param environment: where ``UWSGI_*`` variables are options too.
+    :param folder: its working directory.
+    :param descriptors: how many a process of it may open, where that is known.
+    :param runs: whether it runs already, and so may have another Python than ours.
+    :param hidden: why it does not show its options.
+    :param unit: the file of systemd's that they are from then.
+    """
+
+    binary: str | None
+    words: Sequence[str]
+    environment: dict[str, str]
+    folder: Path
+    descriptors: int | None = None
+    runs: bool = False
+    hidden: str = ""
+    unit: Path | None = None
+
+
+def of_command(words: Sequence[str], binary: str | None) -> Patient:
+    """Take words from the terminal: options, files, or a whole command of uWSGI's."""
+    words = list(words)
+    if words and Path(words[0]).name.startswith(("uwsgi", "pyuwsgi")) and not Path(words[0]).suffix:
+        binary = binary or words[0]
+        del words[0]
+    return Patient(binary, words, dict(os.environ), Path.cwd())
+
+
+def of_process(pid: int, binary: str | None) -> Patient:
+    """Take a uWSGI that runs.
+
+    :raises ConfigError: it cannot be looked at.
+    """
+    process = sources.look_at(pid)
+    hidden = process.title and (
+        f"process {pid} calls itself {process.title!r} (--auto-procname, --procname), which hides "
+        "its options"
+    )
+    return Patient(
+        binary or process.binary,
+        process.words,
+        process.environment,
+        process.folder,
+        process.descriptors,
+        runs=True,
+        hidden=hidden,
+        unit=process.unit,
+    )
+
+
+def examine(patient: Patient, find: Callable[[str | None], str], app: Any, say: Say) -> bool:
+    """Say what was found; return whether nothing is wrong.
+
+    :param find: finds a uWSGI binary.
+    :param app: the Flask app, or None.
+    :raises ConfigError: the options cannot be read.
+    """
+    binary = _examine_binary(patient, find, say)
+    if patient.unit:
+        say(f"note: {patient.hidden}; these are from {patient.unit}.")
+    around = _surroundings(patient, binary, app)
+    severities: set[Severity] = set() if binary else {Severity.ERROR}
+    for instance in _read(patient, binary.options if binary else frozenset()):
+        if instance.name:
+            say(f"{instance.name}:")
+            # The app at hand need not be this vassal's.
+            around = replace(around, engine=None, vassal=True)
+        for finding in judge(instance.options, around):
+            severities.add(finding.severity)
+            say(_told(finding))
+        for note in (*instance.notes, *_doubts(instance.options)):
+            say(f"note: {note}.")
+    if patient.hidden and not patient.unit:
+        remedy = "name what it was started with, as in 'flask websocket doctor app.ini'"
+        say(f"error: {patient.hidden}: {remedy}.")
+        return False
+    if severities & {Severity.ERROR, Severity.WARNING}:
+        return False
+    say("Nothing is wrong." if severities else "Nothing found.")
+    return True
+
+
+def _examine_binary(
+    patient: Patient, find: Callable[[str | None], str], say: Say
+) -> UWSGIBinary | None:
+    try:
+        binary = inspect_uwsgi(find(patient.binary), ENGINES)
+        say(describe(binary))
+        if not patient.runs:
+            check_python(binary)
+    except EngineError as error:
+        say(f"error: {error}.")
+        return None
+    missing = [name for name in ENGINES if name not in binary.options]
+    if missing:
+        say(f"  without {', '.join(missing)}: {INSTALL} --force builds one with all")
+    return binary
+
+
+def _surroundings(patient: Patient, binary: UWSGIBinary | None, app: Any) -> Surroundings:
+    around = Surroundings(
+        descriptors=patient.descriptors, vassal="UWSGI_EMPEROR_FD" in patient.environment
+    )
+    if binary is not None:
+        around = replace(
+            around,
+            version=version_of(binary.version) or None,
+            features=binary.options,
+        )
+    extensions = app.extensions.get("uwsgi_websocket", ()) if app is not None else ()
+    if extensions:
+        engines = {extension.middleware.engine_name for extension in extensions}
+        around = replace(
+            around,
+            engine=engines.pop() if len(engines) == 1 else None,
+            timeout=max(extension.timeout for extension in extensions),
+            ping_interval=app.config["UWSGI_WEBSOCKET_PING_INTERVAL"],
+        )
+    return around
+
+
+def _read(patient: Patient, known: frozenset[str]) -> list[Instance]:
+    named = any(name.startswith("UWSGI_") for name in patient.environment)
+    if not patient.words and not named:
+        return [Instance("", Options({}, complete=False))]
+    return sources.read(patient.words, patient.environment, patient.folder, known)
+
+
+def _doubts(options: Options) -> Iterator[str]:
+    for name in sorted(options.doubts):
+        yield f"{name} = {options.written(name)}: not known from here, and not judged"
+
+
+def _told(finding: Finding) -> str:
+    remedy = finding.remedy[0].upper() + finding.remedy[1:]
+    return f"{finding.severity.value}: {finding.found}: {finding.why}.\n  {remedy}."

@@ -1,0 +1,1 @@
+"""One WebSocket connection over a descriptor, and all of a worker: the rules of every engine."""

@@ -1,0 +1,82 @@
+"""What the engines share whose waiting blocks the calling thread or greenlet.
+
+Their waiting happens inside the rules, which therefore never suspend: :func:`run_to_end` runs them
+in one go.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .connection import Connection, Message
+
+T = TypeVar("T")
+
+
+def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine whose waiting blocks inside, and which therefore never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise RuntimeError("a coroutine function was used where a plain function is needed")
+
+
+class BlockingConnection(Connection):
+    """A connection whose waiting blocks the caller."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        """As ``_wait_input``."""
+
+    @abstractmethod
+    def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        """As ``_wait_output``."""
+
+    @abstractmethod
+    def _block_for(self, seconds: float) -> None:
+        """As ``_pause``."""
+
+    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        self._block_for_input(ready, deadline)
+
+    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        self._block_for_output(ready, deadline)
+
+    async def _pause(self, seconds: float) -> None:
+        self._block_for(seconds)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run rules of this connection for a blocking handler."""
+        return run_to_end(coroutine)
+
+    def receive_blocking(self, timeout: float | None = None) -> Message | None:
+        """:meth:`receive`, with nothing on the stack of a handler that waits but this."""
+        return self._receive() if timeout is None else run_to_end(self.receive(timeout))
+
+    def _receive(self, waited: bool = False) -> Message | None:
+        """:meth:`receive_blocking` without a timeout.
+
+        :param waited: whether the caller has waited already.
+        """
+        while (message := self.take()) is None and self._wants_more():
+            waited = True
+            self._block_for_input(self._receivable, None)
+        if message is None and (message := self.take()) is None:
+            run_to_end(self._tell_end(waited))
+        return message
+
+    def receive_nowait(self) -> Message | None:
+        message = self._take_or_read()
+        if message is not None:
+            return message
+        if self.ended:
+            run_to_end(self._tell_end())
+            return None
+        self._block_for(0)  # somebody who polls in a loop must let others run
+        return ""

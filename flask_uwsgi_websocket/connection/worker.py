@@ -1,0 +1,164 @@
+"""All connections of an engine in one worker process."""
+
+from __future__ import annotations
+
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from ..process.host import RELOAD_SIGNAL, STOP_SIGNALS, Host, RateLimit, logger
+from .connection import Connection
+from .detached import DetachedRequest
+
+#: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
+#: interrupted them.
+INTERRUPT_TIME = 0.5
+
+
+class Worker(ABC):
+    """The connections of one engine in one worker process, and the clock that they share."""
+
+    #: Seconds between two looks at all connections.
+    tick_interval = 1.0
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.connections: set[Connection] = set()
+        #: Whose handler has still to open, or to refuse, its connection.
+        self.expected: set[Any] = set()
+        #: What runs on as a WebSocket, whose request has been let go; see detached.py.
+        self.carriers: set[DetachedRequest] = set()
+        #: What runs beside all requests, and what tells each that the worker stops.
+        self.tasks: dict[Any, Callable[[], object]] = {}
+        #: The close code that clients get, once the worker stops.
+        self.stopping: int | None = None
+        #: Whether it does so by itself; uWSGI may have begun to end it then.
+        self.recycling = False
+        self._full = RateLimit()
+        self._due = 0.0  # when the next tick should come
+        self._late = False
+        self._longest = 0.0  # of the timeouts of all connections
+
+    @abstractmethod
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` beside all requests, ``delay`` seconds from now."""
+
+    def start(self) -> None:
+        """Begin to look after connections; called once, before the first is opened."""
+        self._due = time.monotonic() + self.tick_interval
+        self.call_later(self.tick_interval, self._tick)
+
+    def add(self, connection: Connection) -> None:
+        limits = connection.limits
+        waits = [w for w in (limits.ping_interval, limits.ping_timeout, limits.timeout) if w > 0]
+        self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
+        self._longest = max(self._longest, limits.timeout)
+        self.connections.add(connection)
+        self._count()
+        if self.host.websockets_hold_cores() and len(self.connections) == self.host.cores():
+            self._warn_full()
+        if self.stopping is not None:
+            connection.start_closing(self.stopping)
+
+    def expect(self, attempt: Any) -> None:
+        """Keep room for a connection until the attempt is taken out of :attr:`expected`."""
+        self.expected.add(attempt)
+        self._count()
+
+    def _count(self) -> None:
+        self.host.count(len(self.connections) + len(self.expected))
+
+    def add_task(self, task: Any, end: Callable[[], object], timeout: float) -> None:
+        """Know background work until it is taken out of :attr:`tasks`.
+
+        :param timeout: seconds that it has, once the worker stops.
+        """
+        self.tasks[task] = end
+        self._longest = max(self._longest, timeout)
+        if self.stopping is not None:
+            end()
+
+    def _warn_full(self) -> None:
+        if self._full.passes():
+            logger.warning(
+                "%d WebSockets hold all that this uWSGI worker serves at a time: new connections, "
+                "HTTP too, wait until one closes. Raise %s, or --processes.",
+                len(self.connections),
+                self.host.cores_flag(),
+            )
+
+    def code_for(self, signum: int) -> int:
+        """Return what to tell clients once the signal has come."""
+        if self.host.ends_for_good(signum):
+            return 1001
+        return STOP_SIGNALS[signal.Signals(signum)]
+
+    def close_all(self, code: int) -> None:
+        """The worker stops: tell every client. New ones are told at once."""
+        if self.stopping is None:
+            self.stopping = code
+            for end in tuple(self.tasks.values()):
+                end()  # once: a second time it would break into their `finally` blocks
+        for connection in tuple(self.connections):
+            connection.start_closing(code)
+
+    def interrupt_all(self) -> None:
+        """Break into every handler that still runs, and cut those that are through."""
+        for connection in tuple(self.connections):
+            if connection.interrupt is not None:
+                connection.interrupt()
+            else:
+                connection.abort()
+
+    def leave_to_parent(self) -> None:
+        """Give up all connections, in a child process; see fork.py."""
+        for connection in tuple(self.connections):
+            connection.leave_to_parent()
+        self.connections.clear()
+        self.expected.clear()
+        self.carriers.clear()
+        self.tasks.clear()
+
+    @property
+    def grace(self) -> float:
+        """Seconds for which a worker that stops waits for its handlers, and for what Flask and
+        middlewares do after them."""
+        timeouts = (connection.limits.timeout for connection in self.connections)
+        return max(timeouts, default=self._longest if self.carriers or self.tasks else 0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be cut short if the worker stopped now."""
+        return not self.connections and not self.carriers and not self.tasks
+
+    def _tick(self) -> None:
+        self.call_later(self.tick_interval, self._tick)
+        self._count()
+        now = time.monotonic()
+        # After a stall (a blocking view, SIGSTOP) the answers of peers lie unread, and handlers
+        # have not heard: the next tick judges them.
+        self._late = not self._late and now - self._due > self.tick_interval
+        self._due = now + self.tick_interval
+        if self._late:
+            return
+        for connection in tuple(self.connections):
+            try:
+                connection.tick(now)
+            except Exception:  # of one connection: the others need the clock all the same
+                logger.exception("the WebSocket clock goes on after an error")
+        if self.stopping is None and self.host.is_worn_out():
+            self.recycle()
+
+    def recycle(self) -> None:
+        """Have another process take the place of this one, whatever uWSGI does by itself."""
+        self.recycling = True
+        self.close_all(1012)
+        self.reload()
+        # As the master would, had it sent the signal: a request must not keep the process for ever.
+        self.call_later(self.host.mercy, lambda: self.host.exit(RELOAD_SIGNAL))
+
+    def reload(self) -> None:
+        """Have done what the signal to reload does."""
+        self.host.recycle()

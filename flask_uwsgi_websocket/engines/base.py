@@ -1,0 +1,131 @@
+"""What runs requests and handlers in one of uWSGI's ways."""
+
+from __future__ import annotations
+
+import os
+from _socket import socket as Socket
+from _thread import RLock
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+from ..codec import Protocol
+from ..connection.connection import Connection, Limits
+from ..connection.detached import Application, Body
+from ..connection.worker import Worker
+from ..process.fork import own
+from ..process.host import Host
+
+T = TypeVar("T")
+
+
+class Engine(ABC):
+    """One way to run handlers: makes connections, and runs the rules in a request."""
+
+    #: As in ``require_engine``.
+    name: str
+    #: Whether handlers are coroutine functions.
+    asynchronous = False
+    #: What ends a handler from outside, without being an error of its own.
+    killed: tuple[type[BaseException], ...] = ()
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._workers: dict[int, Worker] = {}  # by process: a fork must not inherit it
+        self._starting = RLock()
+        own(self)
+
+    def prepare(self) -> None:  # noqa: B027
+        """What must be done in each worker before it serves its first request."""
+
+    @abstractmethod
+    def _make_worker(self) -> Worker: ...
+
+    @abstractmethod
+    def _make_connection(
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: Any
+    ) -> Connection: ...
+
+    def worker(self) -> Worker:
+        """That of this process."""
+        pid = os.getpid()
+        worker = self._workers.get(pid)
+        if worker is None:
+            with self._starting:
+                worker = self._workers.get(pid)
+                if worker is None:
+                    worker = self._make_worker()
+                    worker.start()
+                    self._workers[pid] = worker
+        return worker
+
+    def running_worker(self) -> Worker | None:
+        """Give that of this process, if it has had a connection."""
+        return self._workers.get(os.getpid())
+
+    def leave_to_parent(self) -> None:
+        """Have nothing of the parent's, in a child process; see fork.py."""
+        self._starting = RLock()
+        workers, self._workers = self._workers, {}
+        for worker in workers.values():
+            worker.leave_to_parent()
+
+    def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
+        """Take over a descriptor after its handshake."""
+        worker = self.worker()
+        connection = self._make_connection(sock, protocol, limits, worker)
+        worker.add(connection)
+        return connection
+
+    def request(self) -> AbstractContextManager[None]:
+        """Around a request that becomes a WebSocket, from before its handshake."""
+        return nullcontext()
+
+    def carry(self, application: Application) -> Body:
+        """Run a request that asks for a WebSocket, so that it may be let go; see detached.py."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a handler and what belongs to it, in a request."""
+
+    def call_in_background(self, delay: float, callback: Callable[[], None]) -> None:
+        """Call what may wait, beside the calling request, ``delay`` seconds from now."""
+        self.worker().call_later(delay, callback)
+
+    @abstractmethod
+    def when_serving(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once this process serves; from where it is prepared for that."""
+
+    @abstractmethod
+    def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
+        """Run ``work`` beside all requests until the worker stops; from anywhere in it.
+
+        :param work: a coroutine function where handlers are; raises nothing but :attr:`killed`.
+        :param timeout: seconds that it has to end, once the worker stops.
+        :return: the thread, greenlet or Task, where this is called from one of its kind.
+        """
+
+    @abstractmethod
+    def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
+        """Block a thread in ``wait``, then call ``callback`` where the engine's work runs."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait as handlers that block do."""
+        raise NotImplementedError
+
+    def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:
+        """What awaits an asynchronous handler in the quickest way."""
+        return awaitable
+
+    def pass_on(self, error: KeyboardInterrupt) -> bool:
+        """Pass a ctrl-C, which came while a handler ran, on to whoever waits for it; False: nobody.
+
+        Python raises it in its main thread, where elsewhere no handler runs.
+        """
+        return False
+
+    def interrupter(self) -> Callable[[], None] | None:
+        """What breaks into the running handler; None where nothing can."""
+        return None

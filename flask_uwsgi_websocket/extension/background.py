@@ -1,0 +1,159 @@
+"""Background work of an app: tasks beside its requests, and functions that start with a worker."""
+
+from __future__ import annotations
+
+from _thread import RLock
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ..engines.base import Engine
+from ..exceptions import EngineError
+from ..helpers.functions import is_coroutine_function, name_of
+from ..process.host import logger
+from ..process.leader import leader_of
+from ..servers import uwsgi
+from ..servers.base import engine_beside, parent_of_workers
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from .extension import WebSocket
+
+Function = Callable[..., Any]
+
+#: Called once for a process, whichever extensions ask.
+_leader = cache(leader_of)
+
+
+class Background:
+    """The background work of one extension in this process."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._engine: Engine | None = None  # once this process serves
+        self._lock = RLock()
+        self._on_start: list[tuple[Function, bool]] = []
+        #: Whether there are functions that the first request has to start.
+        self.waits_for_request = False
+
+    def add(self, function: Function, once: bool) -> None:
+        """Start a function with each worker, or with one of them; at once where that serves."""
+        self._check(function)
+        if uwsgi.inside():
+            try:
+                uwsgi.require_engine(self._engine_name)
+            except EngineError as error:
+                logger.error("%s is not started: %s", name_of(function), error)
+                return
+        with self._lock:
+            self._on_start.append((function, once))
+            if self._engine is not None:
+                self._begin(self._engine, function, once)
+            else:
+                self.waits_for_request = not uwsgi.inside()
+
+    def begin_with_workers(self, engine: Engine) -> None:
+        """Start the functions in each worker of uWSGI, once that serves."""
+        if uwsgi.running_engine() == engine.name:
+            uwsgi.after_fork(lambda: engine.when_serving(lambda: self._serve(engine)))
+
+    def start_with_request(self, environ: WSGIEnvironment) -> None:
+        """Start the functions elsewhere, where a first request tells who serves."""
+        self.waits_for_request = False
+        self._serve(engine_beside(self._engine_name, environ))
+
+    def start(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+        """Run a function beside all requests."""
+        self._check(function)
+        return self._run(self._running_engine(), function, *args, **kwargs)
+
+    def sleep(self, seconds: float) -> None:
+        self._running_engine().sleep(seconds)
+
+    def is_stopping(self) -> bool:
+        """Tell whether this worker has been told to stop."""
+        worker = None if self._engine is None else self._engine.running_worker()
+        return worker is not None and worker.stopping is not None
+
+    @property
+    def _engine_name(self) -> str:
+        return self._websocket.middleware.engine_name
+
+    def _running_engine(self) -> Engine:
+        if self._engine is not None:
+            return self._engine
+        if uwsgi.inside():
+            uwsgi.require_engine(self._engine_name)
+            if not uwsgi.in_worker():
+                raise RuntimeError(
+                    "background work that is started while the app is imported is lost when uWSGI "
+                    "forks its workers: start it in a function decorated with "
+                    "@websocket.on_worker_start"
+                )
+        return engine_beside(self._engine_name)
+
+    def _serve(self, engine: Engine) -> None:
+        with self._lock:
+            if self._engine is not None:  # by another app of the same extension
+                return
+            self._engine = engine
+            for function, once in self._on_start:
+                self._begin(engine, function, once)
+
+    def _begin(self, engine: Engine, function: Function, once: bool) -> None:
+        if not once:
+            self._run(engine, function)
+            return
+        leader = _leader(parent_of_workers())
+        if leader is not None:
+            engine.call_after(leader.wait, lambda: self._run(engine, function))
+        elif not uwsgi.inside() or uwsgi.in_first_worker():
+            self._run(engine, function)
+
+    def _run(self, engine: Engine, function: Function, *args: Any, **kwargs: Any) -> Any:
+        def work() -> None:
+            try:
+                function(*args, **kwargs)
+            except engine.killed:
+                raise
+            except BaseException as error:
+                self._report(function, error)
+
+        async def work_asynchronously() -> None:
+            try:
+                await function(*args, **kwargs)
+            except engine.killed:
+                raise
+            except BaseException as error:
+                self._report(function, error)
+
+        chosen: Function = work_asynchronously if engine.asynchronous else work
+        return engine.start_task(chosen, self._websocket.timeout)
+
+    def _report(self, function: Function, error: BaseException) -> None:
+        """Log an exception; sys.exit() ends the work alone, as it ends a thread."""
+        if not isinstance(error, SystemExit):
+            app = self._websocket.app
+            (logger if app is None else app.logger).error(
+                "Exception in the background work %s", name_of(function), exc_info=error
+            )
+
+    def _check(self, function: Function) -> None:
+        """Check that a function waits as the engine's handlers do.
+
+        :raises TypeError: which names the remedy.
+        """
+        kind = type(self._websocket).__name__
+        asynchronous = self._engine_name == "asyncio"
+        if is_coroutine_function(function) == asynchronous:
+            return
+        if asynchronous:
+            raise TypeError(
+                f"{name_of(function)} is a plain function: background work of {kind} is made of "
+                "coroutine functions (async def), which call such ones with asyncio.to_thread()"
+            )
+        raise TypeError(
+            f"{name_of(function)} is a coroutine function: background work of {kind} is made of "
+            "plain functions; use AsyncioWebSocket for async def"
+        )

@@ -1,0 +1,91 @@
+"""The configuration of an app: every key with its default and what it may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..codec import DeflateSettings
+from ..connection.connection import Limits
+from ..helpers.checks import (
+    BYTES,
+    BYTES_OR_NONE,
+    SECONDS,
+    SECONDS_OR_NONE,
+    SWITCH,
+    Kind,
+    nearest,
+)
+from ..process.host import logger
+from .origins import parse_origins
+
+PREFIX = "UWSGI_WEBSOCKET_"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key.
+
+    :param check: called with the key and a value; ValueError for one that is not accepted.
+    """
+
+    default: Any
+    check: Callable[[str, Any], None]
+
+
+def check_origins(name: str, value: Any) -> None:
+    """Check origins, as they are configured; None: those on the host of the request.
+
+    :raises ValueError: for others.
+    """
+    if value is not None:
+        try:
+            parse_origins(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+
+COMPRESSION = Kind(
+    "True, False or a DeflateSettings",
+    lambda value: isinstance(value, DeflateSettings) or SWITCH.accepts(value),
+)
+
+#: By name, without the prefix. Sizes in bytes, times in seconds.
+SETTINGS = {
+    "MAX_MESSAGE_SIZE": Setting(Limits.max_message_size, BYTES.check),
+    "PING_INTERVAL": Setting(Limits.ping_interval, SECONDS_OR_NONE.check),
+    "PING_TIMEOUT": Setting(Limits.ping_timeout, SECONDS.check),
+    "SEND_QUEUE_SIZE": Setting(Limits.send_queue_size, BYTES_OR_NONE.check),
+    "SEND_TIMEOUT": Setting(Limits.send_timeout, SECONDS.check),
+    "COMPRESSION": Setting(False, COMPRESSION.check),
+    "ALLOWED_ORIGINS": Setting(None, check_origins),
+    "REQUEST_CONTEXT": Setting(True, SWITCH.check),
+    "LEGACY": Setting(False, SWITCH.check),
+    "AGGRESSIVE_PATCH": Setting(True, SWITCH.check),
+}
+
+
+def read(config: MutableMapping[str, Any], name: str) -> Any:
+    """Give a value, checked: an app may set it after :func:`set_up`.
+
+    :raises ValueError: for one that is not accepted; says what is.
+    """
+    value = config.get(PREFIX + name, SETTINGS[name].default)
+    SETTINGS[name].check(PREFIX + name, value)
+    return value
+
+
+def set_up(config: MutableMapping[str, Any]) -> None:
+    """Check the values that an app has, warn of keys that nobody knows, and add the defaults.
+
+    :raises ValueError: as :func:`read`.
+    """
+    for key in config:
+        if key.removeprefix(PREFIX) in SETTINGS or not key.startswith(PREFIX.rstrip("_")):
+            continue
+        name = re.sub("^UWSGI_WEBSOCKETS?_?", "", key)
+        logger.warning("unknown configuration key %s%s", key, nearest(name, SETTINGS, PREFIX))
+    for name in SETTINGS:
+        config[PREFIX + name] = read(config, name)

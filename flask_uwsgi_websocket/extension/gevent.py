@@ -1,0 +1,68 @@
+"""WebSockets under ``uwsgi --gevent N``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..clients.client import WebSocketClient
+from ..exceptions import GeventNotInstalled
+from ..servers import uwsgi
+from . import config
+from .extension import WebSocket, WebSocketMiddleware
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+class GeventWebSocketClient(WebSocketClient):
+    """The client of a handler in a greenlet; its waiting lets other greenlets run."""
+
+
+class GeventWebSocketMiddleware(WebSocketMiddleware):
+    """:class:`WebSocketMiddleware` for the gevent engine."""
+
+    client = GeventWebSocketClient
+    engine_name = "gevent"
+
+
+class GeventWebSocket(WebSocket):
+    """:class:`WebSocket` for ``uwsgi --gevent N``.
+
+    :raises GeventNotInstalled: when gevent is not installed.
+    """
+
+    middleware = GeventWebSocketMiddleware
+    engine_options: ClassVar[dict[str, Any]] = {"gevent": 100}
+
+    def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
+        if find_spec("gevent") is None:
+            raise GeventNotInstalled(
+                "GeventWebSocket needs gevent: pip install 'Flask-uWSGI-WebSocket[gevent]'"
+            )
+        super().__init__(app, timeout)
+
+    def init_app(self, app: Flask) -> None:
+        """As :meth:`WebSocket.init_app`; also makes the standard library cooperative.
+
+        Unless ``UWSGI_WEBSOCKET_AGGRESSIVE_PATCH`` is False. Better still is uWSGI's
+        ``--gevent-early-monkey-patch``, which comes before any import of the app.
+
+        :raises EngineError: where a thread runs already that the patch would disturb.
+        """
+        if _may_patch() and config.read(app.config, "AGGRESSIVE_PATCH"):
+            from gevent.monkey import is_module_patched, patch_all
+
+            if not is_module_patched("threading"):
+                uwsgi.check_that_gevent_can_patch()
+            patch_all()
+        super().init_app(app)
+
+
+def _may_patch() -> bool:
+    """Ask whether whatever serves requests bears gevent's patch: threads are broken by it."""
+    if uwsgi.inside():
+        return uwsgi.running_engine() == "gevent"
+    # gunicorn's gevent worker has patched before the app comes.
+    return "gunicorn.arbiter" not in sys.modules

@@ -1,0 +1,281 @@
+"""Routes of WebSocket handlers: Flask's own routing, on a map of their own."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from flask import Flask
+from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule, RuleFactory
+
+from ..codec.handshake import is_token
+from ..helpers.checks import BYTES, SWITCH, nearest
+from ..helpers.functions import innermost
+from .config import COMPRESSION, check_origins
+
+if TYPE_CHECKING:
+    from flask import Blueprint, Request
+
+    from ..codec import DeflateSettings
+
+
+#: Options of a rule that are Werkzeug's own.
+_RULE_OPTIONS = inspect.signature(Rule.__init__).parameters.keys() - {"self", "string"}
+
+
+class WebSocketRule(Rule):
+    """A URL rule that only the upgrade requests of WebSockets match.
+
+    :param subprotocols: those that the handler speaks, in its order of preference.
+    :param require_subprotocol: whether a client that offers none of ``subprotocols`` is refused
+        with 400; otherwise it is served without a subprotocol.
+    :param origins: overrides ``UWSGI_WEBSOCKET_ALLOWED_ORIGINS`` for this route.
+    :param compression: overrides ``UWSGI_WEBSOCKET_COMPRESSION``.
+    :param max_message_size: overrides ``UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE``, in bytes.
+    :param lazy: whether the handshake waits, up to a second, for the handler's first use of its
+        client, so that a decorator, or the handler, may refuse with a response or ``abort()``
+        until then (and later with close code 1008). None: if the handler has decorators (of those
+        that keep ``__wrapped__``, as functools.wraps does).
+    :raises TypeError: for an option that nobody knows, and subprotocols that are no list.
+    :raises ValueError: for another value that an option cannot have.
+    """
+
+    def __init__(
+        self,
+        string: str,
+        *,
+        subprotocols: Sequence[str] = (),
+        require_subprotocol: bool = False,
+        origins: str | Collection[str] | None = None,
+        compression: bool | DeflateSettings | None = None,
+        max_message_size: int | None = None,
+        lazy: bool | None = None,
+        **options: Any,
+    ) -> None:
+        for name in options.keys() - _RULE_OPTIONS:
+            raise TypeError(f"route {string} has no option {name}{nearest(name, _all_options())}")
+        _check_subprotocols(f"subprotocols of route {string}", subprotocols)
+        for name, check, value in (
+            ("origins", check_origins, origins),
+            ("compression", COMPRESSION.check, compression),
+            ("max_message_size", BYTES.check, max_message_size),
+            ("lazy", SWITCH.check, lazy),
+            ("require_subprotocol", SWITCH.check, require_subprotocol),
+        ):
+            if value is not None:
+                check(f"{name} of route {string}", value)
+        if require_subprotocol and not subprotocols:
+            raise ValueError(
+                f"require_subprotocol of route {string} needs subprotocols=[...] to choose among"
+            )
+        # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
+        options["methods"] = {"GET"}
+        options["websocket"] = True
+        super().__init__(string, **options)
+        self.subprotocols = subprotocols
+        self.require_subprotocol = require_subprotocol
+        self.origins = origins
+        self.compression = compression
+        self.max_message_size = max_message_size
+        self.lazy = lazy
+
+    def get_empty_kwargs(self) -> dict[str, Any]:
+        return {
+            **super().get_empty_kwargs(),
+            "subprotocols": self.subprotocols,
+            "require_subprotocol": self.require_subprotocol,
+            "origins": self.origins,
+            "compression": self.compression,
+            "max_message_size": self.max_message_size,
+            "lazy": self.lazy,
+        }
+
+
+def _all_options() -> list[str]:
+    own = inspect.signature(WebSocketRule.__init__).parameters
+    return [*_RULE_OPTIONS, *(name for name in own if name not in ("self", "string", "options"))]
+
+
+def _check_subprotocols(name: str, subprotocols: Any) -> None:
+    if not isinstance(subprotocols, (list, tuple)):
+        raise TypeError(f"{name} is {subprotocols!r}: it is a list, in the order of preference")
+    for subprotocol in subprotocols:
+        if not (isinstance(subprotocol, str) and is_token(subprotocol)):
+            raise ValueError(
+                f"{name} has {subprotocol!r} in it: a subprotocol is a name without blanks, commas "
+                "and the like (RFC 6455 4.1: a token)"
+            )
+
+
+class LateMap(Map):
+    """A map that binds its rules when they are first needed.
+
+    The converters of a rule may be registered after it, and on an app that is not there yet.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._waiting: list[RuleFactory] = []
+        self._binding = Lock()
+        super().__init__(*args, **kwargs)
+
+    def add(self, rulefactory: RuleFactory) -> None:
+        self._waiting.append(rulefactory)
+
+    def bind_rules(self, converters: dict[str, Any]) -> None:
+        """Bind the rules that were added since; LookupError for an unknown converter."""
+        with self._binding:
+            self.converters.update(converters)
+            while self._waiting:
+                super().add(self._waiting[0])
+                del self._waiting[0]
+
+
+class Router(Flask):
+    """A Flask app that is never served: it collects the routes and blueprints of WebSockets.
+
+    So that these are everything they are on an app, whichever version of Flask it is: endpoints,
+    defaults, nested blueprints, and the functions that blueprints bring along.
+    """
+
+    url_rule_class = WebSocketRule  # type: ignore[assignment]
+    url_map_class = LateMap
+    url_map: LateMap
+
+    #: What blueprints bring along, by the name of the attribute: lists by blueprint.
+    _FUNCTIONS = (
+        "before_request_funcs",
+        "after_request_funcs",
+        "teardown_request_funcs",
+        "url_value_preprocessors",
+        "url_default_functions",
+        "template_context_processors",
+    )
+
+    def __init__(
+        self, import_name: str, check_handler: Callable[[Callable[..., Any]], None]
+    ) -> None:
+        super().__init__(import_name, static_folder=None)
+        self._check_handler = check_handler
+        #: The apps that have these routes, oldest first, with handlers of theirs that another one
+        #: has replaced.
+        self._apps: WeakKeyDictionary[Flask, dict[str, Callable[..., Any]]] = WeakKeyDictionary()
+        #: What was registered: rules by endpoint, blueprints by name, each with its options.
+        self._rules: defaultdict[str | None, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+        self._blueprints: dict[str, tuple[Blueprint, dict[str, Any]]] = {}
+        for name in self._FUNCTIONS:
+            getattr(self, name).clear()
+
+    def add_url_rule(
+        self,
+        rule: str,
+        endpoint: str | None = None,
+        view_func: Callable[..., Any] | None = None,
+        provide_automatic_options: bool | None = None,
+        **options: Any,
+    ) -> None:
+        if view_func is not None:
+            self._check_handler(view_func)
+            if endpoint is None and not hasattr(view_func, "__name__"):
+                raise TypeError(f"{view_func!r} has no name for an endpoint: add endpoint='...'")
+        name = endpoint or getattr(view_func, "__name__", None)
+        if self._registers_again(name, (rule, options), view_func):
+            return
+        super().add_url_rule(rule, endpoint, view_func, False, **options)
+        self._rules[name].append((rule, options))
+
+    def _registers_again(
+        self,
+        endpoint: str | None,
+        rule: tuple[str, dict[str, Any]],
+        handler: Callable[..., Any] | None,
+    ) -> bool:
+        """Tell whether an earlier app has this already, as a factory registers for each of its own.
+
+        A function that the factory defines is another object each time: it is the handler of the
+        newest app, and earlier ones keep theirs.
+        """
+        known = self.view_functions.get(endpoint or "")
+        if known is None or handler is None or rule not in self._rules[endpoint]:
+            return False
+        if known == handler:
+            return True
+        code = getattr(innermost(handler), "__code__", None)
+        if code is None or code is not getattr(innermost(known), "__code__", None):
+            return False  # Flask's error: another function has this endpoint
+        for replaced in list(self._apps.values())[:-1]:
+            replaced.setdefault(endpoint or "", known)
+        self.view_functions[endpoint or ""] = handler
+        return True
+
+    def handler(self, app: Flask, endpoint: str) -> Callable[..., Any]:
+        """Give an app's handler of an endpoint."""
+        return self._apps.get(app, {}).get(endpoint) or self.view_functions[endpoint]
+
+    def register_blueprint(  # type: ignore[override]  # Flask's own type is of 3.0 and later
+        self, blueprint: Blueprint, **options: Any
+    ) -> None:
+        """Register a blueprint as Flask does; once more, for another app, is no error."""
+        name = options.get("name", blueprint.name)
+        if self._blueprints.get(name) != (blueprint, options):
+            super().register_blueprint(blueprint, **options)
+            self._blueprints[name] = blueprint, options
+        for app in self._apps:
+            self._lend_to(app)
+
+    def serve(self, app: Flask) -> None:
+        """Have an app serve these routes, those to come included."""
+        self._apps[app] = {}
+        self._lend_to(app)
+
+    def _lend_to(self, app: Flask) -> None:
+        """Give an app what blueprints brought along, so that it handles their requests alike."""
+        for name in self._FUNCTIONS:
+            theirs = getattr(app, name)
+            for blueprint, functions in getattr(self, name).items():
+                known = theirs[blueprint]
+                known.extend(function for function in functions if function not in known)
+        for blueprint, by_code in self.error_handler_spec.items():
+            for code, handlers in by_code.items():
+                app.error_handler_spec[blueprint][code].update(handlers)
+        for name, blueprint in self.blueprints.items():
+            app.blueprints.setdefault(name, blueprint)
+
+    def match(self, app: Flask, request: Request) -> tuple[WebSocketRule, dict[str, Any]]:
+        """The rule for an upgrade request, and the variables of its URL.
+
+        :raises HTTPException: when no rule matches, or it must be redirected.
+        """
+        adapter = self._adapter(app, request)
+        try:
+            rule, values = adapter.match(method=request.method, return_rule=True, websocket=True)
+        except RequestRedirect as redirect:
+            # What is redirected is still an HTTP request.
+            if redirect.new_url.startswith(("ws:", "wss:")):
+                redirect.new_url = "http" + redirect.new_url[2:]
+            raise
+        assert isinstance(rule, WebSocketRule)
+        return rule, dict(values)
+
+    def build(self, app: Flask, request: Request | None, endpoint: str, values: Any) -> str:
+        """The ws:// or wss:// URL of an endpoint."""
+        return self._adapter(app, request).build(endpoint, values, force_external=True)
+
+    def _adapter(self, app: Flask, request: Request | None) -> MapAdapter:
+        """Our map, bound as the app binds its own to the request (None: to its configuration)."""
+        self.url_map.host_matching = app.url_map.host_matching  # which rules are bound by
+        self.url_map.bind_rules(app.url_map.converters)
+        theirs = app.create_url_adapter(request)
+        if theirs is None:
+            raise RuntimeError("outside of a request, building URLs needs the SERVER_NAME setting")
+        return self.url_map.bind(
+            theirs.server_name,
+            theirs.script_name,
+            theirs.subdomain,
+            theirs.url_scheme,
+            path_info=theirs.path_info,
+            query_args=theirs.query_args,
+        )

@@ -1,0 +1,30 @@
+"""WebSockets under ``uwsgi --async N --greenlet``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ..clients.client import WebSocketClient
+from .extension import WebSocket, WebSocketMiddleware
+
+
+class AsyncWebSocketClient(WebSocketClient):
+    """The client of a handler in a suspendable request."""
+
+
+class AsyncWebSocketMiddleware(WebSocketMiddleware):
+    """:class:`WebSocketMiddleware` for uWSGI's async mode."""
+
+    client = AsyncWebSocketClient
+    engine_name = "suspend"
+
+
+class AsyncWebSocket(WebSocket):
+    """:class:`WebSocket` for uWSGI's async mode: ``uwsgi --async N --greenlet``.
+
+    Prefer gevent or asyncio, under which what a handler waits for besides its client, such as a
+    database, does not stop the others.
+    """
+
+    middleware = AsyncWebSocketMiddleware
+    engine_options: ClassVar[dict[str, Any]] = {"async": 100, "greenlet": True}

@@ -1,0 +1,65 @@
+"""Handlers under decorators that are made for views.
+
+Those that set header fields, for other origins or against caches, make a response of what the view
+has returned. A handler returns nothing, or a coroutine that has yet to run. So for as long as the
+handler runs, ``make_response()`` takes either for the response 101, on which such a decorator works
+as on any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..helpers.functions import innermost
+
+
+class StandIn:
+    """A response that stands for what a handler has returned."""
+
+    #: The coroutine of a handler that has yet to run.
+    _pending: Awaitable[Any] | None = None
+
+    def stands_for(self, result: Any) -> bool:
+        """Take the result of a handler, where Flask would make a response of it."""
+        value = result[0] if isinstance(result, tuple) and result else result
+        if isinstance(value, Awaitable):
+            self._pending = value
+            return True
+        return value is None or value is self
+
+    def meant_by(self, result: Any) -> Any:
+        """Give what a handler means with what its decorators have made of it.
+
+        :return: its coroutine; None where it has returned nothing; else the result itself.
+        """
+        value = result[0] if isinstance(result, tuple) and result else result
+        if value is None or value is self:
+            value, self._pending = self._pending, None
+            return value
+        return value if isinstance(value, Awaitable) else result
+
+    def end(self) -> None:
+        """Give up a coroutine that will not run any more, because a decorator has refused."""
+        close = getattr(self._pending, "close", None)
+        if close is not None:
+            close()
+
+
+def missed_response(error: BaseException, handler: Callable[..., Any]) -> bool:
+    """Tell whether a decorator fails for lack of a response, once its handler has returned.
+
+    That is, for using None as one, and in no frame of the handler's.
+    """
+    about_none = (
+        isinstance(error, AttributeError) and error.name is not None and error.obj is None
+    ) or (isinstance(error, TypeError) and "NoneType" in str(error))
+    code = getattr(innermost(handler), "__code__", None)
+    if not about_none or code is None:
+        return False
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code is code:
+            return False
+        traceback = traceback.tb_next
+    return True

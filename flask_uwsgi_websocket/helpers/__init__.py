@@ -1,0 +1,1 @@
+"""Small things that know nothing of WebSockets: values, text and functions."""

@@ -1,0 +1,527 @@
+"""Where uWSGI gets its options: its command line, files, the environment, a process that runs.
+
+Files are read as uWSGI reads them, without running anything. What ``@(exec://...)`` gives, or a
+variable that is not set here, and whether the condition of an ``if-env`` block holds, is not known:
+:attr:`Instance.notes` says so, and the options concerned are in doubt.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import shlex
+import socket
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+from .options import FILES, UNRESOLVED, Options, Pair, canonical, integer, split_words
+
+#: What may be in each kind of file, by its ending; also the option that names one.
+KINDS = {
+    "ini": "ini",
+    "xml": "xml",
+    "yaml": "yaml",
+    "yml": "yaml",
+    "json": "json",
+    "js": "json",
+}
+
+_ENDS = {"end", "endif", "end-if", "endfor", "end-for"}
+_LOGIC = re.compile(r"(if|for)(-|env$|exists$|plugin$|dir$|file$|opt$|$)")
+_SCHEME = re.compile(r"[a-z0-9]+://", re.IGNORECASE)
+
+# uWSGI's own variables (parse_sys_envs in core/utils.c), which are no options.
+_NO_OPTIONS = {
+    "UWSGI_RELOADS",
+    "UWSGI_VASSALS_DIR",
+    "UWSGI_EMPEROR_FD",
+    "UWSGI_BROODLORD_NUM",
+    "UWSGI_EMPEROR_FD_CONFIG",
+    "UWSGI_EMPEROR_PROXY",
+    "UWSGI_JAIL_PID",
+    "UWSGI_ORIGINAL_PROC_NAME",
+}
+
+
+def _is_option(variable: str) -> bool:
+    return variable.startswith("UWSGI_") and variable not in _NO_OPTIONS
+
+
+class ConfigError(Exception):
+    """A command line, a file or a process that uWSGI, or we, cannot read."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One uWSGI that would run, or runs.
+
+    :param name: a vassal's file; empty for what was asked for itself.
+    :param options: its options.
+    :param notes: what could not be judged.
+    """
+
+    name: str
+    options: Options
+    notes: tuple[str, ...] = ()
+
+
+def read(
+    words: Sequence[str],
+    environment: Mapping[str, str] = os.environ,
+    folder: str | os.PathLike[str] = ".",
+    known: Collection[str] = (),
+) -> list[Instance]:
+    """Read what a command line of uWSGI's comes to, and all vassals of an emperor in it.
+
+    :param words: the arguments, without uWSGI's name.
+    :param environment: uWSGI's, whose ``UWSGI_*`` variables are options.
+    :param folder: uWSGI's working directory.
+    :param known: uWSGI's options, for abbreviated ones.
+    :raises ConfigError: when uWSGI would not take the words.
+    """
+    reader = _Reader(Path(folder), environment)
+    for name, value in environment.items():
+        if _is_option(name):
+            reader.add(name[len("UWSGI_") :].lower().replace("_", "-"), value)
+    pairs, others = split_words(words, known)
+    for name, given in pairs:
+        reader.add(name, given)
+    for word in others:
+        reader.add_word(word)
+    instance = reader.finish()
+    return [instance, *_vassals(instance.options, reader)]
+
+
+class _Reader:
+    """The options of one instance, as uWSGI puts them together."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+        self._pairs: list[Pair] = []
+        self._uncertain: set[str] = set()
+        self._complete = True
+        self._notes: list[str] = []
+        self._file: Path | None = None
+        self._block: str | None = None
+        self._open: list[tuple[Path, str]] = []
+
+    def finish(self, name: str = "") -> Instance:
+        """Resolve what refers to something else, and return the whole."""
+        self._resolve()
+        for option, value in list(self._pairs):
+            if option == "inherit":
+                self.load("inherit", value or "")
+        self._resolve()
+        options = Options.of(self._pairs, self._uncertain, self._complete)
+        return Instance(name, options, tuple(dict.fromkeys(self._notes)))
+
+    def add(self, name: str, value: str | None) -> None:
+        """Take an option, and what a file that it names holds."""
+        if name in _ENDS:
+            self._block = None
+        elif self._block is not None:
+            self._add_in_block(name)
+        elif _LOGIC.match(name):
+            self._block = f"{name} = {value}" if value else name
+            self._notes.append(f"the block under {self._block}: depends on the machine, not judged")
+        else:
+            self._pairs.append((name, value))
+            self._follow(canonical(name), value or "")
+
+    def _add_in_block(self, name: str) -> None:
+        self._uncertain.add(name)
+        if canonical(name) in FILES:
+            self._complete = False
+
+    def _follow(self, name: str, value: str) -> None:
+        if name in ("set", "set-placeholder"):
+            option, _, text = value.partition("=")
+            self._pairs.append((option, text))
+        elif name in FILES and name != "inherit":
+            self.load(name, value)
+
+    def add_word(self, word: str) -> None:
+        """Take a word that belongs to no option, as ``uwsgi app.ini`` has it.
+
+        :raises ConfigError: it is none of the things that uWSGI takes.
+        """
+        path = self._path(word.rpartition(":")[0] if _section(word) else word)
+        if word.startswith("["):
+            return  # what the emperor leaves on its vassals' command lines
+        if path.is_dir():
+            self._pairs.append(("emperor", word))
+        elif Path(word.partition(":")[0]).suffix in (".py", ".wsgi"):
+            self._pairs.append(("wsgi-file", word))
+        elif path.suffix.lstrip(".") in KINDS:
+            if not path.exists() and not _SCHEME.match(word):
+                raise ConfigError(f"{path}: there is no such file")
+            self.load("include", word)
+        elif ":" in word and "." in word:
+            self._pairs.append(("module", word))
+        else:
+            raise ConfigError(f"{word!r} belongs to no uWSGI option, and is no file of options")
+
+    # Files
+
+    def load(self, option: str, word: str) -> None:
+        """Take the options in a file, ``name.ini`` or ``name.ini:section``."""
+        name, section = word, _section(word)
+        if section:
+            name = word.rpartition(":")[0]
+        # ":section" is one of the file that was read last.
+        path = self._path(name) if name else self._file
+        if path is None or name == "-" or _SCHEME.match(name):
+            self._give_up(f"{option} = {word}: not looked at")
+            return
+        kind = KINDS.get(path.suffix.lstrip(".")) or KINDS.get(option) or "ini"
+        visit = (path, section)
+        if visit in self._open or len(self._open) > 20:
+            return
+        try:
+            content = path.read_text(errors="replace")
+            pairs = list(
+                _PARSERS[kind](_substitute(content, self._magic(path)), section or "uwsgi")
+            )
+        except (OSError, ValueError, SyntaxError) as error:
+            self._give_up(f"{path}: {_reason(error)}; what it holds was not looked at")
+            return
+        if not pairs:
+            self._notes.append(f"{path}: there is nothing in its section [{section or 'uwsgi'}]")
+        self._file = path
+        self._open.append(visit)
+        for key, value in pairs:
+            self.add(key, value)
+        self._open.pop()
+
+    def _give_up(self, note: str) -> None:
+        self._complete = False
+        self._notes.append(note)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / os.path.expanduser(name)
+
+    def _magic(self, path: Path) -> dict[str, str]:
+        """Return what ``%d`` and its like stand for (config_magic_table_fill in core/uwsgi.c)."""
+        full = path.absolute() if path.is_symlink() else path.resolve()
+        parts = full.parent.parts[1:]
+        table = {
+            "p": str(full),
+            "s": full.name,
+            "n": full.stem,
+            "e": full.suffix.lstrip("."),
+            "d": f"{full.parent}/".replace("//", "/"),
+            "c": full.parent.name,
+            "o": str(path),
+            "v": str(self.folder.absolute()),
+            "h": socket.gethostname(),
+            "k": str(os.cpu_count() or 1),
+            "u": str(os.getuid()),
+            "g": str(os.getgid()),
+            "U": self.environment.get("USER", str(os.getuid())),
+            "%": "%",
+            "(": "%(",
+            **{str(number): part for number, part in enumerate(parts[:10])},
+        }
+        return table | {letter.upper(): table[letter] for letter in "psnedco"}
+
+    # Placeholders
+
+    def _resolve(self) -> None:
+        for mark, look_up in (
+            ("$", self.environment.get),
+            ("@", self._content),
+            ("%", self._placeholder),
+        ):
+            pattern = re.compile(re.escape(mark) + r"\(([^()]*)\)")
+            self._pairs = [
+                (name, value and _fill(pattern, value, look_up)) for name, value in self._pairs
+            ]
+
+    def _content(self, name: str) -> str | None:
+        if _SCHEME.match(name):
+            return None
+        try:
+            return self._path(name).read_text().rstrip("\r\n")
+        except (OSError, ValueError):
+            return None
+
+    def _placeholder(self, expression: str) -> str | None:
+        if " " not in expression.strip():
+            return self._first(expression)
+        return self._calculate(expression.split())
+
+    def _first(self, name: str) -> str | None:
+        values = (value for key, value in self._pairs if key == name)
+        found = next(values, None)
+        return None if found is None or UNRESOLVED.search(found) else found
+
+    def _calculate(self, tokens: Sequence[str]) -> str | None:
+        """Work out ``%(processes * 2)``, from left to right (uwsgi_manage_placeholder)."""
+        result, operator = "", ""
+        for token in tokens:
+            if token in ("+", "-", "*", "/"):
+                operator = token
+                continue
+            if token in ("++", "--"):
+                result, operator = str(integer(result) + (1 if token == "++" else -1)), ""
+                continue
+            value = token if token.lstrip("-").isdigit() else self._first(token)
+            if value is None:
+                return None
+            result, operator = _apply(operator, result, value), ""
+        return result
+
+
+def _apply(operator: str, left: str, right: str) -> str:
+    a, b = integer(left), integer(right)
+    if operator == "+":
+        return str(a + b)
+    if operator == "-":
+        return str(a - b)
+    if operator == "*":
+        return str(a * b)
+    if operator == "/":
+        return str(a // b if b else 0)
+    return left + right
+
+
+def _fill(pattern: re.Pattern[str], value: str, look_up: Callable[[str], str | None]) -> str:
+    def replace(match: re.Match[str]) -> str:
+        found = look_up(match[1])
+        return match[0] if found is None else found
+
+    return pattern.sub(replace, value)
+
+
+def _section(word: str) -> str:
+    """Return what stands behind the colon of ``file.ini:section``."""
+    if _SCHEME.match(word):
+        return ""
+    before, colon, after = word.rpartition(":")
+    return after if colon and (not before or Path(before).suffix.lstrip(".") in KINDS) else ""
+
+
+def _substitute(content: str, magic: Mapping[str, str]) -> str:
+    """Replace ``%d`` and its like; one that means nothing goes (magic_sub in core/utils.c)."""
+    return re.sub("%(.)", lambda match: magic.get(match[1], ""), content)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+# One parser for each kind of file: its text and a section give options.
+
+
+def _parse_ini(text: str, section: str) -> Iterator[Pair]:
+    current = ""
+    for line in text.split("\n"):
+        line = line.strip(" \t\r")
+        if line.startswith("["):
+            current = line[1:-1]
+        elif line and line[0] not in ";#" and current == section:
+            key, _, value = line.partition("=")
+            yield key.rstrip(" \t\r"), value.strip(" \t\r")
+
+
+def _parse_json(text: str, section: str) -> Iterator[Pair]:
+    for key, value in json.loads(text).get(section, {}).items():
+        for each in value if isinstance(value, list) else [value]:
+            yield key, str(int(each or 0)) if isinstance(each, bool | None) else str(each)
+
+
+def _parse_xml(text: str, section: str) -> Iterator[Pair]:
+    root = ElementTree.fromstring(text)
+    for group in root.iter("uwsgi"):
+        if group.get("id", "uwsgi") == section:
+            for element in group:
+                content = (element.text or "").strip()
+                yield element.tag, content or None
+
+
+def _parse_yaml(text: str, section: str) -> Iterator[Pair]:
+    """Read the YAML that uWSGI takes: a mapping of scalars and lists, in a mapping."""
+    inside, key = False, ""
+    for line in text.split("\n"):
+        line = re.sub(r"(^|\s)#.*", "", line).rstrip()
+        stripped = line.strip()
+        if not stripped or stripped == "---":
+            continue
+        if stripped.startswith("- "):
+            if inside and key:
+                yield key, _scalar(stripped[2:])
+        elif line[0] not in " \t":
+            inside = stripped.rstrip(":").strip("'\"") == section
+        elif inside:
+            key, _, value = stripped.partition(":")
+            key, value = key.strip("'\" "), value.strip()
+            if value.startswith("["):
+                yield from ((key, _scalar(each)) for each in value[1:-1].split(","))
+            elif value:
+                yield key, _scalar(value)
+
+
+def _scalar(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+_PARSERS: dict[str, Callable[[str, str], Iterator[Pair]]] = {
+    "ini": _parse_ini,
+    "json": _parse_json,
+    "xml": _parse_xml,
+    "yaml": _parse_yaml,
+}
+
+
+# An emperor
+
+
+def _vassals(options: Options, emperor: _Reader) -> Iterator[Instance]:
+    for place in options.values("emperor"):
+        files = _vassal_files(emperor.folder, place)
+        if files is None:
+            yield Instance(place, Options({}, complete=False), (f"{place}: not looked at",))
+        elif not files:
+            yield Instance(place, Options({}, complete=False), (f"{place}: there are no vassals",))
+        for file in files or ():
+            reader = _Reader(emperor.folder, emperor.environment)
+            for name in ("vassals-include-before", "vassals-include"):
+                for template in options.values(name):
+                    reader.load("include", template)
+            for assignment in options.values("vassal-set"):
+                reader.add("set", assignment)
+            reader.load(KINDS.get(file.suffix.lstrip("."), "ini"), str(file))
+            for name in ("vassals-inherit-before", "vassals-inherit"):
+                for template in options.values(name):
+                    reader.add("inherit", template)
+            yield reader.finish(str(file))
+
+
+def _vassal_files(folder: Path, place: str) -> list[Path] | None:
+    """Return the files that an emperor would start; None for a place that holds no files."""
+    scheme = _SCHEME.match(place)
+    if scheme and scheme[0] not in ("dir://", "glob://"):
+        return None
+    path = os.path.join(folder, place[scheme.end() :] if scheme else place)
+    names = glob.glob(os.path.join(path, "*") if os.path.isdir(path) else path)
+    return sorted(Path(name) for name in names if Path(name).suffix.lstrip(".") in KINDS)
+
+
+# A process
+
+
+@dataclass(frozen=True)
+class Process:
+    """A uWSGI that runs.
+
+    :param binary: the executable.
+    :param words: its arguments.
+    :param environment: what it was started with.
+    :param folder: where.
+    :param descriptors: how many it may open; None without a limit.
+    :param title: what it calls itself instead of showing its arguments; empty if it shows them.
+    :param unit: the file of systemd's that its arguments are from in that case, if they are.
+    """
+
+    binary: str
+    words: list[str]
+    environment: dict[str, str]
+    folder: Path
+    descriptors: int | None
+    title: str = ""
+    unit: Path | None = None
+
+
+def look_at(pid: int) -> Process:
+    """Look at a process of uWSGI's.
+
+    :raises ConfigError: there is none, or it is not ours to look at.
+    """
+    place = Path(f"/proc/{pid}")
+    try:
+        words = _strings(place / "cmdline")
+        environment = dict(
+            text.split("=", 1) for text in _strings(place / "environ") if "=" in text
+        )
+        folders = [os.readlink(place / "cwd"), environment.get("PWD", "")]
+        binary = os.readlink(place / "exe")
+        descriptors = _descriptor_limit((place / "limits").read_text())
+    except OSError as error:
+        whose = ": look at it as root, or as its user" if isinstance(error, PermissionError) else ""
+        raise ConfigError(f"process {pid}: {error.strerror}{whose}") from error
+    # --auto-procname and --procname write their text over the arguments and the environment.
+    if not any(word.strip() for word in words[1:]) and not any(map(_is_option, environment)):
+        hidden = Process(binary, [], {}, Path(folders[0]), descriptors, " ".join(words).strip())
+        return _from_unit(hidden, (place / "cgroup").read_text())
+    return Process(binary, words[1:], environment, _start_folder(folders, words), descriptors)
+
+
+def _start_folder(folders: Sequence[str], words: Sequence[str]) -> Path:
+    """Return the folder in which uWSGI found its files, before any --chdir."""
+    names = [word.rpartition("=")[2].partition(":")[0] for word in words]
+    return Path(max(folders, key=lambda folder: _number_of_files(folder, names)))
+
+
+def _number_of_files(folder: str, names: Sequence[str]) -> int:
+    return sum(bool(name) and Path(folder, name).exists() for name in names)
+
+
+def _strings(path: Path) -> list[str]:
+    content = path.read_bytes().removesuffix(b"\0")
+    return content.decode(errors="replace").split("\0") if content else []
+
+
+def _descriptor_limit(limits: str) -> int | None:
+    found = re.search(r"^Max open files\s+(\d+)", limits, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+# A service of systemd's, which knows what a process was started with that does not show it
+
+#: Where units are, the first one counting (systemd.unit(5)).
+UNIT_FOLDERS = [
+    Path(folder, "systemd/system") for folder in ("/etc", "/run", "/usr/local/lib", "/lib")
+]
+
+
+def _from_unit(process: Process, cgroup: str) -> Process:
+    """Fill in what the service that a process belongs to says of it."""
+    name = re.search(r"([^/\n]+)\.service$", cgroup, re.MULTILINE)
+    template, at, instance = name[1].partition("@") if name else ("", "", "")
+    file = f"{template}{at}.service"
+    path = next((folder / file for folder in UNIT_FOLDERS if (folder / file).is_file()), None)
+    if path is None:
+        return process
+    settings: dict[str, list[str]] = {}
+    try:
+        for part in [path, *sorted(path.with_name(f"{file}.d").glob("*.conf"))]:
+            _read_unit(part.read_text().replace("%i", instance).replace("%I", instance), settings)
+        # "-/usr/bin/uwsgi": what stands before the path says how systemd treats it.
+        words = shlex.split(settings.get("ExecStart", [""])[-1].lstrip("-@:+!"))
+        variables = shlex.split(" ".join(settings.get("Environment", ())))
+    except (OSError, ValueError):
+        return process
+    if not words or not Path(words[0]).name.startswith("uwsgi"):
+        return process
+    return replace(
+        process,
+        words=words[1:],
+        environment=dict(text.split("=", 1) for text in variables if "=" in text),
+        folder=Path(settings.get("WorkingDirectory", ["/"])[-1].lstrip("-")),
+        unit=path,
+    )
+
+
+def _read_unit(text: str, settings: dict[str, list[str]]) -> None:
+    for line in text.replace("\\\n", " ").split("\n"):
+        key, equals, value = line.partition("=")
+        if equals and not value.strip():
+            settings.pop(key.strip(), None)  # an empty one takes back those before
+        elif equals:
+            settings.setdefault(key.strip(), []).append(value.strip())

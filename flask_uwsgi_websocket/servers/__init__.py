@@ -1,0 +1,1 @@
+"""The WSGI server that accepted the connection of an upgrade request."""

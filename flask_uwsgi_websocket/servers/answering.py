@@ -1,0 +1,177 @@
+"""Sees to it that an upgrade request is answered, whatever its application raises.
+
+Whoever opens a WebSocket waits for an answer. uWSGI gives none when an application raises, and a
+``SystemExit`` ends the worker, or parks it for good under gevent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from ..connection.detached import Body, DetachedRequest
+from ..helpers.text import path_of, printable
+from ..process.host import log_exception
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+Headers = list[tuple[str, str]]
+
+_FAILED = "500 Internal Server Error"
+_FAILED_BODY = b"Internal Server Error\n"
+_FAILED_HEADERS = [
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Content-Length", str(len(_FAILED_BODY))),
+]
+
+_find_bad = re.compile(r"[^\x01-\x09\x0b\x0c\x0e-\xff]").search
+
+#: A whole answer, for a connection on which the server will not answer any more.
+RAW_FAILURE = f"HTTP/1.1 {_FAILED}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+def check_headers(headers: Iterable[tuple[str, str]]) -> None:
+    """Check that header fields can be sent.
+
+    :raises ValueError: names the field; not its value, which may be a secret.
+    """
+    for name, value in headers:
+        bad = _find_bad(name) or _find_bad(value)
+        if bad:
+            raise ValueError(
+                f"the header field {name!a} cannot be sent: it has the character {bad[0]!a}, and "
+                "HTTP takes those of latin-1 that are no line breaks"
+            )
+
+
+class UpgradeAnswer:
+    """How an upgrade request is answered. All who hold its environment share it."""
+
+    __slots__ = (
+        "_path",
+        "_start",
+        "_tells_end",
+        "detach",
+        "detached",
+        "input",
+        "switched",
+        "told",
+    )
+
+    def __init__(
+        self, environ: WSGIEnvironment, start_response: StartResponse, *, tells_end: bool = False
+    ) -> None:
+        """:param tells_end: whether the server hears of a connection's end by a response 101."""
+        self._path = printable(path_of(environ))
+        self._start = start_response
+        self._tells_end = tells_end
+        #: ``wsgi.input``, while the request may be let go.
+        self.input = Input(environ.get("wsgi.input"))
+        #: What runs the application, where uWSGI's greenlet does not.
+        self.detached: DetachedRequest | None = None
+        self.detach = False
+        #: The connection is no longer HTTP, or has got its last answer: say nothing more.
+        self.switched = False
+        #: uWSGI itself has sent the 101.
+        self.told = False
+
+    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Any:
+        """Begin the HTTP response, for the application.
+
+        :raises ValueError: for header fields that cannot be sent.
+        """
+        if self.switched:
+            if self._tells_end:
+                self._tells_end = False
+                self.tell_server()
+            return _ignore
+        check_headers(headers)
+        return self._start(status, headers, exc_info) if exc_info else self._start(status, headers)
+
+    def tell_server(self) -> None:
+        """Let the server know, for its log, what was answered without it."""
+        self._start("101 Switching Protocols", [])
+
+    def run(self, application: WSGIApplication, environ: WSGIEnvironment) -> Body:
+        """Call the application; if it raises, answer 500 in its place."""
+        try:
+            body = application(environ, self.start_response)
+        except BaseException as error:
+            return self.fail(error)
+        # What has a read() may be of wsgi.file_wrapper, which the server knows by its identity.
+        if isinstance(body, (bytes, list, tuple)) or hasattr(body, "read"):
+            return body
+        return _AnsweredBody(self, body)
+
+    def fail(self, error: BaseException) -> Body:
+        """Log what the application raised; give the body of a 500, unless something was sent."""
+        when = "at the end of" if self.switched else "in"
+        log_exception("Exception %s a WebSocket's request, %s", when, self._path, error=error)
+        if self.switched:
+            return ()
+        try:
+            self._start(_FAILED, list(_FAILED_HEADERS))
+        except Exception:  # the headers of its own response are sent
+            return ()
+        return [_FAILED_BODY]
+
+
+class _AnsweredBody:
+    """A body that is made when the server asks for it."""
+
+    def __init__(self, answer: UpgradeAnswer, body: Body) -> None:
+        self._answer = answer
+        self._body = body
+        self._chunks: Iterator[bytes] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            if self._chunks is None:
+                self._chunks = iter(self._body)
+            return next(self._chunks)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._chunks = iter(self._answer.fail(error))
+            return next(self._chunks)
+
+    def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except BaseException as error:
+            self._answer.fail(error)
+
+
+class Input:
+    """``wsgi.input`` of a request that may be let go, wherever it has got to by then.
+
+    uWSGI's own reads what the next request on the same core sends.
+    """
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.stream)
+
+    def end(self) -> None:
+        """Read nothing any more."""
+        self.stream = BytesIO()
+
+
+def _ignore(data: bytes) -> None:
+    """Take what is written to a connection that is not HTTP any more."""

@@ -1,0 +1,1 @@
+"""From an upgrade request to the end of its connection; knows no Flask."""
