@@ -1,0 +1,77 @@
+"""The rooms of the package, and which way imports go between them: see CONTRIBUTING.rst."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "flask_uwsgi_websocket"
+
+#: Each imports from those before it, never from those behind it.
+ROOMS = [
+    "helpers",
+    "exceptions",
+    "codec",
+    "process",
+    "connection",
+    "engines",
+    "inspection",
+    "servers",
+    "session",
+    "clients",
+    "testing",
+    "launch",
+    "extension",
+    "uwasp",
+    "runner",
+    "commands",
+    "pytest_plugin",
+]
+
+MODULES = {
+    path.relative_to(PACKAGE).with_suffix("").parts: ast.parse(path.read_text())
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+Name = tuple[str, ...]
+
+
+def name_of(parts: Name) -> str:
+    return "/".join(parts) + ".py"
+
+
+def imports_of(module: Name) -> Iterator[Name]:
+    """Yield the modules of the package that one imports, wherever in it, also for its types."""
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = module[: len(module) - node.level]
+            base += tuple(node.module.split(".")) if node.module else ()
+            for alias in node.names:
+                found = (*base, alias.name)
+                yield found if found in MODULES else base
+        elif isinstance(node, ast.ImportFrom):
+            assert not (node.module or "").startswith(PACKAGE.name), name_of(module)
+
+
+def test_each_room_is_in_the_order() -> None:
+    rooms = {module[0] for module in MODULES} - {"__init__", "__main__"}
+    assert rooms == set(ROOMS)
+    contributing = (ROOT / "CONTRIBUTING.rst").read_text()
+    named = [contributing.index(f"\n``{room}``") for room in ROOMS]
+    assert named == sorted(named), "the map in CONTRIBUTING.rst has another order"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_one_way(room: str) -> None:
+    later = ROOMS[ROOMS.index(room) + 1 :]
+    wrong = [
+        f"{name_of(module)} imports {name_of(imported)}"
+        for module in MODULES
+        if module[0] == room
+        for imported in imports_of(module)
+        if not imported or imported[0] in later
+    ]
+    assert not wrong
