@@ -20,12 +20,13 @@ from .extension.asyncio import (
     AsyncioWebSocketMiddleware,
     run_coroutine,
 )
-from .extension.extension import WebSocket, WebSocketMiddleware
+from .extension.extension import WebSocket
 from .extension.gevent import (
     GeventWebSocket,
     GeventWebSocketClient,
     GeventWebSocketMiddleware,
 )
+from .extension.middleware import WebSocketMiddleware
 from .extension.suspend import (
     AsyncWebSocket,
     AsyncWebSocketClient,

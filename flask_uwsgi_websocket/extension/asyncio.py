@@ -16,7 +16,8 @@ from ..exceptions import AsyncioNotAvailable, ConnectionClosed, EngineError
 from ..helpers.functions import is_coroutine_function, name_of
 from ..process.fork import end_of_children
 from ..servers import uwsgi
-from .extension import WebSocket, WebSocketMiddleware
+from .extension import WebSocket
+from .middleware import WebSocketMiddleware
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -10,7 +10,8 @@ from ..clients.client import WebSocketClient
 from ..exceptions import GeventNotInstalled
 from ..servers import uwsgi
 from . import config
-from .extension import WebSocket, WebSocketMiddleware
+from .extension import WebSocket
+from .middleware import WebSocketMiddleware
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..clients.client import WebSocketClient
-from .extension import WebSocket, WebSocketMiddleware
+from .extension import WebSocket
+from .middleware import WebSocketMiddleware
 
 
 class AsyncWebSocketClient(WebSocketClient):

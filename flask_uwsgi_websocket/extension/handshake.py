@@ -1,0 +1,234 @@
+"""The opening handshake of one upgrade request, and what its handler makes of the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flask import Response
+from flask.signals import got_request_exception
+from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.http import HTTP_STATUS_CODES
+
+from ..clients.client import UWSGIWebSocketClient
+from ..connection.connection import Connection
+from ..engines.base import Engine
+from ..exceptions import ConnectionClosed
+from ..helpers.text import path_of, printable
+from ..process.host import log_exception
+from ..servers import uwsgi
+from ..servers.base import FAILED_WITH, Server
+from ..session.session import Negotiation, serve, serve_lazily, switch_headers
+from .legacy import legacy_class
+from .routing import WebSocketRule
+from .upgrade_response import UPGRADE, missed_response, upgrade_class
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from .middleware import WebSocketMiddleware
+
+#: For the log, where a handler ends with another client's ConnectionClosed.
+ANOTHER_HAD_LEFT = (
+    ": it sent to another client, which had left. Send to many with websocket.send_to_all(), or to "
+    "each of websocket.clients within try ... except ConnectionClosed"
+)
+
+#: Statuses for which the close code is 1008, "policy violation" (RFC 6455 7.4.1).
+_NOT_ALLOWED = {401, 402, 403, 407, 451}
+
+
+class Handshake:
+    """A handshake that nothing speaks against, and the connection that comes of it."""
+
+    __slots__ = (
+        "_agreement",
+        "_engine",
+        "_environ",
+        "_handler",
+        "_middleware",
+        "_rule",
+        "_server",
+        "response",
+    )
+
+    def __init__(
+        self,
+        middleware: WebSocketMiddleware,
+        environ: WSGIEnvironment,
+        rule: WebSocketRule,
+        view_args: dict[str, Any] | None,
+        negotiation: Negotiation,
+        server: Server,
+        engine: Engine,
+    ) -> None:
+        self._middleware = middleware
+        self._environ = environ
+        self._rule = rule
+        self._agreement = negotiation
+        self._server = server
+        self._engine = engine
+        handler = middleware.websocket.router.handler(middleware.app, rule.endpoint)
+        self._handler = partial(handler, **view_args) if view_args else handler
+        # mypy looks for __hash__ of the instances, not of the class.
+        response_class = upgrade_class(middleware.app.response_class)  # type: ignore[arg-type]
+        self.response = response_class(status=101, headers=negotiation.headers)
+        del self.response.headers["Content-Type"]
+
+    def accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
+        middleware, negotiation = self._middleware, self._agreement
+        try:
+            negotiation.headers[:] = switch_headers(negotiation, self.response.headers)
+        except ValueError as error:
+            return self._fail(start_response, error)
+        if issubclass(middleware.client, UWSGIWebSocketClient):
+            return self._serve_uwsgi(start_response)
+        environ[UPGRADE] = self.response
+        try:
+            return serve(
+                environ,
+                start_response,
+                negotiation,
+                self._engine,
+                self._handle,
+                self._report,
+                server=self._server,
+                keep_context=middleware.setting("REQUEST_CONTEXT"),
+            )
+        finally:
+            del environ[UPGRADE]
+            self.response.end()
+
+    def accept_lazily(self, process_response: Callable[[Response], Response]) -> Any:
+        """Run the handler, and answer 101 when it uses its client.
+
+        :return: what it answers instead; or, after a WebSocket, a response that was sent already.
+        """
+        environ, response, server = self._environ, self.response, self._server
+        environ[UPGRADE] = response
+        try:
+            answer = serve_lazily(
+                environ,
+                self._agreement,
+                partial(self._late_headers, copy_context(), process_response),
+                self._engine,
+                self._handle,
+                self._report,
+                server=server,
+                meaning=response.meant_by,
+                forgive=self._forgive,
+            )
+        finally:
+            del environ[UPGRADE]  # an error handler's None is none of a handler's
+            response.end()
+        if answer is not None:
+            return answer
+        response.sent = True
+        response.upgrade_connection = lambda environ, start_response: server.leave(start_response)
+        return response
+
+    def _late_headers(
+        self, context: Context, process_response: Callable[[Response], Response]
+    ) -> list[tuple[str, str]]:
+        """Return the header fields of the 101, with what Flask adds to a response.
+
+        :param context: the request's: whoever uses the connection first, it is that which is
+            answered.
+        """
+        response = self.response
+        processed: Any = context.copy().run(process_response, response)
+        if processed is not response or response.status_code != 101:
+            raise RuntimeError("an after_request function has replaced the response 101")
+        response.sent = True
+        return switch_headers(self._agreement, response.headers)
+
+    def _handle(self, connection: Connection) -> Any:
+        """Call the handler with a client."""
+        middleware = self._middleware
+        client_class = middleware.client
+        if middleware.setting("LEGACY"):
+            client_class = legacy_class(client_class)  # type: ignore[arg-type]  # it hashes
+        client = client_class(
+            self._environ,
+            connection,
+            subprotocol=self._agreement.subprotocol,
+            app=middleware.app,
+            extension=middleware.websocket,
+        )
+        return self.response.meant_by(self._handler(client))
+
+    def _fail(self, start_response: StartResponse, error: Exception) -> Iterable[bytes]:
+        """Answer 500, with nothing of what made it impossible to answer 101."""
+        app = self._middleware.app
+        propagate = app.config["PROPAGATE_EXCEPTIONS"]
+        if app.testing or app.debug if propagate is None else propagate:
+            raise error
+        log_exception("WebSocket %s refused", self._path, error=error, logger=app.logger)
+        return InternalServerError()(self._environ, start_response)
+
+    def _serve_uwsgi(self, start_response: StartResponse) -> Iterable[bytes]:
+        """Run the handler on uWSGI's own WebSocket functions."""
+        middleware, environ = self._middleware, self._environ
+        sock = uwsgi.take()
+        try:
+            uwsgi.answer(environ, start_response, self._agreement.headers)
+            self._handler(middleware.client(environ, sock.fileno(), middleware.websocket.timeout))
+        except ConnectionClosed:
+            pass  # it went on until its client left
+        except BaseException as error:
+            self._report(error)
+        finally:
+            sock.close()
+        return []
+
+    @property
+    def _path(self) -> str:
+        """The path of the request, for the log."""
+        return printable(path_of(self._environ))
+
+    def _report(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
+        """Log an exception of the handler; the close reason tells it in debug mode only."""
+        app = self._middleware.app
+        if isinstance(error, HTTPException) and not app.trap_http_exception(error):
+            return self._report_late_answer(error)
+        log_exception(
+            "Exception in the WebSocket handler of %s%s",
+            self._path,
+            ANOTHER_HAD_LEFT if another_had_left else "",
+            error=error,
+            logger=app.logger,
+        )
+        self._environ[FAILED_WITH] = error
+        got_request_exception.send(app, exception=error)
+        return 1011, f"{type(error).__name__}: {error}" if app.debug else ""
+
+    def _report_late_answer(self, error: HTTPException) -> tuple[int, str]:
+        """Log an ``abort()`` that came when HTTP was over; no failure, as in Flask."""
+        status = error.code or error.get_response().status_code
+        code = 1008 if status in _NOT_ALLOWED else 1011
+        reason = f"{status} {HTTP_STATUS_CODES.get(status, 'Unknown')}"
+        hint = "route(..., lazy=True) makes it an HTTP response, until the handler uses its client"
+        if self._middleware.waits_for_handler(self._rule):
+            hint = "it is an HTTP response only until the handler uses its client, or for a second"
+        self._middleware.app.logger.warning(
+            "WebSocket %s closed with %d (%s): its handler called abort() after the handshake; %s",
+            self._path,
+            code,
+            reason,
+            hint,
+        )
+        return code, reason
+
+    def _forgive(self, error: BaseException) -> bool:
+        """Tell whether it is a decorator's mistake alone, and has been logged as one."""
+        if not missed_response(error, self._handler):
+            return False
+        self._middleware.app.logger.warning(
+            "A decorator of the WebSocket handler of %s takes its result for a response: %s",
+            self._path,
+            error,
+        )
+        return True

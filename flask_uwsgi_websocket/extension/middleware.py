@@ -1,0 +1,188 @@
+"""The WSGI middleware around an app: takes the upgrade requests that a route matches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+
+from ..clients.client import UWSGIWebSocketClient, WebSocketClient
+from ..codec import DeflateSettings, UpgradeRequest, validate_request
+from ..connection.connection import Limits
+from ..engines.base import Engine
+from ..exceptions import HandshakeError
+from ..helpers.functions import is_decorated
+from ..helpers.text import printable
+from ..servers import uwsgi
+from ..servers.base import START_RESPONSE, server_of
+from ..session.session import Settings, is_upgrade_request, negotiate
+from . import config
+from .handshake import Handshake
+from .origins import how_to_allow, is_allowed
+from .routing import WebSocketRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from flask import Request, Response
+
+    from .extension import WebSocket
+
+#: Connections with the same limits share them.
+_limits = lru_cache(Limits)
+
+# In the WSGI environment of an upgrade request: the middlewares that may take it, and the one that
+# does (with the rule that matched).
+OFFERED_TO = "flask_uwsgi_websocket.offered_to"
+TAKEN_BY = "flask_uwsgi_websocket.taken_by"
+
+#: What proxies may call the scheme of a request for a WebSocket, and what WSGI does (PEP 3333).
+_HTTP_SCHEMES = {"ws": "http", "wss": "https"}
+
+
+def _name_scheme_as_http(environ: WSGIEnvironment) -> None:
+    """Have ``wss``, as Traefik says in X-Forwarded-Proto, mean what ``https`` does.
+
+    uWSGI takes the scheme from there, and so does ProxyFix, which may come before or after us.
+    """
+    scheme = environ.get("wsgi.url_scheme", "")
+    environ["wsgi.url_scheme"] = _HTTP_SCHEMES.get(scheme, scheme)
+    forwarded = environ.get("HTTP_X_FORWARDED_PROTO")
+    if forwarded:
+        schemes = [name.strip() for name in forwarded.split(",")]
+        environ["HTTP_X_FORWARDED_PROTO"] = ", ".join(_HTTP_SCHEMES.get(s, s) for s in schemes)
+
+
+class WebSocketMiddleware:
+    """WSGI middleware that performs the WebSocket handshake and calls the routed handler.
+
+    :param wsgi_app: the WSGI application for all other requests.
+    :param websocket: the extension whose routes it serves.
+    :param app: the Flask app around ``wsgi_app``.
+    """
+
+    #: What handlers get.
+    client: type[Any] = WebSocketClient
+
+    def __init__(self, wsgi_app: WSGIApplication, websocket: WebSocket, app: Flask) -> None:
+        self.wsgi_app = wsgi_app
+        self.websocket = websocket
+        self.app = app
+
+    #: The engine of uWSGI that :attr:`client` is made for.
+    engine_name = "threads"
+
+    @cached_property
+    def engine(self) -> Engine:
+        """How handlers run on uWSGI. Loaded when needed: its modules may not be installed."""
+        return uwsgi.engine(self.engine_name)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self.websocket._background.waits_for_request:
+            self.websocket._background.start_with_request(environ)
+        if is_upgrade_request(environ):
+            _name_scheme_as_http(environ)
+            environ[START_RESPONSE] = start_response
+            environ.setdefault(OFFERED_TO, []).append(self)
+            server = server_of(environ)
+            return server.carry(self.wsgi_app, environ, start_response, self.engine_name)
+        return self.wsgi_app(environ, start_response)
+
+    def take(self, request: Request) -> bool:
+        """Take an upgrade request if a route matches it; Flask then dispatches that route.
+
+        :raises HTTPException: when the route answers by itself, with a redirect.
+        """
+        try:
+            rule, values = self.websocket.router.match(self.app, request)
+        except NotFound:
+            return False
+        except MethodNotAllowed:
+            raise HandshakeError(405, "a WebSocket begins with GET", (("Allow", "GET"),)) from None
+        request.url_rule, request.view_args, request.routing_exception = rule, values, None
+        request.environ[TAKEN_BY] = self, rule
+        return True
+
+    def accept(
+        self,
+        request: Request,
+        rule: WebSocketRule,
+        process_response: Callable[[Response], Response],
+    ) -> Any:
+        """Return the response that switches protocols, and runs the handler when it is sent.
+
+        Or whatever else the handler answers, where the handshake waits for it.
+
+        :param process_response: what Flask does to a response before it is sent.
+        """
+        upgrade = validate_request(
+            request.method, request.headers, request.environ.get("SERVER_PROTOCOL", "HTTP/1.1")
+        )
+        environ = request.environ
+        server = server_of(environ)
+        server.check(environ, self.engine_name)
+        self._check_origin(request, rule, upgrade)
+        engine = server.engine(environ, self.engine_name)
+        self.websocket.clients.look_in(engine)
+        handshake = Handshake(
+            self,
+            environ,
+            rule,
+            request.view_args,
+            negotiate(upgrade, self._settings(rule)),
+            server,
+            engine,
+        )
+        if self.waits_for_handler(rule):
+            return handshake.accept_lazily(process_response)
+        handshake.response.upgrade_connection = handshake.accept
+        return handshake.response
+
+    def waits_for_handler(self, rule: WebSocketRule) -> bool:
+        """Whether the handler may still refuse: see :class:`~.routing.WebSocketRule`."""
+        if not self.setting("REQUEST_CONTEXT") or issubclass(self.client, UWSGIWebSocketClient):
+            return False  # a response of Flask's needs the context, and ours the codec
+        if rule.lazy is None:
+            return is_decorated(self.websocket.router.handler(self.app, rule.endpoint))
+        return rule.lazy
+
+    def _check_origin(self, request: Request, rule: WebSocketRule, upgrade: UpgradeRequest) -> None:
+        """Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2."""
+        allowed = rule.origins if rule.origins is not None else self.setting("ALLOWED_ORIGINS")
+        if not is_allowed(upgrade.origin, request.host, allowed):
+            setting = "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or the route's origins="
+            if rule.origins is not None:
+                setting = "the route's origins=, which go before UWSGI_WEBSOCKET_ALLOWED_ORIGINS"
+            self.app.logger.warning(
+                "WebSocket %s refused: %s",
+                printable(request.path),
+                printable(how_to_allow(upgrade.origin, request.host, setting)),
+            )
+            raise HandshakeError(403, f"origin {upgrade.origin} is not allowed")
+
+    def setting(self, name: str) -> Any:
+        return config.read(self.app.config, name)
+
+    def _settings(self, rule: WebSocketRule) -> Settings:
+        compression = rule.compression
+        if compression is None:
+            compression = self.setting("COMPRESSION")
+        if compression is True:
+            compression = DeflateSettings()
+        return Settings(
+            limits=_limits(
+                timeout=self.websocket.timeout,
+                ping_interval=self.setting("PING_INTERVAL"),
+                ping_timeout=self.setting("PING_TIMEOUT"),
+                send_queue_size=self.setting("SEND_QUEUE_SIZE"),
+                send_timeout=self.setting("SEND_TIMEOUT"),
+                max_message_size=rule.max_message_size or self.setting("MAX_MESSAGE_SIZE"),
+            ),
+            subprotocols=rule.subprotocols,
+            require_subprotocol=rule.require_subprotocol,
+            compression=compression or None,
+        )

@@ -1,0 +1,104 @@
+"""The response ``101 Switching Protocols``, and handlers under decorators that are made for views.
+
+Such decorators set header fields, for other origins or against caches, on a response that they make
+of what the view has returned. A handler returns nothing, or a coroutine that has yet to run. So for
+as long as the handler runs, ``make_response()`` takes either for the response 101, on which such a
+decorator works as on any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from flask import Response
+from flask.globals import request_ctx
+
+from ..helpers.functions import innermost
+from ..servers.base import FAILED_WITH
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from werkzeug.datastructures import Headers
+
+#: In the WSGI environment of an upgrade request, while its handler runs: the response 101.
+UPGRADE = "flask_uwsgi_websocket.upgrade"
+
+
+@cache
+def upgrade_class(base: type[Response]) -> type[Any]:
+    """The app's class of responses, with a response that switches protocols."""
+    return type("UpgradeResponse", (_UpgradeResponse, base), {})
+
+
+class _UpgradeResponse:
+    """A response ``101 Switching Protocols``, which runs the handler when it is sent."""
+
+    headers: Headers
+    status_code: int
+    upgrade_connection: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
+    #: Whether it was sent already, with all that Flask does to a response.
+    sent = False
+    #: The coroutine of a handler that has yet to run.
+    _pending: Awaitable[Any] | None = None
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self.status_code != 101:  # an after_request function has made a refusal of it
+            for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept"):
+                self.headers.pop(name, None)
+            body: Iterable[bytes] = super().__call__(environ, start_response)  # type: ignore[misc]
+            return body
+        context = request_ctx._get_current_object()  # type: ignore[attr-defined]
+        try:
+            return self.upgrade_connection(environ, start_response)
+        finally:
+            # Flask tells teardown functions of exceptions in views, not of those in responses.
+            error = environ.get(FAILED_WITH)
+            if error is not None:
+                pop = context.pop
+                context.pop = lambda exc=None: pop(error)
+
+    def stands_for(self, result: Any) -> bool:
+        """Take the result of a handler, where Flask would make a response of it."""
+        value = result[0] if isinstance(result, tuple) and result else result
+        if isinstance(value, Awaitable):
+            self._pending = value
+            return True
+        return value is None or value is self
+
+    def meant_by(self, result: Any) -> Any:
+        """Give what a handler means with what its decorators have made of it.
+
+        :return: its coroutine; None where it has returned nothing; else the result itself.
+        """
+        value = result[0] if isinstance(result, tuple) and result else result
+        if value is None or value is self:
+            value, self._pending = self._pending, None
+            return value
+        return value if isinstance(value, Awaitable) else result
+
+    def end(self) -> None:
+        """Give up a coroutine that will not run any more, because a decorator has refused."""
+        close = getattr(self._pending, "close", None)
+        if close is not None:
+            close()
+
+
+def missed_response(error: BaseException, handler: Callable[..., Any]) -> bool:
+    """Tell whether a decorator fails for lack of a response, once its handler has returned.
+
+    That is, for using None as one, and in no frame of the handler's.
+    """
+    about_none = (
+        isinstance(error, AttributeError) and error.name is not None and error.obj is None
+    ) or (isinstance(error, TypeError) and "NoneType" in str(error))
+    code = getattr(innermost(handler), "__code__", None)
+    if not about_none or code is None:
+        return False
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code is code:
+            return False
+        traceback = traceback.tb_next
+    return True
