@@ -9,28 +9,25 @@ clock of the heartbeats.
 from __future__ import annotations
 
 import heapq
-import os
-import signal
 import threading
 import time
 from _socket import socket as Socket
 from _thread import LockType, allocate_lock
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import count
 from typing import Any, cast
 
 from ..codec import Protocol
 from ..connection.blocking import BlockingConnection, run_to_end
 from ..connection.connection import MSG_DONTWAIT, Limits, Message
-from ..connection.worker import INTERRUPT_TIME, Worker
-from ..process.host import RELOAD_SIGNAL, STOP_SIGNALS, Host, logger
-from ..process.signals import StopSignals
+from ..connection.worker import Worker
+from ..helpers.waiting import wait_until
+from ..process.host import RELOAD_SIGNAL, Host, logger
+from ..process.signals import StopSignals, block_stop_signals
 from ._poller import READ, WRITE, make_poller, wait_readable
+from ._threads_stop import GracefulStop
 from .base import Engine
-
-#: Seconds after which a worker that begins to serve has uWSGI's handlers of signals for certain.
-SETTLED = 1.0
 
 #: Bytes that lie ready for the next read of a thread that waits, until its connection has once sent
 #: more at a time: a message of 4 KiB fits in. With the whole read size, a thousand threads would in
@@ -95,8 +92,7 @@ class ThreadsWorker(Worker):
         super().leave_to_parent()
 
     def _run(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # they are for others
+        block_stop_signals()  # they are for others
         while True:
             try:
                 for fd, events in self._poller.wait(self._next_timer()):
@@ -287,16 +283,6 @@ def _left(deadline: float | None) -> float:
     return -1 if deadline is None else max(deadline - time.monotonic(), 0)
 
 
-@contextmanager
-def _stop_signals_unblocked() -> Iterator[None]:
-    """In a thread of uWSGI's, which blocks all: programs that are started here would inherit it."""
-    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 class ThreadsEngine(Engine):
     """A thread, or a process, for each request."""
 
@@ -304,112 +290,13 @@ class ThreadsEngine(Engine):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self._signals: StopSignals | None = None
-        self._stopped_by: int | None = None
-        self._stopped_at: float | None = None
-        self._requests = 0  # that are, or become, WebSockets
-        self._handlers: set[int] = set()  # their threads
-        self._has_tasks = False
-        self._lock = threading.Lock()
+        self._stop = GracefulStop(host, self.worker)
 
     def prepare(self) -> None:
-        if self._signals is not None or not self.host.gives_signals:
-            return
-        with suppress(ValueError):  # a sub-interpreter: its main thread belongs to the first app's
-            self._signals = StopSignals()
-            threading.Thread(target=self._wait_for_stop, name="websocket-stop", daemon=True).start()
+        self._stop.prepare()
 
-    def _has_one_thread(self) -> bool:
-        return self.host.cores() <= 1
-
-    def _gives_signals_back(self) -> bool:
-        """Tell whether uWSGI's own handlers serve between two WebSockets, while the thread is in C.
-
-        Not with background work: where a request runs, uWSGI exits without its hooks.
-        """
-        return self._has_one_thread() and not self._has_tasks
-
-    def _take_signals(self) -> None:
-        with self._lock:
-            if self._signals is not None and self._stopped_by is None:
-                self._signals.take()
-
-    def _wait_for_stop(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # uWSGI's handlers want its thread
-        assert self._signals is not None
-        signum = self._signals.wait()
-        began = self._stopped_at = time.monotonic()
-        with self._lock:
-            self._stopped_by = signum
-            is_late = not self._requests  # the last one has just ended
-            gives_back = self._gives_signals_back()
-        finishing = not self._has_one_thread() and self.host.finishes
-        if finishing:
-            # Whatever the signal was: uWSGI takes nothing new, and ends with its requests.
-            self._signals.hand_back(RELOAD_SIGNAL)
-        elif gives_back and is_late:
-            os.kill(os.getpid(), signum)
-        worker = self.worker()
-        worker.close_all(worker.code_for(signum))
-        self._wait_for_requests(lambda: worker.grace)
-        # A handler that blocks in recv hears of our Close by its client's answer. Where none came,
-        # the end of file lets it run its `finally` before the process goes.
-        worker.interrupt_all()
-        self._wait_for_requests(lambda: INTERRUPT_TIME)
-        self._wait_for_tasks(began)
-        # An old uWSGI that has begun by itself waits in one thread for all others: its handler, in
-        # one of them, would wait for that.
-        if self._requests or (worker.recycling and not self.host.finishes):
-            if signum == RELOAD_SIGNAL:
-                self._wait_for_other_requests(began + self.host.mercy)
-            self.host.exit(signum)  # leaves behind what nothing can interrupt: handlers that sleep
-        elif finishing:
-            if signum != RELOAD_SIGNAL and self.host.is_busy():
-                self.host.exit(signum)  # where uWSGI would have exited at once
-        elif not gives_back:
-            self._signals.hand_back(signum)
-
-    def _wait_for_requests(self, patience: Callable[[], float]) -> None:
-        """Wait until all have ended: they, not connections, since some may be in a handshake.
-
-        :param patience: for how many seconds, as things are by now.
-        """
-        began = time.monotonic()
-        while self._requests and time.monotonic() < began + patience():
-            time.sleep(0.01)
-
-    def _wait_for_other_requests(self, deadline: float) -> None:
-        """Wait until nothing but WebSockets keeps the threads busy, for a while: what a request
-        sends between two steps of Python's is not seen."""
-        quiet_since = time.monotonic()
-        while time.monotonic() < min(deadline, quiet_since + INTERRUPT_TIME):
-            if self.host.busy_threads() - self._handlers:
-                quiet_since = time.monotonic()
-            time.sleep(0.01)
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        signals = self._signals
-        with self._lock:
-            self._requests += 1
-            self._handlers.add(threading.get_ident())
-        self._take_signals()
-        try:
-            with _stop_signals_unblocked() if signals is not None else nullcontext():
-                yield
-        finally:
-            self._end_request(signals)
-
-    def _end_request(self, signals: StopSignals | None) -> None:
-        with self._lock:
-            self._requests -= 1
-            self._handlers.discard(threading.get_ident())
-            if signals is None or not self._gives_signals_back():
-                return
-            signals.give_back()
-            stopped_by = self._stopped_by
-        if stopped_by is not None:
-            os.kill(os.getpid(), stopped_by)
+    def request(self) -> AbstractContextManager[None]:
+        return self._stop.request()
 
     def call_in_background(self, delay: float, callback: Callable[[], None]) -> None:
         # Not in the helper thread, for which all connections would wait.
@@ -417,11 +304,7 @@ class ThreadsEngine(Engine):
         self.worker().call_later(delay, thread.start)
 
     def when_serving(self, callback: Callable[[], object]) -> None:
-        def wait() -> None:
-            while not self.host.is_serving():
-                time.sleep(0.01)
-
-        self.call_after(wait, callback)
+        self.call_after(lambda: wait_until(self.host.is_serving), callback)
 
     def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
         def run() -> None:
@@ -441,24 +324,9 @@ class ThreadsEngine(Engine):
 
         thread = threading.Thread(target=run, name="websocket-task", daemon=True)
         worker.add_task(thread, lambda: None, timeout)
-        with self._lock:
-            is_first, self._has_tasks = not self._has_tasks, True
-        if is_first and self.host.gives_signals:
-            self.host.at_exit(self._end_tasks)
-            worker.call_later(SETTLED, self._take_signals)
+        self._stop.expect_tasks()
         thread.start()
         return thread
-
-    def _end_tasks(self) -> None:
-        """Tell background work that the process exits, and wait for it."""
-        self.worker().close_all(1012)
-        self._wait_for_tasks(self._stopped_at or time.monotonic())
-
-    def _wait_for_tasks(self, since: float) -> None:
-        """Wait for background work that was told to end ``since`` then."""
-        worker = self.worker()
-        while worker.tasks and time.monotonic() < since + worker.grace:
-            time.sleep(0.01)
 
     def sleep(self, seconds: float) -> None:
         """Wait; in background work only until the worker stops, which ends it.
@@ -479,7 +347,7 @@ class ThreadsEngine(Engine):
 
     def _make_worker(self) -> ThreadsWorker:
         worker = ThreadsWorker(self.host)
-        worker.signals = self._signals
+        worker.signals = self._stop.signals
         return worker
 
     def _make_connection(

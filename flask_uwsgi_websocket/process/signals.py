@@ -12,6 +12,8 @@ import ctypes
 import os
 import signal
 from _thread import get_ident
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .host import STOP_SIGNALS
@@ -73,6 +75,22 @@ class StopSignals:
             signum = os.read(self._heard, 1)[0]
             if signum in self._ours:
                 return signal.Signals(signum)
+
+
+def block_stop_signals() -> None:
+    """Leave them to other threads than the calling one."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+@contextmanager
+def stop_signals_unblocked() -> Iterator[None]:
+    """Let the calling thread have them meanwhile."""
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _ignore(signum: int, frame: Any) -> None:

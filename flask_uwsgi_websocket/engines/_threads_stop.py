@@ -1,0 +1,171 @@
+"""How a worker whose requests run in threads stops: its clients are told, then uWSGI goes on.
+
+uWSGI's own handlers of the stop signals end the process, or have it wait for requests that do not
+end. So the signals are ours while WebSockets are open, and a thread waits for them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+
+from ..connection.worker import INTERRUPT_TIME, Worker
+from ..helpers.waiting import wait_until
+from ..process.host import RELOAD_SIGNAL, Host
+from ..process.signals import StopSignals, block_stop_signals, stop_signals_unblocked
+
+#: Seconds after which a worker that begins to serve has uWSGI's handlers of signals for certain.
+_SETTLED = 1.0
+
+
+class GracefulStop:
+    """The stop of this process, for the engine of threads.
+
+    :param worker: gives the connections.
+    """
+
+    def __init__(self, host: Host, worker: Callable[[], Worker]) -> None:
+        self._host = host
+        self._worker = worker
+        self.signals: StopSignals | None = None
+        self._stopped_by: int | None = None
+        self._stopped_at: float | None = None
+        self._handlers: list[int] = []  # the threads of requests that are, or become, WebSockets
+        self._has_tasks = False
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Be ready for the signals, in the main thread of a worker."""
+        if self.signals is not None or not self._host.gives_signals:
+            return
+        with suppress(ValueError):  # a sub-interpreter: its main thread belongs to the first app's
+            self.signals = StopSignals()
+            threading.Thread(
+                target=self._wait_for_signal, name="websocket-stop", daemon=True
+            ).start()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Around a request that becomes a WebSocket: the stop waits for it."""
+        signals = self.signals
+        thread = threading.get_ident()
+        with self._lock:
+            self._handlers.append(thread)
+        self._take_signals()
+        try:
+            # uWSGI's threads block all of them: programs that are started here would inherit it.
+            with stop_signals_unblocked() if signals is not None else nullcontext():
+                yield
+        finally:
+            self._end_request(signals, thread)
+
+    def _end_request(self, signals: StopSignals | None, thread: int) -> None:
+        with self._lock:
+            self._handlers.remove(thread)
+            if signals is None or not self._gives_signals_back():
+                return
+            signals.give_back()
+            stopped_by = self._stopped_by
+        if stopped_by is not None:
+            os.kill(os.getpid(), stopped_by)
+
+    def expect_tasks(self) -> None:
+        """Stop background work too, from the first on."""
+        with self._lock:
+            is_first, self._has_tasks = not self._has_tasks, True
+        if is_first and self._host.gives_signals:
+            self._host.at_exit(self._end_tasks)
+            self._worker().call_later(_SETTLED, self._take_signals)
+
+    def _end_tasks(self) -> None:
+        """Tell background work that the process exits, and wait for it."""
+        self._worker().close_all(1012)
+        self._wait_for_tasks(self._stopped_at or time.monotonic())
+
+    def _has_one_thread(self) -> bool:
+        return self._host.cores() <= 1
+
+    def _gives_signals_back(self) -> bool:
+        """Tell whether uWSGI's own handlers serve between two WebSockets, while the thread is in C.
+
+        Not with background work: where a request runs, uWSGI exits without its hooks.
+        """
+        return self._has_one_thread() and not self._has_tasks
+
+    def _take_signals(self) -> None:
+        with self._lock:
+            if self.signals is not None and self._stopped_by is None:
+                self.signals.take()
+
+    def _wait_for_signal(self) -> None:
+        block_stop_signals()  # uWSGI's handlers want its thread
+        assert self.signals is not None
+        signum = self.signals.wait()
+        self._stopped_at = time.monotonic()
+        with self._lock:
+            self._stopped_by = signum
+            is_late = not self._handlers  # the last one has just ended
+            gives_back = self._gives_signals_back()
+        finishes = not self._has_one_thread() and self._host.finishes
+        if finishes:
+            # Whatever the signal was: uWSGI takes nothing new, and ends with its requests.
+            self.signals.hand_back(RELOAD_SIGNAL)
+        elif gives_back and is_late:
+            os.kill(os.getpid(), signum)
+        self._end_websockets(signum)
+        self._wait_for_tasks(self._stopped_at)
+        self._exit_if_held(signum, self._stopped_at)
+        if finishes:
+            if signum != RELOAD_SIGNAL and self._host.is_busy():
+                self._host.exit(signum)  # where uWSGI would have exited at once
+        elif not gives_back:
+            self.signals.hand_back(signum)
+
+    def _end_websockets(self, signum: int) -> None:
+        worker = self._worker()
+        worker.close_all(worker.code_for(signum))
+        self._wait_for_requests(lambda: worker.grace)
+        # A handler that blocks in recv hears of our Close by its client's answer. Where none came,
+        # the end of file lets it run its `finally` before the process goes.
+        worker.interrupt_all()
+        self._wait_for_requests(lambda: INTERRUPT_TIME)
+
+    def _wait_for_requests(self, patience: Callable[[], float]) -> None:
+        """Wait until all have ended: they, not connections, since some may be in a handshake.
+
+        :param patience: for how many seconds, as things are by now.
+        """
+        began = time.monotonic()
+        wait_until(lambda: not self._handlers or time.monotonic() >= began + patience())
+
+    def _wait_for_tasks(self, since: float) -> None:
+        """Wait for background work that was told to end ``since`` then."""
+        worker = self._worker()
+        wait_until(lambda: not worker.tasks or time.monotonic() >= since + worker.grace)
+
+    def _exit_if_held(self, signum: int, since: float) -> None:
+        """Exit where uWSGI would wait for what nothing can interrupt: handlers that sleep.
+
+        An old uWSGI that has begun by itself waits in one thread for all others: its handler, in
+        one of them, would wait for that.
+        """
+        if self._handlers or (self._worker().recycling and not self._host.finishes):
+            if signum == RELOAD_SIGNAL:
+                self._wait_for_other_requests(since + self._host.mercy)
+            self._host.exit(signum)
+
+    def _wait_for_other_requests(self, deadline: float) -> None:
+        """Wait until nothing but WebSockets keeps the threads busy, for a while: what a request
+        sends between two steps of Python's is not seen."""
+        busy_at = time.monotonic()
+
+        def are_over() -> bool:
+            nonlocal busy_at
+            if self._host.busy_threads().difference(self._handlers):
+                busy_at = time.monotonic()
+            return time.monotonic() >= min(deadline, busy_at + INTERRUPT_TIME)
+
+        wait_until(are_over)
