@@ -3,7 +3,9 @@
 Importing this package needs neither uWSGI nor gevent nor greenlet, and patches nothing.
 """
 
-from .clients.client import UWSGIWebSocketClient, WebSocketClient
+from .clients.asyncio import AsyncioWebSocketClient
+from .clients.blocking import AsyncWebSocketClient, GeventWebSocketClient, WebSocketClient
+from .clients.uwsgi_api import UWSGIWebSocketClient
 from .exceptions import (
     AsyncioNotAvailable,
     ConnectionClosed,
@@ -14,24 +16,11 @@ from .exceptions import (
     UWSGINotFound,
     WebSocketError,
 )
-from .extension.asyncio import (
-    AsyncioWebSocket,
-    AsyncioWebSocketClient,
-    AsyncioWebSocketMiddleware,
-    run_coroutine,
-)
+from .extension.asyncio import AsyncioWebSocket, AsyncioWebSocketMiddleware, run_coroutine
 from .extension.extension import WebSocket
-from .extension.gevent import (
-    GeventWebSocket,
-    GeventWebSocketClient,
-    GeventWebSocketMiddleware,
-)
+from .extension.gevent import GeventWebSocket, GeventWebSocketMiddleware
 from .extension.middleware import WebSocketMiddleware
-from .extension.suspend import (
-    AsyncWebSocket,
-    AsyncWebSocketClient,
-    AsyncWebSocketMiddleware,
-)
+from .extension.suspend import AsyncWebSocket, AsyncWebSocketMiddleware
 
 __version__ = "1.0.0.dev0"
 

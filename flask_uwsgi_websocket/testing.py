@@ -28,7 +28,8 @@ from flask.testing import FlaskClient
 from werkzeug.datastructures import Headers
 from werkzeug.test import run_wsgi_app
 
-from .clients.client import Data, WebSocketClient
+from .clients.base import Data
+from .clients.blocking import WebSocketClient
 from .codec import CLIENT, DeflateSettings, Protocol, request_headers, validate_response
 from .codec.deflate import accept as accept_deflate
 from .codec.deflate import offer

@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.wsgi import get_host
 
+from .clients.asyncio import AsyncioWebSocketClient
+from .clients.base import BaseClient
+from .clients.blocking import GeventWebSocketClient, WebSocketClient
 from .clients.class_based import (
     AwaitableWebSocket,
     Server,
@@ -30,14 +33,11 @@ from .clients.class_based import (
     check_methods,
     converse,
 )
-from .clients.client import BaseClient, WebSocketClient
 from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .connection.blocking import run_to_end
 from .connection.connection import Connection, Limits
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
-from .extension.asyncio import AsyncioWebSocketClient
 from .extension.config import COMPRESSION, check_origins
-from .extension.gevent import GeventWebSocketClient
 from .extension.origins import how_to_allow, is_allowed
 from .helpers.text import path_of, printable
 from .process.host import log_exception, logger
@@ -100,7 +100,7 @@ class Handler:
     #: Which of uWSGI's modes it is for.
     engine_name: ClassVar[str]
     #: What wraps the connection, first for functions, then for servers.
-    client_class: ClassVar[type[BaseClient]]
+    client_class: ClassVar[type[BaseClient[Any]]]
     websocket_class: ClassVar[type[WebSocket]] = WebSocket
 
     def __init__(self, ws: WebSocket, server: Any) -> None:

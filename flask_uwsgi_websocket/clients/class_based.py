@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..connection.blocking import run_to_end
 from ..connection.connection import Message
 from ..helpers.functions import is_coroutine_function
-from .client import BaseClient, Data
+from .base import BaseClient, Data
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -40,7 +40,7 @@ class WebSocket:
             raise RuntimeError("the WebSocket is not open before on_open()")
         return self._client
 
-    def attach(self, client: BaseClient) -> None:
+    def attach(self, client: BaseClient[Any]) -> None:
         """The handshake is done. For handlers."""
         self._client = client
 
@@ -200,10 +200,10 @@ def handler_of(server_class: type[Any], asynchronous: bool) -> Callable[..., Any
         ws.attach(client)
         return converse(server_class(ws, **values), client)
 
-    def handler(client: BaseClient, **values: Any) -> None:
+    def handler(client: BaseClient[Any], **values: Any) -> None:
         run_to_end(run(client, values))
 
-    async def coroutine_handler(client: BaseClient, **values: Any) -> None:
+    async def coroutine_handler(client: BaseClient[Any], **values: Any) -> None:
         await run(client, values)
 
     made: Callable[..., Any] = coroutine_handler if asynchronous else handler

@@ -11,10 +11,10 @@ from ..connection.worker import Worker
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
 from ..session.lazy import Unopened
-from .client import BaseClient, Data, decode_text
+from .base import BaseClient, Data, decode_text
 
 #: A client or several, each by itself or by its id.
-Excluded = BaseClient | str | Collection[BaseClient | str]
+Excluded = BaseClient[Any] | str | Collection[BaseClient[Any] | str]
 
 
 class Clients(Collection[Any]):

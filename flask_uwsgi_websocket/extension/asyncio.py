@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from ..clients.client import BaseClient, Data
+from ..clients.asyncio import AsyncioWebSocketClient
+from ..clients.base import Data
 from ..clients.open_clients import Excluded
-from ..connection.connection import Message
-from ..exceptions import AsyncioNotAvailable, ConnectionClosed, EngineError
+from ..exceptions import AsyncioNotAvailable, EngineError
 from ..helpers.functions import is_coroutine_function, name_of
 from ..process.fork import end_of_children
 from ..servers import uwsgi
@@ -20,115 +20,11 @@ from .extension import WebSocket
 from .middleware import WebSocketMiddleware
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from flask import Flask
-    from typing_extensions import Self
 
-    from ..engines.asyncio import AsyncioConnection, AsyncioEngine
+    from ..engines.asyncio import AsyncioEngine
 
 T = TypeVar("T")
-
-
-class AsyncioWebSocketClient(BaseClient):
-    """The client of an ``async def`` handler.
-
-    The members are those of :class:`~.client.WebSocketClient`; those that wait are coroutines.
-    """
-
-    _connection: AsyncioConnection
-
-    async def receive(self, timeout: float | None = None) -> Message | None:
-        """Wait for the next message: str for a text message, bytes for a binary one.
-
-        :return: None once the connection is closed and every message has been received.
-        :raises TimeoutError: when ``timeout`` seconds pass without a message.
-        :raises ConnectionClosed: after two times None, for a handler that heeds neither.
-        """
-        return await self._connection.receive(timeout)
-
-    recv = a_recv = receive
-
-    async def send(self, msg: Data, binary: bool | None = None) -> None:
-        """Send a message: str as text, bytes as binary, unless ``binary`` says otherwise.
-
-        Waits while more than ``UWSGI_WEBSOCKET_SEND_QUEUE_SIZE`` bytes are queued because the
-        client does not read.
-
-        :raises ConnectionClosed: when the connection is closed, or the client took nothing for
-            ``UWSGI_WEBSOCKET_SEND_TIMEOUT`` seconds. A handler need not catch it.
-        :raises ValueError: when bytes that are not UTF-8 are to go as text.
-        """
-        connection = self._connection
-        encode: Callable[[Any], bytes] = self._text
-        if binary or type(msg) is not str:
-            encode = self._encoder(msg, binary)
-        try:
-            if connection.post(encode, msg):
-                await connection.drained()
-        except ConnectionClosed:
-            await connection.send_failed()
-            raise
-
-    a_send = send
-
-    async def send_binary(self, msg: Data) -> None:
-        """Send a binary message."""
-        await self.send(msg, binary=True)
-
-    async def send_json(self, obj: Any) -> None:
-        """Send an object as JSON text, with the app's JSON provider."""
-        await self.send(self._json.dumps(obj), binary=False)
-
-    async def receive_json(self, timeout: float | None = None) -> Any:
-        """Wait for the next message and read it as JSON; None is JSON's ``null``.
-
-        :raises ConnectionClosed: once the connection is closed and every message has been
-            received. A handler need not catch it.
-        :raises ValueError: when it isn't JSON.
-        :raises TimeoutError: as :meth:`receive`.
-        """
-        return self._loads(await self.receive(timeout))
-
-    async def send_from_sharedarea(self, id: int, pos: int) -> None:
-        """Send what a uWSGI shared area holds from ``pos`` on, as text."""
-        await self.send(self._shared_area(id, pos), binary=False)
-
-    async def send_binary_from_sharedarea(self, id: int, pos: int) -> None:
-        """Send what a uWSGI shared area holds from ``pos`` on, as binary."""
-        await self.send(self._shared_area(id, pos), binary=True)
-
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection (RFC 6455 7.1.2); wait at most ``timeout`` seconds for the peer.
-
-        Does nothing on a closed connection.
-
-        :param code: 1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 7.4).
-        :param reason: at most 123 bytes of UTF-8.
-        :raises ValueError: for a code or reason that may not be sent.
-        """
-        await self._connection.close(code, reason)
-
-    def __aiter__(self) -> AsyncIterator[Message]:
-        return self
-
-    def __anext__(self) -> Awaitable[Message]:
-        # Neither an asynchronous generator nor a coroutine, which are slower.
-        return self._connection.next_message()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is None or issubclass(exc_type, ConnectionClosed):
-            await self.close()
-        else:
-            await self.close(1011)
 
 
 class _Done(Awaitable[None]):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
+from ..clients.base import Data
 from ..clients.class_based import handler_of, subprotocol_options
-from ..clients.client import Data
 from ..clients.open_clients import Clients, Excluded, send_to_all
 from ..helpers.checks import SECONDS_OR_NONE
 from ..helpers.environment import is_on

@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..clients.client import WebSocketClient
+from ..clients.blocking import GeventWebSocketClient
 from ..exceptions import GeventNotInstalled
 from ..servers import uwsgi
 from . import config
@@ -15,10 +15,6 @@ from .middleware import WebSocketMiddleware
 
 if TYPE_CHECKING:
     from flask import Flask
-
-
-class GeventWebSocketClient(WebSocketClient):
-    """The client of a handler in a greenlet; its waiting lets other greenlets run."""
 
 
 class GeventWebSocketMiddleware(WebSocketMiddleware):

@@ -12,7 +12,8 @@ from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.http import HTTP_STATUS_CODES
 
-from ..clients.client import UWSGIWebSocketClient
+from ..clients.legacy import legacy_class
+from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..connection.connection import Connection
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
@@ -21,7 +22,6 @@ from ..process.host import log_exception
 from ..servers import uwsgi
 from ..servers.base import FAILED_WITH, Server
 from ..session.session import Negotiation, serve, serve_lazily, switch_headers
-from .legacy import legacy_class
 from .routing import WebSocketRule
 from .upgrade_response import UPGRADE, missed_response, upgrade_class
 

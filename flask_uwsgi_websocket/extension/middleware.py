@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from ..clients.client import UWSGIWebSocketClient, WebSocketClient
+from ..clients.blocking import WebSocketClient
+from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..codec import DeflateSettings, UpgradeRequest, validate_request
 from ..connection.connection import Limits
 from ..engines.base import Engine

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..clients.client import WebSocketClient
+from ..clients.blocking import AsyncWebSocketClient
 from .extension import WebSocket
 from .middleware import WebSocketMiddleware
-
-
-class AsyncWebSocketClient(WebSocketClient):
-    """The client of a handler in a suspendable request."""
 
 
 class AsyncWebSocketMiddleware(WebSocketMiddleware):

@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from functools import cache
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..clients.client import BaseClient, Data, WebSocketClient
 from ..connection.connection import Connection, Message
 from ..exceptions import ConnectionClosed
 from ..process.caller import caller
 from ..session.lazy import Unopened
-
-if TYPE_CHECKING:
-    from .asyncio import AsyncioWebSocketClient as AsyncioBase
-else:
-    AsyncioBase = BaseClient  # which imports us
+from .asyncio import AsyncioWebSocketClient
+from .base import BaseClient, Data
+from .blocking import WebSocketClient
 
 #: Messages that a handler may send in vain without receiving one. To send a history to somebody who
 #: has left is no reason to break it off, but a loop that does nothing else would never end.
@@ -35,7 +32,7 @@ def legacy_class(client_class: type[Any]) -> type[Any]:
     return type(client_class.__name__, (ways, client_class), {})
 
 
-class _Ways(BaseClient):
+class _Ways(BaseClient[Any]):
     """What blocking clients and those of asyncio have in common."""
 
     _bytes_are_text = True
@@ -99,7 +96,7 @@ class _BlockingWays(_Ways, WebSocketClient):
             self._drop(closed)
 
 
-class _AsyncioWays(_Ways, AsyncioBase):
+class _AsyncioWays(_Ways, AsyncioWebSocketClient):
     async def receive(self, timeout: float | None = None) -> Message | None:
         """As in 1.0, in bytes."""
         return self._in_bytes(await super().receive(timeout))

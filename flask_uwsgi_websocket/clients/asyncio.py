@@ -1,0 +1,69 @@
+"""The client of handlers that are coroutine functions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from ..connection.connection import Message
+from ..exceptions import ConnectionClosed
+from .base import BaseClient, Data
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from ..engines.asyncio import AsyncioConnection
+
+
+class AsyncioWebSocketClient(BaseClient[Coroutine[Any, Any, None]]):
+    """The client of an ``async def`` handler.
+
+    The members are those of :class:`~.blocking.WebSocketClient`; those that wait are coroutines.
+    """
+
+    _connection: AsyncioConnection
+
+    async def receive(self, timeout: float | None = None) -> Message | None:
+        return await self._connection.receive(timeout)
+
+    recv = a_recv = receive
+
+    async def receive_json(self, timeout: float | None = None) -> Any:
+        return self._loads(await self.receive(timeout))
+
+    async def send(self, msg: Data, binary: bool | None = None) -> None:
+        connection = self._connection
+        encode: Callable[[Any], bytes] = self._text
+        if binary or type(msg) is not str:
+            encode = self._encoder(msg, binary)
+        try:
+            if connection.post(encode, msg):
+                await connection.drained()
+        except ConnectionClosed:
+            await connection.send_failed()
+            raise
+
+    a_send = send
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self._connection.close(code, reason)
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    def __anext__(self) -> Awaitable[Message]:
+        # Neither an asynchronous generator nor a coroutine, which are slower.
+        return self._connection.next_message()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._close_after(exc_type)

@@ -1,0 +1,73 @@
+"""The clients of handlers whose waiting blocks their thread or greenlet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..connection.blocking import BlockingConnection
+from ..connection.connection import Message
+from ..exceptions import ConnectionClosed
+from .base import BaseClient, Data
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+class WebSocketClient(BaseClient[None]):
+    """The client of a blocking handler; its methods may be called from any thread."""
+
+    _connection: BlockingConnection
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._connection.run(coroutine)
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        return self._connection.receive_blocking(timeout)
+
+    recv = receive
+
+    def receive_json(self, timeout: float | None = None) -> Any:
+        return self._loads(self.receive(timeout))
+
+    def send(self, msg: Data, binary: bool | None = None) -> None:
+        connection = self._connection
+        encode: Callable[[Any], bytes] = self._text
+        if binary or type(msg) is not str:
+            encode = self._encoder(msg, binary)
+        try:
+            if connection.post(encode, msg):
+                self._run(connection.drained())
+        except ConnectionClosed:
+            self._run(connection.send_failed())
+            raise
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        self._run(self._connection.close(code, reason))
+
+    def __iter__(self) -> Iterator[Message]:
+        while (message := self.receive()) is not None:
+            yield message
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close_after(exc_type)
+
+
+class GeventWebSocketClient(WebSocketClient):
+    """The client of a handler in a greenlet; its waiting lets other greenlets run."""
+
+
+class AsyncWebSocketClient(WebSocketClient):
+    """The client of a handler in a suspendable request."""
