@@ -360,7 +360,7 @@ def test_under_a_flask_command_it_only_logs(
     assert "under the flask command" in caplog.text
 
 
-# Units: which names importing a module binds
+# Units: which of its names a module binds only when it runs
 
 
 @pytest.mark.parametrize(
@@ -379,14 +379,15 @@ def test_under_a_flask_command_it_only_logs(
         ("if '__main__' == __name__ and x:\n    app = 1", False),
         ("app = 1\nif __name__ == '__main__':\n    app = 2", False),
         ("app = None\ndef main():\n    global app\n    app = 1", False),
-        ("def main():\n    app = 1", False),
-        ("[app for app in x]", False),
+        ("if __name__ == '__main__':\n    def app(): pass", False),
+        ("if __name__ == '__main__':\n    from x import y as app", False),
+        ("app = 1\nif __name__ == '__main__':\n    app.run(app)", True),
     ],
 )
 def test_bindings(source: str, at_import: bool) -> None:
     import ast
 
-    assert locate._Bindings(ast.parse(source)).at_import("app") is at_import
+    assert ("app" not in locate._bound_by_running(ast.parse(source))) is at_import
 
 
 # For real

@@ -1,4 +1,4 @@
-"""Which app uWSGI must load, and from where: from an app object to command line options. Internal.
+"""Finds out which app uWSGI must load, and from where, for an app object. Internal.
 
 =============================================  ====================================================
 the app is                                     uWSGI gets
@@ -32,6 +32,7 @@ import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,9 @@ from typing import Any
 from ..exceptions import EngineError
 from ..inspection.binary import is_plain
 from . import replay
+
+#: Modules that uWSGI brings.
+_OF_UWSGI = ("uwsgi", "uwsgidecorators")
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def locate(app: Any) -> Target:
 
 
 def module_variable(app: Any) -> Target | None:
-    """How uWSGI imports an app that an imported module holds; ``None`` when none does."""
+    """Find the module that holds an app; ``None`` when no imported one does."""
     for name, module in list(sys.modules.items()):
         if name != "__main__" and isinstance(module, ModuleType):
             variable = _variable(module, app)
@@ -102,7 +106,7 @@ class _Script:
 
     @classmethod
     def of(cls, main: ModuleType) -> _Script | None:
-        """``None`` for a console, ``python -c``, a zip file and whatever else has no source."""
+        """Return ``None`` for a console, ``python -c``, a zip file and all else without source."""
         file = getattr(main, "__file__", None)
         if file is None or _source(file) is None:
             return None
@@ -116,21 +120,24 @@ class _Script:
         """The folder from which its own imports are found: sys.path[0] when it started."""
         return str(self.path.parents[self.module.count(".") if self.module else 0])
 
+    @property
+    def python_path(self) -> tuple[str, ...]:
+        """The root, where a fresh interpreter does not look anyway."""
+        return () if _is_site_folder(self.root) else (self.root,)
+
     def variable(self, variable: str) -> Target:
-        """Its module has the app in a variable."""
+        """Have uWSGI import the script, which has the app in a variable."""
         arguments = _script_arguments()
-        if arguments is None:
-            return self.again()
         name = self.module or self._import_name()
+        if arguments is None or not (name or is_plain(str(self.path))):
+            return self.again()
         loader: tuple[str, ...] = ("--wsgi", f"{name}:{variable}")
         if name is None:
-            if not is_plain(str(self.path)):
-                return self.again()
             loader = ("--wsgi-file", str(self.path), "--callable", variable)
         return Target((*loader, *arguments), self.python_path)
 
     def again(self) -> Target:
-        """Its module gets the app only when it runs as ``__main__``."""
+        """Have uWSGI run the script as ``__main__``, which makes the app only then."""
         return Target(
             ("--wsgi", replay.APPLICATION),
             self.python_path,
@@ -138,38 +145,28 @@ class _Script:
         )
 
     def _import_name(self) -> str | None:
-        """The name under which the script imports as itself, if any."""
+        """Return the name under which the script imports as itself, if any."""
         name = self.path.stem
-        taken = name in sys.stdlib_module_names or name in sys.builtin_module_names
-        # uWSGI brings modules of its own, and starts with some of Python's imported.
-        if not name.isidentifier() or taken or name in ("uwsgi", "uwsgidecorators"):
-            return None
-        imported = getattr(sys.modules.get(name), "__file__", None)
-        if name in sys.modules and (imported is None or not self.path.samefile(imported)):
+        # Python's own may be imported before the script's folder is on sys.path.
+        if not name.isidentifier() or name in sys.stdlib_module_names or name in _OF_UWSGI:
             return None
         spec = PathFinder.find_spec(name, [self.root])  # A package of that name goes first.
-        if spec is None or spec.origin is None or not self.path.samefile(spec.origin):
-            return None
-        return name
-
-    @property
-    def python_path(self) -> tuple[str, ...]:
-        return () if _is_site_folder(self.root) else (self.root,)
+        found = spec is not None and spec.origin is not None and self.path.samefile(spec.origin)
+        return name if found else None
 
 
 def project_files() -> list[str]:
-    """The source files of the imported modules that are neither installed nor Python's own."""
+    """Return the sources of the imported modules that are neither installed nor Python's own."""
     paths = sysconfig.get_paths()
-    others = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    others += [*site.getsitepackages(), site.getusersitepackages()]
-    folders = tuple(os.path.join(os.path.realpath(other), "") for other in others)
+    python = {os.path.realpath(paths[name]) for name in ("stdlib", "platstdlib")}
+    folders = tuple(os.path.join(folder, "") for folder in python | _site_folders())
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     sources = {os.path.abspath(f) for f in files if isinstance(f, str) and f.endswith(".py")}
     return sorted(f for f in sources if not os.path.realpath(f).startswith(folders))
 
 
 def _named(name: str) -> Target:
-    """``module:variable``, found from where this process finds its own modules."""
+    """Look for ``module:variable`` from where this process finds its own modules."""
     script = _Script.of(sys.modules["__main__"])
     roots = [os.getcwd()] if script is None else [*script.python_path, os.getcwd()]
     return Target(("--wsgi", name), tuple(dict.fromkeys(roots)))
@@ -201,25 +198,23 @@ def _script_arguments() -> tuple[str, ...] | None:
 
 
 def _is_site_folder(folder: str) -> bool:
-    """Whether a fresh interpreter has it on sys.path, behind the standard library."""
+    """Tell whether a fresh interpreter has it on sys.path, behind the standard library."""
+    return os.path.realpath(folder) in _site_folders()
+
+
+def _site_folders() -> set[str]:
     paths = sysconfig.get_paths()
-    known = [paths["purelib"], paths["platlib"], site.getusersitepackages()]
-    return os.path.realpath(folder) in {
-        os.path.realpath(path) for path in (*known, *site.getsitepackages())
-    }
+    folders = (paths["purelib"], paths["platlib"], site.getusersitepackages())
+    return {os.path.realpath(folder) for folder in (*folders, *site.getsitepackages())}
 
 
 def _variable(module: ModuleType, app: Any) -> str | None:
-    """The variable in which importing the module puts the app, if there is one."""
+    """Return the variable in which importing the module puts the app, if there is one."""
     names = [name for name, value in list(vars(module).items()) if value is app]
-    if not names:
-        return None
     file = getattr(module, "__file__", None)
-    source = None if file is None else _source(file)
-    if source is None:
-        return names[0]
-    bindings = _Bindings(source)
-    return next((name for name in names if bindings.at_import(name)), None)
+    source = _source(file) if names and file is not None else None
+    elsewhere = set() if source is None else _bound_by_running(source)
+    return next((name for name in names if name not in elsewhere), None)
 
 
 def _source(file: str) -> ast.Module | None:
@@ -229,74 +224,23 @@ def _source(file: str) -> ast.Module | None:
         return None
 
 
-class _Bindings(ast.NodeVisitor):
-    """The names that importing a module binds, apart from those that running it binds.
+def _bound_by_running(source: ast.Module) -> set[str | None]:
+    """Return the names that may have another value, or none, when the module is only imported.
 
-    A name that is also bound inside ``if __name__ == "__main__":``, or declared ``global`` in a
-    function, counts as bound by running: its value at import may be another.
+    They are bound under ``if __name__ == "__main__":``, or ``global`` in a function. One too many
+    costs nothing but that the script runs again.
     """
-
-    def __init__(self, module: ast.Module) -> None:
-        self._imported: set[str] = set()
-        self._run: set[str] = set()
-        self._names = self._imported
-        self._star = False
-        self.visit(module)
-
-    def at_import(self, name: str) -> bool:
-        return name not in self._run and (name in self._imported or self._star)
-
-    def visit_If(self, node: ast.If) -> None:
-        if not _is_main_guard(node.test):
-            self.generic_visit(node)
-            return
-        outer, self._names = self._names, self._run
-        for statement in node.body:
-            self.visit(statement)
-        self._names = outer
-        for statement in node.orelse:
-            self.visit(statement)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        if isinstance(node.ctx, ast.Store):
-            self._names.add(node.id)
-
-    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
-        for alias in node.names:
-            self._star = self._star or alias.name == "*"
-            self._names.add(alias.asname or alias.name.partition(".")[0])
-
-    visit_ImportFrom = visit_Import
-
-    def _visit_definition(
-        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    ) -> None:
-        self._names.add(node.name)
-        for inner in ast.walk(node):
-            if isinstance(inner, ast.Global):
-                self._run.update(inner.names)
-
-    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _visit_definition
-
-    def _visit_own_scope(self, node: ast.AST) -> None:
-        """A lambda's or comprehension's names are not the module's."""
-
-    visit_Lambda = visit_ListComp = visit_SetComp = _visit_own_scope
-    visit_DictComp = visit_GeneratorExp = _visit_own_scope
+    names: set[str | None] = set()
+    for node in ast.walk(source):
+        if isinstance(node, ast.Global):
+            names.update(node.names)
+        elif isinstance(node, ast.If) and _is_main_guard(node.test):
+            for inner in chain(*map(ast.walk, node.body)):
+                if not isinstance(getattr(inner, "ctx", None), ast.Load):
+                    names.update(getattr(inner, field, None) for field in ("id", "name", "asname"))
+    return names
 
 
 def _is_main_guard(test: ast.expr) -> bool:
-    """Whether a condition asks ``__name__ == "__main__"``, alone or among others."""
-    return any(
-        isinstance(node, ast.Compare)
-        and isinstance(node.ops[0], ast.Eq)
-        and {"__name__", "__main__"}
-        == {_name_or_text(operand) for operand in (node.left, *node.comparators)}
-        for node in ast.walk(test)
-    )
-
-
-def _name_or_text(node: ast.expr) -> object:
-    if isinstance(node, ast.Name):
-        return node.id
-    return node.value if isinstance(node, ast.Constant) else None
+    text = ast.dump(test)
+    return "'__main__'" in text and "NotEq()" not in text
