@@ -12,11 +12,12 @@ from typing import NoReturn
 
 from benchmarks import peers, works
 from benchmarks.bars import judge
+from benchmarks.peer import ROOT
 from benchmarks.report import bars_table, report
 from benchmarks.results import Results
 from benchmarks.run import Run
 
-FOLDER = peers.ROOT / "benchmarks" / "results"
+FOLDER = ROOT / "benchmarks" / "results"
 
 
 def chosen(text: str, known: dict[str, object], what: str) -> list[str]:

@@ -19,20 +19,22 @@ class Bar:
 
     :param against: the peers; the best of them counts.
     :param limit: at least, or where less is better at most.
+    :param cpu: whether it is about the CPU time for a message.
     """
 
     work: str
     ours: str
     against: tuple[str, ...]
     limit: float
+    cpu: bool = False
 
     @property
     def figure(self) -> str:
-        return works.BY_NAME[self.work].figure
+        return "cpu_us" if self.cpu else works.BY_NAME[self.work].figure
 
     @property
     def less(self) -> bool:
-        return works.BY_NAME[self.work].less
+        return self.cpu or works.BY_NAME[self.work].less
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,34 @@ def _kin(kind: str) -> tuple[str, ...]:
 BARS = (
     Bar("echo-32", "ours-uvloop", ("uvicorn-websockets-sansio",), 1.6),
     Bar("echo-32", "ours-uvloop", ("aiohttp",), 1.15),
-    Bar("echo-32", "ours-uvloop", ("aiohttp-uvloop",), 1.15),
-    Bar("echo-32", "ours-uvloop", ("picows",), 0.75),
+    Bar("echo-32", "ours-uvloop", ("picows",), 0.85),
+    Bar("echo-32", "ours-gevent", ("picows",), 0.8),
+    *(
+        Bar("echo-32", ours, (against,), limit)
+        for ours in ("ours-uvloop", "ours-gevent")
+        for against, limit in (
+            ("ws", 1.15),
+            ("aiohttp-uvloop", 1.2),
+            ("socketify", 1.3),
+            ("granian", 2.0),
+        )
+    ),
     Bar("echo-32", "ours-gevent", ("aiohttp",), 1.0),
     Bar("echo-32", "ours-gevent", ("flask-sock-gevent",), 2.5),
     Bar("echo-32", "ours-gevent", ("original-gevent",), 3.0),
-    Bar("echo-32", "ours-threads", ("flask-sock-gthread",), 2.0),
+    Bar("echo-32", "ours-threads", ("uwsgi-threads",), 1.0),
+    Bar("echo-32", "ours-threads", ("flask-sock-gthread",), 4.0),
+    *(Bar(work, "ours-uvloop", ("picows",), 1.0) for work in ("pipelined", "echo-4k", "echo-256k")),
+    *(Bar("fan-out", f"ours-{kind}", ("c",), 1.5, cpu=True) for kind in ("gevent", "uvloop")),
+    *(
+        Bar("fan-out", f"ours-{kind}", (against,), 3.0)
+        for kind, against in (
+            ("gevent", "aiohttp"),
+            ("gevent", "websockets"),
+            ("uvloop", "aiohttp-uvloop"),
+            ("uvloop", "websockets"),
+        )
+    ),
     Bar("echo-4k", "ours-uvloop", ("uvicorn-websockets-sansio",), 1.2),
     Bar("echo-256k", "ours-uvloop", ("uvicorn-websockets-sansio",), 1.2),
     *(

@@ -25,7 +25,7 @@ BARS = {
     "small": ("Small messages", ("echo-32", "pipelined", "echo-4k")),
     "large": ("Large messages", ("echo-256k", "echo-1m", "deflate")),
     "latency": ("One message there and back", ("latency",)),
-    "connections": ("Connections", ("connect", "ticks")),
+    "connections": ("Connections", ("connect", "ticks", "fan-out")),
     "memory": (
         "Memory of the server for each idle connection",
         tuple(work.name for work in MEMORY),

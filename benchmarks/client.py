@@ -46,8 +46,12 @@ PROLONGED = 6.0
 FEWEST_MESSAGES = 50
 FEWEST_OF_EACH = 4
 
-#: Seconds for which ticks are watched, at least: they come seldom and cost little CPU time.
-TICKS_SECONDS = 4.0
+#: Ticks come so many seconds after each other, and are watched for so many at least: they cost
+#: little CPU time.
+TICK, TICKS_SECONDS = 0.5, 4.0
+
+#: Messages to all that are under way at a time: the server has always the next one to send.
+FAN_OUT_DEPTH = 2
 
 #: Connections that are open before the memory for more of them is measured.
 WARM_CONNECTIONS = 100
@@ -289,22 +293,52 @@ class Compressing(Echoing):
 
 
 class Listening(Connection):
-    """Notes when ticks arrive."""
+    """Hears what one of them has the server say to all, and notes how long it took."""
 
     def __init__(self, load: Load) -> None:
         super().__init__(load)
+        self.heard = False
         self.ticks: list[tuple[int, float]] = []
 
     def start(self) -> None:
         if self.load.task.dialect == "socket.io":
             self.transport.send(TEXT, b'42["listen",""]')
 
+    def say(self, text: bytes) -> None:
+        is_event = self.load.task.dialect == "socket.io"
+        self.transport.send(TEXT, b'42["all","%s"]' % text if is_event else text)
+
+    def say_now(self) -> None:
+        self.say(b"%d" % time.monotonic_ns())
+
     def on_text(self, text: bytes) -> None:
         tick = re.search(rb"\d{6,}", text)
         if tick:
+            self.heard = True
             self.load.count += 1
             sent = int(tick[0])
             self.ticks.append((sent, (time.monotonic_ns() - sent) / 1e9))
+
+
+class Gathering(Listening):
+    """Has the next message said when all have one."""
+
+    def start(self) -> None:
+        super().start()
+        event = b'42["all","%s"]' if self.load.task.dialect == "socket.io" else b"%s"
+        self.size = len(event % self.load.text)
+
+    def on_ws_frame(self, transport: Any, frame: Any) -> None:
+        if frame.payload_size != self.size or frame.msg_type is not TEXT or not frame.fin:
+            self.on_other_frame(frame)
+            return
+        load = self.load
+        load.count += 1
+        if load.count % len(load.connections) == 0:
+            if load.running:
+                load.connections[0].say(load.text)
+            else:
+                load.outstanding -= 1
 
 
 async def connect(load: Load, kind: Callable[[Load], Connection], number: int = 1) -> None:
@@ -357,7 +391,7 @@ class Window:
 
     def __init__(self, load: Load) -> None:
         self.load = load
-        self.load.count = 0
+        self._before = load.count
         self._server = cpu_seconds(load.task.pid)
         self._client = time.process_time()
         self._machine = machine_cpu_seconds()
@@ -366,9 +400,13 @@ class Window:
     def age(self) -> float:
         return time.perf_counter() - self._started
 
+    @property
+    def count(self) -> int:
+        return self.load.count - self._before
+
     def figures(self) -> dict[str, float]:
         """Messages for each second and the CPU time of both sides."""
-        seconds, count = self.age(), self.load.count
+        seconds, count = self.age(), self.count
         client = time.process_time() - self._client
         server = cpu_seconds(self.load.task.pid) - self._server
         machine = machine_cpu_seconds() - self._machine
@@ -399,7 +437,7 @@ async def echo_for_a_while(load: Load) -> dict[str, float]:
             connection.times.clear()
     await asyncio.sleep(seconds)
     enough = max(FEWEST_MESSAGES, FEWEST_OF_EACH * len(load.connections))
-    while load.running and load.count < enough and window.age() < seconds + PROLONGED:
+    while load.running and window.count < enough and window.age() < seconds + PROLONGED:
         await asyncio.sleep(0.05)
     figures = window.figures()
     load.running = False
@@ -422,17 +460,31 @@ async def latency(load: Load) -> dict[str, float]:
     return figures | {"p50_us": cuts[49] * 1e6, "p99_us": cuts[98] * 1e6}
 
 
-async def ticks(load: Load) -> dict[str, float]:
-    """How long after a tick's time the connections have it."""
-    await connect(load, Listening, load.task.connections)
+async def listen(load: Load, kind: type[Listening]) -> list[Listening]:
+    """Connect, and wait until each hears what is said to all."""
+    await connect(load, kind, load.task.connections)
     listeners = [c for c in load.connections if isinstance(c, Listening)]
     for listener in listeners:
         listener.start()
-    await until(lambda: all(c.ticks for c in listeners) or bool(load.failure), "a tick for each")
+    deadline = time.monotonic() + PATIENCE
+    while not all(listener.heard for listener in listeners):
+        load.check()
+        if time.monotonic() > deadline:
+            raise Failed("not all of them hear what is said to all")
+        listeners[0].say_now()
+        await asyncio.sleep(WARM_UP)
     for listener in listeners:
         listener.ticks.clear()
+    return listeners
+
+
+async def ticks(load: Load) -> dict[str, float]:
+    """How long after a tick's time the connections have it."""
+    listeners = await listen(load, Listening)
     window = Window(load)
-    await asyncio.sleep(max(load.task.seconds, TICKS_SECONDS))
+    while window.age() < max(load.task.seconds, TICKS_SECONDS):
+        listeners[0].say_now()
+        await asyncio.sleep(TICK)
     figures = window.figures()
     delays: dict[int, list[float]] = {}
     for listener in listeners:
@@ -445,6 +497,24 @@ async def ticks(load: Load) -> dict[str, float]:
         "half_ms": median(median(each) for each in whole) * 1e3,
         "last_ms": median(max(each) for each in whole) * 1e3,
     }
+
+
+async def fan_out(load: Load) -> dict[str, float]:
+    """Messages to all, the next one when all have one; the figures are of their deliveries."""
+    listeners = await listen(load, Gathering)
+    load.running = True
+    load.count = 0
+    load.outstanding = FAN_OUT_DEPTH
+    for _ in range(FAN_OUT_DEPTH):
+        listeners[0].say(load.text)
+    await asyncio.sleep(WARM_UP)
+    window = Window(load)
+    await asyncio.sleep(load.task.seconds)
+    figures = window.figures()
+    load.running = False
+    await until(lambda: load.outstanding <= 0 or bool(load.failure), "the last of the messages")
+    load.check()
+    return figures
 
 
 async def connect_and_close(load: Load) -> dict[str, float]:
@@ -508,6 +578,7 @@ ACTIONS = {
     "echo": echo,
     "latency": latency,
     "ticks": ticks,
+    "fan-out": fan_out,
     "connect": connect_and_close,
     "memory": memory,
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.charts import draw
-from benchmarks.peers import ROOT
+from benchmarks.peer import ROOT
 from benchmarks.report import report
 from benchmarks.results import Results
 

@@ -2,30 +2,21 @@
 
 One worker process for each, on 127.0.0.1. Those of a *kind* wait for their connections in the same
 way, so that a user of one could use the other: ``threads``, ``gevent``, ``asyncio`` (its own loop)
-and ``uvloop``. ``ceiling`` is picows, which does less than the others.
+and ``uvloop``. ``other`` are those with a loop that Python does not have; ``ceiling`` are picows
+and a loop in C, which do less than the others.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from flask_uwsgi_websocket.exceptions import EngineError
+from benchmarks.peer import ROOT, SERVERS, CPeer, NodePeer, Peer
 from flask_uwsgi_websocket.launch.run import find_uwsgi
 
-ROOT = Path(__file__).resolve().parent.parent
-SERVERS = ROOT / "benchmarks" / "servers"
 ORIGINAL = ROOT / "benchmarks" / ".peers" / "original"
-
-#: Seconds between the ticks of all servers.
-TICK = 0.5
 
 #: The connections that a peer with a thread for each is asked to hold.
 MOST_THREADS = 100
@@ -35,96 +26,9 @@ OURS = {
     "gevent": "ours-gevent",
     "asyncio": "ours-asyncio",
     "uvloop": "ours-uvloop",
+    "other": "ours-uvloop",
     "ceiling": "ours-uvloop",
 }
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A server.
-
-    :param command: what starts it, given its port and the connections that it must hold.
-    :param packages: the distributions whose versions tell what was measured.
-    :param compresses: whether it knows permessage-deflate.
-    :param path: where it echoes.
-    :param most: connections that it is asked to hold, if there is a limit.
-    :param python: the environment that it runs in, if not ours.
-    """
-
-    name: str
-    label: str
-    kind: str
-    command: Callable[[int, int], list[str]]
-    packages: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    path: str = "/echo"
-    dialect: str = "websocket"
-    compresses: bool = False
-    most: int | None = None
-    python: Path | None = None
-
-    @property
-    def is_ours(self) -> bool:
-        return self.name.startswith("ours")
-
-    def variables(self, port: int, cores: int, compression: bool) -> dict[str, str]:
-        """Environment variables for the server."""
-        variables = {
-            "BENCHMARK_PORT": str(port),
-            "BENCHMARK_CORES": str(cores),
-            "BENCHMARK_TICK": str(TICK),
-            "BENCHMARK_COMPRESSION": "1" if compression else "0",
-            # This checkout, not one that is installed; the original must not get ours.
-            "PYTHONPATH": "" if self.python else str(ROOT),
-        }
-        return {**variables, **self.environment}
-
-    def directory(self) -> Path:
-        return SERVERS if self.python else ROOT
-
-    def missing(self) -> str | None:
-        """Why it cannot take part here."""
-        if self.python is not None:
-            return None if self.python.exists() else "run python -m benchmarks.setup first"
-        for package in self.packages:
-            try:
-                if package == "uWSGI":
-                    find_uwsgi()
-                else:
-                    importlib.metadata.version(package)
-            except (EngineError, importlib.metadata.PackageNotFoundError) as error:
-                return str(error)
-        return None
-
-    def versions(self) -> dict[str, str]:
-        if self.python is not None:
-            return _versions_in(self.python, self.packages)
-        versions = {"Python": platform.python_version()}
-        for package in self.packages:
-            versions[package] = (
-                uwsgi_version(find_uwsgi())
-                if package == "uWSGI"
-                else importlib.metadata.version(package)
-            )
-        return versions
-
-
-@cache
-def uwsgi_version(path: str) -> str:
-    return subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
-
-
-@cache
-def _versions_in(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
-    script = (
-        "import platform, sys, importlib.metadata as m\n"
-        "print('Python', platform.python_version())\n"
-        "for name in sys.argv[1:]: print(name, m.version(name))"
-    )
-    output = subprocess.run(
-        [str(python), "-c", script, *packages], capture_output=True, text=True, check=True
-    ).stdout
-    return dict(line.split() for line in output.splitlines())
 
 
 def _script(name: str) -> Callable[[int, int], list[str]]:
@@ -197,10 +101,11 @@ def _bare(engine: str) -> Peer:
         name=f"uwsgi-{engine}",
         label=f"uWSGI's API, {engine}",
         kind=engine,
-        command=_uwsgi(engine, "benchmarks.servers.bare"),
+        command=_uwsgi(engine, "benchmarks.servers.uwsgi_api"),
         packages=("uWSGI", *(("gevent",) if engine == "gevent" else ())),
         environment={"BENCHMARK_ENGINE": engine},
         most=MOST_THREADS if engine == "threads" else None,
+        sends_to_others=False,
     )
 
 
@@ -249,6 +154,13 @@ def _flask_sock(worker: str, kind: str, *arguments: str) -> Peer:
 
 #: Those that the bars compare stand near each other, since they take turns in this order.
 PEERS = (
+    CPeer(
+        name="c",
+        label="C: epoll, recv, send",
+        kind="ceiling",
+        command=_script("bare_c"),
+        packages=(),
+    ),
     Peer(
         name="picows",
         label="picows",
@@ -257,6 +169,40 @@ PEERS = (
         packages=("picows", "uvloop"),
     ),
     _ours("uvloop", "ours, asyncio + uvloop", uvloop=True),
+    NodePeer(
+        name="ws",
+        label="Node's ws",
+        kind="other",
+        command=lambda port, cores: ["node", str(SERVERS / "with_ws.js")],
+        packages=("ws",),
+        compresses=True,
+    ),
+    Peer(
+        name="socketify",
+        label="socketify (uWebSockets)",
+        kind="other",
+        command=_script("with_socketify"),
+        packages=("socketify",),
+        compresses=True,
+    ),
+    Peer(
+        name="granian",
+        label="RSGI, granian",
+        kind="uvloop",
+        command=_module(
+            "granian",
+            *("--interface=rsgi", "--host=127.0.0.1", "--port={port}", "--loop=uvloop"),
+            *("--log-level=warning", "--ws", "benchmarks.servers.with_granian:app"),
+        ),
+        packages=("granian", "uvloop"),
+    ),
+    Peer(
+        name="sanic",
+        label="Sanic",
+        kind="uvloop",
+        command=_script("with_sanic"),
+        packages=("sanic", "websockets", "uvloop"),
+    ),
     _uvicorn("websockets-sansio", "websockets"),
     _uvicorn("websockets", "websockets"),
     _uvicorn("wsproto", "wsproto"),

@@ -112,6 +112,7 @@ def work_table(results: Results, work: Work) -> Iterator[str]:
                 *([number(figures[extra])] if extra else []),
                 _against(results, work, peer),
                 number(figures["cpu_us"]),
+                _of_limit(results, work, figures["cpu_us"]),
                 _share(figures["server_cpu"]),
                 _share(figures["client_cpu"]) + (" !" if results.is_busy(work.name, peer) else ""),
                 _share(figures["other_cpu"])
@@ -120,11 +121,11 @@ def work_table(results: Results, work: Work) -> Iterator[str]:
         )
     for peer in failed:
         if peer not in measured:
-            rows.append((BY_NAME[peer].label, "FAILED", *[NONE] * (5 + bool(extras))))
-    each = "connection" if work.action == "connect" else "message"
+            rows.append((BY_NAME[peer].label, "FAILED", *[NONE] * (6 + bool(extras))))
+    each = {"connect": "connection", "fan-out": "delivery"}.get(work.action, "message")
     header = (
         *("Server", work.unit, *extras, "ours / theirs"),
-        *(f"CPU µs for a {each}", "server CPU", "client CPU", "others"),
+        *(f"CPU µs for a {each}", "of C's", "server CPU", "client CPU", "others"),
     )
     yield from table(header, rows)
     if any(results.is_busy(work.name, peer) for peer in measured):
@@ -142,6 +143,12 @@ def _against(results: Results, work: Work, peer: str) -> str:
         return ""
     ratio = results.ratio(work.name, work.figure, ours, peer)
     return NONE if ratio is None else f"{ratio:.2f}"
+
+
+def _of_limit(results: Results, work: Work, cpu: float | None) -> str:
+    """CPU time as a multiple of what the loop in C takes."""
+    limit = results.median(work.name, "c", "cpu_us")
+    return NONE if not limit or cpu is None else f"{cpu / limit:.1f}"
 
 
 def _share(value: float | None) -> str:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.client import Failed, Task
-from benchmarks.peers import ROOT, Peer, uwsgi_version
+from benchmarks.peer import ROOT, Peer, uwsgi_version
 from benchmarks.processes import Server, ServerFailed
 from benchmarks.results import Results
 from benchmarks.works import SESSIONS, SPARE, Work
@@ -193,8 +193,8 @@ class Run:
 
     def _task(self, work: Work, peer: Peer, server: Server) -> Task:
         path = peer.path
-        if work.action == "ticks" and peer.dialect == "websocket":
-            path = "/tick"
+        if work.goes_to_all and peer.dialect == "websocket":
+            path = "/all"
         return Task(
             action=work.action,
             port=server.port,

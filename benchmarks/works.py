@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.peers import Peer
+from benchmarks.peer import Peer
 
 #: Connections beyond those of the client's load that a server can hold.
 SPARE = 14
@@ -42,12 +42,18 @@ class Work:
     peers: tuple[str, ...] = ()
     most_rounds: int | None = None
 
+    @property
+    def goes_to_all(self) -> bool:
+        return self.action in ("ticks", "fan-out")
+
     def reason_to_skip(self, peer: Peer, descriptors: int) -> str | None:
         """Why a peer does not do it; empty where it is not meant to."""
         if peer.name not in self.peers if self.peers else peer.name.endswith("-router"):
             return ""
         if self.compression and not peer.compresses:
             return "it has no permessage-deflate"
+        if self.goes_to_all and not peer.sends_to_others:
+            return "its requests send from within themselves only"
         if peer.most is not None and self.connections > peer.most:
             return "it takes a thread for each connection"
         if self.connections * DESCRIPTORS + MORE_DESCRIPTORS > descriptors:
@@ -140,7 +146,7 @@ WORKS = (
     MEMORY[0],
     Work(
         name="ticks",
-        label="1,000 idle connections, a tick to all: until the last has it",
+        label="1,000 connections, a tick to all: until the last has it",
         action="ticks",
         session="idle",
         figure="last_ms",
@@ -148,6 +154,15 @@ WORKS = (
         less=True,
         connections=1000,
         most_rounds=1,
+    ),
+    Work(
+        name="fan-out",
+        label="1,000 connections, 200 B to all of them",
+        action="fan-out",
+        session="idle",
+        unit="deliveries/s",
+        connections=1000,
+        size=200,
     ),
     MEMORY[1],
     *GROWTH,

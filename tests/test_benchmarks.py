@@ -85,9 +85,19 @@ def test_a_peer_that_does_not_start_is_reported_with_its_log(tmp_path: Path) -> 
 
 
 def test_wrong_replies_are_a_failure(tmp_path: Path) -> None:
-    # /tick takes messages and answers none; what it sends instead is not an echo.
-    ticking = {"BENCHMARK_TICK": "0.01"}
-    wrong = dataclasses.replace(peers.BY_NAME["aiohttp"], path="/tick", environment=ticking)
+    script = """if True:
+        import asyncio, os, websockets
+        async def answer(ws):
+            async for _ in ws:
+                await ws.send("something else")
+        async def serve():
+            async with websockets.serve(answer, "127.0.0.1", int(os.environ["BENCHMARK_PORT"])):
+                await asyncio.Future()
+        asyncio.run(serve())
+    """
+    wrong = dataclasses.replace(
+        peers.BY_NAME["websockets"], command=lambda port, cores: [sys.executable, "-c", script]
+    )
     results = small_run(wrong, tmp_path)
     [failure] = results.failures
     assert "unexpected message" in failure["reason"]

@@ -1,5 +1,4 @@
-"""One small program for each peer: ``/echo`` sends messages back, ``/tick`` gets one now and then.
+"""One small program for each peer: ``/echo`` sends messages back, ``/all`` sends them to all there.
 
-A tick is the server's ``time.monotonic_ns()`` as text, the same for all connections, sent every
-``BENCHMARK_TICK`` seconds in the way that suits the library.
+The latter in the way that suits the library.
 """

@@ -4,19 +4,14 @@
 """
 
 import os
-import threading
-import time
 
 from flask import Flask
 
 from flask_uwsgi_websocket import GeventWebSocket, WebSocket
 
-TICK = float(os.environ["BENCHMARK_TICK"])
-
 app = Flask(__name__)
 websocket = (GeventWebSocket if os.environ["BENCHMARK_ENGINE"] == "gevent" else WebSocket)(app)
 listening = set()
-ticker = []
 
 
 @websocket.route("/echo", websocket=True)
@@ -29,20 +24,14 @@ def echo(ws):
             ws.send(message)
 
 
-@websocket.route("/tick", websocket=True)
-def tick(ws):
-    if not ticker:
-        ticker.append(threading.Thread(target=tick_for_ever, daemon=True))
-        ticker[0].start()
+@websocket.route("/all", websocket=True)
+def send_to_all(ws):
     listening.add(ws)
-    while ws.receive() is not None:
-        pass
-    listening.discard(ws)
-
-
-def tick_for_ever():
     while True:
-        time.sleep(TICK)
-        now = str(time.monotonic_ns()).encode()
-        for ws in list(listening):
-            ws.send(now)
+        message = ws.receive()
+        if message is None:
+            break
+        if message:
+            for each in list(listening):
+                each.send(message)
+    listening.discard(ws)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import threading
-import time
 from typing import Any
 
 from flask import Flask
@@ -19,7 +16,6 @@ from flask_uwsgi_websocket import (
 )
 
 ENGINE = os.environ["BENCHMARK_ENGINE"]
-TICK = float(os.environ["BENCHMARK_TICK"])
 
 app = Flask(__name__)
 app.config["UWSGI_WEBSOCKET_COMPRESSION"] = os.environ.get("BENCHMARK_COMPRESSION") == "1"
@@ -30,14 +26,12 @@ classes: dict[str, type[Any]] = {
 }
 websocket: Any = classes[ENGINE](app)
 listening: set[Any] = set()
-ticker: list[Any] = []
 
 
-def send_tick() -> None:
-    now = str(time.monotonic_ns())
+def send_to_all(message: str) -> None:
     for ws in list(listening):
         with contextlib.suppress(ConnectionClosed):
-            ws.send_nb(now)
+            ws.send_nb(message)
 
 
 if ENGINE == "asyncio":
@@ -47,19 +41,12 @@ if ENGINE == "asyncio":
         async for message in ws:
             await ws.send(message)
 
-    @websocket.route("/tick")  # type: ignore[untyped-decorator]
-    async def tick(ws: Any) -> None:
-        if not ticker:
-            ticker.append(asyncio.create_task(tick_always()))
+    @websocket.route("/all")  # type: ignore[untyped-decorator]
+    async def to_all(ws: Any) -> None:
         listening.add(ws)
-        async for _ in ws:
-            pass
+        async for message in ws:
+            send_to_all(message)
         listening.discard(ws)
-
-    async def tick_always() -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            send_tick()
 
 else:
 
@@ -68,20 +55,12 @@ else:
         for message in ws:
             ws.send(message)
 
-    @websocket.route("/tick")  # type: ignore[untyped-decorator]
-    def tick_blocking(ws: Any) -> None:
-        if not ticker:
-            ticker.append(threading.Thread(target=tick_for_ever, daemon=True))
-            ticker[0].start()
+    @websocket.route("/all")  # type: ignore[untyped-decorator]
+    def to_all_blocking(ws: Any) -> None:
         listening.add(ws)
-        for _ in ws:
-            pass
+        for message in ws:
+            send_to_all(message)
         listening.discard(ws)
-
-    def tick_for_ever() -> None:
-        while True:
-            time.sleep(TICK)
-            send_tick()
 
 
 if __name__ == "__main__":

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
-from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 PORT = int(os.environ["BENCHMARK_PORT"])
-TICK = float(os.environ["BENCHMARK_TICK"])
 
 listening: set[web.WebSocketResponse] = set()
 
@@ -24,34 +21,20 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
     return ws
 
 
-async def tick(request: web.Request) -> web.WebSocketResponse:
+async def send_to_all(request: web.Request) -> web.WebSocketResponse:
     ws = web.WebSocketResponse()
     await ws.prepare(request)
     listening.add(ws)
-    async for _ in ws:
-        pass
+    async for message in ws:
+        for each in list(listening):
+            with contextlib.suppress(ConnectionError):
+                await each.send_str(message.data)
     listening.discard(ws)
     return ws
 
 
-async def tick_always() -> None:
-    while True:
-        await asyncio.sleep(TICK)
-        now = str(time.monotonic_ns())
-        for ws in list(listening):
-            with contextlib.suppress(ConnectionError):
-                await ws.send_str(now)
-
-
-async def ticking(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(tick_always())
-    yield
-    task.cancel()
-
-
 app = web.Application()
-app.add_routes([web.get("/echo", echo), web.get("/tick", tick)])
-app.cleanup_ctx.append(ticking)
+app.add_routes([web.get("/echo", echo), web.get("/all", send_to_all)])
 
 loop: asyncio.AbstractEventLoop | None = None
 if os.environ.get("BENCHMARK_UVLOOP") == "1":

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
-import time
 from typing import Any
 
 from flask import Flask
 from flask_sock import Sock
 from simple_websocket import ConnectionClosed
 
-TICK = float(os.environ["BENCHMARK_TICK"])
-
 app = Flask(__name__)
 sock = Sock(app)
 listening: set[Any] = set()
-ticker: list[threading.Thread] = []
 
 
 @sock.route("/echo")  # type: ignore[untyped-decorator]
@@ -26,23 +20,14 @@ def echo(ws: Any) -> None:
         ws.send(ws.receive())
 
 
-@sock.route("/tick")  # type: ignore[untyped-decorator]
-def tick(ws: Any) -> None:
-    if not ticker:
-        ticker.append(threading.Thread(target=tick_for_ever, daemon=True))
-        ticker[0].start()
+@sock.route("/all")  # type: ignore[untyped-decorator]
+def send_to_all(ws: Any) -> None:
     listening.add(ws)
     try:
         while True:
-            ws.receive()
+            message = ws.receive()
+            for each in list(listening):
+                with contextlib.suppress(ConnectionClosed, OSError):
+                    each.send(message)
     finally:
         listening.discard(ws)
-
-
-def tick_for_ever() -> None:
-    while True:
-        time.sleep(TICK)
-        now = str(time.monotonic_ns())
-        for ws in list(listening):
-            with contextlib.suppress(ConnectionClosed, OSError):
-                ws.send(now)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import time
-
 from flask import Flask
 from flask_socketio import SocketIO, emit, join_room
-
-TICK = float(os.environ["BENCHMARK_TICK"])
 
 app = Flask(__name__)
 # Its limit of 1,000,000 bytes is less than our largest message.
 socketio = SocketIO(app, async_mode="gevent", max_http_buffer_size=1 << 22)
-ticker: list[object] = []
 
 
 @socketio.on("echo")  # type: ignore[untyped-decorator]
@@ -23,13 +17,9 @@ def echo(message: str) -> None:
 
 @socketio.on("listen")  # type: ignore[untyped-decorator]
 def listen(message: str) -> None:
-    if not ticker:
-        ticker.append(socketio.start_background_task(tick_for_ever))
-    join_room("listening")
-    emit("listen", message)
+    join_room("all")
 
 
-def tick_for_ever() -> None:
-    while True:
-        socketio.sleep(TICK)
-        socketio.emit("tick", str(time.monotonic_ns()), to="listening")
+@socketio.on("all")  # type: ignore[untyped-decorator]
+def send_to_all(message: str) -> None:
+    emit("all", message, to="all")

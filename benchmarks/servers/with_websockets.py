@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 PORT = int(os.environ["BENCHMARK_PORT"])
-TICK = float(os.environ["BENCHMARK_TICK"])
 
 listening: set[ServerConnection] = set()
 
 
 async def handle(ws: ServerConnection) -> None:
-    if ws.request is not None and ws.request.path == "/tick":
+    if ws.request is not None and ws.request.path == "/all":
         listening.add(ws)
-        await ws.wait_closed()
+        async for message in ws:
+            broadcast(listening, message)
         listening.discard(ws)
         return
     async for message in ws:
@@ -25,10 +24,8 @@ async def handle(ws: ServerConnection) -> None:
 
 
 async def main() -> None:
-    async with serve(handle, "127.0.0.1", PORT):
-        while True:
-            await asyncio.sleep(TICK)
-            broadcast(listening, str(time.monotonic_ns()))
+    async with serve(handle, "127.0.0.1", PORT) as server:
+        await server.serve_forever()
 
 
 asyncio.run(main())
