@@ -34,7 +34,8 @@ from .codec import CLIENT, DeflateSettings, Protocol, request_headers, validate_
 from .codec.deflate import accept as accept_deflate
 from .codec.deflate import offer
 from .codec.handshake import new_key
-from .connection.connection import Limits, Message
+from .connection.base import Message
+from .connection.limits import Limits
 from .exceptions import ConnectionClosed, HandshakeError
 from .helpers.text import path_of, printable
 from .servers.base import (

@@ -35,7 +35,8 @@ from .clients.class_based import (
 )
 from .codec import DeflateSettings, UpgradeRequest, validate_request
 from .connection.blocking import run_to_end
-from .connection.connection import Connection, Limits
+from .connection.connection import Connection
+from .connection.limits import Limits
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .extension.config import COMPRESSION, check_origins
 from .extension.origins import how_to_allow, is_allowed

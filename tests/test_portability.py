@@ -36,8 +36,8 @@ sys.modules["resource"] = sys.modules["fcntl"] = sys.modules["uwsgi"] = None
 APP = """
 from flask import Flask
 from flask_uwsgi_websocket import WebSocket, AsyncioWebSocket
-from flask_uwsgi_websocket.connection import connection
-connection.HAS_SENDMSG = connection.HAS_SENDMSG and bool(connection.MSG_DONTWAIT)
+from flask_uwsgi_websocket.connection import sending
+sending.HAS_SENDMSG = sending.HAS_SENDMSG and bool(sending.MSG_DONTWAIT)
 app = Flask("x"); app.testing = True
 threads, loop = WebSocket(app, timeout=1), AsyncioWebSocket(app, timeout=1)
 

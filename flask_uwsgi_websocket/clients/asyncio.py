@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from ..connection.connection import Message
+from ..connection.base import Message
 from ..exceptions import ConnectionClosed
 from .base import BaseClient, Data
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..connection.connection import Connection, Message
+from ..connection.base import Message
+from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from ..helpers.text import path_of, printable
 from ..servers import uwsgi

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..connection.base import Message
 from ..connection.blocking import BlockingConnection
-from ..connection.connection import Message
 from ..exceptions import ConnectionClosed
 from .base import BaseClient, Data
 

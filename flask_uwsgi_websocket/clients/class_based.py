@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ..connection.base import Message
 from ..connection.blocking import run_to_end
-from ..connection.connection import Message
 from ..helpers.functions import is_coroutine_function
 from .base import BaseClient, Data
 

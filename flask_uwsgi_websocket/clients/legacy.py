@@ -12,7 +12,8 @@ from functools import cache
 from inspect import iscoroutinefunction
 from typing import Any
 
-from ..connection.connection import Connection, Message
+from ..connection.base import Message
+from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from ..process.caller import caller
 from ..session.lazy import Unopened

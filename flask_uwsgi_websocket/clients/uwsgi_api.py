@@ -6,7 +6,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from ..connection.connection import ENDS_TOLD, FIRST_PAUSE
+from ..connection.receiving import ENDS_TOLD
+from ..connection.sending import FIRST_PAUSE
 from ..exceptions import ConnectionClosed
 from ..servers import uwsgi
 

@@ -10,7 +10,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from .connection import Connection, Message
+from .base import Message
+from .connection import Connection
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from ..connection.connection import REFUSED
+from ..connection.receiving import REFUSED
 
 T = TypeVar("T")
 

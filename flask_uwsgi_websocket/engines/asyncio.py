@@ -22,8 +22,11 @@ from typing import Any, TypeVar, cast
 import greenlet
 
 from ..codec import Protocol
-from ..connection.connection import ENDS_TOLD, Connection, Limits, Message
+from ..connection.base import Message
+from ..connection.connection import Connection
 from ..connection.detached import Application, Body, end_late, in_context, report_late
+from ..connection.limits import Limits
+from ..connection.receiving import ENDS_TOLD
 from ..connection.worker import INTERRUPT_TIME, Worker
 from ..helpers.environment import is_on
 from ..process.host import RELOAD_SIGNAL, STOP_SIGNALS, Host, logger

@@ -18,9 +18,10 @@ from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
 from ..codec import Protocol
+from ..connection.base import Message
 from ..connection.blocking import BlockingConnection, run_to_end
-from ..connection.connection import Limits, Message
 from ..connection.detached import Application, Body, end_late, in_context, report_late
+from ..connection.limits import Limits
 from ..connection.worker import INTERRUPT_TIME, Worker
 from ..exceptions import ConnectionClosed
 from ..process.host import STOP_SIGNALS, Host

@@ -19,7 +19,7 @@ from greenlet import getcurrent
 
 from ..codec import Protocol
 from ..connection.blocking import BlockingConnection
-from ..connection.connection import Limits
+from ..connection.limits import Limits
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
 
 #: Seconds between two looks of a request that waits for another request's receive.

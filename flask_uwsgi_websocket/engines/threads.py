@@ -19,8 +19,9 @@ from itertools import count
 from typing import Any, cast
 
 from ..codec import Protocol
+from ..connection.base import MSG_DONTWAIT, Message
 from ..connection.blocking import BlockingConnection, run_to_end
-from ..connection.connection import MSG_DONTWAIT, Limits, Message
+from ..connection.limits import Limits
 from ..connection.worker import Worker
 from ..helpers.waiting import wait_until
 from ..process.host import RELOAD_SIGNAL, Host, logger

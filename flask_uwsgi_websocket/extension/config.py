@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..codec import DeflateSettings
-from ..connection.connection import Limits
+from ..connection.limits import Limits
 from ..helpers.checks import (
     BYTES,
     BYTES_OR_NONE,

@@ -12,7 +12,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from ..clients.blocking import WebSocketClient
 from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..codec import DeflateSettings, UpgradeRequest, validate_request
-from ..connection.connection import Limits
+from ..connection.limits import Limits
 from ..engines.base import Engine
 from ..exceptions import HandshakeError
 from ..helpers.functions import is_decorated

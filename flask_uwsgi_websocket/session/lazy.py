@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from ..codec import Protocol
-from ..connection.connection import Connection, Limits
+from ..connection.connection import Connection
+from ..connection.limits import Limits
 from ..exceptions import ConnectionClosed
 
 #: Seconds after which the handshake waits no longer: a client must not wait for its answer, nor

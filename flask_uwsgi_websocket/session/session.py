@@ -26,7 +26,8 @@ from ..codec import (
     select_subprotocol,
 )
 from ..codec import negotiate as negotiate_compression
-from ..connection.connection import Connection, Limits
+from ..connection.connection import Connection
+from ..connection.limits import Limits
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed, EngineError, HandshakeError
 from ..helpers.text import path_of, printable

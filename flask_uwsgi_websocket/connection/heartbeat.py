@@ -1,0 +1,85 @@
+"""The clock of a connection: pings, and handlers that do not notice the end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .base import MSG_DONTWAIT
+from .closing import Closing
+
+
+class Heartbeat(Closing):
+    """What a connection does at each tick of the worker's clock."""
+
+    __slots__ = ("_alive_at", "_ping_at", "_pinged", "interrupt", "latency")
+
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
+        #: Round trip of the last ping, in seconds.
+        self.latency: float | None = None
+        #: Breaks into the handler, wherever it waits. Set while the handler runs.
+        self.interrupt: Callable[[], None] | None = None
+        self._pinged: bytes | None = None  # the payload of the unanswered ping
+        self._ping_at = self._alive_at = time.monotonic()
+
+    def tick(self, now: float) -> None:
+        """Look after the connection, whatever its handler does. For the worker's clock."""
+        if self.ended:
+            self._hurry(now)
+        elif self.limits.ping_interval > 0:
+            self._heartbeat(now)
+
+    def _heartbeat(self, now: float) -> None:
+        """Ping when due; cut the connection when nothing was heard for too long."""
+        heard, self._saw_traffic = self._saw_traffic, False
+        if self._pinged is None:
+            self._ping_when_due(now)
+        elif heard or self._read_pausing:
+            # Whoever sends or reads is alive, and a pong that we do not read is not late. It gets
+            # other pings all the same: proxies cut what is silent, and a reset shows in a write.
+            self._alive_at = now
+            if not self._unsent:
+                self._ping_when_due(now)
+        elif now - max(self._ping_at, self._alive_at) < self.limits.ping_timeout:
+            pass
+        elif self._has_input():
+            self._alive_at = now  # its pong may be there, and nobody has got to read it
+        else:
+            with self._lock:
+                if not self.ended:
+                    frame = self.protocol.close(1011, "ping timeout")
+                    self._send_close(frame, 1006, "ping timeout")
+            self.abort()
+
+    def _has_input(self) -> bool:
+        """Tell whether the peer has sent what nobody has read yet."""
+        try:
+            return bool(self._recv(1, MSG_DONTWAIT | socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    def _ping_when_due(self, now: float) -> None:
+        if now - self._ping_at >= self.limits.ping_interval:
+            self._pinged = os.urandom(4)
+            self._ping_at = now
+            self._write_control(self.protocol.ping(self._pinged))
+
+    def _ponged(self, data: bytes) -> None:
+        """Take the peer's pong."""
+        if data == self._pinged:
+            self._pinged = None
+            self.latency = time.monotonic() - self._ping_at
+
+    def _hurry(self, now: float) -> None:
+        """A handler that does not notice the end is interrupted after ``timeout`` seconds."""
+        if self._closers or (self._messages and self._replying):
+            # It waits for the peer's Close, or still works through its messages.
+            self._replying = False
+            self._ended_at = now
+        elif self.interrupt is not None and now - self._ended_at >= self.limits.timeout:
+            self._ended_at = now
+            self.interrupt()

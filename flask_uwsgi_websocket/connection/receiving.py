@@ -1,0 +1,276 @@
+"""Receiving: what the peer sends becomes messages, for the handler or its queue."""
+
+from __future__ import annotations
+
+import socket
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from socket import IPPROTO_TCP, TCP_NODELAY
+from typing import Any
+
+from ..codec import Close, Event, Fail, Ping, Pong
+from .base import MSG_DONTWAIT, NOTHING, Message
+from .heartbeat import Heartbeat
+from .read_ahead import READ_AHEAD
+from .sending import FIRST_PAUSE
+
+#: None where it isn't Linux: delayed ACKs stay on.
+TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+#: One recv. Larger buffers are mapped and unmapped by malloc at every read.
+READ_SIZE = 65536
+#: The same where a peer may send compressed: bytes inflate up to a thousand times, and what one
+#: read brings is inflated and handled before anybody else's turn.
+READ_SIZE_COMPRESSED = 4096
+#: Bytes to which one read should inflate then, going by the read before: of a peer that sends
+#: zeros a few are read at a time, and one time in a turn.
+INFLATED_PER_READ = 128 * 1024
+#: Reads in one turn of the loop, so that a fast sender does not starve the others.
+READS_PER_TURN = range(16)
+#: Seconds for the same: pings and fragments of a few bytes cost far more than they weigh.
+TURN_TIME = 0.005
+#: Seconds for which what one read brings may be parsed. Of a peer that takes longer, since it sends
+#: frames of a few bytes, less is read at a time, but so much at least.
+PARSE_TIME = 0.001
+SMALLEST_READ = 4096
+#: What a message costs beside its payload: the object, and its place in the queue.
+MESSAGE_COST = 64
+#: Receives that give None after the end; later ones raise. A handler that heeds no None, or
+#: receives in a loop around its iteration, would otherwise go round for ever.
+ENDS_TOLD = 2
+#: The second of them pauses for FIRST_PAUSE seconds, so that others run; each later one pauses for
+#: twice as long as the one before, and none for longer than this.
+LONGEST_PAUSE = 1.0
+# glibc gives blocks above its mmap threshold back to the kernel at once, and each large read
+# then pays for fresh pages. Freeing one 4 MiB block raises the threshold (it is dynamic).
+bytearray(4 << 20)
+
+
+#: Given by the ``switch`` of a receiver that did not take the message.
+REFUSED = object()
+
+
+class Receiving(Heartbeat):
+    """The receiving half of a connection."""
+
+    __slots__ = (
+        "_ends_told",
+        "_inflated",
+        "_quick_ack",
+        "_read_size",
+        "_receiver",
+    )
+
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
+        # A handler that waits for a message: a greenlet, or what runs its Task. Its switch(message)
+        # runs it on until it waits again.
+        self._receiver: Any = None
+        self._read_size = READ_SIZE_COMPRESSED if self.protocol.deflate else READ_SIZE
+        self._inflated = 0  # of the protocol's, before the last read
+        self._ends_told = 0  # how many receives have been told of the end
+        try:
+            self.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        except OSError:  # a UNIX socket
+            self._quick_ack = False
+        else:
+            self._quick_ack = True
+
+    async def receive(self, timeout: float | None = None) -> Message | None:
+        """Return the next message; None once the connection has ended.
+
+        :raises TimeoutError: when ``timeout`` seconds have passed without one.
+        :raises ConnectionClosed: as :meth:`_tell_end`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if timeout is not None and timeout <= 0:
+            await self._pause(0)  # somebody who polls in a loop must let others run
+        waited = False
+        while (message := self.take()) is None and self._wants_more():
+            waited = True
+            await self._wait_input(self._receivable, deadline)
+        if message is None and (message := self.take()) is None:
+            await self._tell_end(waited)
+        return message
+
+    async def _tell_end(self, waited: bool = False) -> None:
+        """Before a receive gives None: the connection has ended.
+
+        The first None is free. The second comes after a pause, and then there are no more, so that
+        a handler that heeds none of them ends, and until then keeps nobody from running; nor does
+        one that goes round for ever because it swallows all exceptions.
+
+        :param waited: whether the receive began before the end. There may be several of those,
+            and none of them knows better.
+        :raises ConnectionClosed: for those after :data:`ENDS_TOLD`, when they have paused too.
+        """
+        if waited:
+            self._ends_told = max(self._ends_told, 1)
+            return
+        self._ends_told += 1
+        if self._ends_told > 1:
+            doublings = min(self._ends_told - 2, 10)  # which is beyond the longest pause
+            await self._pause(min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE))
+        if self._ends_told > ENDS_TOLD:
+            raise self.closed_error()
+
+    def _wants_more(self) -> bool:
+        """The handler has taken every message and waits: whether one may still come."""
+        self._replying = False
+        if self._pending is not None:
+            self._reply_close()
+        if self.ended:
+            return False
+        self._read_ahead = 0
+        if self._read_pausing:
+            self._resume_reading()
+        return True
+
+    @abstractmethod
+    def receive_nowait(self) -> Message | None:
+        """Return a message that is already here, else ``''``; None once the connection has ended.
+
+        :raises ConnectionClosed: as :meth:`_tell_end`.
+        """
+
+    def _take_or_read(self) -> Message | None:
+        """Return a message that has been read already, or can be read now."""
+        if (message := self.take()) is not None:
+            return message
+        self._replying = False
+        self._resume_reading()
+        self._peek()
+        if not self._messages:
+            self._reply_close()
+        return self.take()
+
+    def _receivable(self) -> bool:
+        return bool(self._messages) or self.ended or self._pending is not None
+
+    def read(self) -> None:
+        """Take what the peer has sent. For the engine; one caller at a time."""
+        recv, end_of_turn = self._recv, None
+        for _ in READS_PER_TURN:
+            try:
+                data = recv(self._read_size, MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                data = b""
+            message = self.protocol.whole_message(data)
+            if message is None:
+                self._received(data, self.protocol.receive_frames)
+            else:
+                self._saw_traffic = True
+                receiver = self._receiver
+                if (
+                    receiver is None
+                    or self._messages
+                    or self.ended
+                    or receiver.switch(message) is REFUSED
+                ):
+                    self._take_in([message])
+            read_size = self._read_size
+            if len(data) < read_size or read_size < READ_SIZE_COMPRESSED or self._read_pausing:
+                return
+            now = time.monotonic()
+            if end_of_turn is None:
+                end_of_turn = now + TURN_TIME
+            elif now > end_of_turn:
+                return
+
+    def receive_early(self, data: bytes) -> None:
+        """Take what the peer has sent, and somebody else has read, before the connection opened."""
+        size = self._read_size
+        for begin in range(0, len(data), size):
+            self._received(data[begin : begin + size], self.protocol.receive_data)
+            if self._inflated > READ_AHEAD and begin + size < len(data):
+                # Nobody honest compresses before our answer has told that it may.
+                self.start_closing(1008, "too much before the answer")
+                break
+
+    def _received(self, data: bytes, parse: Callable[[bytes], list[Event]]) -> None:
+        """Deal with what the peer sent, empty once it is gone.
+
+        :param parse: ``receive_data`` of the protocol, or ``receive_frames``.
+        """
+        if not data:
+            self._lost()
+            return
+        self._saw_traffic = True
+        if self.protocol.deflate is not None:
+            self._take_in(parse(data))
+            self._fit_read_size(self.protocol.deflate.inflated, len(data))
+        elif len(data) < self._read_size:
+            self._take_in(parse(data))
+        else:
+            self._take_in(self._parse_timed(parse, data))
+        if self.ended and not self._peer_done and self.protocol.close_received:
+            self._end_discarding()
+
+    def _parse_timed(self, parse: Callable[[bytes], list[Event]], data: bytes) -> list[Event]:
+        """Parse what has filled a read, and have the next one bring as much as is fair."""
+        began = time.monotonic()
+        events = parse(data)
+        took_long = time.monotonic() - began > PARSE_TIME
+        size = self._read_size // 2 if took_long else 2 * self._read_size
+        self._read_size = min(max(size, SMALLEST_READ), READ_SIZE)
+        return events
+
+    def _fit_read_size(self, inflated: int, size: int) -> None:
+        """Let the next read bring about as much as is fair, if it inflates as this one did."""
+        growth = max(inflated - self._inflated, 1)
+        self._inflated = inflated
+        fitting = size * INFLATED_PER_READ // growth
+        self._read_size = min(max(fitting, 1), 2 * self._read_size, READ_SIZE_COMPRESSED)
+
+    def _take_in(self, events: list[Event]) -> None:
+        """Deal with what the peer's bytes have said."""
+        messages = self._messages
+        size, handled = 0, False
+        for event in events:
+            if isinstance(event, (str, bytes)):
+                if not self.ended:  # after our Close nobody receives any more
+                    if messages is NOTHING:
+                        messages = self._messages = deque()
+                    messages.append(event)
+                    size += len(event) + MESSAGE_COST  # inflated, which the data was not
+            else:
+                self._handle(event)
+                handled = True
+        if handled and self._unsent:
+            self.flush()  # the pongs, in one write
+        if messages:
+            self._read_ahead += size
+            self._arrived()
+            # After a handler that waited has had its turn: loops take long to watch anew.
+            if self._messages and self._read_ahead >= self._read_ahead_limit():
+                self._pause_reading()
+        elif self._quick_ack and TCP_QUICKACK and not self.released and self._expects_more():
+            # uWSGI's router waits for the ACK of the last piece before it sends the next.
+            self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
+
+    def _expects_more(self) -> bool:
+        """Tell whether the peer is in the middle of something."""
+        return self.protocol.incomplete or self.protocol.is_sending
+
+    def _arrived(self) -> None:
+        """:meth:`_wake`, after :meth:`read` has queued messages."""
+        self._wake()
+
+    def _handle(self, event: Ping | Pong | Close | Fail) -> None:
+        if isinstance(event, Ping):
+            # RFC 6455 5.5.2: "Upon receipt of a Ping frame, an endpoint MUST send a Pong frame
+            # in response, unless it already received a Close frame."
+            if self.congested:
+                # 5.5.3: it may "send a Pong frame for only the most recently processed Ping".
+                self._late_pong = event.data
+            elif not self.ended:
+                with self._lock:
+                    self._queue(self.protocol.pong(event.data))
+        elif isinstance(event, Pong):
+            self._ponged(event.data)
+        else:
+            self._peer_closes(event)

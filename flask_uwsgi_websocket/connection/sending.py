@@ -1,0 +1,223 @@
+"""Sending: frames go out at once, or wait in a queue for a peer that does not take them."""
+
+from __future__ import annotations
+
+import socket
+import time
+from _socket import socket as Socket
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from socket import SHUT_WR
+from typing import Any, TypeVar
+
+from ..exceptions import ConnectionClosed
+from .base import MSG_DONTWAIT, NOTHING
+from .read_ahead import ReadAhead
+
+M = TypeVar("M")
+
+MSG_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)  # not on Windows
+#: Sends never raise SIGPIPE (it kills a uWSGI asyncio worker), and never block.
+SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT
+#: Not on Windows.
+HAS_SENDMSG = hasattr(Socket, "sendmsg")
+#: Buffers in one sendmsg; Linux takes 1,024 at most (IOV_MAX).
+SEND_BUFFERS = 256
+#: Seconds for which replies to messages that came together are held back for one write.
+CORK_TIME = 0.001
+#: Sends on a connection that has ended, after which the sender lets others run: one in a loop that
+#: swallows the exceptions. Not after each: who sends to many must not lose time for one of them.
+FAILED_SENDS = 256
+#: Seconds for which it lets them.
+FIRST_PAUSE = 0.01
+
+
+class Sending(ReadAhead):
+    """The sending half of a connection."""
+
+    __slots__ = (
+        "_corked_at",
+        "_failed_sends",
+        "_half_close",
+        "_late_pong",
+        "_send",
+        "_unsent",
+        "_unsent_size",
+    )
+
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
+        self._send = self.socket.send
+        self._unsent: deque[bytes | memoryview] = NOTHING
+        self._unsent_size = 0
+        self._corked_at = 0.0
+        self._late_pong: bytes | None = None  # for the last ping that came while congested
+        self._half_close = False  # no more to send once all is flushed
+        self._failed_sends = 0  # since the end
+
+    @abstractmethod
+    def abort(self, reason: str = "") -> None:
+        """Cut the connection, both ways, at once."""
+
+    @abstractmethod
+    def _end(self, code: int, reason: str) -> None:
+        """Nothing more is sent, and the first cause counts. The caller wakes who waits."""
+
+    @abstractmethod
+    def _broken(self) -> None:
+        """A write failed: take what the peer sent before it vanished, then end."""
+
+    def post(self, encode: Callable[[M], bytes], message: M, control: bool = False) -> bool:
+        """Send a frame, or queue what the peer does not take; never waits.
+
+        One method on purpose: what a call costs is a good part of what a small message costs.
+
+        :param encode: makes the frame; called in the order of the sends (RFC 7692's contexts).
+        :param control: a control frame, which may go where no data may any more.
+        :return: whether so much is queued that the sender should wait for :meth:`drained`.
+        :raises ConnectionClosed: the connection has ended.
+        """
+        lock = self._lock
+        try:
+            # In here, since an exception from another thread (PyThreadState_SetAsyncExc) may come
+            # right after a call. A with statement has no such moment, but costs twice as much
+            # (measured), for each message.
+            lock.acquire()
+            if self.ended and not control:
+                raise self.closed_error()
+            frame = encode(message)
+            if self._unsent or (self._messages and self._cork()):
+                self._queue(frame)
+                if self._corked_at and time.monotonic() - self._corked_at > CORK_TIME:
+                    self.flush()
+            else:
+                try:
+                    sent = self._send(frame, SEND_FLAGS)
+                except (BlockingIOError, InterruptedError):
+                    sent = 0
+                except OSError:
+                    self._broken()
+                    raise self.closed_error() from None
+                if sent < len(frame):
+                    self._queue(memoryview(frame)[sent:])
+                    self._watch_writing()
+        finally:
+            lock.release()
+        return self._unsent_size > 0 and self.congested
+
+    @property
+    def congested(self) -> bool:
+        """Whether more is queued than a sender may leave there without waiting."""
+        return self._unsent_size > self.limits.send_queue_size
+
+    async def drained(self) -> None:
+        """Wait until half of the queue is free.
+
+        :raises ConnectionClosed: the peer took nothing for ``send_timeout`` seconds, or left.
+        """
+        try:
+            await self._drain(self.limits.send_queue_size // 2, self.limits.send_timeout)
+        except TimeoutError:
+            self.abort("the peer does not read")
+        if self._end_of_file:
+            raise self.closed_error()
+
+    def post_nowait(self, encode: Callable[[M], bytes], message: M) -> None:
+        """The same for a sender that will not wait: closes with 1013 a peer that is too slow.
+
+        :raises ConnectionClosed: the connection has ended, or ends by this.
+        """
+        if self.congested:
+            self.flush()  # replies that were held back, or what the peer makes room for just now
+        if self.congested:
+            # A Close frame would stand behind all that the peer did not read.
+            with self._lock:
+                self._end(1013, "the peer reads too slowly")
+            self.abort()
+        self.post(encode, message)
+
+    async def send_failed(self) -> None:
+        """After a send that :meth:`post` has refused: let others run now and then."""
+        self._failed_sends += 1
+        if self._failed_sends % FAILED_SENDS == 0:
+            await self._pause(FIRST_PAUSE)
+
+    def _write_control(self, frame: bytes) -> None:
+        """Write a control frame; a peer that is gone by now will be noticed elsewhere."""
+        with suppress(ConnectionClosed):
+            self.post(bytes, frame, control=True)
+
+    def _queue(self, data: bytes | memoryview) -> None:
+        if self._unsent is NOTHING:
+            self._unsent = deque()
+        self._unsent.append(data)
+        self._unsent_size += len(data)
+
+    def _cork(self) -> bool:
+        """More messages wait to be answered: let the replies go out in one write."""
+        if not self._flush_soon():
+            return False
+        self._corked_at = time.monotonic()
+        return True
+
+    def flush(self) -> None:
+        """Write what is queued. For the engine."""
+        with self._lock:
+            self._corked_at = 0.0
+            while self._unsent:
+                try:
+                    if HAS_SENDMSG:
+                        buffers = islice(self._unsent, SEND_BUFFERS)
+                        sent = self.socket.sendmsg(buffers, (), SEND_FLAGS)
+                    else:
+                        sent = self._send(self._unsent[0], SEND_FLAGS)
+                except (BlockingIOError, InterruptedError):
+                    self._watch_writing()
+                    break
+                except OSError:
+                    self._broken()
+                    break
+                self._saw_traffic = True
+                self._sent(sent)
+            else:
+                self._flushed()
+        if self._senders:
+            self._wake()
+
+    def _flushed(self) -> None:
+        pong, self._late_pong = self._late_pong, None
+        if pong is not None and not self.ended:
+            self._write_control(self.protocol.pong(pong))
+        if self._half_close:
+            self._shutdown(SHUT_WR)
+
+    def _sent(self, size: int) -> None:
+        self._unsent_size -= size
+        unsent = self._unsent
+        while unsent and size >= len(unsent[0]):
+            size -= len(unsent.popleft())
+        if size:
+            unsent[0] = memoryview(unsent[0])[size:]
+
+    async def _drain(self, low: int, patience: float) -> None:
+        """Wait until at most ``low`` bytes are queued.
+
+        :raises TimeoutError: when the peer took nothing for ``patience`` seconds.
+        """
+        self._senders += 1
+        try:
+            while self._unsent_size > low:
+                before = self._unsent_size
+                self._resume_reading()
+                try:
+                    await self._wait_output(
+                        lambda: self._unsent_size <= low, time.monotonic() + patience
+                    )
+                except TimeoutError:
+                    if self._unsent_size >= before:
+                        raise
+        finally:
+            self._senders -= 1
