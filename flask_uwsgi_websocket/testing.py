@@ -38,12 +38,12 @@ from .connection.base import Message
 from .connection.limits import Limits
 from .exceptions import ConnectionClosed, HandshakeError
 from .helpers.text import path_of, printable
+from .helpers.threads import threads_are_greenlets
 from .servers.base import (
     FAILED_WITH,
     Server,
     SocketServer,
     add_server,
-    threads_are_greenlets,
 )
 
 if TYPE_CHECKING:

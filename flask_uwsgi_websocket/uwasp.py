@@ -40,8 +40,8 @@ from .connection.limits import Limits
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .extension.config import COMPRESSION, check_origins
 from .extension.origins import how_to_allow, is_allowed
+from .helpers.log import log_exception, logger
 from .helpers.text import path_of, printable
-from .process.host import log_exception, logger
 from .servers import uwsgi
 from .servers.base import server_of
 from .session.session import (

@@ -15,7 +15,7 @@ import pytest
 from flask_uwsgi_websocket.codec import SERVER, Protocol
 from flask_uwsgi_websocket.connection.limits import Limits
 from flask_uwsgi_websocket.engines.threads import ThreadsConnection, ThreadsEngine
-from flask_uwsgi_websocket.servers.base import PlainHost
+from flask_uwsgi_websocket.servers.base import PlainProcess
 from tests.rawclient import TEXT, frame
 
 STRIKES = 3000
@@ -56,7 +56,7 @@ class Peer:
 def pair() -> Iterator[tuple[ThreadsConnection, Peer]]:
     ours, theirs = socket.socketpair()
     limits = Limits(send_queue_size=4096, ping_interval=0.1)
-    connection = ThreadsEngine(PlainHost()).open(
+    connection = ThreadsEngine(PlainProcess()).open(
         Socket(fileno=ours.detach()), Protocol(SERVER), limits
     )
     assert isinstance(connection, ThreadsConnection)

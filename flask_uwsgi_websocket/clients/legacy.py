@@ -15,7 +15,7 @@ from typing import Any
 from ..connection.base import Message
 from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
-from ..process.caller import caller
+from ..helpers.threads import caller
 from ..session.lazy import Unopened
 from .asyncio import AsyncioWebSocketClient
 from .base import BaseClient, Data

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from typing import Protocol
 
-from ..process.host import log_exception
+from ..helpers.log import log_exception
 
 #: The body of a WSGI response.
 Body = Iterable[bytes]

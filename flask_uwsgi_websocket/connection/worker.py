@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from ..process.host import RELOAD_SIGNAL, STOP_SIGNALS, Host, RateLimit, logger
+from ..helpers.log import RateLimit, logger
+from ..process.server_process import ServerProcess
+from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS
 from .connection import Connection
 from .detached import DetachedRequest
 
@@ -23,8 +26,8 @@ class Worker(ABC):
     #: Seconds between two looks at all connections.
     tick_interval = 1.0
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    def __init__(self, process: ServerProcess) -> None:
+        self.process = process
         self.connections: set[Connection] = set()
         #: Whose handler has still to open, or to refuse, its connection.
         self.expected: set[Any] = set()
@@ -57,7 +60,7 @@ class Worker(ABC):
         self._longest = max(self._longest, limits.timeout)
         self.connections.add(connection)
         self._count()
-        if self.host.websockets_hold_cores() and len(self.connections) == self.host.cores():
+        if len(self.connections) == self.process.max_websockets():
             self._warn_full()
         if self.stopping is not None:
             connection.start_closing(self.stopping)
@@ -68,7 +71,7 @@ class Worker(ABC):
         self._count()
 
     def _count(self) -> None:
-        self.host.count(len(self.connections) + len(self.expected))
+        self.process.count_websockets(len(self.connections) + len(self.expected))
 
     def add_task(self, task: Any, end: Callable[[], object], timeout: float) -> None:
         """Know background work until it is taken out of :attr:`tasks`.
@@ -86,12 +89,12 @@ class Worker(ABC):
                 "%d WebSockets hold all that this uWSGI worker serves at a time: new connections, "
                 "HTTP too, wait until one closes. Raise %s, or --processes.",
                 len(self.connections),
-                self.host.cores_flag(),
+                self.process.cores_flag(),
             )
 
     def code_for(self, signum: int) -> int:
         """Return what to tell clients once the signal has come."""
-        if self.host.ends_for_good(signum):
+        if self.process.ends_for_good(signum):
             return 1001
         return STOP_SIGNALS[signal.Signals(signum)]
 
@@ -148,7 +151,7 @@ class Worker(ABC):
                 connection.tick(now)
             except Exception:  # of one connection: the others need the clock all the same
                 logger.exception("the WebSocket clock goes on after an error")
-        if self.stopping is None and self.host.is_worn_out():
+        if self.stopping is None and self.process.should_recycle():
             self.recycle()
 
     def recycle(self) -> None:
@@ -157,8 +160,8 @@ class Worker(ABC):
         self.close_all(1012)
         self.reload()
         # As the master would, had it sent the signal: a request must not keep the process for ever.
-        self.call_later(self.host.mercy, lambda: self.host.exit(RELOAD_SIGNAL))
+        self.call_later(self.process.mercy, lambda: self.process.exit(RELOAD_SIGNAL))
 
     def reload(self) -> None:
         """Have done what the signal to reload does."""
-        self.host.recycle()
+        os.kill(os.getpid(), RELOAD_SIGNAL)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
 from ..connection.worker import INTERRUPT_TIME, Worker
-from ..helpers.waiting import wait_until
-from ..process.host import RELOAD_SIGNAL, Host
-from ..process.signals import StopSignals, block_stop_signals, stop_signals_unblocked
+from ..helpers.threads import wait_until
+from ..process.server_process import ServerProcess
+from ..process.signals import RELOAD_SIGNAL, StopSignals, block_stop_signals, stop_signals_unblocked
 
 #: Seconds after which a worker that begins to serve has uWSGI's handlers of signals for certain.
 _SETTLED = 1.0
@@ -27,8 +27,8 @@ class GracefulStop:
     :param worker: gives the connections.
     """
 
-    def __init__(self, host: Host, worker: Callable[[], Worker]) -> None:
-        self._host = host
+    def __init__(self, process: ServerProcess, worker: Callable[[], Worker]) -> None:
+        self._process = process
         self._worker = worker
         self.signals: StopSignals | None = None
         self._stopped_by: int | None = None
@@ -39,7 +39,7 @@ class GracefulStop:
 
     def prepare(self) -> None:
         """Be ready for the signals, in the main thread of a worker."""
-        if self.signals is not None or not self._host.gives_signals:
+        if self.signals is not None or not self._process.gives_signals:
             return
         with suppress(ValueError):  # a sub-interpreter: its main thread belongs to the first app's
             self.signals = StopSignals()
@@ -76,8 +76,8 @@ class GracefulStop:
         """Stop background work too, from the first on."""
         with self._lock:
             is_first, self._has_tasks = not self._has_tasks, True
-        if is_first and self._host.gives_signals:
-            self._host.at_exit(self._end_tasks)
+        if is_first and self._process.gives_signals:
+            self._process.at_exit(self._end_tasks)
             self._worker().call_later(_SETTLED, self._take_signals)
 
     def _end_tasks(self) -> None:
@@ -86,7 +86,7 @@ class GracefulStop:
         self._wait_for_tasks(self._stopped_at or time.monotonic())
 
     def _has_one_thread(self) -> bool:
-        return self._host.cores() <= 1
+        return self._process.cores() <= 1
 
     def _gives_signals_back(self) -> bool:
         """Tell whether uWSGI's own handlers serve between two WebSockets, while the thread is in C.
@@ -109,7 +109,7 @@ class GracefulStop:
             self._stopped_by = signum
             is_late = not self._handlers  # the last one has just ended
             gives_back = self._gives_signals_back()
-        finishes = not self._has_one_thread() and self._host.finishes
+        finishes = not self._has_one_thread() and self._process.drains
         if finishes:
             # Whatever the signal was: uWSGI takes nothing new, and ends with its requests.
             self.signals.hand_back(RELOAD_SIGNAL)
@@ -119,8 +119,8 @@ class GracefulStop:
         self._wait_for_tasks(self._stopped_at)
         self._exit_if_held(signum, self._stopped_at)
         if finishes:
-            if signum != RELOAD_SIGNAL and self._host.is_busy():
-                self._host.exit(signum)  # where uWSGI would have exited at once
+            if signum != RELOAD_SIGNAL and self._process.is_busy():
+                self._process.exit(signum)  # where uWSGI would have exited at once
         elif not gives_back:
             self.signals.hand_back(signum)
 
@@ -152,10 +152,10 @@ class GracefulStop:
         An old uWSGI that has begun by itself waits in one thread for all others: its handler, in
         one of them, would wait for that.
         """
-        if self._handlers or (self._worker().recycling and not self._host.finishes):
+        if self._handlers or (self._worker().recycling and not self._process.drains):
             if signum == RELOAD_SIGNAL:
-                self._wait_for_other_requests(since + self._host.mercy)
-            self._host.exit(signum)
+                self._wait_for_other_requests(since + self._process.mercy)
+            self._process.exit(signum)
 
     def _wait_for_other_requests(self, deadline: float) -> None:
         """Wait until nothing but WebSockets keeps the threads busy, for a while: what a request
@@ -164,7 +164,7 @@ class GracefulStop:
 
         def are_over() -> bool:
             nonlocal busy_at
-            if self._host.busy_threads().difference(self._handlers):
+            if self._process.busy_threads().difference(self._handlers):
                 busy_at = time.monotonic()
             return time.monotonic() >= min(deadline, busy_at + INTERRUPT_TIME)
 

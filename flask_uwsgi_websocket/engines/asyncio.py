@@ -29,8 +29,9 @@ from ..connection.limits import Limits
 from ..connection.receiving import ENDS_TOLD
 from ..connection.worker import INTERRUPT_TIME, Worker
 from ..helpers.environment import is_on
-from ..process.host import RELOAD_SIGNAL, STOP_SIGNALS, Host, logger
-from ..process.signals import action_of, set_action
+from ..helpers.log import log_exception, logger
+from ..process.server_process import ServerProcess
+from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS, action_of, set_action
 from ._driver import PARKED, Driver
 from .base import Engine
 
@@ -40,8 +41,8 @@ T = TypeVar("T")
 class AsyncioWorker(Worker):
     """The connections of this process' loop."""
 
-    def __init__(self, host: Host) -> None:
-        super().__init__(host)
+    def __init__(self, process: ServerProcess) -> None:
+        super().__init__(process)
         self._leaving: asyncio.Task[None] | None = None
         self._stopped_by: int = RELOAD_SIGNAL
         self._theirs: dict[int, Any] = {}  # what uWSGI does on the signals that stop a worker
@@ -60,19 +61,21 @@ class AsyncioWorker(Worker):
         if signum != RELOAD_SIGNAL:  # during a reload, too
             self._stopped_by = signum
         if self._leaving is None:
-            for fd in self.host.listeners():
+            for fd in self.process.listeners():
                 self.loop.remove_reader(fd)
             self._leaving = self.loop.create_task(self._leave())
 
     async def _leave(self) -> None:
         self.close_all(self.code_for(self._stopped_by))
-        mercy = time.monotonic() + self.host.mercy
+        mercy = time.monotonic() + self.process.mercy
         await self._emptied(self.grace)
         self.interrupt_all()
         await self._emptied(INTERRUPT_TIME)
         # uWSGI itself would end at once, with requests that wait for the loop.
         while (
-            self._stopped_by == RELOAD_SIGNAL and self.host.is_busy() and time.monotonic() < mercy
+            self._stopped_by == RELOAD_SIGNAL
+            and self.process.is_busy()
+            and time.monotonic() < mercy
         ):
             await asyncio.sleep(0.01)
         set_action(self._stopped_by, self._theirs[self._stopped_by])
@@ -298,9 +301,9 @@ def _end_child() -> None:
 
 
 def _report_late(task: asyncio.Task[Any]) -> None:
-    """The view that waited for this task is gone; nobody else asks for its exception."""
-    if not task.cancelled() and task.exception() is not None:
-        logger.error("Exception in a coroutine that was abandoned", exc_info=task.exception())
+    """Log the exception of a task for which no view waits any more."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log_exception("Exception in a coroutine that was abandoned", error=error)
 
 
 class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untyped
@@ -341,7 +344,7 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
         while not self.dead and self._uwsgis is not None:
             # What uWSGI's own functions wait for brings the loop's switch here too, with nothing.
             if came is PARKED:
-                self._engine.host.suspend()
+                self._engine.process.suspend()
                 if self._uwsgis is None:
                     return ()
             came = self.switch()
@@ -371,7 +374,7 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
 
     def _leave(self) -> None:
         self._engine.worker().carriers.add(self)
-        self._engine.host.unbind_request(self)
+        self._engine.process.unbind_request(self)
         self.parent = self._loops_greenlet
         self._uwsgis = None
 
@@ -389,8 +392,8 @@ class AsyncioEngine(Engine):
     asynchronous = True
     killed = (asyncio.CancelledError,)
 
-    def __init__(self, host: Host) -> None:
-        super().__init__(host)
+    def __init__(self, process: ServerProcess) -> None:
+        super().__init__(process)
         self._prepared = 0  # the process that has its loop: a fork must not inherit it
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -418,7 +421,7 @@ class AsyncioEngine(Engine):
         return cast(AsyncioWorker, super().worker())
 
     def _make_worker(self) -> AsyncioWorker:
-        return AsyncioWorker(self.host)
+        return AsyncioWorker(self.process)
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
@@ -427,7 +430,7 @@ class AsyncioEngine(Engine):
 
     def carry(self, application: Application) -> Body:
         detached = AsyncioDetachedRequest(self, application)
-        self.host.bind_request(detached)
+        self.process.bind_request(detached)
         return detached.answer()
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -437,7 +440,7 @@ class AsyncioEngine(Engine):
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Park the request whose greenlet calls this until a Task has run the coroutine."""
         request = greenlet.getcurrent()
-        park: Callable[[], None] = self.host.suspend
+        park: Callable[[], None] = self.process.suspend
         resume: Callable[[], Any] = request.switch
         if isinstance(request, AsyncioDetachedRequest):
             park, resume = request.park, request.wake

@@ -39,7 +39,7 @@ class LoopEngine(AsyncioEngine):
         threading.Thread(target=loop.run_forever, name="websocket-loop", daemon=True).start()
 
         async def make() -> LoopWorker:
-            return LoopWorker(self.host)
+            return LoopWorker(self.process)
 
         return asyncio.run_coroutine_threadsafe(make(), loop).result()
 

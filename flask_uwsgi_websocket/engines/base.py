@@ -16,7 +16,7 @@ from ..connection.detached import Application, Body
 from ..connection.limits import Limits
 from ..connection.worker import Worker
 from ..process.fork import own
-from ..process.host import Host
+from ..process.server_process import ServerProcess
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ class Engine(ABC):
     #: What ends a handler from outside, without being an error of its own.
     killed: tuple[type[BaseException], ...] = ()
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    def __init__(self, process: ServerProcess) -> None:
+        self.process = process
         self._workers: dict[int, Worker] = {}  # by process: a fork must not inherit it
         self._starting = RLock()
         own(self)

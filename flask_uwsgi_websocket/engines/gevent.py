@@ -24,7 +24,8 @@ from ..connection.detached import Application, Body, end_late, in_context, repor
 from ..connection.limits import Limits
 from ..connection.worker import INTERRUPT_TIME, Worker
 from ..exceptions import ConnectionClosed
-from ..process.host import STOP_SIGNALS, Host
+from ..process.server_process import ServerProcess
+from ..process.signals import STOP_SIGNALS
 from .base import Engine
 
 T = TypeVar("T")
@@ -36,19 +37,19 @@ _READ, _WRITE = 1, 2
 class GeventWorker(Worker):
     """The connections of this process' hub."""
 
-    def __init__(self, host: Host) -> None:
-        super().__init__(host)
+    def __init__(self, process: ServerProcess) -> None:
+        super().__init__(process)
         self.hub = get_hub()
         self.thread = _get_ident()
 
     def start(self) -> None:
         super().start()
-        if not self.host.gives_signals:
+        if not self.process.gives_signals:
             return
         # Beside uWSGI's own watchers, which stop the worker.
         for signum in STOP_SIGNALS:
             gevent.signal_handler(signum, lambda n=signum: self._stop(self.code_for(n)))
-        self.host.at_exit(self._leave)
+        self.process.at_exit(self._leave)
 
     def _stop(self, code: int) -> None:
         grace = self.grace
@@ -277,7 +278,7 @@ class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
             return
         self._worker = worker
         worker.carriers.add(self)
-        self._engine.host.unbind_request(self)
+        self._engine.process.unbind_request(self)
         self.answer.set(None)
 
 
@@ -313,7 +314,7 @@ class GeventEngine(Engine):
         return cast(GeventWorker, super().worker())
 
     def _make_worker(self) -> GeventWorker:
-        return GeventWorker(self.host)
+        return GeventWorker(self.process)
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
@@ -327,7 +328,7 @@ class GeventEngine(Engine):
 
     def carry(self, application: Application) -> Body:
         detached = GeventDetachedRequest(self, application)
-        self.host.bind_request(detached)
+        self.process.bind_request(detached)
         detached.start()
         body: Body | None = detached.answer.get()
         if body is not None:
@@ -335,7 +336,7 @@ class GeventEngine(Engine):
         # libev leaves descriptors in its epoll, where this one would outlive its number: with our
         # duplicate the connection stays open. At its next event libev would make another epoll, of
         # all connections.
-        self.host.unwatch_request(self.worker().hub.loop.fileno())
+        self.process.unwatch_request(self.worker().hub.loop.fileno())
         return ()
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -343,7 +344,7 @@ class GeventEngine(Engine):
 
     def when_serving(self, callback: Callable[[], object]) -> None:
         def wait() -> None:
-            while not self.host.is_serving():
+            while not self.process.is_serving():
                 gevent.sleep(0.01)
             callback()
 
@@ -377,7 +378,7 @@ class GeventEngine(Engine):
         gevent.spawn_later(delay, callback)
 
     def pass_on(self, error: KeyboardInterrupt) -> bool:
-        if self.host.gives_signals:
+        if self.process.gives_signals:
             return False
         # As the hub does with one that leaves a greenlet: the main greenlet runs the server. Not
         # before this one waits: its client shall be told.

@@ -23,9 +23,10 @@ from ..connection.base import MSG_DONTWAIT, Message
 from ..connection.blocking import BlockingConnection, run_to_end
 from ..connection.limits import Limits
 from ..connection.worker import Worker
-from ..helpers.waiting import wait_until
-from ..process.host import RELOAD_SIGNAL, Host, logger
-from ..process.signals import StopSignals, block_stop_signals
+from ..helpers.log import logger
+from ..helpers.threads import wait_until
+from ..process.server_process import ServerProcess
+from ..process.signals import RELOAD_SIGNAL, StopSignals, block_stop_signals
 from ._poller import READ, WRITE, make_poller, wait_readable
 from ._threads_stop import GracefulStop
 from .base import Engine
@@ -39,8 +40,8 @@ SMALL_READ_SIZE = 6144
 class ThreadsWorker(Worker):
     """The connections of this process, and the thread that looks after them."""
 
-    def __init__(self, host: Host) -> None:
-        super().__init__(host)
+    def __init__(self, process: ServerProcess) -> None:
+        super().__init__(process)
         self.signals: StopSignals | None = None
         self.stopped = threading.Event()
         self._poller = make_poller()
@@ -289,9 +290,9 @@ class ThreadsEngine(Engine):
 
     name = "threads"
 
-    def __init__(self, host: Host) -> None:
-        super().__init__(host)
-        self._stop = GracefulStop(host, self.worker)
+    def __init__(self, process: ServerProcess) -> None:
+        super().__init__(process)
+        self._stop = GracefulStop(process, self.worker)
 
     def prepare(self) -> None:
         self._stop.prepare()
@@ -305,7 +306,7 @@ class ThreadsEngine(Engine):
         self.worker().call_later(delay, thread.start)
 
     def when_serving(self, callback: Callable[[], object]) -> None:
-        self.call_after(lambda: wait_until(self.host.is_serving), callback)
+        self.call_after(lambda: wait_until(self.process.is_serving), callback)
 
     def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
         def run() -> None:
@@ -347,7 +348,7 @@ class ThreadsEngine(Engine):
         return cast(ThreadsWorker, super().worker())
 
     def _make_worker(self) -> ThreadsWorker:
-        worker = ThreadsWorker(self.host)
+        worker = ThreadsWorker(self.process)
         worker.signals = self._stop.signals
         return worker
 

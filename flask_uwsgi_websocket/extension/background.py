@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..engines.base import Engine
 from ..exceptions import EngineError
 from ..helpers.functions import is_coroutine_function, name_of
-from ..process.host import logger
+from ..helpers.log import log_exception, logger
 from ..process.leader import leader_of
 from ..servers import uwsgi
 from ..servers.base import engine_beside, parent_of_workers
@@ -135,8 +135,11 @@ class Background:
         """Log an exception; sys.exit() ends the work alone, as it ends a thread."""
         if not isinstance(error, SystemExit):
             app = self._websocket.app
-            (logger if app is None else app.logger).error(
-                "Exception in the background work %s", name_of(function), exc_info=error
+            log_exception(
+                "Exception in the background work %s",
+                name_of(function),
+                error=error,
+                logger=logger if app is None else app.logger,
             )
 
     def _check(self, function: Function) -> None:

@@ -18,7 +18,7 @@ from ..helpers.checks import (
     Kind,
     nearest,
 )
-from ..process.host import logger
+from ..helpers.log import logger
 from .origins import parse_origins
 
 PREFIX = "UWSGI_WEBSOCKET_"

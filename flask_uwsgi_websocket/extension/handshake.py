@@ -17,8 +17,8 @@ from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..connection.connection import Connection
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
+from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable
-from ..process.host import log_exception
 from ..servers import uwsgi
 from ..servers.base import FAILED_WITH, Server
 from ..session.session import Negotiation, serve, serve_lazily, switch_headers

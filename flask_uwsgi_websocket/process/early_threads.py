@@ -11,7 +11,7 @@ import os
 import threading
 
 from ..exceptions import EngineError
-from .host import logger
+from ..helpers.log import logger
 
 _IMPORTED_IN = os.getpid()
 _REMEDY = "start it in a function decorated with @websocket.on_worker_start"

@@ -17,8 +17,9 @@ from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from .caller import caller
-from .host import STOP_SIGNALS, logger
+from ..helpers.log import log_exception, logger
+from ..helpers.threads import caller
+from .signals import STOP_SIGNALS
 
 
 class Owner(Protocol):
@@ -88,7 +89,7 @@ def _is_child_of(parent: tuple[Any, ...]) -> bool:
 def _status(error: BaseException) -> int:
     """Return the exit status that an exception means."""
     if not isinstance(error, SystemExit):
-        logger.error("Exception in a child process that was forked in a request", exc_info=error)
+        log_exception("Exception in a child process that was forked in a request", error=error)
         return 1
     if error.code is None or isinstance(error.code, int):
         return error.code or 0

@@ -17,11 +17,10 @@ import socket
 import struct
 import sys
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
-from importlib import import_module
-from typing import Any
 
+from ..helpers.log import logger
+from ..helpers.threads import unpatched
 from .fork import own
-from .host import logger
 
 #: Seconds before the next attempt.
 PAUSE = 0.05
@@ -43,13 +42,13 @@ class Leader:
     def __init__(self, parent: int) -> None:
         self._name = f"\0flask-uwsgi-websocket {parent} {_secret()}"
         self._socket: Socket | None = None
-        self._electing = _unpatched("_thread", "allocate_lock")()  # several extensions may ask
+        self._electing = unpatched("_thread", "allocate_lock")()  # several extensions may ask
         self._in_vain = 0  # attempts
         own(self)
 
     def wait(self) -> None:
         """Block until this process is the leader, which it then is for as long as it lives."""
-        sleep = _unpatched("time", "sleep")
+        sleep = unpatched("time", "sleep")
         with self._electing:
             while self._socket is None and not self._stand():
                 if self._wait_for_end_of_leader():
@@ -117,11 +116,3 @@ def _is_of_our_user(sock: Socket) -> bool:
     """Tell whether a process of our own user listens at the other end."""
     peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     return bool(_UCRED.unpack(peer)[1] == os.geteuid())
-
-
-def _unpatched(module: str, name: str) -> Any:
-    """Give a function for real threads, which gevent's is not."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None:
-        return getattr(import_module(module), name)
-    return monkey.get_original(module, name)

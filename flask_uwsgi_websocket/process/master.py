@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from fcntl import ioctl
 from termios import FIONREAD
 
+from ..helpers.threads import unpatched
+
 #: Seconds in which a master that goes on reads its fifo.
 READS = 0.25
 
@@ -40,9 +42,7 @@ def only_waits(fifos: Iterable[str]) -> bool:
 
 def _is_read(fifo: int) -> bool:
     """Tell whether somebody soon reads all that is in it."""
-    monkey = sys.modules.get("gevent.monkey")
-    # Not gevent's: other greenlets would end the worker meanwhile.
-    sleep = monkey.get_original("time", "sleep") if monkey else time.sleep
+    sleep = unpatched("time", "sleep")  # other greenlets would end the worker meanwhile
     deadline = time.monotonic() + READS
     while time.monotonic() < deadline:
         if not int.from_bytes(ioctl(fifo, FIONREAD, bytes(4)), sys.byteorder):

@@ -16,7 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .host import STOP_SIGNALS
+#: Signals that stop a worker, and the close code that tells its clients (RFC 6455 7.4.1, and
+#: IANA's registry for 1012): going away for good, or back in a moment.
+STOP_SIGNALS = {signal.SIGINT: 1001, signal.SIGTERM: 1012}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    STOP_SIGNALS[signal.SIGHUP] = 1012
+
+#: Has a worker end its requests and be replaced.
+RELOAD_SIGNAL = getattr(signal, "SIGHUP", signal.SIGTERM)
 
 #: Larger than any system's ``struct sigaction``, which has 152 bytes in glibc.
 _ACTION_SIZE = 1024

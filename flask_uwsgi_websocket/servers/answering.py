@@ -12,8 +12,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ..connection.detached import Body, DetachedRequest
+from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable
-from ..process.host import log_exception
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -12,7 +12,6 @@ import atexit
 import os
 import sys
 import threading
-import time
 from _socket import dup
 from _socket import socket as Socket
 from abc import ABC, abstractmethod
@@ -29,9 +28,10 @@ from ..connection.detached import DetachedRequest
 from ..engines.base import Engine
 from ..engines.threads import ThreadsEngine
 from ..exceptions import ConnectionClosed, EngineError, HandshakeError, UnsupportedFront
+from ..helpers.log import RateLimit, logger
+from ..helpers.threads import caller, threads_are_greenlets, wait_until
 from ..inspection.rules import CLASSES
-from ..process.caller import caller
-from ..process.host import Host, RateLimit, logger
+from ..process.server_process import ServerProcess
 from . import uwsgi
 from .answering import RAW_FAILURE, Headers, UpgradeAnswer
 
@@ -379,7 +379,7 @@ def parent_of_workers() -> int:
     return os.getppid() if "gunicorn.arbiter" in sys.modules else os.getpid()
 
 
-class PlainHost(Host):
+class PlainProcess(ServerProcess):
     """A process that we know nothing of, but that it exits some day."""
 
     def at_exit(self, callback: Callable[[], None]) -> None:
@@ -396,12 +396,6 @@ class PlainHost(Host):
             getattr(threading, "_register_atexit", atexit.register)(run)
 
 
-def threads_are_greenlets() -> bool:
-    """Whether gevent has replaced the threads of this process."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
-
-
 def _told_to_leave(engine: Engine) -> Engine:
     """An engine whose clients are told when the process exits."""
 
@@ -411,25 +405,24 @@ def _told_to_leave(engine: Engine) -> Engine:
         engine = reference()
         if engine is None:
             return
-        engine.worker().close_all(1001)
-        deadline = time.monotonic() + LEAVE_TIME
-        while engine.worker().connections and time.monotonic() < deadline:
-            time.sleep(0.01)  # of gevent's, where it has replaced it
+        worker = engine.worker()
+        worker.close_all(1001)
+        wait_until(lambda: not worker.connections, LEAVE_TIME)
 
-    engine.host.at_exit(leave)
+    engine.process.at_exit(leave)
     return engine
 
 
 @cache
 def _threads_engine() -> Engine:
-    return _told_to_leave(ThreadsEngine(PlainHost()))
+    return _told_to_leave(ThreadsEngine(PlainProcess()))
 
 
 @cache
 def _loop_engine() -> Engine:
     from ..engines.asyncio_thread import LoopEngine
 
-    return _told_to_leave(LoopEngine(PlainHost()))
+    return _told_to_leave(LoopEngine(PlainProcess()))
 
 
 _gevent_engines: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()
@@ -444,5 +437,5 @@ def _gevent_engine() -> Engine:
     hub = get_hub()
     engine = _gevent_engines.get(hub)
     if engine is None:
-        engine = _gevent_engines[hub] = _told_to_leave(GeventEngine(PlainHost()))
+        engine = _gevent_engines[hub] = _told_to_leave(GeventEngine(PlainProcess()))
     return engine

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from ..engines.base import Engine
 from ..engines.threads import ThreadsEngine
 from ..exceptions import ConnectionClosed, EngineError, UWSGINotFound
+from ..helpers.log import logger
+from ..helpers.threads import threads_are_greenlets
 from ..inspection.options import Options
 from ..inspection.rules import (
     CLASSES,
@@ -43,7 +45,8 @@ from ..inspection.rules import detaches as detaches_under
 from ..inspection.rules import unsupported_reason as unsupported_reason_in
 from ..process.early_threads import check_before_patch, warn_of_lost
 from ..process.fork import own, reset_signals
-from ..process.host import RELOAD_SIGNAL, Host, logger
+from ..process.server_process import ServerProcess
+from ..process.signals import RELOAD_SIGNAL
 from .router import RouterRoom
 
 if TYPE_CHECKING:
@@ -212,7 +215,7 @@ def set_up(
     )
     disable_nagle_on_listeners()
     if router_room() is not None:  # made before the fork, where the app is loaded then
-        after_fork(partial(engine.host.count, 0))
+        after_fork(partial(engine.process.count_websockets, 0))
     own(_PROCESS)
     after_fork(_warn_of_lost_threads)
     if running_engine() == engine.name:
@@ -221,9 +224,8 @@ def set_up(
 
 @cache  # once for all extensions
 def _warn_of_lost_threads() -> None:
-    monkey = sys.modules.get("gevent.monkey")
     # gevent's threads are greenlets, which a fork keeps.
-    if in_first_worker() and not (monkey and monkey.is_module_patched("threading")):
+    if in_first_worker() and not threads_are_greenlets():
         warn_of_lost()
 
 
@@ -457,7 +459,7 @@ def _memory() -> tuple[int, int]:
     return int(pages[0]) * size, int(pages[1]) * size
 
 
-class UWSGIHost(Host):
+class UWSGIProcess(ServerProcess):
     """uWSGI, for our engines."""
 
     gives_signals = True
@@ -482,8 +484,8 @@ class UWSGIHost(Host):
     def cores(self) -> int:
         return int(uwsgi.cores)
 
-    def websockets_hold_cores(self) -> bool:
-        return not detaches(self._engine)
+    def max_websockets(self) -> int:
+        return 0 if detaches(self._engine) else self.cores()
 
     def cores_flag(self) -> str:
         return FLAGS[self._engine].split()[0]
@@ -502,10 +504,10 @@ class UWSGIHost(Host):
     def listeners(self) -> list[int]:
         return list(uwsgi.sockets)
 
-    def count(self, connections: int) -> None:
+    def count_websockets(self, count: int) -> None:
         room = router_room()
         if room is not None:
-            room.count(uwsgi.worker_id(), connections)
+            room.count(uwsgi.worker_id(), count)
 
     def is_serving(self) -> bool:
         # With --lazy-apps we are imported in the worker, with what may still be to come.
@@ -513,7 +515,7 @@ class UWSGIHost(Host):
             "lazy-apps", "lazy"
         )
 
-    def is_worn_out(self) -> bool:
+    def should_recycle(self) -> bool:
         # As core/utils.c and core/master_checks.c have it: uWSGI looks at most of this at the end
         # of a request only, of which WebSockets have none; its asyncio engine then does nothing.
         if not self._recycles:
@@ -541,9 +543,6 @@ class UWSGIHost(Host):
                 return True
         return False
 
-    def recycle(self) -> None:
-        os.kill(os.getpid(), signal.SIGHUP)
-
     def ends_for_good(self, signum: int) -> bool:
         if not uwsgi.masterpid():
             return True
@@ -565,7 +564,7 @@ class UWSGIHost(Host):
         return _number("worker-reload-mercy", _MERCY)
 
     @property
-    def finishes(self) -> bool:
+    def drains(self) -> bool:
         return version_of(uwsgi.version.decode()) >= _FINISHES
 
     def exit(self, signum: int) -> None:
@@ -633,20 +632,20 @@ def _place(descriptor: int) -> Any:
 @cache
 def engine(name: str) -> Engine:
     """An engine of ours on uWSGI; one for the process, whichever apps and extensions use it."""
-    host = UWSGIHost(name)
+    process = UWSGIProcess(name)
     if name == "gevent":
         from ..engines.gevent import GeventEngine
 
-        return GeventEngine(host)
+        return GeventEngine(process)
     if name == "asyncio":
         from ..engines.asyncio import AsyncioEngine
 
-        return AsyncioEngine(host)
+        return AsyncioEngine(process)
     if name == "suspend":
         from ..engines.suspend import SuspendEngine
 
-        return SuspendEngine(host)
-    return ThreadsEngine(host)
+        return SuspendEngine(process)
+    return ThreadsEngine(process)
 
 
 def after_fork(callback: Callable[[], None]) -> None:

@@ -30,9 +30,9 @@ from ..connection.connection import Connection
 from ..connection.limits import Limits
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed, EngineError, HandshakeError
+from ..helpers.log import RateLimit, log_exception, logger
 from ..helpers.text import path_of, printable
 from ..process.fork import end_of_children
-from ..process.host import RateLimit, log_exception, logger
 from ..servers.answering import Headers, check_headers
 from ..servers.base import START_RESPONSE, UWSGI_SERVER, Server
 from .lazy import OPEN_TIME, Unopened

@@ -1,10 +1,11 @@
-"""Waits of threads that have nothing to be woken by, and of those that gevent must not switch."""
+"""Threads, and the greenlets and Tasks in them: which one runs, and how one waits."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
+from _thread import get_ident
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -13,10 +14,24 @@ from typing import Any
 _PAUSE = 0.01
 
 
-def wait_until(is_over: Callable[[], object], seconds: float = math.inf) -> None:
-    """Look again and again whether something is over, for some seconds at most.
+def caller() -> tuple[int, Any, Any]:
+    """Return the thread, and the greenlet and the Task where there are any, that call this.
 
-    It sleeps between two looks, as gevent does where its patch was applied.
+    Whoever compares two of them has to do so while the first one lives.
+    """
+    greenlet, asyncio = sys.modules.get("greenlet"), sys.modules.get("asyncio")
+    loop = asyncio._get_running_loop() if asyncio is not None else None
+    return (
+        get_ident(),
+        greenlet.getcurrent() if greenlet is not None else None,
+        asyncio.current_task(loop) if asyncio is not None and loop is not None else None,
+    )
+
+
+def wait_until(is_over: Callable[[], object], seconds: float = math.inf) -> None:
+    """Wait for what wakes nobody: look every 10 ms, for some seconds at most.
+
+    Other greenlets run meanwhile, if gevent's patch was applied.
     """
     deadline = time.monotonic() + seconds
     while not is_over() and time.monotonic() < deadline:
