@@ -40,16 +40,16 @@ from .exceptions import ConnectionClosed, HandshakeError
 from .helpers.text import path_of, printable
 from .helpers.threads import threads_are_greenlets
 from .servers.base import (
-    FAILED_WITH,
     Server,
     SocketServer,
     add_server,
 )
+from .servers.upgrade import UPGRADE, Upgrade
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from flask import Flask
     from werkzeug.test import TestResponse
 
@@ -157,7 +157,14 @@ class _Opening:
 
     def failure(self) -> BaseException | None:
         """What the handler raised, or what was raised after it."""
-        return self.environ.get(FAILED_WITH) or self.error
+        upgrade: Upgrade | None = self.environ.get(UPGRADE)
+        return self.error if upgrade is None or upgrade.failure is None else upgrade.failure
+
+    def forget_failure(self) -> None:
+        """Forget what the handler raised, because it has been told."""
+        self.error = None
+        if UPGRADE in self.environ:
+            self.environ[UPGRADE].failure = None
 
 
 def _start_thread(function: Callable[[], None]) -> None:
@@ -169,15 +176,8 @@ class _TestServer(SocketServer):
 
     key: ClassVar[str] = _KEY
 
-    def carry(
-        self,
-        application: WSGIApplication,
-        environ: WSGIEnvironment,
-        start_response: StartResponse,
-        engine: str,
-    ) -> Iterable[bytes]:
-        # The test gets whatever the app raises.
-        return Server.carry(self, application, environ, start_response, engine)
+    #: The test gets whatever the app raises.
+    _call = Server._call
 
     def uses_greenlets(self, environ: WSGIEnvironment) -> bool:
         opening: _Opening = environ[_KEY]
@@ -275,8 +275,7 @@ class WebSocketTestConnection(WebSocketClient):
         """Raise what the handler raised, once."""
         error = self._opening.failure()
         if error is not None and self._propagates():
-            self._opening.environ.pop(FAILED_WITH, None)
-            self._opening.error = None
+            self._opening.forget_failure()
             raise error
 
     def _propagates(self) -> bool:

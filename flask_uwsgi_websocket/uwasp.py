@@ -44,6 +44,7 @@ from .helpers.log import log_exception, logger
 from .helpers.text import path_of, printable
 from .servers import uwsgi
 from .servers.base import server_of
+from .servers.upgrade import upgrade_of
 from .session.session import (
     Settings,
     answer_to,
@@ -74,9 +75,6 @@ __all__ = [
 ANOTHER_HAD_LEFT = (
     ": it sent to another client, which had left. Catch ConnectionClosed around each send() to one"
 )
-
-# In the WSGI environment of an upgrade request: what its handler needs for the handshake.
-_OPENING = "flask_uwsgi_websocket.opening"
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Handler:
         :param protocol_name: the subprotocol that the server speaks.
         :return: the body of the WSGI response.
         """
-        opening: _Opening = environ[_OPENING]
+        opening: _Opening = upgrade_of(environ).opening
         settings = replace(
             opening.settings,
             subprotocols=(protocol_name,) if protocol_name else (),
@@ -220,7 +218,7 @@ class WebSocketMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not is_upgrade_request(environ):
             return self.application(environ, start_response)
-        return server_of(environ).carry(
+        return server_of(environ).call(
             self._accept, environ, start_response, self.handler_class.engine_name
         )
 
@@ -246,7 +244,7 @@ class WebSocketMiddleware:
         )
         server_of(environ).check(environ, self.handler_class.engine_name, _HANDLERS)
         self._check_origin(environ, request)
-        environ[_OPENING] = _Opening(start_response, request, self.settings)
+        upgrade_of(environ).opening = _Opening(start_response, request, self.settings)
         ws = self.handler_class.websocket_class(environ)
         handler = self.handler_class(ws, server_class(ws))
         return handler.handle(environ, getattr(server_class, "PROTOCOL_NAME", None))

@@ -12,15 +12,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from flask import Flask, Response, has_request_context, request
+from flask import Flask, Request, Response, has_request_context, request
 from werkzeug.exceptions import HTTPException, default_exceptions
+from werkzeug.routing import Map
 
 from ..exceptions import EngineError, HandshakeError
 from ..helpers.text import printable
 from ..process.fork import end_of_children
+from ..servers.upgrade import UPGRADE
 from ..session.session import answer_to, log_lost_upgrade
-from .middleware import OFFERED_TO, TAKEN_BY
-from .upgrade_response import UPGRADE
+from .middleware import WebSocketMiddleware
+from .routing import WebSocketRule
 
 
 class Dispatch:
@@ -31,40 +33,41 @@ class Dispatch:
         self._app = app
         self._full_dispatch, self._dispatch = app.full_dispatch_request, app.dispatch_request
         self._process, self._make = app.process_response, app.make_response
+        #: By the map of their routes, the latest last.
+        self._middlewares: dict[Map, WebSocketMiddleware] = {}
+        app.make_response = self.make_response  # type: ignore[method-assign]
+        app.process_response = self.process_response  # type: ignore[method-assign, assignment]
+        app.full_dispatch_request = self.full_dispatch_request  # type: ignore[method-assign]
+        app.dispatch_request = self.dispatch_request  # type: ignore[method-assign]
 
-    @classmethod
-    def install(cls, app: Flask) -> None:
-        """Have the app's own dispatching serve the requests that a middleware takes."""
-        if isinstance(getattr(app.full_dispatch_request, "__self__", None), cls):
-            return
-        own = cls(app)
-        app.make_response = own.make_response  # type: ignore[method-assign]
-        app.process_response = own.process_response  # type: ignore[method-assign, assignment]
-        app.full_dispatch_request = own.full_dispatch_request  # type: ignore[method-assign]
-        app.dispatch_request = own.dispatch_request  # type: ignore[method-assign]
+    def add(self, middleware: WebSocketMiddleware) -> None:
+        """Have the app's dispatching serve the routes of a middleware."""
+        self._middlewares[middleware.websocket.router.url_map] = middleware
 
     def full_dispatch_request(self, *args: Any) -> Response:
         """Have the first middleware whose routes match take an upgrade request."""
-        for middleware in request.environ.get(OFFERED_TO, ()):
-            try:
-                if middleware.take(request):
-                    break
-            except HandshakeError as error:
-                request.routing_exception = _http_error(error)
-                break
-            except HTTPException as error:
-                request.routing_exception = error
-                break
+        if UPGRADE in request.environ:
+            self._take(request)
         # Of a view: a child that answered would spoil the request in memory that uWSGI shares.
         with end_of_children():
             return self._full_dispatch(*args)
 
+    def _take(self, request: Request) -> None:
+        for middleware in reversed(self._middlewares.values()):
+            try:
+                if middleware.take(request):
+                    return
+            except HTTPException as error:
+                request.routing_exception = error
+                return
+
     def dispatch_request(self, *args: Any) -> Any:
         """Call the view; for an upgrade request that was taken, that is the opening handshake."""
-        if TAKEN_BY not in request.environ:
+        rule = request.url_rule
+        if not isinstance(rule, WebSocketRule) or request.routing_exception is not None:
             return self._dispatch(*args)
-        middleware, rule = request.environ[TAKEN_BY]
         try:
+            middleware = self._middlewares[rule.map]
             return middleware.accept(request, rule, partial(self._process, *args))
         except HandshakeError as error:
             log_lost_upgrade(error, request.environ)
@@ -77,14 +80,24 @@ class Dispatch:
     def make_response(self, rv: Any) -> Response:
         """Make a response; of a handler's result, for a decorator that asks for one, the 101."""
         upgrade = request.environ.get(UPGRADE) if has_request_context() else None
-        if upgrade is not None and upgrade.stands_for(rv):
-            return upgrade  # type: ignore[no-any-return]
+        response = None if upgrade is None else upgrade.opening
+        if response is not None and response.stands_for(rv):
+            return response  # type: ignore[no-any-return]
         return self._make(rv)
 
     def process_response(self, *args: Any) -> Response:
         """Process a response, unless it was sent, and therefore processed, already."""
         response: Response = args[-1]
         return response if getattr(response, "sent", False) else self._process(*args)
+
+
+def dispatch_of(app: Flask) -> Dispatch:
+    """Return what an app's dispatching goes through, once for all extensions."""
+    key = "uwsgi_websocket.dispatch"
+    if key not in app.extensions:
+        app.extensions[key] = Dispatch(app)
+    dispatch: Dispatch = app.extensions[key]
+    return dispatch
 
 
 def _http_error(error: HandshakeError) -> HTTPException:

@@ -19,7 +19,7 @@ from ..launch.run import leaves_open, run_uwsgi
 from ..servers import uwsgi
 from . import config
 from .background import Background
-from .dispatch import Dispatch
+from .dispatch import dispatch_of
 from .middleware import WebSocketMiddleware
 from .routing import Router
 
@@ -93,7 +93,7 @@ class WebSocket:
         app.wsgi_app = middleware  # type: ignore[method-assign]
         app.run = partial(self.run, app)  # type: ignore[method-assign]
         app.url_build_error_handlers.append(partial(self._build_unknown_url, app))
-        Dispatch.install(app)
+        dispatch_of(app).add(middleware)
         self.router.serve(app)
         if uwsgi.inside():
             ping_interval = app.config["UWSGI_WEBSOCKET_PING_INTERVAL"]

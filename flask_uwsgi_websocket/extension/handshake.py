@@ -20,10 +20,11 @@ from ..exceptions import ConnectionClosed
 from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable
 from ..servers import uwsgi
-from ..servers.base import FAILED_WITH, Server
+from ..servers.base import Server
+from ..servers.upgrade import upgrade_of
 from ..session.session import Negotiation, serve, serve_lazily, switch_headers
 from .routing import WebSocketRule
-from .upgrade_response import UPGRADE, missed_response, upgrade_class
+from .upgrade_response import missed_response, upgrade_class
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -86,7 +87,8 @@ class Handshake:
             return self._fail(start_response, error)
         if issubclass(middleware.client, UWSGIWebSocketClient):
             return self._serve_uwsgi(start_response)
-        environ[UPGRADE] = self.response
+        upgrade = upgrade_of(environ)
+        upgrade.opening = self.response
         try:
             return serve(
                 environ,
@@ -99,7 +101,7 @@ class Handshake:
                 keep_context=middleware.setting("REQUEST_CONTEXT"),
             )
         finally:
-            del environ[UPGRADE]
+            upgrade.opening = None
             self.response.end()
 
     def accept_lazily(self, process_response: Callable[[Response], Response]) -> Any:
@@ -108,7 +110,8 @@ class Handshake:
         :return: what it answers instead; or, after a WebSocket, a response that was sent already.
         """
         environ, response, server = self._environ, self.response, self._server
-        environ[UPGRADE] = response
+        upgrade = upgrade_of(environ)
+        upgrade.opening = response
         try:
             answer = serve_lazily(
                 environ,
@@ -122,7 +125,7 @@ class Handshake:
                 forgive=self._forgive,
             )
         finally:
-            del environ[UPGRADE]  # an error handler's None is none of a handler's
+            upgrade.opening = None  # an error handler's None is none of a handler's
             response.end()
         if answer is not None:
             return answer
@@ -201,7 +204,7 @@ class Handshake:
             error=error,
             logger=app.logger,
         )
-        self._environ[FAILED_WITH] = error
+        upgrade_of(self._environ).failure = error
         got_request_exception.send(app, exception=error)
         return 1011, f"{type(error).__name__}: {error}" if app.debug else ""
 

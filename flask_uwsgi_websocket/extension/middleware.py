@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
-from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.exceptions import NotFound
 
 from ..clients.blocking import WebSocketClient
 from ..clients.uwsgi_api import UWSGIWebSocketClient
@@ -18,7 +18,7 @@ from ..exceptions import HandshakeError
 from ..helpers.functions import is_decorated
 from ..helpers.text import printable
 from ..servers import uwsgi
-from ..servers.base import START_RESPONSE, server_of
+from ..servers.base import server_of
 from ..session.session import Settings, is_upgrade_request, negotiate
 from . import config
 from .handshake import Handshake
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
 
 #: Connections with the same limits share them.
 _limits = lru_cache(Limits)
-
-# In the WSGI environment of an upgrade request: the middlewares that may take it, and the one that
-# does (with the rule that matched).
-OFFERED_TO = "flask_uwsgi_websocket.offered_to"
-TAKEN_BY = "flask_uwsgi_websocket.taken_by"
 
 #: What proxies may call the scheme of a request for a WebSocket, and what WSGI does (PEP 3333).
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
@@ -87,10 +82,8 @@ class WebSocketMiddleware:
             self.websocket._background.start_with_request(environ)
         if is_upgrade_request(environ):
             _name_scheme_as_http(environ)
-            environ[START_RESPONSE] = start_response
-            environ.setdefault(OFFERED_TO, []).append(self)
             server = server_of(environ)
-            return server.carry(self.wsgi_app, environ, start_response, self.engine_name)
+            return server.call(self.wsgi_app, environ, start_response, self.engine_name)
         return self.wsgi_app(environ, start_response)
 
     def take(self, request: Request) -> bool:
@@ -102,10 +95,7 @@ class WebSocketMiddleware:
             rule, values = self.websocket.router.match(self.app, request)
         except NotFound:
             return False
-        except MethodNotAllowed:
-            raise HandshakeError(405, "a WebSocket begins with GET", (("Allow", "GET"),)) from None
         request.url_rule, request.view_args, request.routing_exception = rule, values, None
-        request.environ[TAKEN_BY] = self, rule
         return True
 
     def accept(

@@ -245,13 +245,15 @@ class Router(Flask):
             app.blueprints.setdefault(name, blueprint)
 
     def match(self, app: Flask, request: Request) -> tuple[WebSocketRule, dict[str, Any]]:
-        """The rule for an upgrade request, and the variables of its URL.
+        """Find the rule for an upgrade request, and the variables of its URL.
+
+        Whatever its method: that another one than GET is wrong, the handshake says.
 
         :raises HTTPException: when no rule matches, or it must be redirected.
         """
         adapter = self._adapter(app, request)
         try:
-            rule, values = adapter.match(method=request.method, return_rule=True, websocket=True)
+            rule, values = adapter.match(method="GET", return_rule=True, websocket=True)
         except RequestRedirect as redirect:
             # What is redirected is still an HTTP request.
             if redirect.new_url.startswith(("ws:", "wss:")):

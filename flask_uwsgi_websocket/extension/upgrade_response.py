@@ -16,14 +16,11 @@ from flask import Response
 from flask.globals import request_ctx
 
 from ..helpers.functions import innermost
-from ..servers.base import FAILED_WITH
+from ..servers.upgrade import upgrade_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from werkzeug.datastructures import Headers
-
-#: In the WSGI environment of an upgrade request, while its handler runs: the response 101.
-UPGRADE = "flask_uwsgi_websocket.upgrade"
 
 
 @cache
@@ -54,7 +51,7 @@ class _UpgradeResponse:
             return self.upgrade_connection(environ, start_response)
         finally:
             # Flask tells teardown functions of exceptions in views, not of those in responses.
-            error = environ.get(FAILED_WITH)
+            error = upgrade_of(environ).failure
             if error is not None:
                 pop = context.pop
                 context.pop = lambda exc=None: pop(error)

@@ -33,20 +33,10 @@ from ..helpers.threads import caller, threads_are_greenlets, wait_until
 from ..inspection.rules import CLASSES
 from ..process.server_process import ServerProcess
 from . import uwsgi
-from .answering import RAW_FAILURE, Headers, UpgradeAnswer
+from .upgrade import RAW_FAILURE, UPGRADE, Headers, Upgrade, upgrade_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-#: In the WSGI environment of an upgrade request: the function that it came with, the exception
-#: that ended its handler, and where it was when its connection was taken over.
-START_RESPONSE = "flask_uwsgi_websocket.start_response"
-_TAKEN_IN = "flask_uwsgi_websocket.taken_in"
-#: And what came behind the request by then.
-_EARLY = "flask_uwsgi_websocket.early"
-FAILED_WITH = "flask_uwsgi_websocket.failed_with"
-#: And the :class:`~.answering.UpgradeAnswer`.
-_ANSWER = "flask_uwsgi_websocket.answer"
 
 #: Seconds for which clients that a stopping process has told to leave are waited for.
 LEAVE_TIME = 0.5
@@ -54,6 +44,9 @@ LEAVE_TIME = 0.5
 
 class Server(ABC):
     """A WSGI server that can hand a connection over."""
+
+    #: Whether a response 101 tells it, at the end, that a connection is over.
+    hears_end_by_response = True
 
     @abstractmethod
     def check(
@@ -96,7 +89,8 @@ class Server(ABC):
 
         RFC 6455 4.1 has clients wait for the answer before they send more; some do not.
         """
-        data: bytes = environ.pop(_EARLY, b"")
+        upgrade = upgrade_of(environ)
+        data, upgrade.early = upgrade.early, b""
         return data
 
     def accept(self, environ: WSGIEnvironment, headers: Headers) -> Socket:
@@ -116,16 +110,16 @@ class Server(ABC):
     def switch(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
         """:meth:`answer`; what the application says of HTTP after this, nobody hears."""
         self.answer(environ, sock, headers)
-        answer_of(environ).switched = True
+        upgrade_of(environ).switched = True
 
     def fail(self, environ: WSGIEnvironment, sock: Socket) -> None:
         """Answer 500 at once, on a connection that was taken; from anywhere."""
-        answer_of(environ).switched = True
+        upgrade_of(environ).switched = True
         with suppress(OSError):
             sock.sendall(RAW_FAILURE)
             sock.shutdown(SHUT_WR)
 
-    def carry(
+    def call(
         self,
         application: WSGIApplication,
         environ: WSGIEnvironment,
@@ -136,10 +130,23 @@ class Server(ABC):
 
         :param engine: that of the class which may serve it.
         """
-        if _ANSWER in environ:  # within another middleware of ours
+        upgrade = environ.get(UPGRADE)
+        if upgrade is not None:  # within another middleware of ours
+            upgrade.start_response = start_response
             return application(environ, start_response)
-        answer = environ[_ANSWER] = UpgradeAnswer(environ, start_response, tells_end=True)
-        return application(environ, answer.start_response)
+        upgrade = environ[UPGRADE] = Upgrade(
+            environ, start_response, tells_end=self.hears_end_by_response
+        )
+        return self._call(application, environ, upgrade, engine)
+
+    def _call(
+        self,
+        application: WSGIApplication,
+        environ: WSGIEnvironment,
+        upgrade: Upgrade,
+        engine: str,
+    ) -> Iterable[bytes]:
+        return application(environ, upgrade.begin)
 
     def detach(self, environ: WSGIEnvironment) -> None:  # noqa: B027
         """The connection was taken over and answered: let the request end, where it can."""
@@ -151,6 +158,8 @@ class Server(ABC):
 
 class UWSGI(Server):
     """uWSGI itself."""
+
+    hears_end_by_response = False
 
     def __init__(self) -> None:
         self._full = RateLimit()
@@ -171,64 +180,63 @@ class UWSGI(Server):
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
         return uwsgi.engine(name)
 
-    def carry(
+    def _call(
         self,
         application: WSGIApplication,
         environ: WSGIEnvironment,
-        start_response: StartResponse,
+        upgrade: Upgrade,
         engine: str,
     ) -> Iterable[bytes]:
-        if _ANSWER in environ:  # within another middleware of ours
-            return application(environ, start_response)
-        answer = environ[_ANSWER] = UpgradeAnswer(environ, start_response)
         if not uwsgi.detaches(engine):
-            return answer.run(application, environ)
+            return upgrade.run(application, environ)
         try:
-            return self._carry(application, environ, answer, engine)
+            return self._call_detachable(application, environ, upgrade, engine)
         except Exception as error:
-            return answer.fail(error)
+            return upgrade.fail(error)
 
-    def _carry(
+    def _call_detachable(
         self,
         application: WSGIApplication,
         environ: WSGIEnvironment,
-        answer: UpgradeAnswer,
+        upgrade: Upgrade,
         engine: str,
     ) -> Iterable[bytes]:
         devnull = uwsgi.devnull()
         # In a copy of the environment: uWSGI clears its own when the request ends.
-        own = {**environ, "wsgi.input": answer.input}
+        own = {**environ, "wsgi.input": upgrade.input}
 
         def run(detached: DetachedRequest) -> Iterable[bytes]:
-            answer.detached = detached
-            return answer.run(application, own)
+            upgrade.detached = detached
+            return upgrade.run(application, own)
 
         body = uwsgi.engine(engine).carry(run)
-        if answer.detach:
+        if upgrade.detach:
             uwsgi.redirect_request(devnull)
-            if not answer.told:
-                answer.tell_server()
+            if not upgrade.told:
+                upgrade.tell_server()
         return body
 
     def detach(self, environ: WSGIEnvironment) -> None:
-        answer = answer_of(environ)
-        if answer.detached is not None and not answer.detach:
-            answer.input.end()
-            answer.detach = True
-            answer.detached.detach()
+        upgrade = upgrade_of(environ)
+        if upgrade.detached is not None and not upgrade.detach:
+            upgrade.input.end()
+            upgrade.detach = True
+            upgrade.detached.detach()
 
     def take(self, environ: WSGIEnvironment) -> Socket:
-        environ[_TAKEN_IN] = caller()
+        upgrade = upgrade_of(environ)
+        upgrade.taken_in = caller()
         sock = uwsgi.take()
-        environ[_EARLY] = uwsgi.read_ahead()
+        upgrade.early = uwsgi.read_ahead()
         return sock
 
     def answer(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
         # uWSGI then knows, and logs, what was answered. But its functions serve the request of
         # the thread or greenlet that calls them.
-        if environ[_TAKEN_IN] == caller():
-            uwsgi.answer(environ, environ[START_RESPONSE], headers)
-            answer_of(environ).told = True
+        upgrade = upgrade_of(environ)
+        if upgrade.taken_in == caller():
+            uwsgi.answer(environ, upgrade.start_response, headers)
+            upgrade.told = True
         else:
             super().answer(environ, sock, headers)
 
@@ -239,15 +247,15 @@ class SocketServer(Server):
     #: Where in the environment.
     key: ClassVar[str]
 
-    def carry(
+    def _call(
         self,
         application: WSGIApplication,
         environ: WSGIEnvironment,
-        start_response: StartResponse,
+        upgrade: Upgrade,
         engine: str,
     ) -> Iterable[bytes]:
         try:
-            return super().carry(application, environ, start_response, engine)
+            return super()._call(application, environ, upgrade, engine)
         except Exception:
             raise
         except BaseException as error:
@@ -280,7 +288,7 @@ class SocketServer(Server):
         return threads_are_greenlets()
 
     def take(self, environ: WSGIEnvironment) -> Socket:
-        environ[_EARLY] = self.held(environ)
+        upgrade_of(environ).early = self.held(environ)
         return Socket(fileno=dup(environ[self.key].fileno()))
 
     def held(self, environ: WSGIEnvironment) -> bytes:
@@ -339,12 +347,6 @@ _SOCKET_SERVERS: list[SocketServer] = [Werkzeug(), Gunicorn()]
 def add_server(server: SocketServer) -> None:
     """Know another server. Asked before the others: the latest is the closest to the app."""
     _SOCKET_SERVERS.insert(0, server)
-
-
-def answer_of(environ: WSGIEnvironment) -> UpgradeAnswer:
-    """Give how the request is answered."""
-    answer: UpgradeAnswer = environ[_ANSWER]
-    return answer
 
 
 def server_of(environ: WSGIEnvironment) -> Server:

@@ -33,8 +33,8 @@ from ..exceptions import ConnectionClosed, EngineError, HandshakeError
 from ..helpers.log import RateLimit, log_exception, logger
 from ..helpers.text import path_of, printable
 from ..process.fork import end_of_children
-from ..servers.answering import Headers, check_headers
-from ..servers.base import START_RESPONSE, UWSGI_SERVER, Server
+from ..servers.base import UWSGI_SERVER, Server
+from ..servers.upgrade import Headers, check_headers, upgrade_of
 from .lazy import OPEN_TIME, Unopened
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def serve(
     protocol = Protocol(
         SERVER, max_message_size=limits.max_message_size, deflate=negotiation.deflate
     )
-    environ[START_RESPONSE] = start_response
+    upgrade_of(environ).start_response = start_response
     with engine.request():
         try:
             sock = server.accept(environ, negotiation.headers)

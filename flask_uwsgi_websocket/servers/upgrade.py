@@ -1,7 +1,8 @@
-"""Sees to it that an upgrade request is answered, whatever its application raises.
+"""The state of an upgrade request, which travels with its WSGI environment.
 
-Whoever opens a WebSocket waits for an answer. uWSGI gives none when an application raises, and a
-``SystemExit`` ends the worker, or parks it for good under gevent.
+It also sees to it that the request is answered, whatever the application raises. Whoever opens a
+WebSocket waits for an answer; uWSGI gives none when an application raises, and a ``SystemExit``
+ends the worker, or parks it for good under gevent.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 Headers = list[tuple[str, str]]
+
+#: The key of the :class:`Upgrade` in the WSGI environment.
+UPGRADE = "flask_uwsgi_websocket.upgrade"
 
 _FAILED = "500 Internal Server Error"
 _FAILED_BODY = b"Internal Server Error\n"
@@ -47,8 +51,13 @@ def check_headers(headers: Iterable[tuple[str, str]]) -> None:
             )
 
 
-class UpgradeAnswer:
-    """How an upgrade request is answered. All who hold its environment share it."""
+class Upgrade:
+    """An upgrade request on its way through the application: how it is answered, what it becomes.
+
+    All copies of its environment share it.
+
+    :param tells_end: whether the server hears of a connection's end by a response 101.
+    """
 
     __slots__ = (
         "_path",
@@ -56,29 +65,43 @@ class UpgradeAnswer:
         "_tells_end",
         "detach",
         "detached",
+        "early",
+        "failure",
         "input",
+        "opening",
+        "start_response",
         "switched",
+        "taken_in",
         "told",
     )
 
     def __init__(
-        self, environ: WSGIEnvironment, start_response: StartResponse, *, tells_end: bool = False
+        self, environ: WSGIEnvironment, start_response: StartResponse, *, tells_end: bool
     ) -> None:
-        """:param tells_end: whether the server hears of a connection's end by a response 101."""
         self._path = printable(path_of(environ))
         self._start = start_response
         self._tells_end = tells_end
-        #: ``wsgi.input``, while the request may be let go.
+        #: The function that whoever answers 101 was called with.
+        self.start_response = start_response
+        #: ``wsgi.input``, while the request may be detached.
         self.input = Input(environ.get("wsgi.input"))
         #: What runs the application, where uWSGI's greenlet does not.
         self.detached: DetachedRequest | None = None
         self.detach = False
+        #: The thread or greenlet in which the connection was taken over.
+        self.taken_in: Any = None
+        #: What the server had read behind the request by then.
+        self.early = b""
         #: The connection is no longer HTTP, or has got its last answer: say nothing more.
         self.switched = False
         #: uWSGI itself has sent the 101.
         self.told = False
+        #: What the framework that serves the request keeps of its handshake.
+        self.opening: Any = None
+        #: The exception that ended the handler.
+        self.failure: BaseException | None = None
 
-    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Any:
+    def begin(self, status: str, headers: Headers, exc_info: Any = None) -> Any:
         """Begin the HTTP response, for the application.
 
         :raises ValueError: for header fields that cannot be sent.
@@ -98,7 +121,7 @@ class UpgradeAnswer:
     def run(self, application: WSGIApplication, environ: WSGIEnvironment) -> Body:
         """Call the application; if it raises, answer 500 in its place."""
         try:
-            body = application(environ, self.start_response)
+            body = application(environ, self.begin)
         except BaseException as error:
             return self.fail(error)
         # What has a read() may be of wsgi.file_wrapper, which the server knows by its identity.
@@ -119,11 +142,17 @@ class UpgradeAnswer:
         return [_FAILED_BODY]
 
 
+def upgrade_of(environ: WSGIEnvironment) -> Upgrade:
+    """Return the state of an upgrade request."""
+    upgrade: Upgrade = environ[UPGRADE]
+    return upgrade
+
+
 class _AnsweredBody:
     """A body that is made when the server asks for it."""
 
-    def __init__(self, answer: UpgradeAnswer, body: Body) -> None:
-        self._answer = answer
+    def __init__(self, upgrade: Upgrade, body: Body) -> None:
+        self._upgrade = upgrade
         self._body = body
         self._chunks: Iterator[bytes] | None = None
 
@@ -138,7 +167,7 @@ class _AnsweredBody:
         except StopIteration:
             raise
         except BaseException as error:
-            self._chunks = iter(self._answer.fail(error))
+            self._chunks = iter(self._upgrade.fail(error))
             return next(self._chunks)
 
     def close(self) -> None:
@@ -148,11 +177,11 @@ class _AnsweredBody:
         try:
             close()
         except BaseException as error:
-            self._answer.fail(error)
+            self._upgrade.fail(error)
 
 
 class Input:
-    """``wsgi.input`` of a request that may be let go, wherever it has got to by then.
+    """``wsgi.input`` of a request that may be detached, wherever it has got to by then.
 
     uWSGI's own reads what the next request on the same core sends.
     """
