@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from websockets.sync.client import ClientConnection, connect
 
-from flask_uwsgi_websocket.inspection.rules import ROUTER_BUFFER
+from flask_uwsgi_websocket.inspection.socket_rules import ROUTER_BUFFER
 from tests.rawclient import RawClient
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_uwsgi_websocket.inspection.rules import ROUTER_BUFFER
+from flask_uwsgi_websocket.inspection.socket_rules import ROUTER_BUFFER
 from tests.rawclient import BINARY, RawClient, Refused, close_frame, frame, opening
 from tests.server import FRONTS, ROOT, Server, eventually
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flask_uwsgi_websocket.inspection.findings import Finding, Severity, Surroundings
 from flask_uwsgi_websocket.inspection.options import (
     FLAGS,
     OPTIONAL,
@@ -16,14 +17,7 @@ from flask_uwsgi_websocket.inspection.options import (
     Options,
     split_words,
 )
-from flask_uwsgi_websocket.inspection.rules import (
-    RULES,
-    Finding,
-    Severity,
-    Surroundings,
-    judge,
-    unsupported_reason,
-)
+from flask_uwsgi_websocket.inspection.rules import RULES, judge, unsupported_reason
 from flask_uwsgi_websocket.launch.run import complete, take_over_reloading
 
 ROOT = Path(__file__).resolve().parent.parent

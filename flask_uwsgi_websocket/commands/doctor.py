@@ -11,8 +11,10 @@ from typing import Any
 from ..exceptions import EngineError
 from ..inspection import sources
 from ..inspection.binary import INSTALL, UWSGIBinary, check_python, inspect_uwsgi
+from ..inspection.effects import version_of
+from ..inspection.findings import Finding, Severity, Surroundings
 from ..inspection.options import Options
-from ..inspection.rules import Finding, Severity, Surroundings, judge, version_of
+from ..inspection.rules import judge
 from ..inspection.sources import Instance
 from ..launch.install import ENGINES, describe
 

@@ -20,6 +20,12 @@ from ..exceptions import EngineError, UWSGINotFound
 #: The remedy that most errors about a binary name.
 INSTALL = "python -m flask_uwsgi_websocket install-uwsgi"
 
+#: The remedy for one that lacks an engine.
+BUILD_ONE = f"build one with every engine: {INSTALL} --force"
+
+#: What a uWSGI that runs each of our engines has beside threads.
+ENGINES = ("gevent", "asyncio", "greenlet")
+
 #: The environment variable that names the binary to use.
 BINARY_VARIABLE = "FLASK_UWSGI_BINARY"
 
@@ -202,7 +208,7 @@ def _plugin_names(option: str) -> tuple[str, ...]:
         return (python, "python3")
     if option in ("http", "https", "https2", "http-to-https"):
         return ("http",)
-    if option in ("gevent", "asyncio", "greenlet"):
+    if option in ENGINES:
         return (f"{option}_{python}", f"{option}_python3", option)
     return ()
 

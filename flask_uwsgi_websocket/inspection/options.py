@@ -19,7 +19,10 @@ UNRESOLVED = re.compile(r"[$@%]\(")
 _NOTHING_ELSE = re.compile(r"\s*[$@%]\(.*\)\s*")
 
 _NUMBER = re.compile(r"\s*([+-]?\d+)")
-_OFF = ("false", "off", "no", "0")
+
+#: What uWSGI's files say for a flag (core/uwsgi.c, uwsgi_opt_true).
+ON = ("1", "true", "yes", "on")
+OFF = ("0", "false", "no", "off")
 
 
 class Options:
@@ -89,29 +92,33 @@ class Options:
             self.doubts.add(name)
         return known
 
+    def given(self, *names: str) -> list[str]:
+        """Return those of the names that are certainly given, and not turned off."""
+        return [name for name in names if self._is_on(name)]
+
     def has(self, *names: str) -> bool:
-        """Return whether one of these is certainly given, and not turned off."""
-        return any(self._is_on(name) for name in names)
+        """Tell whether one of these is certainly given, and not turned off."""
+        return any(map(self._is_on, names))
 
     def lacks(self, *names: str) -> bool:
-        """Return whether none of these is given, or each turned off, for certain."""
-        return all(self._is_off(name) for name in names)
+        """Tell whether none of these is given, or each turned off, for certain."""
+        return all(map(self._is_off, names))
 
     def _is_on(self, name: str) -> bool:
         if name in self._uncertain or name not in self._values:
             return False
         value = self._values[name][-1]
-        return value.lower() not in _OFF and not self._may_be_off(name)
+        return value.lower() not in OFF and not self._may_be_off(name)
 
     def _is_off(self, name: str) -> bool:
         if name in self._uncertain:
             return False
         if name not in self._values:
             return self._complete
-        return not self._may_be_off(name) and self._values[name][-1].lower() in _OFF
+        return not self._may_be_off(name) and self._values[name][-1].lower() in OFF
 
     def _may_be_off(self, name: str) -> bool:
-        """Return whether a value is not known at all: not ":$(PORT)", which is some address."""
+        """Tell whether a value is not known at all: not ":$(PORT)", which is some address."""
         unknown = bool(_NOTHING_ELSE.fullmatch(self._values[name][-1]))
         if unknown:
             self.doubts.add(name)

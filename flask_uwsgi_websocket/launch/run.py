@@ -71,7 +71,7 @@ from ..inspection.options import (
     TLS_SOCKETS,
     spellings,
 )
-from ..inspection.rules import ROUTER_BUFFER
+from ..inspection.socket_rules import ROUTER_BUFFER
 from . import replay, watch
 from .locate import Target, locate, project_files
 

@@ -30,7 +30,7 @@ from ..engines.threads import ThreadsEngine
 from ..exceptions import ConnectionClosed, EngineError, HandshakeError, UnsupportedFront
 from ..helpers.log import RateLimit, logger
 from ..helpers.threads import caller, threads_are_greenlets, wait_until
-from ..inspection.rules import CLASSES
+from ..inspection.effects import CLASSES
 from ..process.server_process import ServerProcess
 from . import uwsgi
 from .upgrade import RAW_FAILURE, UPGRADE, Headers, Upgrade, upgrade_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 
-from ..inspection.rules import ROUTERS_OWN
+from ..inspection.socket_rules import ROUTERS_OWN
 
 
 class RouterRoom:

@@ -28,21 +28,13 @@ from ..engines.threads import ThreadsEngine
 from ..exceptions import ConnectionClosed, EngineError, UWSGINotFound
 from ..helpers.log import logger
 from ..helpers.threads import threads_are_greenlets
+from ..inspection.effects import CLASSES, FLAGS, engine_of, has_router, version_of
+from ..inspection.effects import detaches as detaches_under
+from ..inspection.findings import Severity, Surroundings
 from ..inspection.options import Options
-from ..inspection.rules import (
-    CLASSES,
-    FLAGS,
-    RECYCLING,
-    Severity,
-    Surroundings,
-    engine_of,
-    has_router,
-    judge,
-    late_patch,
-    version_of,
-)
-from ..inspection.rules import detaches as detaches_under
+from ..inspection.rules import judge
 from ..inspection.rules import unsupported_reason as unsupported_reason_in
+from ..inspection.worker_rules import RECYCLING, late_patch
 from ..process.early_threads import check_before_patch, warn_of_lost
 from ..process.fork import own, reset_signals
 from ..process.server_process import ServerProcess
