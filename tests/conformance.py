@@ -561,17 +561,17 @@ def _limits() -> Iterator[Case]:
     yield Case("limits/5000 empty fragments", _cut(stream, 65536), (b"end",))
 
 
+_LINES = "\n".join(
+    f'{{"id": {_random.randrange(10**9)}, "user": "user{_random.randrange(99)}", '
+    f'"text": "{_random.choice(("hello", "how are you?", "see you"))}"}}'
+    for _ in range(5000)
+)
+
+
 def _json(size: int) -> str:
     """Text like that of an application, so long."""
-    lines = []
-    length = 0
-    while length < size:
-        lines.append(
-            f'{{"id": {_random.randrange(10**9)}, "user": "user{_random.randrange(99)}", '
-            f'"text": "{_random.choice(("hello", "how are you?", "see you"))}"}}'
-        )
-        length += len(lines[-1]) + 1
-    return "\n".join(lines)[:size]
+    begin = _random.randrange(len(_LINES) - size)
+    return _LINES[begin : begin + size]
 
 
 #: Offers of permessage-deflate with what a server with the default settings answers.
@@ -760,6 +760,25 @@ def _cases() -> Iterator[Case]:
 
 
 CASES = tuple(_cases())
+
+
+def _kind(case: Case) -> tuple[object, ...]:
+    """Return all by which a server tells a case from others outside its codec: not the octets."""
+    size = sum(map(len, case.chunks))
+    return (
+        case.name.partition("/")[0],
+        case.close,
+        bool(case.messages),
+        bool(case.pongs),
+        len(case.chunks) > 1,
+        size > 65536,  # more than a read
+        case.offer is None,
+        case.answer is None,
+    )
+
+
+#: A case of each kind, for servers that share the codec with one that all cases are run against.
+SAMPLE = tuple({_kind(case): case for case in reversed(CASES)}.values())
 
 
 @dataclass(frozen=True)
