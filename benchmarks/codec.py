@@ -51,7 +51,6 @@ LOADS = (
 )
 
 LIMIT = 1 << 23
-LARGE = 1 << 14
 MASK = b"\x37\xfa\x21\x3d"
 KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
@@ -87,8 +86,6 @@ class Contender:
     name: str
     parse: Callable[[bytes], list[Any]]
     encode: Callable[[str], object]
-    #: For messages that are better not copied: header and payload apart, as the engines send them.
-    encode_large: Callable[[str], object] | None = None
 
 
 class Ours(Contender):
@@ -97,7 +94,6 @@ class Ours(Contender):
     def __init__(self) -> None:
         codec = Protocol(SERVER, max_message_size=LIMIT)
         self.parse, self.encode = codec.receive_data, codec.text
-        self.encode_large = codec.text_buffers
 
 
 class OursInPython(Contender):
@@ -114,7 +110,6 @@ class OursInPython(Contender):
         sys.modules.update(ours)
         codec = module.Protocol(module.SERVER, max_message_size=LIMIT)
         self.parse, self.encode = codec.receive_data, codec.text
-        self.encode_large = codec.text_buffers
 
 
 class Websockets(Contender):
@@ -305,10 +300,7 @@ def measure(rounds: int, seconds: float, text: str) -> Times:
         for measured in times["parse"][size, count].values():
             measured[:] = [each / count for each in measured]
         if count == 1:
-            calls = {
-                contender.name: (size >= LARGE and contender.encode_large) or contender.encode
-                for contender in field
-            }
+            calls = {contender.name: contender.encode for contender in field}
             times["encode"][size, 1] = take_turns(calls, message, rounds, seconds)
         print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
@@ -401,8 +393,8 @@ async def main() -> int:
     parser.add_argument("--check", action="store_true", help="fail when a bar is missed")
     arguments = parser.parse_args()
 
-    speedups = fast_path.whole_message is not fast_path.whole_message_in_python
-    print(f"Python {platform.python_version()}, speedups {'on' if speedups else 'off'}\n")
+    speedups = "on" if fast_path.COMPILED else "off"
+    print(f"Python {platform.python_version()}, speedups {speedups}\n")
     times = measure(arguments.rounds, arguments.seconds, arguments.text)
     print("\n".join(table(times)))
     missed = 0

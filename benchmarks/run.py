@@ -241,6 +241,6 @@ def machine() -> dict[str, Any]:
         "Python": platform.python_version(),
         "uWSGI": uwsgi,
         "revision": revision or "unknown",
-        "speedups": fast_path.whole_message is not fast_path.whole_message_in_python,
+        "speedups": fast_path.COMPILED,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }

@@ -28,6 +28,7 @@ from flask_uwsgi_websocket.codec import (
     fast_path,
     negotiate,
 )
+from flask_uwsgi_websocket.codec.frames import BINARY, FIN, TEXT, frame
 from flask_uwsgi_websocket.codec.handshake import parse_extensions, parse_tokens
 from flask_uwsgi_websocket.exceptions import HandshakeError, RemoteProtocolError
 from tests.conformance import CASES, HANDSHAKES
@@ -88,9 +89,12 @@ def check_stream(
 ) -> None:
     """What must be so whatever a peer sends."""
 
-    def connection() -> Protocol:
+    def connection(fast: bool = True) -> Protocol:
         deflate = Deflate(receive_takeover=takeover) if compressed else None
-        return Protocol(role, max_message_size=limit, deflate=deflate)
+        protocol = Protocol(role, max_message_size=limit, deflate=deflate)
+        if not fast:
+            protocol._fast = protocol._has_fast_path = False
+        return protocol
 
     protocol = connection()
     events: list[Event] = []
@@ -120,15 +124,26 @@ def check_stream(
                 assert protocol.close(event.error.close_code, event.error.reason)
             case Close():
                 assert protocol.close(event.code, event.reason)
-    for piece in (stream, *pieces):
-        message = fast_path.whole_message(piece, limit)
-        assert message == fast_path.whole_message_in_python(piece, limit)
-        if message is not None:
-            made = fast_path.whole_frame(message, limit)
-            assert made == fast_path.whole_frame_in_python(message, limit)
     if not compressed:
         # Text that inflates may be too long and not UTF-8: the pieces say which is seen first.
-        assert comparable(connection().receive_data(stream)) == comparable(events)
+        for fast in (True, False):
+            assert comparable(connection(fast).receive_data(stream)) == comparable(events)
+    for piece in (stream, *pieces):
+        check_fast_path(piece, limit)
+
+
+def check_fast_path(data: bytes, limit: int) -> None:
+    """Hold what the fast path takes to the general one."""
+    message = fast_path.whole_message(data, limit)
+    if message is not None:
+        general = Protocol(SERVER, max_message_size=limit)
+        general._fast = general._has_fast_path = False
+        assert general.receive_data(data) == [message]
+        assert not general.incomplete
+        opcode, payload = (
+            (BINARY, message) if isinstance(message, bytes) else (TEXT, message.encode())
+        )
+        assert fast_path.whole_frame(message, limit) in (None, frame(FIN | opcode, payload))
 
 
 def comparable(events: list[Event]) -> list[Event | int]:

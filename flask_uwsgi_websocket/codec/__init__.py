@@ -3,10 +3,11 @@
 ==================  =======================================================
 ``frames``          5.2, 5.5, 7.4: header bits, opcodes, close codes
 ``masking``         5.3
-``straight``        a message in one frame, in and out: the quick way
+``fast_path``       a small message in one frame, in and out: the fast path
 ``messages``        5.4, 8.1: messages that come in pieces
 ``events``          what is received
-``protocol``        5 to 8: one connection, both roles, the closing states
+``receiving``       5, 6.2, 7.1.7, 8: one connection's bytes in, events out
+``protocol``        6.1, 7: and its frames out; both roles, the closing states
 ``deflate``         RFC 7692: negotiation and compression
 ``handshake``       4: the opening handshake, both sides
 ==================  =======================================================

@@ -21,9 +21,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from enum import IntEnum
-from typing import Final, TypeAlias
+from typing import Final
 
 from ..exceptions import LocalProtocolError
 from .masking import apply_mask
@@ -42,10 +41,12 @@ __all__ = [
     "RSV2",
     "RSV3",
     "TEXT",
+    "WHOLE_BINARY",
+    "WHOLE_TEXT",
     "CloseCode",
     "close_code_may_travel",
     "frame",
-    "frame_header",
+    "payload_length",
 ]
 
 # The first octet: FIN, three reserved bits, the opcode (RFC 6455 5.2).
@@ -63,6 +64,10 @@ PING: Final = 0x9
 PONG: Final = 0xA
 # "Opcodes 0xB-0xF are reserved for further control frames yet to be defined" (5.5)
 
+# The first octet of a message of one frame, without reserved bits.
+WHOLE_TEXT: Final = FIN | TEXT
+WHOLE_BINARY: Final = FIN | BINARY
+
 # The second octet: MASK, and the payload length up to 125.
 MASK: Final = 0x80
 LENGTH_IN_16_BITS: Final = 126
@@ -74,17 +79,11 @@ MAX_CONTROL_PAYLOAD: Final = 125
 #: RFC 6455 5.2: of a 64-bit length "the most significant bit MUST be 0".
 MAX_LENGTH: Final = (1 << 63) - 1
 
-pack_header_16 = struct.Struct(">BBH").pack
-pack_header_64 = struct.Struct(">BBQ").pack
+_pack_header_16 = struct.Struct(">BBH").pack
+_pack_header_64 = struct.Struct(">BBQ").pack
 
-# Octets in front of the payload of a masked frame, by how long its length field is.
+# Octets in front of the payload of a masked frame whose length is in the second octet.
 SHORT_HEADER: Final = 6
-HEADER_16: Final = 8
-HEADER_64: Final = 14
-
-_Unpack: TypeAlias = Callable[..., tuple[int, int, int, bytes]]
-unpack_header_16: _Unpack = struct.Struct(">BBH4s").unpack_from
-unpack_header_64: _Unpack = struct.Struct(">BBQ4s").unpack_from
 
 
 class CloseCode(IntEnum):
@@ -111,7 +110,7 @@ class CloseCode(IntEnum):
 
 
 def close_code_may_travel(code: int) -> bool:
-    """Whether a Close frame may carry the code, in either direction.
+    """Tell whether a Close frame may carry the code, in either direction.
 
     RFC 6455 7.4.1 defines 1000 to 1011, of which 1004 is reserved and 1005 and 1006 "MUST NOT be
     set as a status code in a Close control frame by an endpoint"; the registry adds 1012 to 1014,
@@ -142,32 +141,34 @@ def check_close(code: int, reason: str) -> None:
         )
 
 
-def frame_header(first: int, length: int) -> bytes:
-    """The header of an unmasked frame.
+def payload_length(data: bytes, pos: int) -> tuple[int, int]:
+    """Read the payload length of the frame at ``pos``, whose first two octets are there.
 
-    :param first: the first octet: FIN, RSV bits, opcode.
-    :param length: octets of payload. "the minimal number of bytes MUST be used to encode the
-        length" (RFC 6455 5.2).
+    :return: the length, and where its field ends; if that is after ``data``, it is cut off, and
+        the length says nothing.
     """
+    length = data[pos + 1] & 0x7F
+    begin = pos + 2
     if length < LENGTH_IN_16_BITS:
-        return bytes((first, length))
-    if length < 1 << 16:
-        return pack_header_16(first, LENGTH_IN_16_BITS, length)
-    return pack_header_64(first, LENGTH_IN_64_BITS, length)
-
-
-def masked_frame_header(first: int, length: int, key: bytes) -> bytes:
-    """The header of a frame that a client sends: the MASK bit set, the key at the end."""
-    header = bytearray(frame_header(first, length))
-    header[1] |= MASK
-    return bytes(header + key)
+        return length, begin
+    end = begin + (2 if length == LENGTH_IN_16_BITS else 8)
+    return int.from_bytes(data[begin:end], "big"), end
 
 
 def frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
-    """A whole frame, masked when there is a key.
+    """Make a whole frame, masked when there is a key.
 
     Nothing is checked: tests build wrong frames with it as well.
+
+    :param first: the first octet: FIN, RSV bits, opcode.
     """
-    if key is None:
-        return frame_header(first, len(payload)) + payload
-    return masked_frame_header(first, len(payload), key) + apply_mask(payload, key)
+    length = len(payload)
+    mask = 0 if key is None else MASK
+    # 5.2: "the minimal number of bytes MUST be used to encode the length"
+    if length < LENGTH_IN_16_BITS:
+        header = bytes((first, mask | length))
+    elif length < 1 << 16:
+        header = _pack_header_16(first, mask | LENGTH_IN_16_BITS, length)
+    else:
+        header = _pack_header_64(first, mask | LENGTH_IN_64_BITS, length)
+    return header + payload if key is None else header + key + apply_mask(payload, key)

@@ -6,7 +6,7 @@ peer's own TCP, cuts it and loses our Close. So somebody has to know when the pe
 
 from __future__ import annotations
 
-from .frames import CLOSE, LENGTH_IN_16_BITS, MASK
+from .frames import CLOSE, MASK, payload_length
 
 __all__ = ["FrameSkipper"]
 
@@ -49,15 +49,10 @@ class FrameSkipper:
 
 
 def _frame_size(data: bytes, pos: int, end: int) -> int | None:
-    """Octets from a frame's beginning to its end; None where its header is cut off."""
+    """Count the octets of the frame at ``pos``; None where its header is cut off."""
     if end - pos < 2:
         return None
-    second = data[pos + 1]
-    length, octets = second & 0x7F, 0
-    if length >= LENGTH_IN_16_BITS:
-        octets = 2 if length == LENGTH_IN_16_BITS else 8
-        begin = pos + 2
-        if end - begin < octets:
-            return None
-        length = int.from_bytes(data[begin : begin + octets], "big")
-    return 2 + octets + (4 if second & MASK else 0) + length
+    length, begin = payload_length(data, pos)
+    if begin > end:
+        return None
+    return begin - pos + (4 if data[pos + 1] & MASK else 0) + length

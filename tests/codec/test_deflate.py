@@ -186,8 +186,7 @@ def test_messages_go_both_ways(settings: DeflateSettings, size: int) -> None:
             sent = sender.text(text)
             assert len(sent) < size
             assert receiver.receive_data(sent) == [text]
-            sent = b"".join(sender.binary_buffers(text.encode()))
-            assert receiver.receive_data(sent) == [text.encode()]
+            assert receiver.receive_data(sender.binary(text.encode())) == [text.encode()]
 
 
 def test_short_messages_are_not_worth_it() -> None:
@@ -197,7 +196,6 @@ def test_short_messages_are_not_worth_it() -> None:
     assert protocol.text("x" * 10)[0] == 0xC1
     assert protocol.binary(b"x" * 9) == frame(BINARY, b"x" * 9, mask=None)
     assert protocol.binary(b"x" * 10)[0] == 0xC2
-    assert protocol.text_buffers("x" * 9) == (b"\x81\x09", b"x" * 9)
 
 
 def test_empty_messages_can_be_compressed() -> None:
@@ -208,15 +206,6 @@ def test_empty_messages_can_be_compressed() -> None:
     for _ in range(3):
         assert server.text("") == b"\xc1\x01\x00"
         assert client.receive_data(server.text("") + server.text("x")) == ["", "x"]
-
-
-def test_compression_can_be_left_out_for_a_message() -> None:
-    deflate, _ = negotiate([Extension(DEFLATE)], DEFAULT)
-    protocol = Protocol(SERVER, deflate=deflate)
-    text = "x" * 1000
-    assert protocol.text(text, compress=False) == frame(TEXT, text, mask=None)
-    assert protocol.binary(text.encode(), compress=False) == frame(BINARY, text, mask=None)
-    assert protocol.text(text)[0] == 0xC1
 
 
 def test_takeover_shares_the_window_and_no_takeover_does_not() -> None:

@@ -51,8 +51,6 @@ def test_a_server_sends_the_shortest_unmasked_frame(size: int) -> None:
     server, data = Protocol(SERVER), b"x" * size
     assert server.binary(data) == frame(BINARY, data, mask=None)
     assert server.text("x" * size) == frame(TEXT, data, mask=None)
-    assert b"".join(server.binary_buffers(data)) == frame(BINARY, data, mask=None)
-    assert b"".join(server.text_buffers("x" * size)) == frame(TEXT, data, mask=None)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -67,18 +65,11 @@ def test_a_client_masks_with_a_new_key_each_time(size: int) -> None:
         assert Protocol(SERVER).receive_data(sent) == [data]
 
 
-def test_a_big_payload_is_handed_over_and_not_copied() -> None:
-    data = bytes(100_000)
-    _, payload = Protocol(SERVER).binary_buffers(data)
-    assert payload is data
-
-
 @pytest.mark.parametrize("data", [b"1234", bytearray(b"1234"), memoryview(b"1234")])
 def test_binary_takes_whatever_holds_bytes(role: Role, data: bytes) -> None:
     sender = Protocol(role)
     receiver = Protocol(CLIENT if role is SERVER else SERVER)
     assert receiver.receive_data(sender.binary(data)) == [b"1234"]
-    assert receiver.receive_data(b"".join(sender.binary_buffers(data))) == [b"1234"]
 
 
 def test_binary_counts_octets_not_items() -> None:
@@ -88,9 +79,8 @@ def test_binary_counts_octets_not_items() -> None:
 
 def test_text_that_utf_8_cannot_say_is_not_sent() -> None:
     protocol = Protocol(SERVER)
-    for send in (protocol.text, protocol.text_buffers):
-        with pytest.raises(LocalProtocolError, match="surrogates"):
-            send("\ud800")
+    with pytest.raises(LocalProtocolError, match="surrogates"):
+        protocol.text("\ud800")
     with pytest.raises(LocalProtocolError, match="surrogates"):
         protocol.close(1000, "\ud800")
     assert not protocol.close_sent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_uwsgi_websocket.codec import SERVER, Protocol, fast_path, protocol
+from flask_uwsgi_websocket.codec import SERVER, Protocol, receiving
 from fuzz import codec
 from tests.rawclient import BINARY, frame
 
@@ -24,9 +24,8 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
     assert some(2) != some(3)
 
 
-def test_a_mistake_in_a_straight_path_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "whole_message", fast_path.whole_message_in_python)
-    monkeypatch.setattr(fast_path, "WHOLE_TEXT", fast_path.WHOLE_BINARY)
-    assert Protocol(SERVER).receive_data(frame(BINARY, b"octets")) == ["octets"]
+def test_a_mistake_in_the_fast_path_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "WHOLE_TEXT", receiving.WHOLE_BINARY)
+    assert Protocol(SERVER).receive_data(frame(BINARY, b"octets") * 2) == ["octets"] * 2
     _, failed = codec.fuzz(seed=1, seconds=60)
     assert failed is not None
