@@ -13,7 +13,7 @@ from ..helpers.functions import is_coroutine_function, name_of
 from ..helpers.log import log_exception, logger
 from ..process.leader import leader_of
 from ..servers import uwsgi
-from ..servers.base import engine_beside, parent_of_workers
+from ..servers.base import engine_beside
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -85,7 +85,7 @@ class Background:
             return self._engine
         if uwsgi.inside():
             uwsgi.require_engine(self._engine_name)
-            if not uwsgi.in_worker():
+            if not uwsgi.worker_id():
                 raise RuntimeError(
                     "background work that is started while the app is imported is lost when uWSGI "
                     "forks its workers: start it in a function decorated with "
@@ -105,10 +105,10 @@ class Background:
         if not once:
             self._run(engine, function)
             return
-        leader = _leader(parent_of_workers())
+        leader = _leader(engine.process.parent_of_workers())
         if leader is not None:
             engine.call_after(leader.wait, lambda: self._run(engine, function))
-        elif not uwsgi.inside() or uwsgi.in_first_worker():
+        elif engine.process.worker_id() <= 1:
             self._run(engine, function)
 
     def _run(self, engine: Engine, function: Function, *args: Any, **kwargs: Any) -> Any:

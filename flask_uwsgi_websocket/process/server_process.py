@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 
 class ServerProcess:
-    """The process that an engine runs in. This one is of a server that offers nothing."""
+    """The process that an engine runs in; by itself one of a server that offers little."""
 
     #: Whether to take the stop signals over from the server's own handlers.
     gives_signals = False
@@ -54,6 +56,23 @@ class ServerProcess:
     def count_websockets(self, count: int) -> None:
         """Take note of how many WebSockets this process has open, or will have in a moment."""
 
+    def worker_id(self) -> int:
+        """Return the number of this worker, from 1 on; 0 where this is none, or nobody counts."""
+        return 0
+
+    def parent_of_workers(self) -> int:
+        """Return the id of the process that all workers of this instance have in common."""
+        return os.getpid()
+
+    def instance(self) -> tuple[int, int]:
+        """Identify the instance that this process serves in, for all its workers and reloads.
+
+        :return: the id of the workers' parent, and its start in the kernel's ticks, since ids are
+            used again; 0 where nothing tells that.
+        """
+        parent = self.parent_of_workers()
+        return parent, _started_at(parent)
+
     def is_serving(self) -> bool:
         """Tell whether the app has been imported."""
         return True
@@ -89,4 +108,21 @@ class ServerProcess:
         """Exit at once, as a worker that the signal has stopped."""
 
     def at_exit(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` before the process exits."""
+        """Call ``callback`` before this process exits."""
+        process = os.getpid()
+
+        def run() -> None:
+            if os.getpid() == process:  # not a child that ends
+                callback()
+
+        self._call_at_exit(run)
+
+    def _call_at_exit(self, callback: Callable[[], None]) -> None:
+        """Do the same, in children too."""
+
+
+def _started_at(pid: int) -> int:
+    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        # Field 22 of proc_pid_stat(5); the second one, in parentheses, may have spaces in it.
+        return int(file.read().rpartition(b")")[2].split()[19])
+    return 0

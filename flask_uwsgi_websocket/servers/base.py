@@ -171,10 +171,10 @@ class UWSGI(Server):
         problem = uwsgi.unsupported_reason()
         if problem:
             raise UnsupportedFront(problem)
-        lack = uwsgi.lack(environ)
-        if lack:
+        problem = uwsgi.no_room_reason(environ)
+        if problem:
             if self._full.passes():
-                logger.warning("WebSockets are refused with 503: %s", lack)
+                logger.warning("WebSockets are refused with 503: %s", problem)
             raise HandshakeError(503, "there is no room for another WebSocket: try again later")
 
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
@@ -373,29 +373,19 @@ def engine_beside(name: str, environ: WSGIEnvironment | None = None) -> Engine:
     return _gevent_engine() if threads_are_greenlets() else _threads_engine()
 
 
-def parent_of_workers() -> int:
-    """Return the id of the process that all workers of this instance have in common."""
-    if uwsgi.inside():
-        return uwsgi.master_id()
-    # gunicorn's arbiter. Other servers are one process.
-    return os.getppid() if "gunicorn.arbiter" in sys.modules else os.getpid()
-
-
 class PlainProcess(ServerProcess):
     """A process that we know nothing of, but that it exits some day."""
 
-    def at_exit(self, callback: Callable[[], None]) -> None:
-        process = os.getpid()
+    def parent_of_workers(self) -> int:
+        # gunicorn's arbiter. Other servers are one process.
+        return os.getppid() if "gunicorn.arbiter" in sys.modules else os.getpid()
 
-        def run() -> None:
-            if os.getpid() == process:  # not a child that ends
-                callback()
-
-        atexit.register(run)
+    def _call_at_exit(self, callback: Callable[[], None]) -> None:
+        atexit.register(callback)
         # Pools of threads (gunicorn's) are waited for before that, from Python 3.9 on; our handlers
         # in them end when their clients have been told. Twice does no harm.
         with suppress(RuntimeError):  # the process ends already
-            getattr(threading, "_register_atexit", atexit.register)(run)
+            getattr(threading, "_register_atexit", atexit.register)(callback)
 
 
 def _told_to_leave(engine: Engine) -> Engine:

@@ -1,0 +1,114 @@
+"""The instance of uWSGI that we are part of; the only importer of its ``uwsgi`` module."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from ...inspection.effects import engine_of, version_of
+from ...inspection.options import Options
+
+try:
+    import uwsgi as uwsgi  # for the modules beside this one
+except ImportError:
+    uwsgi = None
+
+#: The C library's functions, and uWSGI's where it exports them.
+C: Any = ctypes.CDLL(None) if uwsgi is not None else None
+
+
+def inside() -> bool:
+    """Tell whether this process is uWSGI."""
+    return uwsgi is not None
+
+
+def worker_id() -> int:
+    """Return the number of this worker, from 1 on; 0 in the master, in mules and spoolers."""
+    number: int = uwsgi.worker_id()
+    return number
+
+
+def worker_state() -> dict[str, Any]:
+    """Return what uWSGI knows of this worker."""
+    state: dict[str, Any] = uwsgi.workers()[uwsgi.worker_id() - 1]
+    return state
+
+
+def version() -> tuple[int, ...]:
+    """Return uWSGI's version."""
+    return version_of(uwsgi.version.decode())
+
+
+def running_loop() -> str:
+    """Return the name of uWSGI's loop, empty for its own."""
+    return uwsgi.loop.decode() if uwsgi.loop else ""
+
+
+def running_engine() -> str:
+    """Return which of our engines uWSGI's flags have started; ``""`` where none of ours fits."""
+    return engine_of(options(), running_loop())
+
+
+@cache
+def options() -> Options:
+    """Return uWSGI's options, in one form whatever way they were given."""
+    return Options.of_process(uwsgi.opt, _first_value)
+
+
+def _first_value(option: str) -> bytes | None:
+    """Return the first value of an option: with Python 3, ``uwsgi.opt`` has the last one alone.
+
+    Those between the two nothing tells, nor does a uWSGI that is a shared library tell the first.
+    """
+    if not hasattr(C, "uwsgi_get_exported_opt"):
+        return None
+    look_up = C.uwsgi_get_exported_opt  # core/config.c
+    look_up.restype, look_up.argtypes = ctypes.c_char_p, (ctypes.c_char_p,)
+    value: bytes | None = look_up(option.encode())
+    return value
+
+
+def number(name: str, default: int = 0) -> int:
+    """Return the value of an option that is a number."""
+    return options().number(name, default) or 0
+
+
+def after_fork(callback: Callable[[], None]) -> None:
+    """Call ``callback`` in each worker, before it serves anything."""
+    if worker_id():  # --lazy-apps: we are in the worker, and past its hooks
+        callback()
+        return
+
+    def call() -> None:
+        if worker_id():  # not in a mule or a spooler
+            callback()
+
+    try:
+        # It owns the hook from its import on, which may come after ours.
+        from uwsgidecorators import postfork_chain
+    except Exception:  # it refuses to be imported without a master
+        previous = getattr(uwsgi, "post_fork_hook", None)
+
+        def hook() -> None:
+            if previous is not None:
+                previous()
+            call()
+
+        uwsgi.post_fork_hook = hook
+    else:
+        postfork_chain.append(call)
+
+
+def shared_area(number: int, position: int) -> bytes:
+    """Return what a shared area holds from ``position`` on.
+
+    https://uwsgi-docs.readthedocs.io/en/latest/SharedArea.html
+    """
+    return bytes(uwsgi.sharedarea_memoryview(number)[position:])
+
+
+def websocket_api() -> Any:
+    """Return uWSGI's own WebSocket functions, for ``UWSGIWebSocketClient``."""
+    return uwsgi

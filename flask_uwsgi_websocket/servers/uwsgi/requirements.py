@@ -1,0 +1,101 @@
+"""What must be true of the instance, so that the WebSockets of a class work in it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from functools import cache
+
+from ...exceptions import EngineError, UWSGINotFound
+from ...inspection.effects import CLASSES, FLAGS
+from ...inspection.effects import detaches as detaches_under
+from ...inspection.findings import Surroundings
+from ...inspection.rules import unsupported_reason as unsupported_reason_in
+from ...inspection.worker_rules import late_patch
+from ...process.early_threads import check_before_patch
+from .instance import inside, options, running_engine, running_loop, worker_id
+
+
+def require_engine(engine: str, classes: Mapping[str, str] = CLASSES) -> None:
+    """Check that uWSGI runs the engine that a class was made for.
+
+    :param classes: the class for each engine, for the message.
+    :raises UWSGINotFound: outside of uWSGI.
+    :raises EngineError: when uWSGI runs another one.
+    """
+    wanted = classes[engine]
+    if not inside():
+        raise UWSGINotFound(
+            f"{wanted} accepts WebSockets inside uWSGI only: start the app with uwsgi --http :8080 "
+            f"--http-websockets {FLAGS[engine]} --wsgi app:app; a Flask app, with app.run()"
+        )
+    running = running_engine()
+    if running != engine:
+        other = f", where {classes[running]} works" if running in classes else ""
+        raise EngineError(
+            f"{wanted} needs uWSGI to be started with {FLAGS[engine]}; "
+            f"it was started with {_started_with()}{other}"
+        )
+
+
+def _started_with() -> str:
+    given = options()
+    flags = [
+        f"--{name}" if name in ("greenlet", "ugreen") else f"--{name} {given.text(name)}"
+        for name in ("loop", "gevent", "asyncio", "async", "greenlet", "ugreen", "threads")
+        if given.has(name)
+    ]
+    return " ".join(flags) or "no engine's flags, that is with processes"
+
+
+def require_main_interpreter() -> None:
+    """Check that uWSGI has not loaded the app into an interpreter that its loop cannot serve.
+
+    A worker whose loop serves a request there dies, at the first one (asyncio), or the loop's
+    modules cannot be imported (gevent).
+
+    :raises EngineError: with the remedy.
+    """
+    loop = running_loop() if inside() else ""
+    if loop not in ("gevent", "asyncio"):
+        return
+    state = ctypes.pythonapi.PyInterpreterState_Get
+    state.restype = ctypes.c_void_p
+    number = ctypes.pythonapi.PyInterpreterState_GetID
+    number.restype, number.argtypes = ctypes.c_int64, (ctypes.c_void_p,)
+    if number(state()):  # the main one is 0
+        raise EngineError(
+            "uWSGI loads each app (--mount) into an interpreter of its own, and its "
+            f"{loop} loop serves those in the first one only: add --single-interpreter"
+        )
+
+
+def check_that_gevent_can_patch() -> None:
+    """Check that no thread is at work which the patch of gevent would disturb.
+
+    uWSGI's reloader is, with ``--lazy-apps``: the patch then breaks the import of the app.
+
+    :raises EngineError: with the remedy.
+    """
+    if not inside() or options().has("gevent-early-monkey-patch"):
+        return
+    if worker_id():
+        for finding in late_patch(options(), Surroundings()):
+            raise EngineError(str(finding))
+    check_before_patch()
+
+
+@cache
+def unsupported_reason() -> str | None:
+    """Return why WebSockets cannot work as uWSGI was started, and the remedy; None if they can."""
+    finding = unsupported_reason_in(options())
+    return str(finding) if finding else None
+
+
+@cache
+def detaches(engine: str) -> bool:
+    """Tell whether a WebSocket's request ends with the handshake, and gives its core back.
+
+    Threads cannot: a core is the thread that runs the handler.
+    """
+    return inside() and running_engine() == engine and detaches_under(options())

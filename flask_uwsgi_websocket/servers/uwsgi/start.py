@@ -1,0 +1,91 @@
+"""The start of a worker: which engine serves it, and what its log says first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, partial
+
+from ...engines.base import Engine
+from ...engines.threads import ThreadsEngine
+from ...helpers.log import logger
+from ...helpers.threads import threads_are_greenlets
+from ...inspection.effects import CLASSES
+from ...inspection.findings import Severity, Surroundings
+from ...inspection.rules import judge
+from ...process.early_threads import warn_of_lost
+from ...process.fork import own
+from .descriptors import ParentsSockets, disable_nagle_on_listeners
+from .instance import after_fork, options, running_engine, version, worker_id
+from .process import UWSGIProcess
+from .room import descriptor_limit, router_room
+
+#: What the log has said already: several extensions and apps share the process.
+_said: set[str] = set()
+
+_parents_sockets = ParentsSockets()
+
+
+@cache
+def engine(name: str) -> Engine:
+    """Return an engine on uWSGI: one for the process, whichever apps and extensions use it."""
+    process = UWSGIProcess(name)
+    if name == "gevent":
+        from ...engines.gevent import GeventEngine
+
+        return GeventEngine(process)
+    if name == "asyncio":
+        from ...engines.asyncio import AsyncioEngine
+
+        return AsyncioEngine(process)
+    if name == "suspend":
+        from ...engines.suspend import SuspendEngine
+
+        return SuspendEngine(process)
+    return ThreadsEngine(process)
+
+
+def set_up(
+    engine: Engine,
+    timeout: float,
+    ping_interval: float,
+    classes: Mapping[str, str] = CLASSES,
+) -> None:
+    """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs.
+
+    :param timeout: the extension's.
+    :param ping_interval: seconds between pings.
+    :param classes: the class for each engine, for messages.
+    """
+    if worker_id() <= 1:  # with --lazy-apps the first worker says it for all
+        _warn_of_options(
+            Surroundings(
+                engine=engine.name,
+                timeout=timeout,
+                ping_interval=ping_interval,
+                descriptors=descriptor_limit(),
+                version=version(),
+                classes=classes,
+            )
+        )
+    disable_nagle_on_listeners()
+    if router_room() is not None:  # made before the fork, where the app is loaded then
+        after_fork(partial(engine.process.count_websockets, 0))
+    own(_parents_sockets)
+    after_fork(_warn_of_lost_threads)
+    if running_engine() == engine.name:
+        after_fork(engine.prepare)
+
+
+def _warn_of_options(around: Surroundings) -> None:
+    """Say at the start of the log which of uWSGI's options will hurt, once."""
+    for finding in judge(options(), around):
+        if finding.logged and finding.severity is not Severity.HINT and str(finding) not in _said:
+            _said.add(str(finding))
+            logger.warning("%s", finding)
+
+
+@cache  # once for all extensions
+def _warn_of_lost_threads() -> None:
+    # gevent's threads are greenlets, which a fork keeps.
+    if worker_id() == 1 and not threads_are_greenlets():
+        warn_of_lost()
