@@ -28,8 +28,8 @@ NAME: Final = "permessage-deflate"
 #: RFC 7692 7.2.1: a sync flush ends with these, and the sender removes them "from the tail end".
 _TAIL: Final = b"\x00\x00\xff\xff"
 
-#: Streams that may end within one message, which they do after a block that says to be the last
-#: (BFINAL, 7.2.3.4). Each costs a new inflater and a copy of the rest: nobody needs many.
+#: Streams that may end within one message: a stream ends with the block that is marked as its last
+#: (BFINAL, 7.2.3.4). Each costs a new inflater and a copy of the rest, and nobody needs many.
 _MAX_ENDED: Final = 16
 
 #: zlib cannot write with a window of 8 bits, and does not inflate with one.
@@ -152,7 +152,7 @@ class Deflate:
             # 7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload"
             data += _TAIL
         inflated = b""
-        # A tail without a stream is that of one which has ended: no other begins for it.
+        # Skip the tail if its stream has ended: no other begins for it.
         while data and (self._inflater is not None or data != _TAIL):
             inflater = self._inflater or zlib.decompressobj(-self.receive_bits)
             try:
@@ -206,7 +206,7 @@ _is_window_bits = re.compile("[89]|1[0-5]").fullmatch
 
 
 def _parse(extension: Extension, *, is_offer: bool) -> _Parameters:
-    """The parameters of an offer or an answer.
+    """Read the parameters of an offer or an answer.
 
     :raises ValueError: for what section 7 has a server decline and a client refuse: an unknown
         parameter, a parameter twice, a wrong value.
@@ -236,7 +236,7 @@ def _parse(extension: Extension, *, is_offer: bool) -> _Parameters:
 def negotiate(
     offers: Iterable[Extension], settings: DeflateSettings
 ) -> tuple[Deflate | None, str | None]:
-    """The server's side: take the client's first offer that we can fulfil.
+    """Take, as the server, the client's first offer that we can fulfil.
 
     :param offers: the client's ``Sec-WebSocket-Extensions``, in its order of preference.
     :returns: the extension, and the value of the answer's ``Sec-WebSocket-Extensions``; both
@@ -290,7 +290,7 @@ def _server_bits(offered: _Parameters, settings: DeflateSettings) -> int:
 
 
 def offer(settings: DeflateSettings) -> str:
-    """The client's side: the value of ``Sec-WebSocket-Extensions`` that asks for the settings."""
+    """Make, as a client, the ``Sec-WebSocket-Extensions`` that asks for the settings."""
     asked = _Parameters(
         settings.server_no_context_takeover,
         settings.client_no_context_takeover,
@@ -302,7 +302,7 @@ def offer(settings: DeflateSettings) -> str:
 
 
 def accept(extensions: Iterable[Extension], settings: DeflateSettings | None) -> Deflate | None:
-    """The client's side: what the server made of the :func:`offer`.
+    """Take, as a client, what the server made of the :func:`offer`.
 
     :param extensions: the answer's ``Sec-WebSocket-Extensions``.
     :param settings: those offered; ``None`` when nothing was.

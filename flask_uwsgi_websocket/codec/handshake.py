@@ -111,18 +111,18 @@ class UpgradeResponse:
 
 
 def accept_key(key: str) -> str:
-    """The ``Sec-WebSocket-Accept`` that answers a ``Sec-WebSocket-Key`` (RFC 6455 4.2.2, 5.4)."""
+    """Compute the ``Sec-WebSocket-Accept`` that answers a key (RFC 6455 4.2.2, 5.4)."""
     digest = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest).decode("ascii")
 
 
 def new_key() -> str:
-    """A ``Sec-WebSocket-Key``: "a randomly selected 16-byte value", in base64 (RFC 6455 4.1)."""
+    """Make a ``Sec-WebSocket-Key``: "a randomly selected 16-byte value" in base64 (4.1)."""
     return base64.b64encode(os.urandom(16)).decode("ascii")
 
 
 def parse_tokens(name: str, value: str) -> tuple[str, ...]:
-    """The elements of a header field that is a list of tokens; empty elements don't count.
+    """Read a header field that is a list of tokens; empty elements don't count.
 
     :raises HandshakeError: 400, when it is not such a list.
     """
@@ -135,7 +135,7 @@ def parse_tokens(name: str, value: str) -> tuple[str, ...]:
 
 
 def parse_extensions(value: str) -> tuple[Extension, ...]:
-    """The elements of ``Sec-WebSocket-Extensions`` (RFC 6455 9.1).
+    """Read ``Sec-WebSocket-Extensions`` (RFC 6455 9.1).
 
     :raises HandshakeError: 400, when the syntax is wrong.
     """
@@ -178,7 +178,7 @@ def _check_field_size(name: str, value: str) -> None:
 
 
 def _has_token(headers: HeaderFields, name: str, token: str) -> bool:
-    """Whether a list of tokens has this one, compared without regard to case."""
+    """Tell whether a list of tokens has this one, compared without regard to case."""
     value = headers.get(name, "")
     _check_field_size(name, value)
     return any(element.strip(" \t").lower() == token for element in value.split(","))
@@ -206,6 +206,17 @@ def validate_request(
         processing the client's handshake and return an HTTP response with an appropriate error
         code (such as 400 Bad Request)").
     """
+    _check_get(method, headers, http_version)
+    _check_upgrade(headers)
+    return UpgradeRequest(
+        key=_read_key(headers),
+        subprotocols=_parse_subprotocols(headers),
+        extensions=parse_extensions(headers.get("Sec-WebSocket-Extensions", "")),
+        origin=headers.get("Origin", "") or None,
+    )
+
+
+def _check_get(method: str, headers: HeaderFields, http_version: str) -> None:
     # 1. "An HTTP/1.1 or higher GET request"
     if method != "GET":
         raise HandshakeError(405, "a WebSocket begins with GET", (("Allow", "GET"),))
@@ -218,6 +229,9 @@ def validate_request(
     # 2. "A |Host| header field containing the server's authority."
     if not headers.get("Host", ""):
         raise HandshakeError(400, "Host is missing")
+
+
+def _check_upgrade(headers: HeaderFields) -> None:
     # 3. "An |Upgrade| header field containing the value "websocket", treated as an ASCII
     # case-insensitive value."
     if not _has_token(headers, "Upgrade", "websocket"):
@@ -235,20 +249,18 @@ def validate_request(
             f"Sec-WebSocket-Version must be {VERSION}",
             (("Sec-WebSocket-Version", VERSION), ("Upgrade", "websocket")),
         )
+
+
+def _read_key(headers: HeaderFields) -> str:
     # 5. "A |Sec-WebSocket-Key| header field with a base64-encoded [...] value"
     key = headers.get("Sec-WebSocket-Key", "").strip(" \t")
     if not _is_key(key):
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    return UpgradeRequest(
-        key=key,
-        subprotocols=_parse_subprotocols(headers),
-        extensions=parse_extensions(headers.get("Sec-WebSocket-Extensions", "")),
-        origin=headers.get("Origin", "") or None,
-    )
+    return key
 
 
 def select_subprotocol(offered: Iterable[str], supported: Sequence[str]) -> str | None:
-    """The first subprotocol in the server's order that the client offered (RFC 6455 4.2.2)."""
+    """Pick the first subprotocol in the server's order that the client offered (4.2.2)."""
     known = set(offered)
     return next((subprotocol for subprotocol in supported if subprotocol in known), None)
 
@@ -256,7 +268,7 @@ def select_subprotocol(offered: Iterable[str], supported: Sequence[str]) -> str 
 def response_headers(
     key: str, subprotocol: str | None = None, extensions: str | None = None
 ) -> list[tuple[str, str]]:
-    """The header fields of ``101 Switching Protocols``, RFC 6455 4.2.2.
+    """Make the header fields of ``101 Switching Protocols``, RFC 6455 4.2.2.
 
     :param extensions: value of ``Sec-WebSocket-Extensions``, as ``negotiate`` gives it.
     """
@@ -285,7 +297,7 @@ def request_headers(
     extensions: str | None = None,
     origin: str | None = None,
 ) -> list[tuple[str, str]]:
-    """The header fields of a client's GET, RFC 6455 4.1.
+    """Make the header fields of a client's GET, RFC 6455 4.1.
 
     :param key: a :func:`new_key`.
     :param extensions: value of ``Sec-WebSocket-Extensions``, as ``offer`` gives it.

@@ -18,11 +18,11 @@ _LARGE = 4096
 _CHUNK = 65536
 
 
-class _Parts:
+class _Pieces:
     """What has come of a message.
 
-    One buffer would be there twice whenever it had to move in order to grow, and a message that
-    never ends should not cost more than the limit.
+    In parts: one buffer would be there twice whenever it had to move in order to grow, and a
+    message that never ends should not cost more than the limit.
     """
 
     __slots__ = ("_parts", "_small")
@@ -31,56 +31,42 @@ class _Parts:
         self._parts: list[bytes | str] = []
         self._small: BytesIO | None = None  # pieces that came after these parts
 
-    def __bool__(self) -> bool:
-        return bool(self._parts) or self._small is not None
-
     def add(self, piece: bytes) -> None:
+        """Take a piece that is not the last."""
         if len(piece) >= _LARGE:
-            self.put(piece)
+            self._put(piece)
             return
         if self._small is None:
             self._small = BytesIO()
         self._small.write(piece)
         if self._small.tell() >= _CHUNK:
-            self._put_together()
+            self._join_small()
 
-    def put(self, part: bytes | str) -> None:
+    def _put(self, part: bytes | str) -> None:
         """Add what is large enough to be a part."""
-        self._put_together()
+        self._join_small()
         self._parts.append(part)
 
-    def _put_together(self) -> None:
+    def _join_small(self) -> None:
         if self._small is not None:
             small, self._small = self._small, None
             self._parts.append(small.getvalue())
 
-    def take(self) -> list[bytes | str]:
-        self._put_together()
-        parts, self._parts = self._parts, []
-        return parts
 
-
-class BinaryMessage:
+class BinaryMessage(_Pieces):
     """A binary message in the making."""
 
-    __slots__ = ("_parts",)
-
-    def __init__(self) -> None:
-        self._parts = _Parts()
-
-    def add(self, piece: bytes) -> None:
-        """Take a piece that is not the last."""
-        self._parts.add(piece)
+    __slots__ = ()
 
     def finish(self, piece: bytes) -> bytes:
-        """Take the last piece and give the message."""
+        """Take the last piece and return the message."""
+        self._join_small()
         if not self._parts:
             return piece
-        self._parts.add(piece)
-        return b"".join(self._parts.take())  # type: ignore[arg-type]  # none of them a str
+        return b"".join([*self._parts, piece])  # type: ignore[list-item]  # none of them a str
 
 
-class TextMessage:
+class TextMessage(_Pieces):
     """A text message in the making.
 
     RFC 6455 8.1: "When an endpoint is to interpret a byte stream as UTF-8 but finds that the byte
@@ -88,10 +74,10 @@ class TextMessage:
     Connection_." Both methods raise :exc:`UnicodeDecodeError` then.
     """
 
-    __slots__ = ("_parts", "_rest")
+    __slots__ = ("_rest",)
 
     def __init__(self) -> None:
-        self._parts = _Parts()
+        super().__init__()
         self._rest = b""  # a character that the last piece cut off: 3 octets at most
 
     def add(self, piece: bytes) -> None:
@@ -105,15 +91,15 @@ class TextMessage:
             raise UnicodeDecodeError("utf-8", self._rest, 0, 2, "surrogate")
         # One character can make a str four times as large as its UTF-8, which then is kept instead.
         if used >= _LARGE and text.__sizeof__() < used + _LARGE:
-            self._parts.put(text)
+            self._put(text)
         else:
-            self._parts.add(data[:used])
+            super().add(data[:used])
 
     def finish(self, piece: bytes) -> str:
-        """Take the last piece and give the message."""
+        """Take the last piece and return the message."""
         last = (self._rest + piece).decode()
+        self._join_small()
         if not self._parts:
             return last
-        parts = [part if isinstance(part, str) else part.decode() for part in self._parts.take()]
-        parts.append(last)
-        return "".join(parts)
+        parts = [part if isinstance(part, str) else part.decode() for part in self._parts]
+        return "".join([*parts, last])
