@@ -20,7 +20,8 @@ for module, names in ((select, ("epoll",)), (os, ("eventfd", "eventfd_write", "e
 WINDOWS = (
     MACOS
     + """
-import ctypes, signal, socket, sys
+import ctypes, selectors, signal, socket, sys
+selectors.DefaultSelector = selectors.SelectSelector
 import asyncio  # which on Windows is another one, and needs none of these
 for module, names in (
     (select, ("poll",)),

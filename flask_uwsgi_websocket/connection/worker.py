@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from _thread import get_ident
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..helpers.log import RateLimit, logger
@@ -15,16 +17,26 @@ from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS
 from .connection import Connection
 from .detached import DetachedRequest
 
+#: What a loop calls.
+Callback = Callable[[], object]
+
 #: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
 #: interrupted them.
 INTERRUPT_TIME = 0.5
 
 
 class Worker(ABC):
-    """The connections of one engine in one worker process, and the clock that they share."""
+    """The connections of one engine in one worker process, and the loop that serves them.
+
+    The loop is asyncio's, gevent's hub, or that of a thread beside the handlers. Its callbacks must
+    not wait: all connections would.
+    """
 
     #: Seconds between two looks at all connections.
     tick_interval = 1.0
+    #: The thread that the loop runs in.
+    thread = 0
+    get_ident = staticmethod(get_ident)
 
     def __init__(self, process: ServerProcess) -> None:
         self.process = process
@@ -44,9 +56,51 @@ class Worker(ABC):
         self._late = False
         self._longest = 0.0  # of the timeouts of all connections
 
+    # -- the loop, which any thread may use --------------------------------------------
+
+    def on_loop(self) -> bool:
+        """Tell whether this is the loop's thread."""
+        return self.get_ident() == self.thread
+
     @abstractmethod
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        """Call ``callback`` beside all requests, ``delay`` seconds from now."""
+    def call_soon(self, callback: Callback) -> None:
+        """Call ``callback`` in the loop's next turn, behind those of earlier calls."""
+
+    def run_on_loop(self, function: Callable[..., object], *args: Any) -> None:
+        """Call it at once in the loop's thread, from another one in the loop's next turn."""
+        if self.on_loop():
+            function(*args)
+        else:
+            self.call_soon(partial(function, *args))
+
+    def call_later(self, delay: float, callback: Callback) -> None:
+        """Call ``callback`` on the loop, ``delay`` seconds from now."""
+        self.run_on_loop(self._call_later, delay, callback)
+
+    def watch(self, fd: int, read: Callback | None = None, write: Callback | None = None) -> None:
+        """Call ``read`` while a descriptor is readable, ``write`` while it is writable.
+
+        Takes the place of an earlier watch. One call more than is due may come, so the descriptor
+        should be non-blocking. From another thread the watch begins in the loop's next turn.
+        """
+        self.run_on_loop(self._watch, fd, read, write)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget a descriptor, before it is closed.
+
+        From another thread that takes until the loop's next turn: close it by :meth:`call_soon`.
+        """
+        self.watch(fd)
+
+    @abstractmethod
+    def _call_later(self, delay: float, callback: Callback) -> None:
+        """:meth:`call_later`, on the loop."""
+
+    @abstractmethod
+    def _watch(self, fd: int, read: Callback | None, write: Callback | None) -> None:
+        """:meth:`watch`, on the loop."""
+
+    # -- the connections ---------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to look after connections; called once, before the first is opened."""

@@ -11,7 +11,6 @@ import signal
 import threading
 import time
 from _socket import socket as Socket
-from _thread import get_ident
 from asyncio import current_task
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -23,17 +22,17 @@ import greenlet
 
 from ..codec import Protocol
 from ..connection.base import Message
-from ..connection.connection import Connection
 from ..connection.detached import Application, Body, end_late, in_context, report_late
 from ..connection.limits import Limits
 from ..connection.receiving import ENDS_TOLD
-from ..connection.worker import INTERRUPT_TIME, Worker
+from ..connection.worker import INTERRUPT_TIME, Callback, Worker
 from ..helpers.environment import is_on
 from ..helpers.log import log_exception, logger
 from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS, action_of, set_action
 from ._driver import PARKED, Driver
 from .base import Engine
+from .loop import LoopConnection
 
 T = TypeVar("T")
 
@@ -47,7 +46,7 @@ class AsyncioWorker(Worker):
         self._stopped_by: int = RELOAD_SIGNAL
         self._theirs: dict[int, Any] = {}  # what uWSGI does on the signals that stop a worker
         self.loop = asyncio.get_running_loop()
-        self.thread = get_ident()
+        self.thread = self.get_ident()
         self.drivers: dict[asyncio.Task[Any] | None, Driver[Any]] = {}
 
     def start(self) -> None:
@@ -86,30 +85,37 @@ class AsyncioWorker(Worker):
         while not self.idle and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        if get_ident() == self.thread:
-            self.loop.call_later(delay, callback)
+    def call_soon(self, callback: Callback) -> None:
+        loop = self.loop
+        (loop.call_soon if self.on_loop() else loop.call_soon_threadsafe)(callback)
+
+    def _call_later(self, delay: float, callback: Callback) -> None:
+        self.loop.call_later(delay, callback)
+
+    def _watch(self, fd: int, read: Callback | None, write: Callback | None) -> None:
+        loop = self.loop
+        if read is not None:
+            loop.add_reader(fd, read)
         else:
-            self.loop.call_soon_threadsafe(self.loop.call_later, delay, callback)
+            loop.remove_reader(fd)
+        if write is not None:
+            loop.add_writer(fd, write)
+        else:
+            loop.remove_writer(fd)
 
 
-class AsyncioConnection(Connection):
+class AsyncioConnection(LoopConnection):
     """A connection whose waiting awaits a future."""
 
     worker: AsyncioWorker
 
-    __slots__ = ("_fd", "_loop", "_waiting", "_writing")
+    __slots__ = ("_loop",)
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
     ) -> None:
         super().__init__(sock, protocol, limits, worker)
-        sock.setblocking(False)
         self._loop = worker.loop
-        self._fd = sock.fileno()
-        self._waiting: list[asyncio.Future[None]] = []
-        self._writing = False
-        self._loop.add_reader(self._fd, self.read)
 
     @coroutine
     def next_message(self) -> Generator[Any, Message | None, Message]:
@@ -198,55 +204,13 @@ class AsyncioConnection(Connection):
         receiver = self._receiver
         if not self._waiting and receiver is None:
             return
-        if get_ident() != self.worker.thread:
-            self._loop.call_soon_threadsafe(self._wake)
+        if not self.worker.on_loop():
+            self.worker.call_soon(self._wake)
             return
         for future in self._waiting:
             _wake_one(future)
         if receiver is not None:
             receiver.wake()
-
-    def _peek(self) -> None:
-        if get_ident() != self.worker.thread:  # it would read beside the loop
-            return
-        # A Task is running: another cannot be switched to, only woken.
-        receiver, self._receiver = self._receiver, None
-        try:
-            self.read()
-        finally:
-            self._receiver = receiver
-        if receiver is not None:
-            receiver.wake()
-
-    def _watch_reading(self, on: bool) -> None:
-        if get_ident() != self.worker.thread:
-            self._loop.call_soon_threadsafe(self._watch_reading, on)
-        elif self.released:
-            pass
-        elif on:
-            self._loop.add_reader(self._fd, self.read)
-        else:
-            self._loop.remove_reader(self._fd)
-
-    def _watch_writing(self) -> None:
-        if get_ident() != self.worker.thread:
-            self._loop.call_soon_threadsafe(self._watch_writing)
-        elif self._unsent and not self._writing and not self.released:
-            self._writing = True
-            self._loop.add_writer(self._fd, self._writable)
-
-    def _writable(self) -> None:
-        self._writing = False
-        if self.released:
-            return
-        self._loop.remove_writer(self._fd)
-        self.flush()
-
-    def _flush_soon(self) -> bool:
-        if get_ident() != self.worker.thread:
-            return False
-        self._loop.call_soon(self.flush)
-        return True
 
     def tick(self, now: float) -> None:
         has_read = self._saw_traffic
@@ -255,10 +219,6 @@ class AsyncioConnection(Connection):
         # (libuv stops watching a descriptor that has an error): nobody else sees the reset.
         if has_read and not self._read_pausing and not self._end_of_file:
             self.read()
-
-    def _unwatch(self) -> None:
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
 
 
 def _wake_one(future: asyncio.Future[None]) -> None:
@@ -471,11 +431,11 @@ class AsyncioEngine(Engine):
         self._loop.call_soon(callback)
 
     def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
-        loop = self.worker().loop
+        worker = self.worker()
 
         def run() -> None:
             wait()
-            loop.call_soon_threadsafe(callback)
+            worker.call_soon(callback)
 
         threading.Thread(target=run, name="websocket-start", daemon=True).start()
 

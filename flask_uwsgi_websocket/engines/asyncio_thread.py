@@ -9,7 +9,6 @@ import asyncio
 import contextvars
 import threading
 from _socket import socket as Socket
-from _thread import get_ident
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -24,29 +23,29 @@ from .asyncio import AsyncioConnection, AsyncioEngine, AsyncioWorker
 T = TypeVar("T")
 
 
-class LoopWorker(AsyncioWorker):
+class AsyncioThreadWorker(AsyncioWorker):
     """The connections of the loop. Signals are the server's own business."""
 
     def start(self) -> None:
         Worker.start(self)
 
 
-class LoopEngine(AsyncioEngine):
+class AsyncioThreadEngine(AsyncioEngine):
     """A Task for each handler, on a loop in a thread of its own."""
 
-    def _make_worker(self) -> LoopWorker:
+    def _make_worker(self) -> AsyncioThreadWorker:
         loop = asyncio.SelectorEventLoop()  # Windows' default one cannot watch descriptors
         threading.Thread(target=loop.run_forever, name="websocket-loop", daemon=True).start()
 
-        async def make() -> LoopWorker:
-            return LoopWorker(self.process)
+        async def make() -> AsyncioThreadWorker:
+            return AsyncioThreadWorker(self.process)
 
         return asyncio.run_coroutine_threadsafe(make(), loop).result()
 
     def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
         worker = self.worker()
-        assert isinstance(worker, LoopWorker)
-        if get_ident() == worker.thread:
+        assert isinstance(worker, AsyncioThreadWorker)
+        if worker.on_loop():
             return super().open(sock, protocol, limits)
 
         async def make() -> Connection:
@@ -63,7 +62,7 @@ class LoopEngine(AsyncioEngine):
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Block this thread until a Task has run the coroutine, in this thread's context."""
         worker = self.worker()
-        assert isinstance(worker, LoopWorker)
+        assert isinstance(worker, AsyncioThreadWorker)
         result: Future[T] = Future()
         task: asyncio.Task[T]
 

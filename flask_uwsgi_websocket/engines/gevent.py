@@ -22,11 +22,12 @@ from ..connection.base import Message
 from ..connection.blocking import BlockingConnection, run_to_end
 from ..connection.detached import Application, Body, end_late, in_context, report_late
 from ..connection.limits import Limits
-from ..connection.worker import INTERRUPT_TIME, Worker
+from ..connection.worker import INTERRUPT_TIME, Callback, Worker
 from ..exceptions import ConnectionClosed
 from ..process.server_process import ServerProcess
 from ..process.signals import STOP_SIGNALS
 from .base import Engine
+from .loop import LoopConnection
 
 T = TypeVar("T")
 _get_ident = get_original("_thread", "get_ident")
@@ -37,10 +38,14 @@ _READ, _WRITE = 1, 2
 class GeventWorker(Worker):
     """The connections of this process' hub."""
 
+    get_ident = staticmethod(_get_ident)
+
     def __init__(self, process: ServerProcess) -> None:
         super().__init__(process)
         self.hub = get_hub()
         self.thread = _get_ident()
+        self._readers: dict[int, Any] = {}  # the hub's watchers, by descriptor
+        self._writers: dict[int, Any] = {}
 
     def start(self) -> None:
         super().start()
@@ -73,10 +78,12 @@ class GeventWorker(Worker):
         while not self.idle and time.monotonic() < deadline:
             gevent.sleep(0.01)
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        if _get_ident() != self.thread:
-            self.hub.loop.run_callback_threadsafe(self.call_later, delay, callback)
-            return
+    def call_soon(self, callback: Callback) -> None:
+        loop = self.hub.loop
+        call = loop.run_callback if self.on_loop() else loop.run_callback_threadsafe
+        call(callback)
+
+    def _call_later(self, delay: float, callback: Callback) -> None:
         timer = self.hub.loop.timer(delay, ref=False)
 
         def fire() -> None:
@@ -85,28 +92,39 @@ class GeventWorker(Worker):
 
         timer.start(fire)
 
+    def _watch(self, fd: int, read: Callback | None, write: Callback | None) -> None:
+        self._watch_for(_READ, self._readers, fd, read)
+        self._watch_for(_WRITE, self._writers, fd, write)
 
-class GeventConnection(BlockingConnection):
+    def _watch_for(
+        self, event: int, watchers: dict[int, Any], fd: int, callback: Callback | None
+    ) -> None:
+        if callback is not None:
+            if fd not in watchers:
+                watchers[fd] = self.hub.loop.io(fd, event)
+            watchers[fd].start(callback)
+        elif fd in watchers:
+            watcher = watchers.pop(fd)
+            watcher.stop()
+            watcher.close()
+
+
+class GeventConnection(LoopConnection, BlockingConnection):
     """A connection whose waiting switches to the hub."""
 
     worker: GeventWorker
 
-    __slots__ = ("_hub", "_reader", "_waiting", "_writer")
+    __slots__ = ("_hub",)
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
     ) -> None:
         super().__init__(sock, protocol, limits, worker)
-        sock.setblocking(False)
         self._hub = worker.hub
-        self._waiting: list[Any] = []  # greenlets beside the receiver
-        self._reader = self._hub.loop.io(sock.fileno(), _READ)
-        self._writer: Any = None
-        self._reader.start(self.read)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run ``coroutine``, from any greenlet, or from another thread than the hub's."""
-        if _get_ident() == self.worker.thread:
+        if self.worker.on_loop():
             return run_to_end(coroutine)
         result: Future[T] = Future()
 
@@ -116,11 +134,11 @@ class GeventConnection(BlockingConnection):
             except BaseException as error:
                 result.set_exception(error)
 
-        self._hub.loop.run_callback_threadsafe(gevent.spawn, work)
+        self.worker.call_soon(partial(gevent.spawn, work))
         return result.result()
 
     def receive_blocking(self, timeout: float | None = None) -> Message | None:
-        if _get_ident() != self.worker.thread:
+        if _get_ident() != self.worker.thread:  # on_loop(), without a call for each message
             return self.run(self.receive(timeout))
         if timeout is not None or self._receiver is not None:
             return super().receive_blocking(timeout)
@@ -139,104 +157,47 @@ class GeventConnection(BlockingConnection):
         return self._receive(waited) if message is None else message
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        if deadline is None:
-            me = getcurrent()
-            while not ready():
-                self._waiting.append(me)
-                try:
-                    self._hub.switch()
-                finally:
-                    self._waiting.remove(me)
-        else:
-            self._wait_until(ready, deadline)
-
-    _block_for_output = _block_for_input
-
-    def _block_for(self, seconds: float) -> None:
-        if _get_ident() != self.worker.thread:
-            _sleep(seconds)
-        elif getcurrent() is not self._hub:  # which runs callbacks, and must not wait
-            gevent.sleep(seconds)
-
-    def _wait_until(self, ready: Callable[[], bool], deadline: float) -> None:
         me = getcurrent()
         while not ready():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                self._give_up(ready)
-                return
-            timer = self._hub.loop.timer(left)
-            timer.start(me.switch)
+            timer = None
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self._give_up(ready)
+                    return
+                timer = self._hub.loop.timer(left)
+                timer.start(me.switch)
             self._waiting.append(me)
             try:
                 self._hub.switch()
             finally:
                 self._waiting.remove(me)
-                timer.stop()
-                timer.close()
+                if timer is not None:
+                    timer.stop()
+                    timer.close()
+
+    _block_for_output = _block_for_input
+
+    def _block_for(self, seconds: float) -> None:
+        if not self.worker.on_loop():
+            _sleep(seconds)
+        elif getcurrent() is not self._hub:  # which runs callbacks, and must not wait
+            gevent.sleep(seconds)
 
     def _wake(self) -> None:
         if not self._waiting and self._receiver is None:
             return
-        if getcurrent() is self._hub:
-            if self._receiver is not None:
-                self._receiver.switch()
-            for greenlet in tuple(self._waiting):
-                if greenlet in self._waiting:
-                    greenlet.switch()
-        elif _get_ident() == self.worker.thread:
-            self._hub.loop.run_callback(self._wake)
-        else:
-            self._hub.loop.run_callback_threadsafe(self._wake)
-
-    def _peek(self) -> None:
-        if _get_ident() != self.worker.thread:  # it would read beside the hub
+        if getcurrent() is not self._hub:
+            self.worker.call_soon(self._wake)
             return
-        # A greenlet is running: another cannot be switched to, only woken.
-        receiver, self._receiver = self._receiver, None
-        try:
-            self.read()
-        finally:
-            self._receiver = receiver
-        self._wake()
-
-    def _watch_reading(self, on: bool) -> None:
-        if _get_ident() != self.worker.thread:
-            self._hub.loop.run_callback_threadsafe(self._watch_reading, on)
-        elif self.released:
-            pass
-        elif on:
-            self._reader.start(self.read)
-        else:
-            self._reader.stop()
-
-    def _watch_writing(self) -> None:
-        if _get_ident() != self.worker.thread:
-            self._hub.loop.run_callback_threadsafe(self._watch_writing)
-        elif self._unsent and not self.released:
-            if self._writer is None:
-                self._writer = self._hub.loop.io(self.socket.fileno(), _WRITE)
-            if not self._writer.active:
-                self._writer.start(self._writable)
-
-    def _writable(self) -> None:
-        self._writer.stop()
-        self.flush()
-
-    def _flush_soon(self) -> bool:
-        if _get_ident() != self.worker.thread:
-            return False
-        self._hub.loop.run_callback(self.flush)
-        return True
+        if self._receiver is not None:
+            self._receiver.switch()
+        for greenlet in tuple(self._waiting):
+            if greenlet in self._waiting:
+                greenlet.switch()
 
     def _unwatch_in_child(self) -> None:
         self._unwatch()  # in the hub's epoll, which is another one than the parent's by now
-
-    def _unwatch(self) -> None:
-        for watcher in (self._reader, self._writer):
-            if watcher is not None:
-                watcher.stop()
-                watcher.close()
 
 
 class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
@@ -268,10 +229,7 @@ class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
 
     def detach(self) -> None:
         worker = self._engine.worker()
-        if _get_ident() == worker.thread:
-            self._leave(worker)
-        else:
-            worker.hub.loop.run_callback_threadsafe(self._leave, worker)
+        worker.run_on_loop(self._leave, worker)
 
     def _leave(self, worker: GeventWorker) -> None:
         if self.dead:  # it has left a generator behind, which only now comes to the handshake
@@ -351,18 +309,18 @@ class GeventEngine(Engine):
         gevent.spawn(wait)
 
     def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
-        loop = self.worker().hub.loop
+        worker = self.worker()
 
         def run() -> None:
             wait()
-            loop.run_callback_threadsafe(callback)
+            worker.call_soon(callback)
 
         get_original("_thread", "start_new_thread")(run, ())
 
     def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
         worker = self.worker()
-        if _get_ident() != worker.thread:
-            worker.hub.loop.run_callback_threadsafe(self.start_task, work, timeout)
+        if not worker.on_loop():
+            worker.call_soon(partial(self.start_task, work, timeout))
             return None
         task = gevent.Greenlet(work)
         task.link(lambda _: worker.tasks.pop(task, None))

@@ -1,18 +1,23 @@
 """Threads and processes: the handler's own thread reads; one helper thread does the rest.
 
 A handler that is in ``receive()`` blocks in ``recv``: nothing stands between it and the
-descriptor. For all the others one daemon thread in each process has an epoll: it flushes what
-a slow peer left queued, reads for connections whose handler is busy elsewhere, and keeps the
-clock of the heartbeats.
+descriptor. For all the others one daemon thread in each process runs a loop: it flushes what a
+slow peer left queued, reads for connections whose handler is busy elsewhere, and keeps the clock of
+the heartbeats.
 """
 
 from __future__ import annotations
 
+import errno
 import heapq
+import select
+import selectors
+import socket
 import threading
 import time
 from _socket import socket as Socket
 from _thread import LockType, allocate_lock
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, suppress
 from itertools import count
@@ -22,14 +27,19 @@ from ..codec import Protocol
 from ..connection.base import MSG_DONTWAIT, Message
 from ..connection.blocking import BlockingConnection, run_to_end
 from ..connection.limits import Limits
-from ..connection.worker import Worker
+from ..connection.worker import Callback, Worker
 from ..helpers.log import logger
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, StopSignals, block_stop_signals
-from ._poller import READ, WRITE, make_poller, wait_readable
 from ._threads_stop import GracefulStop
 from .base import Engine
+from .loop import WatchedConnection
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+#: What is called for the one, and for the other.
+Watch = tuple[Callback | None, Callback | None]
+NOTHING: Watch = (None, None)
 
 #: Bytes that lie ready for the next read of a thread that waits, until its connection has once sent
 #: more at a time: a message of 4 KiB fits in. With the whole read size, a thousand threads would in
@@ -44,11 +54,20 @@ class ThreadsWorker(Worker):
         super().__init__(process)
         self.signals: StopSignals | None = None
         self.stopped = threading.Event()
-        self._poller = make_poller()
-        self._watched: dict[int, ThreadsConnection] = {}
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._soon: deque[Callback] = deque()
+        self._timers: list[tuple[float, int, Callback]] = []
         self._number = count()  # timers of the same moment keep their order
-        self._lock = threading.Lock()
+        self._make_selector()
+
+    def _make_selector(self) -> None:
+        # Nobody but the loop's thread uses it: an exception that strikes another thread
+        # (PyThreadState_SetAsyncExc) in the middle would leave it in two minds.
+        self._selector = selectors.DefaultSelector()
+        self._alarm, self._bell = socket.socketpair()  # interrupts a wait
+        self._alarm.setblocking(False)
+        self._bell.setblocking(False)
+        self._watched: dict[int, Watch] = {}
+        self._watch(self._alarm.fileno(), self._hear, None)
 
     def start(self) -> None:
         super().start()
@@ -62,80 +81,94 @@ class ThreadsWorker(Worker):
         if self.signals is not None:
             self.signals.tell(RELOAD_SIGNAL)
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        timer = (time.monotonic() + delay, next(self._number), callback)
-        with self._lock:
-            heapq.heappush(self._timers, timer)
-            is_next = self._timers[0] is timer
-        if is_next:
-            self._poller.wake()  # the thread may be waiting for longer
+    def call_soon(self, callback: Callback) -> None:
+        self._soon.append(callback)
+        if not self.on_loop():
+            with suppress(BlockingIOError):  # it rings already
+                self._bell.send(b"!")
 
-    def watch(self, connection: ThreadsConnection, events: int) -> None:
-        """Call the connection once, when any of ``events`` happens; replaces an earlier watch."""
-        with self._lock:
-            if connection.released:
-                return
-            if connection.fd in self._watched:
-                self._poller.change(connection.fd, events)
+    def _hear(self) -> None:
+        self._alarm.recv(4096)
+
+    def _call_later(self, delay: float, callback: Callback) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + delay, next(self._number), callback))
+
+    def _watch(self, fd: int, read: Callback | None, write: Callback | None) -> None:
+        wanted = read, write
+        if self._watched.get(fd, NOTHING) == wanted:
+            return
+        if self._watched.pop(fd, None):  # not modified: it may have been closed, and be another
+            self._selector.unregister(fd)
+        events = READ * (read is not None) | WRITE * (write is not None)
+        if events:
+            try:
+                self._selector.register(fd, events)
+            except OSError as error:
+                if error.errno != errno.EBADF:  # another thread has closed it just now
+                    raise
             else:
-                self._watched[connection.fd] = connection
-                self._poller.add(connection.fd, events)
-
-    def unwatch(self, connection: ThreadsConnection) -> None:
-        """Forget a connection, for good."""
-        with self._lock:
-            if self._watched.pop(connection.fd, None) is not None:
-                self._poller.remove(connection.fd)
+                self._watched[fd] = wanted
 
     def leave_to_parent(self) -> None:
-        self._lock = threading.Lock()
-        self._poller = make_poller()
-        self._watched.clear()
+        for shared in (self._selector, self._alarm, self._bell):
+            shared.close()
+        self._make_selector()
         super().leave_to_parent()
 
     def _run(self) -> None:
+        self.thread = self.get_ident()
         block_stop_signals()  # they are for others
         while True:
-            try:
-                for fd, events in self._poller.wait(self._next_timer()):
-                    connection = self._watched.get(fd)
-                    if connection is not None:
-                        connection.happened(events)
-                self._run_timers()
-            except Exception:
-                # Whatever it was, the other connections still need this thread.
-                logger.exception("the WebSocket helper thread goes on after an error")
+            for fd, events in self._wait():
+                self._tell(fd, READ & events, 0)
+                self._tell(fd, WRITE & events, 1)
+            for _ in range(len(self._soon)):
+                self._call(self._soon.popleft())
+            self._run_timers(time.monotonic())
 
-    def _next_timer(self) -> float:
-        with self._lock:
-            wait = self._timers[0][0] - time.monotonic() if self._timers else self.tick_interval
-        return min(max(wait, 0), self.tick_interval)
+    def _wait(self) -> list[tuple[int, int]]:
+        wait = self.tick_interval
+        if self._soon:
+            wait = 0
+        elif self._timers:
+            wait = min(max(self._timers[0][0] - time.monotonic(), 0), wait)
+        try:
+            return [(key.fd, events) for key, events in self._selector.select(wait)]
+        except OSError:  # where it is select(): a descriptor was closed meanwhile
+            return []
 
-    def _run_timers(self) -> None:
-        while True:
-            with self._lock:
-                if not self._timers or self._timers[0][0] > time.monotonic():
-                    return
-                callback = heapq.heappop(self._timers)[2]
+    def _tell(self, fd: int, happened: int, index: int) -> None:
+        callback = self._watched.get(fd, NOTHING)[index]
+        if happened and callback is not None:
+            self._call(callback)
+
+    def _run_timers(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            self._call(heapq.heappop(self._timers)[2])
+
+    def _call(self, callback: Callback) -> None:
+        try:
             callback()
+        except Exception:
+            # Whatever it was, the other connections still need this thread.
+            logger.exception("the WebSocket helper thread goes on after an error")
 
 
-class ThreadsConnection(BlockingConnection):
+class ThreadsConnection(WatchedConnection, BlockingConnection):
     """A connection whose waiting blocks the calling thread."""
 
     worker: ThreadsWorker
 
-    __slots__ = ("_next_read_size", "_reading", "_waiting", "fd")
+    __slots__ = ("_next_read_size", "_reading", "_was_watched")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
     ) -> None:
         super().__init__(sock, protocol, limits, worker)
         sock.setblocking(bool(MSG_DONTWAIT))  # without it each call would block
-        self.fd = sock.fileno()
+        self._was_watched = False
         self._next_read_size = SMALL_READ_SIZE
         self._reading = allocate_lock()  # held by whoever reads
-        self._waiting: list[LockType] = []  # a lock of each thread in _block_for_output
 
     def receive_blocking(self, timeout: float | None = None) -> Message | None:
         """:meth:`receive`, in few steps for a handler that waits for message after message.
@@ -213,7 +246,7 @@ class ThreadsConnection(BlockingConnection):
         woken.acquire()
         try:
             self._waiting.append(woken)
-            self._watch()
+            self._watch_writing()
             while not ready():
                 if not woken.acquire(timeout=_left(deadline)):
                     self._give_up(ready)
@@ -232,40 +265,33 @@ class ThreadsConnection(BlockingConnection):
     def _watch_reading(self, on: bool) -> None:
         """Nothing to do: a handler reads by itself; the helper asks before it reads."""
 
-    def _watch_writing(self) -> None:
-        self._watch()
-
     def _watch(self) -> None:
-        """Have the helper thread do what no other thread does now."""
-        events = WRITE if self._unsent else 0
-        if not (self._reading.locked() or self._read_pausing or self._end_of_file):
-            events |= READ
-        if events:
-            self.worker.watch(self, events)
+        self._was_watched = True  # before `released` is looked at: see _unwatch
+        super()._watch()
+
+    def _reads(self) -> bool:
+        return super()._reads() and not self._reading.locked()  # by whom it holds
 
     def _unwatch_in_child(self) -> None:
         self._reading = allocate_lock()
         self._waiting = []
 
     def _unwatch(self) -> None:
-        self.worker.unwatch(self)
+        if self._was_watched:
+            super()._unwatch()
         # A thread in recv leaves it now (the descriptor is shut down): don't close it under it.
         for acquired in acquire(self._reading, 1):
             if acquired:
                 self._reading.release()
 
-    def happened(self, events: int) -> None:
-        """In the helper thread: the descriptor is ready for what was watched."""
-        if events & ~WRITE:
-            self._peek()
-        if events & ~READ:
-            self.flush()
-        if events & ~WRITE:
-            self._watch()
+    def _readable(self) -> None:
+        self._peek()
+        self._watch()
 
     def tick(self, now: float) -> None:
         super().tick(now)
-        self._watch()
+        # Not at once: whoever had the number of our descriptor may not be forgotten yet.
+        self.worker.call_soon(self._watch)
 
 
 def acquire(lock: LockType, timeout: float) -> Iterator[bool]:
@@ -278,6 +304,15 @@ def acquire(lock: LockType, timeout: float) -> Iterator[bool]:
     :param timeout: 0 not to wait, -1 to wait for ever.
     """
     return map(lock.acquire, (True,), (timeout,)) if timeout else map(lock.acquire, (False,))
+
+
+def wait_readable(fd: int, timeout: float | None) -> bool:
+    """Wait for one descriptor; False after ``timeout`` seconds."""
+    if hasattr(select, "poll"):  # which, unlike select, takes descriptors above 1,023
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
+    return bool(select.select([fd], [], [], timeout)[0])
 
 
 def _left(deadline: float | None) -> float:

@@ -412,9 +412,9 @@ def _threads_engine() -> Engine:
 
 @cache
 def _loop_engine() -> Engine:
-    from ..engines.asyncio_thread import LoopEngine
+    from ..engines.asyncio_thread import AsyncioThreadEngine
 
-    return _told_to_leave(LoopEngine(PlainProcess()))
+    return _told_to_leave(AsyncioThreadEngine(PlainProcess()))
 
 
 _gevent_engines: WeakKeyDictionary[Any, Engine] = WeakKeyDictionary()

@@ -1,0 +1,80 @@
+"""How the worker's loop serves a connection."""
+
+from __future__ import annotations
+
+from _socket import socket as Socket
+from typing import Any
+
+from ..codec import Protocol
+from ..connection.connection import Connection
+from ..connection.limits import Limits
+from ..connection.worker import Worker
+
+
+class WatchedConnection(Connection):
+    """A connection whose descriptor the worker's loop watches."""
+
+    __slots__ = ("_waiting", "fd")
+
+    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
+        super().__init__(sock, protocol, limits, worker)
+        self.fd = sock.fileno()
+        self._waiting: list[Any] = []  # what the engine wakes, beside the receiver
+
+    def _watch_reading(self, on: bool) -> None:
+        self.worker.run_on_loop(self._watch)
+
+    def _watch_writing(self) -> None:
+        self.worker.run_on_loop(self._watch)
+
+    def _watch(self) -> None:
+        """Have the loop call us when there is something to do; on the loop."""
+        if self.released:  # the number may be another one's
+            return
+        writes = self._unsent and not self._corked_at  # what is corked is flushed without it
+        self.worker.watch(
+            self.fd, self._readable if self._reads() else None, self._writable if writes else None
+        )
+
+    def _reads(self) -> bool:
+        """Tell whether the loop is to read."""
+        return not (self._read_pausing or self._end_of_file)
+
+    def _readable(self) -> None:
+        self.read()
+
+    def _writable(self) -> None:
+        self.flush()
+        if not self._unsent:
+            self._watch()
+
+    def _unwatch(self) -> None:
+        self.worker.unwatch(self.fd)
+
+
+class LoopConnection(WatchedConnection):
+    """A connection whose handler waits on the loop itself, in one of its greenlets or Tasks."""
+
+    __slots__ = ()
+
+    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
+        super().__init__(sock, protocol, limits, worker)
+        sock.setblocking(False)
+        self._watch()
+
+    def _peek(self) -> None:
+        if not self.worker.on_loop():  # it would read beside the loop
+            return
+        # A handler is running: another one cannot be switched to, only woken.
+        receiver, self._receiver = self._receiver, None
+        try:
+            self.read()
+        finally:
+            self._receiver = receiver
+        self._wake()
+
+    def _flush_soon(self) -> bool:
+        if not self.worker.on_loop():
+            return False
+        self.worker.call_soon(self.flush)
+        return True
