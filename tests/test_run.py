@@ -6,7 +6,7 @@ from werkzeug.debug import DebuggedApplication
 
 import flask_uwsgi_websocket as package
 from flask_uwsgi_websocket.extension import extension
-from flask_uwsgi_websocket.launch import run
+from flask_uwsgi_websocket.launch import defaults
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_the_engine_is_the_extension_s_own(options, extension, added):
     assert options == {"debug": False, **added}
 
 
-@pytest.mark.parametrize("name", sorted(run._CONFIGURATIONS))
+@pytest.mark.parametrize("name", sorted(defaults.CONFIGURATIONS))
 def test_a_file_that_may_name_an_engine(options, name):
     app = Flask(__name__)
     app.config["UWSGI_WEBSOCKET_AGGRESSIVE_PATCH"] = False
@@ -47,7 +47,7 @@ def test_a_file_that_may_name_an_engine(options, name):
     app.run(**{name: "a-file"})
     assert options == {"debug": False, name: "a-file"}
     # Nor does the runner add anything of its own.
-    assert "threads" not in run.complete({name: "a-file"})
+    assert "threads" not in defaults.complete({name: "a-file"})
 
 
 @pytest.mark.parametrize("given", [{"async_": 7}, {"async": 7}])

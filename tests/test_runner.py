@@ -33,7 +33,7 @@ from flask_uwsgi_websocket.exceptions import (
 )
 from flask_uwsgi_websocket.inspection import binary
 from flask_uwsgi_websocket.inspection.binary import UWSGIBinary
-from flask_uwsgi_websocket.launch import locate, run
+from flask_uwsgi_websocket.launch import checks, defaults, locate, run
 from flask_uwsgi_websocket.launch.locate import Target
 from tests.rawclient import RawClient, close_frame
 from tests.server import PATIENCE
@@ -186,7 +186,7 @@ def test_the_callers_own_loader_and_home(command: Callable[..., list[str]]) -> N
 
 def test_plugins_come_first() -> None:
     binary = UWSGIBinary("/usr/bin/uwsgi", frozenset(), THIS_PYTHON, ("http", "python3"))
-    options = run.complete({"asyncio": 5, "plugin": "a", "plugins_dir": "d", "home": "/"})
+    options = defaults.complete({"asyncio": 5, "plugin": "a", "plugins_dir": "d", "home": "/"})
     built = run.build_command(binary, Target(("--wsgi", "a:b")), options)
     assert built[1:7] == ["--plugins-dir", "d", "--plugin", "a", "--plugins", "http,python3"]
 
@@ -236,7 +236,7 @@ def test_packages_that_are_missing(
     package: str,
     error: type,
 ) -> None:
-    monkeypatch.setattr(run, "find_spec", lambda name: None if name == package else name)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == package else name)
     with pytest.raises(error, match=f"pip install {package}.*install-uwsgi"):
         command(**kwargs)
 

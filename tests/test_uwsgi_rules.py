@@ -18,7 +18,7 @@ from flask_uwsgi_websocket.inspection.options import (
     split_words,
 )
 from flask_uwsgi_websocket.inspection.rules import RULES, judge, unsupported_reason
-from flask_uwsgi_websocket.launch.run import complete, take_over_reloading
+from flask_uwsgi_websocket.launch.defaults import complete, take_over_reloading
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -29,8 +29,9 @@ from ..helpers.text import printable
 from ..inspection.binary import find_uwsgi
 from ..inspection.sources import ConfigError
 from ..launch import install
+from ..launch.defaults import DEFAULT_HOST, DEFAULT_PORT
 from ..launch.locate import Target, module_variable
-from ..launch.run import DEFAULT_HOST, DEFAULT_PORT, exec_uwsgi
+from ..launch.run import exec_uwsgi
 from .doctor import examine, of_command, of_process
 from .echo import Peer
 

@@ -15,7 +15,8 @@ from ..clients.open_clients import Clients, Excluded, send_to_all
 from ..helpers.checks import SECONDS_OR_NONE
 from ..helpers.environment import is_on
 from ..helpers.functions import is_coroutine_function, name_of
-from ..launch.run import leaves_open, run_uwsgi
+from ..launch.defaults import leaves_open
+from ..launch.run import run_uwsgi
 from ..servers import uwsgi
 from . import config
 from .background import Background

@@ -23,11 +23,17 @@ INSTALL = "python -m flask_uwsgi_websocket install-uwsgi"
 #: The remedy for one that lacks an engine.
 BUILD_ONE = f"build one with every engine: {INSTALL} --force"
 
+#: The remedy for one that lacks SSL.
+ADD_SSL = f"install OpenSSL's headers (Debian: apt-get install libssl-dev), then {INSTALL} --force"
+
 #: What a uWSGI that runs each of our engines has beside threads.
 ENGINES = ("gevent", "asyncio", "greenlet")
 
 #: The environment variable that names the binary to use.
 BINARY_VARIABLE = "FLASK_UWSGI_BINARY"
+
+#: Options that a uWSGI without SSL lacks.
+SSL = ("https", "https2", "https-socket", "http-to-https")
 
 # The probes below answer within milliseconds; a wrapper script may be slower.
 _PROBE_SECONDS = 30.0

@@ -1,0 +1,100 @@
+"""What is refused before uWSGI starts, which would say less of it, or nothing."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Set
+from difflib import get_close_matches
+from importlib.util import find_spec
+
+from ..exceptions import AsyncioNotAvailable, EngineError, GeventNotInstalled
+from ..inspection.binary import (
+    ADD_SSL,
+    BUILD_ONE,
+    ENGINES,
+    INSTALL,
+    SSL,
+    UWSGIBinary,
+    check_python,
+    is_expanded,
+    takes_value,
+)
+from ..inspection.findings import Surroundings
+from ..inspection.options import OFF, ON
+from ..inspection.worker_rules import two_engines
+from .keywords import PLUGIN_LOADERS, Options, as_rules_take_them, number, plugin_arguments
+
+
+def check(options: Options) -> None:
+    """Refuse options that contradict each other, or need a package that is not installed.
+
+    :raises EngineError: with the remedy.
+    """
+    for engine in options.keys() & {"gevent", "asyncio"}:
+        cores = options[engine]
+        if cores is True or number(cores) < 2:
+            raise EngineError(
+                f"{engine} takes the number of connections that a worker serves at once, "
+                f"2 or more: {engine}=100 instead of {engine}={cores!r}"
+            )
+    for finding in two_engines(as_rules_take_them(options), Surroundings()):
+        raise EngineError(str(finding))
+    for package, error in (("gevent", GeventNotInstalled), ("greenlet", AsyncioNotAvailable)):
+        if package in options and find_spec(package) is None:
+            raise error(f"{package} is not installed: pip install {package}, then {INSTALL}")
+
+
+def check_binary(binary: UWSGIBinary, wanted: Iterable[str]) -> None:
+    """Refuse options that the binary does not have.
+
+    :raises EngineError: with the remedy.
+    """
+    check_python(binary)
+    for option in wanted:
+        if binary.knows(option):
+            continue
+        if option in ENGINES:
+            raise EngineError(f"{binary.path} was built without {option}: {BUILD_ONE}")
+        if option in SSL:
+            raise EngineError(f"{binary.path} was built without SSL and has no {option}: {ADD_SSL}")
+        similar = get_close_matches(option, binary.options, n=1, cutoff=0.7)
+        raise EngineError(
+            f"{binary.path} has no option --{option}"
+            + (f": did you mean {similar[0].replace('-', '_')}?" if similar else "")
+            + f" (all its options: {shlex.quote(binary.path)} --help)"
+        )
+
+
+def settle_flags(binary: UWSGIBinary, options: Options, given: Set[str]) -> Options:
+    """Return the options with flags that were given a value made bare, or left out.
+
+    uWSGI itself would take the value for the name of a configuration file.
+
+    :param given: the names that the caller has given values, right or wrong.
+    :raises EngineError: for a value that means neither.
+    """
+    settled = dict(options)
+    for name in (options.keys() & given) - PLUGIN_LOADERS:
+        value = options[name]
+        if value is True or takes_value(binary, name, plugin_arguments(options)):
+            continue
+        switch = str(value).lower()
+        if switch not in (*ON, *OFF):
+            raise EngineError(
+                f"--{name} takes no value: {name.replace('-', '_')}=True instead of {value!r}, or "
+                f"False to leave it out"
+            )
+        settled[name] = switch in ON
+    return settled
+
+
+def check_taken_literally(text: str, what: str) -> None:
+    """Refuse what uWSGI would expand.
+
+    :raises EngineError: with the remedy.
+    """
+    if is_expanded(text):
+        raise EngineError(
+            f"{what} is {text!r}, in which uWSGI would expand $(...), @(...) or %(...): give it a "
+            f"name without them"
+        )
