@@ -39,7 +39,7 @@ from .connection.connection import Connection
 from .connection.limits import Limits
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .extension.config import COMPRESSION, check_origins
-from .extension.origins import how_to_allow, is_allowed
+from .extension.origins import check_origin
 from .helpers.log import log_exception, logger
 from .helpers.text import path_of, printable
 from .servers import uwsgi
@@ -243,21 +243,17 @@ class WebSocketMiddleware:
             environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
         )
         server_of(environ).check(environ, self.handler_class.engine_name, _HANDLERS)
-        self._check_origin(environ, request)
+        check_origin(
+            request.origin,
+            get_host(environ),
+            self.origins,
+            path=path,
+            setting="WebSocketMiddleware's origins=",
+        )
         upgrade_of(environ).opening = _Opening(start_response, request, self.settings)
         ws = self.handler_class.websocket_class(environ)
         handler = self.handler_class(ws, server_class(ws))
         return handler.handle(environ, getattr(server_class, "PROTOCOL_NAME", None))
-
-    def _check_origin(self, environ: WSGIEnvironment, request: UpgradeRequest) -> None:
-        host = get_host(environ)
-        if not is_allowed(request.origin, host, self.origins):
-            logger.warning(
-                "WebSocket %s refused: %s",
-                printable(path_of(environ)),
-                printable(how_to_allow(request.origin, host, "WebSocketMiddleware's origins=")),
-            )
-            raise HandshakeError(403, f"origin {request.origin} is not allowed")
 
 
 #: The handler for each engine, for messages.

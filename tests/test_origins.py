@@ -9,7 +9,9 @@ import pytest
 from flask import Flask
 
 from flask_uwsgi_websocket import WebSocket
+from flask_uwsgi_websocket.extension import origins
 from flask_uwsgi_websocket.extension.origins import is_allowed, normal_origin, parse_origins
+from flask_uwsgi_websocket.helpers.log import RateLimit
 from flask_uwsgi_websocket.testing import HandshakeRejected
 from flask_uwsgi_websocket.uwasp import Server, WebSocketMiddleware
 
@@ -142,6 +144,20 @@ def test_what_is_no_origin_is_refused_at_once(wrong: Any) -> None:
         WebSocket().add_url_rule("/x", "x", lambda ws: None, origins=wrong)
     with expected:
         WebSocketMiddleware(Flask(__name__), servers=[("/x", Server)], origins=wrong)
+
+
+def test_refusals_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origins, "_refusals", RateLimit(3))
+    websocket = WebSocket(Flask(__name__))
+    websocket.add_url_rule("/x", "x", lambda ws: None)
+    for number in range(10):
+        with pytest.raises(HandshakeRejected):
+            websocket.test_client().connect("/x", origin=f"https://{number}.example")
+    assert [record.args[1].split()[1] for record in caplog.records] == [
+        f"https://{number}.example" for number in range(3)
+    ]
 
 
 def test_the_log_names_what_to_set(caplog: pytest.LogCaptureFixture) -> None:

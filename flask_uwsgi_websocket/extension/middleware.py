@@ -14,15 +14,13 @@ from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..codec import DeflateSettings, UpgradeRequest, validate_request
 from ..connection.limits import Limits
 from ..engines.base import Engine
-from ..exceptions import HandshakeError
 from ..helpers.functions import is_decorated
-from ..helpers.text import printable
 from ..servers import uwsgi
 from ..servers.base import server_of
 from ..session.session import Settings, is_upgrade_request, negotiate
 from . import config
 from .handshake import Handshake
-from .origins import how_to_allow, is_allowed
+from .origins import check_origin
 from .routing import WebSocketRule
 
 if TYPE_CHECKING:
@@ -144,16 +142,17 @@ class WebSocketMiddleware:
     def _check_origin(self, request: Request, rule: WebSocketRule, upgrade: UpgradeRequest) -> None:
         """Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2."""
         allowed = rule.origins if rule.origins is not None else self.setting("ALLOWED_ORIGINS")
-        if not is_allowed(upgrade.origin, request.host, allowed):
-            setting = "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or the route's origins="
-            if rule.origins is not None:
-                setting = "the route's origins=, which go before UWSGI_WEBSOCKET_ALLOWED_ORIGINS"
-            self.app.logger.warning(
-                "WebSocket %s refused: %s",
-                printable(request.path),
-                printable(how_to_allow(upgrade.origin, request.host, setting)),
-            )
-            raise HandshakeError(403, f"origin {upgrade.origin} is not allowed")
+        setting = "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or the route's origins="
+        if rule.origins is not None:
+            setting = "the route's origins=, which go before UWSGI_WEBSOCKET_ALLOWED_ORIGINS"
+        check_origin(
+            upgrade.origin,
+            request.host,
+            allowed,
+            path=request.path,
+            setting=setting,
+            logger=self.app.logger,
+        )
 
     def setting(self, name: str) -> Any:
         return config.read(self.app.config, name)

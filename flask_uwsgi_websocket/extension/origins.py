@@ -13,7 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address
+from logging import Logger
 from typing import Any
+
+from ..exceptions import HandshakeError
+from ..helpers.log import RateLimit, logger
+from ..helpers.text import printable
+
+#: Enough for whoever sets origins up; others must not fill the log.
+_refusals = RateLimit(20)
 
 #: Origins that have no host: of sandboxed documents, and of files in some browsers.
 _WITHOUT_HOST = frozenset({"null", "file://"})
@@ -142,11 +150,31 @@ def is_allowed(origin: str | None, host: str, allowed: str | Collection[str] | N
     return normal is not None and normal == normal_origin(f"{scheme}://{host}")
 
 
-def how_to_allow(origin: str | None, host: str, setting: str) -> str:
-    """Say why an origin was refused, and what to do if that is wrong.
+def check_origin(
+    origin: str | None,
+    host: str,
+    allowed: str | Collection[str] | None,
+    *,
+    path: str,
+    setting: str,
+    logger: Logger = logger,
+) -> None:
+    """Check that pages of an origin may open WebSockets here, as :func:`is_allowed` has it.
 
+    :param path: the request's, for the log.
     :param setting: where origins are configured.
+    :raises HandshakeError: 403.
     """
+    if is_allowed(origin, host, allowed):
+        return
+    if _refusals.passes():
+        how = printable(_how_to_allow(origin, host, setting))
+        logger.warning("WebSocket %s refused: %s", printable(path), how, stacklevel=2)
+    raise HandshakeError(403, f"origin {origin} is not allowed")
+
+
+def _how_to_allow(origin: str | None, host: str, setting: str) -> str:
+    """Say why an origin was refused, and what to do if that is wrong."""
     normal = normal_origin(origin or "")
     if normal is None:
         return f"its Origin {origin} is none; only '*' in {setting} allows it"

@@ -27,15 +27,20 @@ def log_exception(
 
 
 class RateLimit:
-    """Limits warnings of what happens with each connection to one in :data:`WARNING_INTERVAL`."""
+    """Limits warnings of what may happen with each connection.
 
-    def __init__(self) -> None:
-        self._warned_at = -WARNING_INTERVAL
+    :param most: how many may follow within :data:`WARNING_INTERVAL` of the first.
+    """
+
+    def __init__(self, most: int = 1) -> None:
+        self._most = most
+        self._began = -WARNING_INTERVAL
+        self._count = 0
 
     def passes(self) -> bool:
-        """Tell whether to warn now."""
+        """Count one more, and tell whether to warn of it."""
         now = time.monotonic()
-        if now - self._warned_at < WARNING_INTERVAL:
-            return False
-        self._warned_at = now
-        return True
+        if now - self._began >= WARNING_INTERVAL:
+            self._began, self._count = now, 0
+        self._count += 1
+        return self._count <= self._most
