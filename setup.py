@@ -36,13 +36,15 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["flask_uwsgi_websocket", "flask_uwsgi_websocket.*"]),
-    package_data={"flask_uwsgi_websocket": ["py.typed", "codec/*.pyi"]},
+    package_data={"flask_uwsgi_websocket": ["py.typed", "*/*.pyi", "codec/*.h"]},
     ext_modules=[
         Extension(
-            "flask_uwsgi_websocket.codec._speedups",
-            ["flask_uwsgi_websocket/codec/_speedups.c"],
+            f"flask_uwsgi_websocket.{name}",
+            [f"flask_uwsgi_websocket/{name.replace('.', '/')}.c"],
+            depends=["flask_uwsgi_websocket/codec/_frames.h"],
             optional=True,  # without a C compiler Python does the same
         )
+        for name in ("codec._speedups", "connection._socket_speedups")
     ],
     install_requires=["Flask>=2.3", "Werkzeug>=2.3"],
     extras_require={

@@ -7,9 +7,12 @@ import contextlib
 import random
 import resource
 import signal
+import socket
 import sys
 import time
+from _socket import socket as Socket
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -30,6 +33,7 @@ from flask_uwsgi_websocket.codec import (
 )
 from flask_uwsgi_websocket.codec.frames import BINARY, FIN, TEXT, frame
 from flask_uwsgi_websocket.codec.handshake import parse_extensions, parse_tokens
+from flask_uwsgi_websocket.connection import fast_io
 from flask_uwsgi_websocket.exceptions import HandshakeError, RemoteProtocolError
 from tests.conformance import CASES, HANDSHAKES
 
@@ -130,6 +134,8 @@ def check_stream(
             assert comparable(connection(fast).receive_data(stream)) == comparable(events)
     for piece in (stream, *pieces):
         check_fast_path(piece, limit)
+        if fast_path.COMPILED:
+            check_io(piece[:50_000], limit)
 
 
 def check_fast_path(data: bytes, limit: int) -> None:
@@ -144,6 +150,32 @@ def check_fast_path(data: bytes, limit: int) -> None:
             (BINARY, message) if isinstance(message, bytes) else (TEXT, message.encode())
         )
         assert fast_path.whole_frame(message, limit) in (None, frame(FIN | opcode, payload))
+
+
+@cache
+def sockets() -> tuple[Socket, Socket]:
+    ours, peer = (Socket(fileno=end.detach()) for end in socket.socketpair())
+    return ours, peer
+
+
+def check_io(data: bytes, limit: int) -> None:
+    """What is read, and sent, in one call must be the same in C and in Python."""
+    ours, peer = sockets()
+    results = []
+    for receive in (fast_io.receive, fast_io.receive_in_python):
+        peer.sendall(data)
+        received = []
+        while (one := receive(ours, 20_000, limit)) is not None:
+            received.append(one)
+        results.append(received)
+    assert results[0] == results[1]
+    for one in results[0]:
+        if not isinstance(one, tuple):
+            assert fast_io.send(ours, one, 1 << 16) is None
+            made = fast_path.whole_frame(one, 1 << 16)
+            assert made is not None
+            assert fast_io.send_many(made, [ours]) == []
+            assert peer.recv(4 * len(made)) == made + made
 
 
 def comparable(events: list[Event]) -> list[Event | int]:

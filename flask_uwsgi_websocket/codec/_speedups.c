@@ -1,48 +1,9 @@
 /* What masking.py has in Python too, and the fast path through messages of one small frame. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <stdint.h>
-#include <string.h>
-
-/* RFC 6455 5.2: the first octet of a whole message in one frame, without reserved bits. */
-enum { WHOLE_TEXT = 0x81, WHOLE_BINARY = 0x82, MASK = 0x80 };
-enum { LENGTH_IN_16_BITS = 126, SHORT_HEADER = 6, HEADER_16 = 8 };
+#include "_frames.h"
 
 /* Text up to this is unmasked on the stack. */
 enum { ON_STACK = 4096 };
-
-/* RFC 6455 5.3: each octet XOR the octet of the key at its index modulo 4. Blocks of a fixed number
-   of words are what compilers make vector instructions of. */
-enum { WORDS = 8, BLOCK = 8 * WORDS };
-
-static void
-unmask(char *restrict to, const char *restrict from, Py_ssize_t size, const char *key)
-{
-    uint64_t eight, words[WORDS];
-    uint32_t four;
-    Py_ssize_t i = 0;
-    int j;
-
-    memcpy(&four, key, 4);
-    eight = (uint64_t)four << 32 | four;
-    for (; size - i >= BLOCK; i += BLOCK) {
-        memcpy(words, from + i, BLOCK);
-        for (j = 0; j < WORDS; j++) {
-            words[j] ^= eight;
-        }
-        memcpy(to + i, words, BLOCK);
-    }
-    for (; size - i >= 8; i += 8) {
-        memcpy(words, from + i, 8);
-        words[0] ^= eight;
-        memcpy(to + i, words, 8);
-    }
-    for (; i < size; i++) {
-        to[i] = from[i] ^ key[i & 3];
-    }
-}
 
 static PyObject *
 apply_mask(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -96,7 +57,7 @@ whole_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     const unsigned char *frame;
     const char *key;
-    Py_ssize_t size, length, limit, header;
+    Py_ssize_t length, limit, header;
     PyObject *message;
 
     if (nargs != 2) {
@@ -111,26 +72,11 @@ whole_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     frame = (const unsigned char *)PyBytes_AS_STRING(args[0]);
-    size = PyBytes_GET_SIZE(args[0]);
-
-    if (size < SHORT_HEADER || (frame[0] != WHOLE_TEXT && frame[0] != WHOLE_BINARY)) {
+    header = whole_header(frame, PyBytes_GET_SIZE(args[0]), limit);
+    if (header == 0) {
         Py_RETURN_NONE;
     }
-    length = frame[1] - MASK;
-    header = SHORT_HEADER;
-    if (length == LENGTH_IN_16_BITS && size >= HEADER_16) {
-        length = (Py_ssize_t)frame[2] << 8 | frame[3];
-        header = HEADER_16;
-        if (length < LENGTH_IN_16_BITS) {
-            Py_RETURN_NONE;
-        }
-    }
-    else if (length >= LENGTH_IN_16_BITS) {
-        Py_RETURN_NONE;
-    }
-    if (size != header + length || length > limit) {
-        Py_RETURN_NONE;
-    }
+    length = PyBytes_GET_SIZE(args[0]) - header;
     key = (const char *)frame + header - 4;
     if (frame[0] == WHOLE_BINARY) {
         message = PyBytes_FromStringAndSize(NULL, length);
@@ -147,75 +93,37 @@ whole_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return message;
 }
 
-/* A new frame around the payload; its length fits in 16 bits. */
-static PyObject *
-frame_of(int first, const char *payload, Py_ssize_t size)
-{
-    Py_ssize_t header = size < LENGTH_IN_16_BITS ? 2 : 4;
-    PyObject *frame = PyBytes_FromStringAndSize(NULL, header + size);
-    unsigned char *octets;
-
-    if (frame == NULL) {
-        return NULL;
-    }
-    octets = (unsigned char *)PyBytes_AS_STRING(frame);
-    octets[0] = (unsigned char)first;
-    if (header == 2) {
-        octets[1] = (unsigned char)size;
-    }
-    else {
-        octets[1] = LENGTH_IN_16_BITS;
-        octets[2] = (unsigned char)(size >> 8);
-        octets[3] = (unsigned char)size;
-    }
-    memcpy(octets + header, payload, size);
-    return frame;
-}
-
 static PyObject *
 whole_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *message, *data, *frame;
-    Py_ssize_t below;
+    struct outgoing message;
+    unsigned char header[LONGEST_HEADER_SENT];
+    PyObject *frame;
+    Py_ssize_t below, size;
+    int is_ours;
 
     if (nargs != 2) {
         PyErr_SetString(PyExc_TypeError, "whole_frame(message: str | bytes, below: int)");
         return NULL;
     }
-    message = args[0];
     below = PyNumber_AsSsize_t(args[1], NULL);
     if (below == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    if (below > 1 << 16) {
-        below = 1 << 16;
+    is_ours = prepare(args[0], below, &message);
+    if (is_ours < 0) {
+        return NULL;
     }
-    if (PyBytes_CheckExact(message)) {
-        if (PyBytes_GET_SIZE(message) >= below) {
-            Py_RETURN_NONE;
-        }
-        return frame_of(WHOLE_BINARY, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message));
-    }
-    if (!PyUnicode_CheckExact(message) || PyUnicode_GET_LENGTH(message) >= below) {
+    if (!is_ours) {
         Py_RETURN_NONE;
     }
-    if (PyUnicode_IS_COMPACT_ASCII(message)) {
-        return frame_of(WHOLE_TEXT, PyUnicode_DATA(message), PyUnicode_GET_LENGTH(message));
+    size = write_header(header, message.first, message.size);
+    frame = PyBytes_FromStringAndSize(NULL, size + message.size);
+    if (frame != NULL) {
+        memcpy(PyBytes_AS_STRING(frame), header, size);
+        memcpy(PyBytes_AS_STRING(frame) + size, message.payload, message.size);
     }
-    data = PyUnicode_AsUTF8String(message);
-    if (data == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
-            return NULL;
-        }
-        PyErr_Clear();
-        Py_RETURN_NONE;
-    }
-    if (PyBytes_GET_SIZE(data) >= below) {
-        Py_DECREF(data);
-        Py_RETURN_NONE;
-    }
-    frame = frame_of(WHOLE_TEXT, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
-    Py_DECREF(data);
+    Py_XDECREF(message.kept);
     return frame;
 }
 

@@ -1,0 +1,110 @@
+"""A message in, a message out: what most of them take, each in one call.
+
+They are there twice: in C (``_socket_speedups.c``, which setup.py compiles where it can), and here.
+Both give the same for the same. In C none but :func:`wait_and_receive` gives the GIL up, since none
+of the others waits: threads that meet at the GIL cost each other far more than these calls do.
+"""
+
+from __future__ import annotations
+
+import socket
+from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from ..codec.fast_path import whole_frame, whole_message
+
+__all__ = [
+    "MSG_DONTWAIT",
+    "SEND_FLAGS",
+    "Received",
+    "receive",
+    "receive_in_python",
+    "send",
+    "send_in_python",
+    "send_many",
+    "send_many_in_python",
+    "wait_and_receive",
+    "wait_and_receive_in_python",
+]
+
+#: 0 on Windows, where sockets are made non-blocking instead.
+MSG_DONTWAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
+#: Sends never raise SIGPIPE (it kills a uWSGI asyncio worker), and never block.
+SEND_FLAGS: Final[int] = getattr(socket, "MSG_NOSIGNAL", 0) | MSG_DONTWAIT
+
+#: What a read gives: a message; or other bytes, as a tuple of one; or None, where nothing came.
+Received = str | bytes | tuple[bytes] | None
+
+
+def receive_in_python(sock: Socket, size: int, limit: int) -> Received:
+    """Read what is there, up to ``size`` bytes.
+
+    :param limit: the largest message to look for, or -1 where the bytes are wanted as they are.
+    :return: the message, where they are one and no more; a tuple of the bytes otherwise, which are
+        empty at the end; None where there is nothing to read now.
+    :raises OSError: the connection broke.
+    """
+    return _read(sock, size, limit, MSG_DONTWAIT)
+
+
+def wait_and_receive_in_python(sock: Socket, size: int, limit: int) -> Received:
+    """:func:`receive`, after waiting for something to read, if the socket blocks."""
+    return _read(sock, size, limit, 0)
+
+
+def _read(sock: Socket, size: int, limit: int, flags: int) -> Received:
+    if size <= 0:
+        raise ValueError("a read takes one byte at least")
+    try:
+        data = sock.recv(size, flags)
+    except (BlockingIOError, InterruptedError):
+        return None
+    message = whole_message(data, limit)
+    return (data,) if message is None else message
+
+
+def send_in_python(sock: Socket, message: str | bytes, below: int) -> bytes | Literal[False] | None:
+    """Send a message in a plain frame, if its payload has less than ``below`` bytes.
+
+    :return: None when all was taken, else the rest of the frame; False for what is not sent here:
+        larger messages, those from 64 KiB on, texts that UTF-8 cannot encode, other types.
+    :raises OSError: the connection broke.
+    """
+    frame = whole_frame(message, below)
+    if frame is None:
+        return False
+    sent = _send(sock, frame)
+    return None if sent == len(frame) else frame[sent:]
+
+
+def send_many_in_python(frame: bytes, sockets: Sequence[Socket]) -> list[tuple[int, int | OSError]]:
+    """Send the same frame to many.
+
+    :return: those that did not take all of it, by their places in the sequence, with how many bytes
+        they took, or with what went wrong.
+    """
+    slow: list[tuple[int, int | OSError]] = []
+    for place, sock in enumerate(sockets):
+        try:
+            sent = _send(sock, frame)
+        except OSError as error:
+            slow.append((place, error.with_traceback(None)))
+        else:
+            if sent < len(frame):
+                slow.append((place, sent))
+    return slow
+
+
+def _send(sock: Socket, frame: bytes) -> int:
+    try:
+        return sock.send(frame, SEND_FLAGS)
+    except (BlockingIOError, InterruptedError):
+        return 0
+
+
+try:
+    from ._socket_speedups import receive, send, send_many, wait_and_receive
+except ImportError:
+    receive, wait_and_receive = receive_in_python, wait_and_receive_in_python
+    send, send_many = send_in_python, send_many_in_python
