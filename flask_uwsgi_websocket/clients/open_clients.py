@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from ..codec import SERVER, Protocol
+from ..codec import Frames, encode_message
 from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..engines.base import Engine
@@ -80,16 +80,27 @@ def send_to_all(clients: Clients, msg: Data, binary: bool | None, exclude: Exclu
     :raises TypeError: when the message is neither str nor bytes.
     :raises ValueError: when it shall go as text, and is no UTF-8.
     """
-    frames = _Frames(msg, binary)
+    # Encoded before anybody gets it, so that what is wrong with it shows; and once for all, but
+    # where some clients send bytes as text and others don't.
+    frames = {False: _encode(msg, binary, False)}
     for client in _without(clients, exclude) if exclude else clients:
-        connection: Connection = client._connection
+        bytes_are_text = client._bytes_are_text
+        if bytes_are_text not in frames:
+            frames[bytes_are_text] = _encode(msg, binary, bytes_are_text)
         try:
-            if connection.protocol.deflate is None:
-                connection.post_nowait(bytes, frames[client._bytes_are_text])
-            else:  # which goes by what it has sent before
-                client.send_nb(msg, binary)
+            connection: Connection = client._connection
+            connection.post_nowait(frames[bytes_are_text].for_, connection.protocol)
         except ConnectionClosed:
             pass
+
+
+def _encode(msg: Data, binary: bool | None, bytes_are_text: bool) -> Frames:
+    if isinstance(msg, str):
+        return encode_message(msg.encode() if binary else msg)
+    if not isinstance(msg, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a message is str or bytes, not {type(msg).__name__}")
+    as_text = bytes_are_text if binary is None else not binary
+    return encode_message(decode_text(msg) if as_text else msg)
 
 
 def _without(clients: Clients, exclude: Excluded) -> Iterator[Any]:
@@ -99,24 +110,3 @@ def _without(clients: Clients, exclude: Excluded) -> Iterator[Any]:
     for client in clients:
         if client not in excluded and not (by_id and client.id in excluded):
             yield client
-
-
-class _Frames(dict[bool, bytes]):
-    """The frames of one message, by whether bytes shall go as text."""
-
-    def __init__(self, msg: Data, binary: bool | None) -> None:
-        if not isinstance(msg, (str, bytes, bytearray, memoryview)):
-            raise TypeError(f"a message is str or bytes, not {type(msg).__name__}")
-        self._msg, self._binary = msg, binary
-        _ = self[False]  # what is wrong with it shows before anybody gets it
-
-    def __missing__(self, bytes_are_text: bool) -> bytes:
-        msg, binary, protocol = self._msg, self._binary, Protocol(SERVER)
-        if binary is None:
-            binary = not (isinstance(msg, str) or bytes_are_text)
-        if isinstance(msg, str):
-            frame = protocol.binary(msg.encode()) if binary else protocol.text(msg)
-        else:
-            frame = protocol.binary(msg) if binary else protocol.text(decode_text(msg))
-        self[bytes_are_text] = frame
-        return frame

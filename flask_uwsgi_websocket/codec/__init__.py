@@ -8,6 +8,7 @@
 ``events``          what is received
 ``receiving``       5, 6.2, 7.1.7, 8: one connection's bytes in, events out
 ``protocol``        6.1, 7: and its frames out; both roles, the closing states
+``encoding``        a message encoded once for many connections
 ``deflate``         RFC 7692: negotiation and compression
 ``handshake``       4: the opening handshake, both sides
 ==================  =======================================================
@@ -18,6 +19,7 @@ It imports nothing of this package but its exceptions.
 from __future__ import annotations
 
 from .deflate import Deflate, DeflateSettings, negotiate
+from .encoding import Frames, encode_message
 from .events import Close, Event, Fail, Ping, Pong
 from .frames import CloseCode
 from .handshake import (
@@ -43,6 +45,7 @@ __all__ = [
     "Event",
     "Extension",
     "Fail",
+    "Frames",
     "Ping",
     "Pong",
     "Protocol",
@@ -51,6 +54,7 @@ __all__ = [
     "UpgradeRequest",
     "UpgradeResponse",
     "accept_key",
+    "encode_message",
     "negotiate",
     "request_headers",
     "response_headers",

@@ -99,9 +99,9 @@ class Deflate:
 
     __slots__ = (
         "_compressor",
-        "_compressor_settings",
         "_ended",
         "_inflater",
+        "compressor_settings",
         "inflated",
         "receive_bits",
         "receive_takeover",
@@ -124,21 +124,26 @@ class Deflate:
         self.send_takeover: Final = send_takeover
         self.receive_takeover: Final = receive_takeover
         self.threshold: Final = settings.threshold
+        #: What zlib's compressor is made with: alike connections compress a message alike.
+        self.compressor_settings = (settings.level, zlib.DEFLATED, -send_bits, settings.mem_level)
         #: Octets that have come out of :meth:`decompress` so far.
         self.inflated = 0
-        self._compressor_settings = (settings.level, zlib.DEFLATED, -send_bits, settings.mem_level)
         self._compressor: _Compressor | None = None
         self._inflater: _Decompressor | None = None
         self._ended = 0  # streams that ended within the open message
 
     def compress(self, data: bytes) -> bytes:
         """Compress one message, RFC 7692 7.2.1."""
-        compressor = self._compressor or zlib.compressobj(*self._compressor_settings)
+        compressor = self._compressor or zlib.compressobj(*self.compressor_settings)
         if self.send_takeover:
             self._compressor = compressor
         compressed = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
         # 7.2.3.6: an empty message is one octet of 0x00; zlib flushes nothing when it has nothing.
         return compressed[: -len(_TAIL)] or b"\x00"
+
+    def reset(self) -> None:
+        """Forget what was sent: the next message refers to nothing before it."""
+        self._compressor = None
 
     def decompress(self, data: bytes, last: bool, room: int) -> bytes:
         """Inflate a piece of a message, RFC 7692 7.2.2.

@@ -44,7 +44,9 @@ __all__ = [
     "WHOLE_BINARY",
     "WHOLE_TEXT",
     "CloseCode",
+    "check_close",
     "close_code_may_travel",
+    "encode_text",
     "frame",
     "payload_length",
 ]
@@ -139,6 +141,17 @@ def check_close(code: int, reason: str) -> None:
         raise LocalProtocolError(
             f"a close reason has {MAX_CONTROL_PAYLOAD - 2} bytes at most, in UTF-8, not {size}"
         )
+
+
+def encode_text(text: str) -> bytes:
+    """Encode a text as UTF-8.
+
+    :raises LocalProtocolError: for a lone surrogate, which UTF-8 cannot say.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"text that UTF-8 cannot encode: {error.reason}") from None
 
 
 def payload_length(data: bytes, pos: int) -> tuple[int, int]:

@@ -38,6 +38,7 @@ from .frames import (
     TEXT,
     CloseCode,
     check_close,
+    encode_text,
     frame,
 )
 from .receiving import Receiver
@@ -104,7 +105,7 @@ class Protocol(Receiver):
         :raises LocalProtocolError: after our Close; for a lone surrogate, which UTF-8 cannot say.
         """
         whole = whole_frame(message, self._plain_below)
-        return self._data_frame(TEXT, _encode(message)) if whole is None else whole
+        return self._data_frame(TEXT, encode_text(message)) if whole is None else whole
 
     def binary(self, message: bytes | bytearray | memoryview) -> bytes:
         """Make the frame of a binary message.
@@ -143,7 +144,7 @@ class Protocol(Receiver):
         payload = b""
         if code != CloseCode.NO_STATUS_RECEIVED:
             check_close(code, reason)
-            payload = code.to_bytes(2, "big") + _encode(reason)
+            payload = code.to_bytes(2, "big") + encode_text(reason)
         elif reason:
             # 5.5.1: "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned
             # integer [...] representing a status code"
@@ -175,10 +176,3 @@ class Protocol(Receiver):
     def _frame(self, first: int, payload: bytes) -> bytes:
         # RFC 6455 5.3: "The masking key needs to be unpredictable", fresh for each frame.
         return frame(first, payload, os.urandom(4) if self._masks else None)
-
-
-def _encode(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise LocalProtocolError(f"text that UTF-8 cannot encode: {error.reason}") from None
