@@ -20,7 +20,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from werkzeug.datastructures import EnvironHeaders
 from werkzeug.wsgi import get_host
 
 from .clients.asyncio import AsyncioWebSocketClient
@@ -33,27 +32,21 @@ from .clients.class_based import (
     check_methods,
     converse,
 )
-from .codec import DeflateSettings, UpgradeRequest, validate_request
+from .codec import DeflateSettings, UpgradeRequest
 from .connection.blocking import run_to_end
 from .connection.connection import Connection
 from .connection.limits import Limits
+from .engines.base import Engine
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .extension.config import COMPRESSION, check_origins
-from .extension.origins import check_origin
-from .helpers.log import log_exception, logger
+from .helpers.log import log_exception
 from .helpers.text import path_of, printable
 from .servers import uwsgi
 from .servers.base import server_of
 from .servers.upgrade import upgrade_of
-from .session.session import (
-    Settings,
-    answer_to,
-    is_upgrade_request,
-    log_lost_upgrade,
-    negotiate,
-    refuse,
-    serve,
-)
+from .session.admission import admit, is_upgrade_request, refusal, refuse
+from .session.negotiate import Negotiation, Settings, negotiate
+from .session.session import Session
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -120,30 +113,43 @@ class Handler:
             require_subprotocol=getattr(self.server, "PROTOCOL_REQUIRED", False),
         )
         negotiation = negotiate(opening.request, settings)
-        server = server_of(environ)
-        engine = server.engine(environ, self.engine_name)
+        engine = server_of(environ).engine(environ, self.engine_name)
+        session = _ServerSession(self, environ, negotiation, engine)
+        return session.serve(opening.start_response)
 
-        def run(connection: Connection) -> Any:
-            client = self.client_class(environ, connection, subprotocol=negotiation.subprotocol)
-            self.ws.attach(client)
-            conversation = converse(self.server, client)
-            return conversation if engine.asynchronous else run_to_end(conversation)
 
-        return serve(
-            environ,
-            opening.start_response,
-            negotiation,
-            engine,
-            run,
-            self._report,
-            server=server,
+class _ServerSession(Session):
+    """A session whose handler is the server of a :class:`Handler`."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(
+        self,
+        handler: Handler,
+        environ: WSGIEnvironment,
+        negotiation: Negotiation,
+        engine: Engine,
+    ) -> None:
+        super().__init__(environ, negotiation, engine)
+        self._handler = handler
+
+    def handle(self, connection: Connection) -> Any:
+        handler = self._handler
+        client = handler.client_class(
+            self.environ, connection, subprotocol=self.negotiation.subprotocol
         )
+        handler.ws.attach(client)
+        conversation = converse(handler.server, client)
+        return conversation if self.engine.asynchronous else run_to_end(conversation)
 
-    def _report(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
-        path = printable(path_of(self.ws.environ))
-        name = type(self.server).__name__
-        hint = ANOTHER_HAD_LEFT if another_had_left else ""
-        log_exception("Exception in the WebSocket server %s of %s%s", name, path, hint, error=error)
+    def report(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
+        log_exception(
+            "Exception in the WebSocket server %s of %s%s",
+            type(self._handler.server).__name__,
+            printable(path_of(self.environ)),
+            ANOTHER_HAD_LEFT if another_had_left else "",
+            error=error,
+        )
         return 1011, ""
 
 
@@ -225,30 +231,21 @@ class WebSocketMiddleware:
     def _accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             return self._handle(environ, start_response)
-        except HandshakeError as error:
-            log_lost_upgrade(error, environ)
-            return refuse(error, start_response)
-        except EngineError as error:
-            logger.error("WebSocket %s refused: %s", printable(path_of(environ)), error)
-            return refuse(answer_to(error), start_response)
+        except (HandshakeError, EngineError) as error:
+            return refuse(refusal(error, environ), start_response)
 
     def _handle(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = path_of(environ)
         server_class = self.servers.get(path)
         if server_class is None:
             raise HandshakeError(404, f"there is no WebSocket at {path}")
-        request = validate_request(
-            environ["REQUEST_METHOD"],
-            EnvironHeaders(environ),
-            environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
-        )
-        server_of(environ).check(environ, self.handler_class.engine_name, _HANDLERS)
-        check_origin(
-            request.origin,
-            get_host(environ),
+        request = admit(
+            environ,
+            self.handler_class.engine_name,
             self.origins,
-            path=path,
+            host=get_host(environ),
             setting="WebSocketMiddleware's origins=",
+            classes=_HANDLERS,
         )
         upgrade_of(environ).opening = _Opening(start_response, request, self.settings)
         ws = self.handler_class.websocket_class(environ)

@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 
 from flask_uwsgi_websocket import WebSocket
-from flask_uwsgi_websocket.extension import origins
-from flask_uwsgi_websocket.extension.origins import is_allowed, normal_origin, parse_origins
 from flask_uwsgi_websocket.helpers.log import RateLimit
+from flask_uwsgi_websocket.session import origins
+from flask_uwsgi_websocket.session.origins import is_allowed, normal_origin, parse_origins
 from flask_uwsgi_websocket.testing import HandshakeRejected
 from flask_uwsgi_websocket.uwasp import Server, WebSocketMiddleware
 

@@ -19,7 +19,7 @@ from ..helpers.checks import (
     nearest,
 )
 from ..helpers.log import logger
-from .origins import parse_origins
+from ..session.origins import parse_origins
 
 PREFIX = "UWSGI_WEBSOCKET_"
 

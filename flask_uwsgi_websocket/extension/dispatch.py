@@ -20,7 +20,7 @@ from ..exceptions import EngineError, HandshakeError
 from ..helpers.text import printable
 from ..process.fork import end_of_children
 from ..servers.upgrade import UPGRADE
-from ..session.session import answer_to, log_lost_upgrade
+from ..session.admission import refusal
 from .middleware import WebSocketMiddleware
 from .routing import WebSocketRule
 
@@ -69,13 +69,11 @@ class Dispatch:
         try:
             middleware = self._middlewares[rule.map]
             return middleware.accept(request, rule, partial(self._process, *args))
-        except HandshakeError as error:
-            log_lost_upgrade(error, request.environ)
-            raise _http_error(error) from None
-        except EngineError as error:
+        except (HandshakeError, EngineError) as error:
             app = self._app
-            app.logger.error("WebSocket %s refused: %s", printable(request.path), error)
-            raise _http_error(answer_to(error, tell=app.debug or app.testing)) from None
+            tell = app.debug or app.testing
+            answer = refusal(error, request.environ, log=app.logger, tell=tell)
+            raise _http_error(answer) from None
 
     def make_response(self, rv: Any) -> Response:
         """Make a response; of a handler's result, for a decorator that asks for one, the 101."""

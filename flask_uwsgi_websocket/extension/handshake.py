@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ from ..exceptions import ConnectionClosed
 from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable
 from ..servers import uwsgi
-from ..servers.base import Server
-from ..servers.upgrade import upgrade_of
-from ..session.session import Negotiation, serve, serve_lazily, switch_headers
+from ..servers.upgrade import Headers, upgrade_of
+from ..session.lazy import LazySession
+from ..session.negotiate import Negotiation, switch_headers
 from .routing import WebSocketRule
 from .upgrade_response import missed_response, upgrade_class
 
@@ -41,19 +41,12 @@ ANOTHER_HAD_LEFT = (
 _NOT_ALLOWED = {401, 402, 403, 407, 451}
 
 
-class Handshake:
-    """A handshake that nothing speaks against, and the connection that comes of it."""
+class Handshake(LazySession):
+    """The session of a handler that a rule of the app routes to."""
 
-    __slots__ = (
-        "_agreement",
-        "_engine",
-        "_environ",
-        "_handler",
-        "_middleware",
-        "_rule",
-        "_server",
-        "response",
-    )
+    __slots__ = ("_handler", "_middleware", "_process_response", "_rule", "response")
+
+    _process_response: Callable[[Response], Response]
 
     def __init__(
         self,
@@ -62,15 +55,11 @@ class Handshake:
         rule: WebSocketRule,
         view_args: dict[str, Any] | None,
         negotiation: Negotiation,
-        server: Server,
         engine: Engine,
     ) -> None:
+        super().__init__(environ, negotiation, engine)
         self._middleware = middleware
-        self._environ = environ
         self._rule = rule
-        self._agreement = negotiation
-        self._server = server
-        self._engine = engine
         handler = middleware.websocket.router.handler(middleware.app, rule.endpoint)
         self._handler = partial(handler, **view_args) if view_args else handler
         # mypy looks for __hash__ of the instances, not of the class.
@@ -80,84 +69,68 @@ class Handshake:
 
     def accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
-        middleware, negotiation = self._middleware, self._agreement
+        middleware, negotiation = self._middleware, self.negotiation
         try:
             negotiation.headers[:] = switch_headers(negotiation, self.response.headers)
         except ValueError as error:
             return self._fail(start_response, error)
         if issubclass(middleware.client, UWSGIWebSocketClient):
             return self._serve_uwsgi(start_response)
-        upgrade = upgrade_of(environ)
-        upgrade.opening = self.response
+        upgrade_of(environ).opening = self.response
         try:
-            return serve(
-                environ,
-                start_response,
-                negotiation,
-                self._engine,
-                self._handle,
-                self._report,
-                server=self._server,
-                keep_context=middleware.setting("REQUEST_CONTEXT"),
-            )
+            return self.serve(start_response, keep_context=middleware.setting("REQUEST_CONTEXT"))
         finally:
-            upgrade.opening = None
-            self.response.end()
+            self._end()
 
     def accept_lazily(self, process_response: Callable[[Response], Response]) -> Any:
         """Run the handler, and answer 101 when it uses its client.
 
+        :param process_response: what Flask does to a response before it is sent.
         :return: what it answers instead; or, after a WebSocket, a response that was sent already.
         """
-        environ, response, server = self._environ, self.response, self._server
-        upgrade = upgrade_of(environ)
-        upgrade.opening = response
+        response, server = self.response, self.server
+        # Whoever uses the connection first, the response belongs to this request.
+        context = copy_context()
+        self._process_response = lambda response: context.run(process_response, response)
+        upgrade_of(self.environ).opening = response
         try:
-            answer = serve_lazily(
-                environ,
-                self._agreement,
-                partial(self._late_headers, copy_context(), process_response),
-                self._engine,
-                self._handle,
-                self._report,
-                server=server,
-                meaning=response.meant_by,
-                forgive=self._forgive,
-            )
+            answer = self.serve_lazily()
         finally:
-            upgrade.opening = None  # an error handler's None is none of a handler's
-            response.end()
+            self._end()  # an error handler's None is none of a handler's
         if answer is not None:
             return answer
         response.sent = True
         response.upgrade_connection = lambda environ, start_response: server.leave(start_response)
         return response
 
-    def _late_headers(
-        self, context: Context, process_response: Callable[[Response], Response]
-    ) -> list[tuple[str, str]]:
-        """Return the header fields of the 101, with what Flask adds to a response.
+    def _end(self) -> None:
+        """Have the response stand for nothing any more."""
+        upgrade_of(self.environ).opening = None
+        self.response.end()
 
-        :param context: the request's: whoever uses the connection first, it is that which is
-            answered.
-        """
+    def late_headers(self) -> Headers:
+        """Return the header fields of the 101, with what Flask adds to a response."""
         response = self.response
-        processed: Any = context.copy().run(process_response, response)
+        processed: Any = self._process_response(response)
         if processed is not response or response.status_code != 101:
             raise RuntimeError("an after_request function has replaced the response 101")
         response.sent = True
-        return switch_headers(self._agreement, response.headers)
+        return switch_headers(self.negotiation, response.headers)
 
-    def _handle(self, connection: Connection) -> Any:
-        """Call the handler with a client."""
+    def meaning(self, result: Any) -> Any:
+        """Return the answer that a handler's result means, whatever its decorators made of it."""
+        return self.response.meant_by(result)
+
+    def handle(self, connection: Connection) -> Any:
+        """Call the handler with a client; return its coroutine, if it has one."""
         middleware = self._middleware
         client_class = middleware.client
         if middleware.setting("LEGACY"):
             client_class = legacy_class(client_class)  # type: ignore[arg-type]  # it hashes
         client = client_class(
-            self._environ,
+            self.environ,
             connection,
-            subprotocol=self._agreement.subprotocol,
+            subprotocol=self.negotiation.subprotocol,
             app=middleware.app,
             extension=middleware.websocket,
         )
@@ -170,19 +143,19 @@ class Handshake:
         if app.testing or app.debug if propagate is None else propagate:
             raise error
         log_exception("WebSocket %s refused", self._path, error=error, logger=app.logger)
-        return InternalServerError()(self._environ, start_response)
+        return InternalServerError()(self.environ, start_response)
 
     def _serve_uwsgi(self, start_response: StartResponse) -> Iterable[bytes]:
         """Run the handler on uWSGI's own WebSocket functions."""
-        middleware, environ = self._middleware, self._environ
+        middleware, environ = self._middleware, self.environ
         sock = uwsgi.take()
         try:
-            uwsgi.answer(environ, start_response, self._agreement.headers)
+            uwsgi.answer(environ, start_response, self.negotiation.headers)
             self._handler(middleware.client(environ, sock.fileno(), middleware.websocket.timeout))
         except ConnectionClosed:
             pass  # it went on until its client left
         except BaseException as error:
-            self._report(error)
+            self.report(error)
         finally:
             sock.close()
         return []
@@ -190,9 +163,9 @@ class Handshake:
     @property
     def _path(self) -> str:
         """The path of the request, for the log."""
-        return printable(path_of(self._environ))
+        return printable(path_of(self.environ))
 
-    def _report(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
+    def report(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
         """Log an exception of the handler; the close reason tells it in debug mode only."""
         app = self._middleware.app
         if isinstance(error, HTTPException) and not app.trap_http_exception(error):
@@ -204,7 +177,7 @@ class Handshake:
             error=error,
             logger=app.logger,
         )
-        upgrade_of(self._environ).failure = error
+        upgrade_of(self.environ).failure = error
         got_request_exception.send(app, exception=error)
         return 1011, f"{type(error).__name__}: {error}" if app.debug else ""
 
@@ -225,8 +198,8 @@ class Handshake:
         )
         return code, reason
 
-    def _forgive(self, error: BaseException) -> bool:
-        """Tell whether it is a decorator's mistake alone, and has been logged as one."""
+    def forgives(self, error: BaseException) -> bool:
+        """Log an exception that is a decorator's mistake alone; tell whether it is one."""
         if not missed_response(error, self._handler):
             return False
         self._middleware.app.logger.warning(

@@ -11,16 +11,16 @@ from werkzeug.exceptions import NotFound
 
 from ..clients.blocking import WebSocketClient
 from ..clients.uwsgi_api import UWSGIWebSocketClient
-from ..codec import DeflateSettings, UpgradeRequest, validate_request
+from ..codec import DeflateSettings, UpgradeRequest
 from ..connection.limits import Limits
 from ..engines.base import Engine
 from ..helpers.functions import is_decorated
 from ..servers import uwsgi
 from ..servers.base import server_of
-from ..session.session import Settings, is_upgrade_request, negotiate
+from ..session.admission import admit, is_upgrade_request
+from ..session.negotiate import Settings, negotiate
 from . import config
 from .handshake import Handshake
-from .origins import check_origin
 from .routing import WebSocketRule
 
 if TYPE_CHECKING:
@@ -108,24 +108,12 @@ class WebSocketMiddleware:
 
         :param process_response: what Flask does to a response before it is sent.
         """
-        upgrade = validate_request(
-            request.method, request.headers, request.environ.get("SERVER_PROTOCOL", "HTTP/1.1")
-        )
         environ = request.environ
-        server = server_of(environ)
-        server.check(environ, self.engine_name)
-        self._check_origin(request, rule, upgrade)
-        engine = server.engine(environ, self.engine_name)
+        upgrade = self._admit(request, rule)
+        engine = server_of(environ).engine(environ, self.engine_name)
         self.websocket.clients.look_in(engine)
-        handshake = Handshake(
-            self,
-            environ,
-            rule,
-            request.view_args,
-            negotiate(upgrade, self._settings(rule)),
-            server,
-            engine,
-        )
+        negotiation = negotiate(upgrade, self._settings(rule))
+        handshake = Handshake(self, environ, rule, request.view_args, negotiation, engine)
         if self.waits_for_handler(rule):
             return handshake.accept_lazily(process_response)
         handshake.response.upgrade_connection = handshake.accept
@@ -139,19 +127,20 @@ class WebSocketMiddleware:
             return is_decorated(self.websocket.router.handler(self.app, rule.endpoint))
         return rule.lazy
 
-    def _check_origin(self, request: Request, rule: WebSocketRule, upgrade: UpgradeRequest) -> None:
-        """Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2."""
-        allowed = rule.origins if rule.origins is not None else self.setting("ALLOWED_ORIGINS")
+    def _admit(self, request: Request, rule: WebSocketRule) -> UpgradeRequest:
+        """Check all that may speak against a handshake, by the rule's origins or the app's."""
+        origins = self.setting("ALLOWED_ORIGINS")
         setting = "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or the route's origins="
         if rule.origins is not None:
+            origins = rule.origins
             setting = "the route's origins=, which go before UWSGI_WEBSOCKET_ALLOWED_ORIGINS"
-        check_origin(
-            upgrade.origin,
-            request.host,
-            allowed,
-            path=request.path,
+        return admit(
+            request.environ,
+            self.engine_name,
+            origins,
+            host=request.host,
             setting=setting,
-            logger=self.app.logger,
+            log=self.app.logger,
         )
 
     def setting(self, name: str) -> Any:
