@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..codec import Protocol
 from ..exceptions import ConnectionClosed
 from .limits import Limits
+from .states import OPEN, RELEASED
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -39,8 +40,8 @@ class BaseConnection(ABC):
         "ended",
         "limits",
         "protocol",
-        "released",
         "socket",
+        "state",
         "worker",
     )
 
@@ -51,10 +52,10 @@ class BaseConnection(ABC):
         self.worker = worker
         self.close_code: int | None = None
         self.close_reason: str | None = None
-        #: Sends raise, and receives give None once the messages are used up.
+        self.state = OPEN
+        #: Sends raise, and receives give None once the messages are used up: the state says so, but
+        #: is too slow to ask with each message.
         self.ended = False
-        #: The descriptor is closed, or about to be: its number may be another connection's.
-        self.released = False
         self._recv = sock.recv
         self._lock = RLock()  # against other threads: greenlets and tasks don't switch inside
         self._saw_traffic = False  # a sign of life since the last tick
@@ -97,6 +98,11 @@ class BaseConnection(ABC):
     @abstractmethod
     def _peek(self) -> None:
         """:meth:`read`, where nobody else does it at this moment."""
+
+    @property
+    def released(self) -> bool:
+        """Whether the descriptor is closed, or about to be."""
+        return self.state is RELEASED
 
     def closed_error(self) -> ConnectionClosed:
         return ConnectionClosed(self.close_code or 1006, self.close_reason or "")

@@ -30,6 +30,7 @@ from ..codec import Protocol
 from .base import NOTHING
 from .limits import Limits
 from .receiving import Receiving
+from .states import LOST, RELEASE
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -59,7 +60,7 @@ class Connection(Receiving):
         deadline = time.monotonic() + self.limits.timeout
         try:
             with suppress(TimeoutError):
-                await self._wait_input(lambda: self._end_of_file, deadline)
+                await self._wait_input(lambda: self.state >= LOST, deadline)
         finally:
             self.release()
 
@@ -67,10 +68,10 @@ class Connection(Receiving):
         """Close the descriptor."""
         if self.released:
             return
-        self.released = True
         self.client = None
         self.worker.connections.discard(self)
         self._lost()
+        self._advance(RELEASE)
         # Without it a second duplicate (uWSGI's) would hold the connection open.
         self._shutdown(SHUT_RDWR)
         self._unwatch()
@@ -80,9 +81,8 @@ class Connection(Receiving):
     def leave_to_parent(self) -> None:
         """Close the descriptor in a child process, and say nothing: the parent has it too."""
         self._lock = RLock()
-        self._end(1006, "this process is a fork of the one that has the connection")
-        self.released = self._end_of_file = self._peer_done = self._half_close = True
-        self._pending = self.interrupt = None
+        self._advance(RELEASE, 1006, "this process is a fork of the one that has the connection")
+        self.interrupt = None
         self._messages = self._unsent = NOTHING
         self._unsent_size = 0
         self._unwatch_in_child()

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 from .base import NOTHING, BaseConnection, Message
+from .states import LOST
 
 #: Bytes of messages that wait for the handler before reading pauses.
 READ_AHEAD = 256 * 1024
@@ -18,7 +19,6 @@ class ReadAhead(BaseConnection):
     """The messages between the peer and the handler."""
 
     __slots__ = (
-        "_end_of_file",
         "_messages",
         "_read_ahead",
         "_read_pausing",
@@ -32,7 +32,6 @@ class ReadAhead(BaseConnection):
         self._replying = False  # the handler has a message that it may want to answer
         self._read_ahead = 0  # bytes of messages read since the handler had received all
         self._read_pausing = False
-        self._end_of_file = False
         self._senders = 0  # how many wait for the peer to read
 
     def take(self) -> Message | None:
@@ -62,5 +61,5 @@ class ReadAhead(BaseConnection):
             self._read_ahead = 0
         if self._read_pausing and self._read_ahead < self._read_ahead_limit():
             self._read_pausing = False
-            if not self._end_of_file:
+            if self.state < LOST:
                 self._watch_reading(True)

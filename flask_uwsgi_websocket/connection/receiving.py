@@ -15,6 +15,7 @@ from .base import MSG_DONTWAIT, NOTHING, Message
 from .heartbeat import Heartbeat
 from .read_ahead import READ_AHEAD
 from .sending import FIRST_PAUSE
+from .states import DISCARDING, OPEN, PEER_CLOSES, PENDING
 
 #: None where it isn't Linux: delayed ACKs stay on.
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -119,7 +120,7 @@ class Receiving(Heartbeat):
     def _wants_more(self) -> bool:
         """The handler has taken every message and waits: whether one may still come."""
         self._replying = False
-        if self._pending is not None:
+        if self.state is PENDING:
             self._reply_close()
         if self.ended:
             return False
@@ -147,7 +148,7 @@ class Receiving(Heartbeat):
         return self.take()
 
     def _receivable(self) -> bool:
-        return bool(self._messages) or self.ended or self._pending is not None
+        return bool(self._messages) or self.state >= PENDING
 
     def read(self) -> None:
         """Take what the peer has sent. For the engine; one caller at a time."""
@@ -207,8 +208,8 @@ class Receiving(Heartbeat):
             self._take_in(parse(data))
         else:
             self._take_in(self._parse_timed(parse, data))
-        if self.ended and not self._peer_done and self.protocol.close_received:
-            self._end_discarding()
+        if self.state is DISCARDING and self.protocol.close_received:
+            self._notice(PEER_CLOSES)
 
     def _parse_timed(self, parse: Callable[[bytes], list[Event]], data: bytes) -> list[Event]:
         """Parse what has filled a read, and have the next one bring as much as is fair."""
@@ -267,10 +268,10 @@ class Receiving(Heartbeat):
             if self.congested:
                 # 5.5.3: it may "send a Pong frame for only the most recently processed Ping".
                 self._late_pong = event.data
-            elif not self.ended:
+            elif self.state is OPEN:
                 with self._lock:
                     self._queue(self.protocol.pong(event.data))
         elif isinstance(event, Pong):
             self._ponged(event.data)
         else:
-            self._peer_closes(event)
+            self._peer_ends(event)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from ..exceptions import ConnectionClosed
 from .base import MSG_DONTWAIT, NOTHING
 from .read_ahead import ReadAhead
+from .states import CLOSED, LOST
 
 M = TypeVar("M")
 
@@ -41,7 +42,6 @@ class Sending(ReadAhead):
     __slots__ = (
         "_corked_at",
         "_failed_sends",
-        "_half_close",
         "_late_pong",
         "_send",
         "_unsent",
@@ -55,20 +55,15 @@ class Sending(ReadAhead):
         self._unsent_size = 0
         self._corked_at = 0.0
         self._late_pong: bytes | None = None  # for the last ping that came while congested
-        self._half_close = False  # no more to send once all is flushed
         self._failed_sends = 0  # since the end
 
     @abstractmethod
-    def abort(self, reason: str = "") -> None:
+    def abort(self, reason: str = "", code: int = 1006) -> None:
         """Cut the connection, both ways, at once."""
 
     @abstractmethod
-    def _end(self, code: int, reason: str) -> None:
-        """Nothing more is sent, and the first cause counts. The caller wakes who waits."""
-
-    @abstractmethod
     def _broken(self) -> None:
-        """A write failed: take what the peer sent before it vanished, then end."""
+        """Take it that a write failed; under the lock."""
 
     def post(self, encode: Callable[[M], bytes], message: M, control: bool = False) -> bool:
         """Send a frame, or queue what the peer does not take; never waits.
@@ -122,7 +117,7 @@ class Sending(ReadAhead):
             await self._drain(self.limits.send_queue_size // 2, self.limits.send_timeout)
         except TimeoutError:
             self.abort("the peer does not read")
-        if self._end_of_file:
+        if self.state >= LOST:
             raise self.closed_error()
 
     def post_nowait(self, encode: Callable[[M], bytes], message: M) -> None:
@@ -134,9 +129,7 @@ class Sending(ReadAhead):
             self.flush()  # replies that were held back, or what the peer makes room for just now
         if self.congested:
             # A Close frame would stand behind all that the peer did not read.
-            with self._lock:
-                self._end(1013, "the peer reads too slowly")
-            self.abort()
+            self.abort("the peer reads too slowly", 1013)
         self.post(encode, message)
 
     async def send_failed(self) -> None:
@@ -191,8 +184,12 @@ class Sending(ReadAhead):
         pong, self._late_pong = self._late_pong, None
         if pong is not None and not self.ended:
             self._write_control(self.protocol.pong(pong))
-        if self._half_close:
+        if self.state is CLOSED:
             self._shutdown(SHUT_WR)
+
+    def _drop_unsent(self) -> None:
+        self._unsent.clear()
+        self._unsent_size = 0
 
     def _sent(self, size: int) -> None:
         self._unsent_size -= size
@@ -221,3 +218,13 @@ class Sending(ReadAhead):
                         raise
         finally:
             self._senders -= 1
+
+    def _give_up(self, ready: Callable[[], bool]) -> None:
+        """At a deadline: see first what the kernel has for us, who may have been held up.
+
+        :raises TimeoutError: when it isn't ``ready()`` after that either.
+        """
+        self.flush()
+        self._peek()
+        if not ready():
+            raise TimeoutError

@@ -25,6 +25,7 @@ from ..connection.base import Message
 from ..connection.detached import Application, Body, end_late, in_context, report_late
 from ..connection.limits import Limits
 from ..connection.receiving import ENDS_TOLD
+from ..connection.states import LOST
 from ..connection.worker import INTERRUPT_TIME, Callback, Worker
 from ..helpers.environment import is_on
 from ..helpers.log import log_exception, logger
@@ -217,7 +218,7 @@ class AsyncioConnection(LoopConnection):
         super().tick(now)
         # When a reset follows close on some data, uvloop calls read once for both and never again
         # (libuv stops watching a descriptor that has an error): nobody else sees the reset.
-        if has_read and not self._read_pausing and not self._end_of_file:
+        if has_read and not self._read_pausing and self.state < LOST:
             self.read()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..codec import Protocol
 from ..connection.connection import Connection
 from ..connection.limits import Limits
+from ..connection.states import LOST
 from ..connection.worker import Worker
 
 
@@ -38,7 +39,7 @@ class WatchedConnection(Connection):
 
     def _reads(self) -> bool:
         """Tell whether the loop is to read."""
-        return not (self._read_pausing or self._end_of_file)
+        return not self._read_pausing and self.state < LOST
 
     def _readable(self) -> None:
         self.read()
