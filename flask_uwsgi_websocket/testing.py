@@ -30,11 +30,12 @@ from werkzeug.test import run_wsgi_app
 
 from .clients.base import Data
 from .clients.blocking import WebSocketClient
-from .codec import CLIENT, DeflateSettings, Protocol, request_headers, validate_response
+from .codec import CLIENT, Deflate, DeflateSettings, Protocol, request_headers, validate_response
 from .codec.deflate import accept as accept_deflate
 from .codec.deflate import offer
 from .codec.handshake import new_key
 from .connection.base import Message
+from .connection.connection import Connection
 from .connection.limits import Limits
 from .exceptions import ConnectionClosed, HandshakeError
 from .helpers.text import path_of, printable
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HandshakeRejected", "WebSocketTestClient", "WebSocketTestConnection"]
 
+_Fields = Iterable[tuple[str, str]]
+
 _KEY = "flask_uwsgi_websocket.testing"
 
 #: A test's peer is trusted: only what the app may receive is limited, by the app.
@@ -73,14 +76,14 @@ class HandshakeRejected(HandshakeError):
 
 
 @dataclass
-class _Opening:
-    """A handshake on its way through the app, and the request that it becomes."""
+class _Request:
+    """An upgrade request on its way through the app, as a WSGI app of its own."""
 
     app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
     timeout: float
     greenlets: bool
     environ: WSGIEnvironment = field(default_factory=dict)
-    #: What is answered: 101 by whoever accepts, or else the app's response.
+    #: The answer: 101 of whoever accepts, or else the app's response.
     answer: tuple[Iterable[bytes], str, Headers] | None = None
     error: BaseException | None = None
 
@@ -99,7 +102,7 @@ class _Opening:
         self._answered, self._ended = self._event(), self._event()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """As a WSGI app: begin the request, and give what the handshake is answered with."""
+        """Begin the request; return once the handshake is answered, with the answer."""
         # It would keep the context of a request that goes on.
         environ.pop("werkzeug.debug.preserve_context", None)
         self.environ = environ
@@ -127,20 +130,14 @@ class _Opening:
             self._answered.set()
             self._ended.set()
 
-    def accept(self, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> None:
-        """Answer 101, for the server's side."""
+    def respond(self, environ: WSGIEnvironment, status: str, headers: _Fields = ()) -> None:
+        """Answer the handshake, for the server's side."""
         self.environ = environ  # the one in which a failure will be found: Werkzeug copied ours
-        self.answer = (), "101 Switching Protocols", Headers(headers)
-        self._answered.set()
-
-    def fail(self, environ: WSGIEnvironment) -> None:
-        """Answer 500, for the server's side, where 101 could not be answered."""
-        self.environ = environ
-        self.answer = (), "500 Internal Server Error", Headers()
+        self.answer = (), status, Headers(headers)
         self._answered.set()
 
     def close(self) -> None:
-        """Give the descriptors back, of a handshake that was not accepted."""
+        """Close the sockets of a handshake that was not accepted."""
         self.ours.close()
         self.theirs.close()
 
@@ -156,12 +153,12 @@ class _Opening:
             )
 
     def failure(self) -> BaseException | None:
-        """What the handler raised, or what was raised after it."""
+        """Return what the handler raised, or what was raised after it."""
         upgrade: Upgrade | None = self.environ.get(UPGRADE)
         return self.error if upgrade is None or upgrade.failure is None else upgrade.failure
 
     def forget_failure(self) -> None:
-        """Forget what the handler raised, because it has been told."""
+        """Forget what the handler raised, because the test has been told."""
         self.error = None
         if UPGRADE in self.environ:
             self.environ[UPGRADE].failure = None
@@ -172,7 +169,7 @@ def _start_thread(function: Callable[[], None]) -> None:
 
 
 class _TestServer(SocketServer):
-    """The test client."""
+    """The test client, as the server that the app runs on."""
 
     key: ClassVar[str] = _KEY
 
@@ -180,22 +177,21 @@ class _TestServer(SocketServer):
     _call = Server._call
 
     def uses_greenlets(self, environ: WSGIEnvironment) -> bool:
-        opening: _Opening = environ[_KEY]
-        return opening.greenlets
+        return _request_of(environ).greenlets
 
     def take(self, environ: WSGIEnvironment) -> Socket:
-        opening: _Opening = environ[_KEY]
-        return opening.theirs
+        return _request_of(environ).theirs
 
-    def answer(
-        self, environ: WSGIEnvironment, sock: Socket, headers: list[tuple[str, str]]
-    ) -> None:
-        opening: _Opening = environ[_KEY]
-        opening.accept(environ, headers)
+    def answer(self, environ: WSGIEnvironment, sock: Socket, headers: _Fields) -> None:
+        _request_of(environ).respond(environ, "101 Switching Protocols", headers)
 
     def fail(self, environ: WSGIEnvironment, sock: Socket) -> None:
-        opening: _Opening = environ[_KEY]
-        opening.fail(environ)
+        _request_of(environ).respond(environ, "500 Internal Server Error")
+
+
+def _request_of(environ: WSGIEnvironment) -> _Request:
+    request: _Request = environ[_KEY]
+    return request
 
 
 _server = _TestServer()
@@ -215,12 +211,12 @@ class WebSocketTestConnection(WebSocketClient):
     response: TestResponse
 
     def __init__(
-        self, app: Flask, opening: _Opening, response: TestResponse, **options: Any
+        self, app: Flask, request: _Request, response: TestResponse, **options: Any
     ) -> None:
-        super().__init__(opening.environ, app=app, **options)
+        super().__init__(request.environ, app=app, **options)
         self.response = response
         self._app: Flask = app
-        self._opening = opening
+        self._request = request
         self._grace = max(
             (extension.timeout for extension in app.extensions.get("uwsgi_websocket", ())),
             default=0.0,
@@ -228,7 +224,7 @@ class WebSocketTestConnection(WebSocketClient):
         self._over = False
 
     def receive(self, timeout: float | None = None) -> Message | None:
-        """As a handler's ``receive()``, but never waits for ever.
+        """Wait for the next message, as a handler's ``receive()``, but never for ever.
 
         :raises TimeoutError: after ``timeout`` seconds; by default those of the connection.
         """
@@ -246,7 +242,7 @@ class WebSocketTestConnection(WebSocketClient):
     recv = receive
 
     def send(self, msg: Data, binary: bool | None = None) -> None:
-        """As a handler's ``send()``."""
+        """Send a message, as a handler's ``send()``."""
         try:
             super().send(msg, binary)
         except ConnectionClosed:
@@ -264,7 +260,7 @@ class WebSocketTestConnection(WebSocketClient):
         self._run(self._connection.close(code, reason))
         self._run(self._connection.finish())
         # A handler that waits for something else is interrupted after the extension's timeout.
-        self._opening.wait(self._grace + self.timeout)
+        self._request.wait(self._grace + self.timeout)
         self._raise_failure()
 
     def abort(self) -> None:
@@ -273,9 +269,9 @@ class WebSocketTestConnection(WebSocketClient):
 
     def _raise_failure(self) -> None:
         """Raise what the handler raised, once."""
-        error = self._opening.failure()
+        error = self._request.failure()
         if error is not None and self._propagates():
-            self._opening.forget_failure()
+            self._request.forget_failure()
             raise error
 
     def _propagates(self) -> bool:
@@ -324,65 +320,64 @@ class WebSocketTestClient(FlaskClient):
         :raises HandshakeRejected: when the app answers otherwise; it carries the response.
         """
         settings = DeflateSettings() if compression is True else compression or None
-        key = new_key()
+        key, extensions = new_key(), offer(settings) if settings else None
         fields = Headers(
             request_headers(
-                "",
-                key,
-                subprotocols=subprotocols,
-                origin=origin,
-                extensions=offer(settings) if settings else None,
+                "", key, subprotocols=subprotocols, extensions=extensions, origin=origin
             )
         )
         del fields["Host"]  # Werkzeug's, by the URL
         fields.update(Headers(headers))
-        if path.startswith(("ws:", "wss:")):
-            path = "http" + path[2:]
         app = self.application
-        opening = _Opening(app, timeout, _wants_greenlets(app))
-        overrides = {**kwargs.pop("environ_overrides", {}), _KEY: opening}
+        request = _Request(app, timeout, _wants_greenlets(app))
         try:
-            response = self.open(
-                path,
-                method="GET",
-                headers=fields,
-                query_string=query_string,
-                environ_overrides=overrides,
-                **kwargs,
-            )
-            if response.status_code != 101:
-                raise HandshakeRejected(response)
+            kwargs.update(headers=fields, query_string=query_string)
+            response = self._open_upgrade(path, request, **kwargs)
             upgrade = validate_response(101, response.headers, key, subprotocols)
             deflate = accept_deflate(upgrade.extensions, settings)
         except BaseException:
-            opening.close()
+            request.close()
             raise
-        limits = Limits(
-            timeout=timeout,
-            max_message_size=_UNLIMITED,
-            ping_interval=0,
-            send_timeout=timeout,
-        )
-        protocol = Protocol(CLIENT, max_message_size=_UNLIMITED, deflate=deflate)
-        connection = _server.engine(opening.environ, "threads").open(opening.ours, protocol, limits)
         return WebSocketTestConnection(
-            app, opening, response, connection=connection, subprotocol=upgrade.subprotocol
+            *(app, request, response),
+            connection=_connect(request, deflate),
+            subprotocol=upgrade.subprotocol,
         )
 
+    def _open_upgrade(self, path: str, request: _Request, **kwargs: Any) -> TestResponse:
+        """Send the upgrade request, and return the response 101."""
+        if path.startswith(("ws:", "wss:")):
+            path = "http" + path[2:]
+        overrides = {**kwargs.pop("environ_overrides", {}), _KEY: request}
+        response = self.open(path, method="GET", environ_overrides=overrides, **kwargs)
+        if response.status_code != 101:
+            raise HandshakeRejected(response)
+        return response
+
     def run_wsgi_app(self, environ: WSGIEnvironment, buffered: bool = False) -> Any:
-        """Werkzeug's, which brings the cookies along and stores those that come back."""
-        opening = environ.get(_KEY)
-        if opening is None:
+        """Run as Werkzeug does, which sends the cookies and stores those that come back."""
+        request = environ.get(_KEY)
+        if request is None:
             return super().run_wsgi_app(environ, buffered)
-        app, self.application = self.application, opening
+        app, self.application = self.application, request
         try:
             return super().run_wsgi_app(environ, buffered)
         finally:
             self.application = app
 
 
+def _connect(request: _Request, deflate: Deflate | None) -> Connection:
+    """Open the test's end of the connection."""
+    timeout = request.timeout
+    limits = Limits(
+        timeout=timeout, max_message_size=_UNLIMITED, ping_interval=0, send_timeout=timeout
+    )
+    protocol = Protocol(CLIENT, max_message_size=_UNLIMITED, deflate=deflate)
+    return _server.engine(request.environ, "threads").open(request.ours, protocol, limits)
+
+
 def client_class(app: Flask) -> type[WebSocketTestClient]:
-    """The app's own class of test clients, made to open WebSockets."""
+    """Derive a class that opens WebSockets from the app's own class of test clients."""
     base = app.test_client_class or FlaskClient
     if issubclass(base, WebSocketTestClient):
         return base
@@ -392,7 +387,7 @@ def client_class(app: Flask) -> type[WebSocketTestClient]:
 
 
 def _wants_greenlets(app: Flask) -> bool:
-    """Handlers of GeventWebSocket share the hub of the test, as they share their worker's.
+    """Tell whether handlers run in greenlets of the test's hub: those of GeventWebSocket do.
 
     What they hold in common (queues, events, locks of gevent) works within one hub only.
     """
