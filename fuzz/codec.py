@@ -97,7 +97,7 @@ def check_stream(
         deflate = Deflate(receive_takeover=takeover) if compressed else None
         protocol = Protocol(role, max_message_size=limit, deflate=deflate)
         if not fast:
-            protocol._fast = protocol._has_fast_path = False
+            protocol._has_fast_path, protocol.fast_limit = False, -1
         return protocol
 
     protocol = connection()
@@ -143,7 +143,7 @@ def check_fast_path(data: bytes, limit: int) -> None:
     message = fast_path.whole_message(data, limit)
     if message is not None:
         general = Protocol(SERVER, max_message_size=limit)
-        general._fast = general._has_fast_path = False
+        general._has_fast_path, general.fast_limit = False, -1
         assert general.receive_data(data) == [message]
         assert not general.incomplete
         opcode, payload = (

@@ -151,6 +151,18 @@ def test_no_more_is_read_than_asked_for(io: Any, pair: Pair, size: int) -> None:
     assert drain(ours) == data[size:]
 
 
+def test_a_message_that_fills_the_read_comes_as_it_is(io: Any, pair: Pair) -> None:
+    """More may be there, and who gets a message need not look."""
+    ours, peer = pair
+    for size in (10, ON_STACK, ON_STACK + 1):
+        data = frame(FIN | BINARY, bytes(size - (6 if size == 10 else 8)), KEY)
+        assert len(data) == size
+        peer.sendall(data)
+        assert io.receive(ours, size, LIMIT) == (data,)
+        peer.sendall(data)
+        assert io.receive(ours, size + 1, LIMIT) == bytes(size - (6 if size == 10 else 8))
+
+
 def test_nothing_there(io: Any, pair: Pair) -> None:
     assert io.receive(pair[0], 100, LIMIT) is None
     pair[0].setblocking(False)

@@ -75,7 +75,7 @@ class Protocol(Receiver):
     :param deflate: the negotiated permessage-deflate extension (RFC 7692), or ``None``.
     """
 
-    __slots__ = ("_plain_below", "close_sent")
+    __slots__ = ("close_sent", "plain_below")
 
     def __init__(
         self,
@@ -86,11 +86,11 @@ class Protocol(Receiver):
     ) -> None:
         super().__init__(role is CLIENT, max_message_size, deflate)
         self.close_sent = False
-        # Data smaller than this is sent as it is, in an unmasked frame with a length of 7 or 16
-        # bits; not so a client's, and nothing after our Close.
-        self._plain_below = 0 if self._masks else 1 << 16
+        #: Data smaller than this is sent as it is, in an unmasked frame with a length of 7 or 16
+        #: bits; not so a client's, and nothing after our Close.
+        self.plain_below = 0 if self._masks else 1 << 16
         if deflate is not None:
-            self._plain_below = min(self._plain_below, deflate.threshold)
+            self.plain_below = min(self.plain_below, deflate.threshold)
 
     @property
     def state(self) -> State:
@@ -104,7 +104,7 @@ class Protocol(Receiver):
 
         :raises LocalProtocolError: after our Close; for a lone surrogate, which UTF-8 cannot say.
         """
-        whole = whole_frame(message, self._plain_below)
+        whole = whole_frame(message, self.plain_below)
         return self._data_frame(TEXT, encode_text(message)) if whole is None else whole
 
     def binary(self, message: bytes | bytearray | memoryview) -> bytes:
@@ -113,7 +113,7 @@ class Protocol(Receiver):
         :raises LocalProtocolError: after our Close.
         """
         data = message if type(message) is bytes else bytes(memoryview(message))
-        whole = whole_frame(data, self._plain_below)
+        whole = whole_frame(data, self.plain_below)
         return self._data_frame(BINARY, data) if whole is None else whole
 
     def ping(self, data: bytes = b"") -> bytes:
@@ -151,7 +151,7 @@ class Protocol(Receiver):
             raise LocalProtocolError("a close reason needs a close code")
         close = self._control_frame(CLOSE, payload)
         self.close_sent = True
-        self._plain_below = 0
+        self.plain_below = 0
         return close
 
     def _data_frame(self, opcode: int, data: bytes) -> bytes:

@@ -75,7 +75,6 @@ class Receiver:
     __slots__ = (
         "_announced",
         "_compressed",
-        "_fast",
         "_final",
         "_has_fast_path",
         "_held",
@@ -89,6 +88,7 @@ class Receiver:
         "_skipper",
         "close_received",
         "deflate",
+        "fast_limit",
     )
 
     def __init__(self, is_client: bool, max_message_size: int, deflate: Deflate | None) -> None:
@@ -114,10 +114,11 @@ class Receiver:
         self._key = b""
 
         # Whether the fast path is open to us at all: not to a client, whose peer does not mask, nor
-        # where even a short frame may be above the limit. And whether it may be taken now, between
-        # messages with nothing held.
+        # where even a short frame may be above the limit.
         self._has_fast_path = not is_client and max_message_size >= MAX_CONTROL_PAYLOAD
-        self._fast = self._has_fast_path
+        #: The largest message that may take the fast path now, between messages with nothing held;
+        #: else -1. For who reads and parses in one call.
+        self.fast_limit = max_message_size if self._has_fast_path else -1
 
     @property
     def incomplete(self) -> bool:
@@ -134,7 +135,7 @@ class Receiver:
 
         Changes nothing. For anything else it returns None, and :meth:`receive_frames` takes it.
         """
-        return whole_message(data, self._max_size) if self._fast else None
+        return whole_message(data, self.fast_limit)
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Take what the peer sent and return the events that it completes.
@@ -165,7 +166,8 @@ class Receiver:
         if self._over and not self.close_received:
             self._skipper = FrameSkipper(missing)
             self._skip(data)
-        self._fast = self._has_fast_path and not (self._over or self.incomplete)
+        is_open = self._has_fast_path and not (self._over or self.incomplete)
+        self.fast_limit = self._max_size if is_open else -1
         return events
 
     def _skip(self, data: bytes) -> None:
@@ -356,7 +358,7 @@ class Receiver:
         # Close frame) from the remote endpoint after being instructed to _Fail the WebSocket
         # Connection_."
         self._over = True
-        self._fast = False
+        self.fast_limit = -1
         self._message = None
         self._missing = 0
         self._held = b""

@@ -116,7 +116,7 @@ read_on(int fd, const char *first, Py_ssize_t have, Py_ssize_t size, Py_ssize_t 
     if (have < size && _PyBytes_Resize(&data, have) < 0) {
         return NULL;
     }
-    return message_or_data(PyBytes_AS_STRING(data), have, data, limit);
+    return message_or_data(PyBytes_AS_STRING(data), have, data, have < size ? limit : -1);
 }
 
 static ssize_t
@@ -185,7 +185,7 @@ receive_by(
     if (got == ON_STACK && size > ON_STACK) {
         return read_on(fd, on_stack, got, size, limit);
     }
-    return message_or_data(on_stack, got, NULL, limit);
+    return message_or_data(on_stack, got, NULL, got < size ? limit : -1);
 }
 
 static PyObject *

@@ -41,8 +41,8 @@ def receive_in_python(sock: Socket, size: int, limit: int) -> Received:
     """Read what is there, up to ``size`` bytes.
 
     :param limit: the largest message to look for, or -1 where the bytes are wanted as they are.
-    :return: the message, where they are one and no more; a tuple of the bytes otherwise, which are
-        empty at the end; None where there is nothing to read now.
+    :return: the message, where they are one and no more, and the read is not filled; a tuple of the
+        bytes otherwise, which are empty at the end; None where there is nothing to read now.
     :raises OSError: the connection broke.
     """
     return _read(sock, size, limit, MSG_DONTWAIT)
@@ -60,7 +60,7 @@ def _read(sock: Socket, size: int, limit: int, flags: int) -> Received:
         data = sock.recv(size, flags)
     except (BlockingIOError, InterruptedError):
         return None
-    message = whole_message(data, limit)
+    message = whole_message(data, limit) if len(data) < size else None
     return (data,) if message is None else message
 
 

@@ -58,7 +58,7 @@ def test_a_message_comes_out_of_both_paths(
 def in_one_small_frame(data: bytes, limit: int) -> Event | None:
     """What the general path makes of it, where the fast one must make the same of it."""
     general = Protocol(SERVER, max_message_size=limit)
-    general._fast = general._has_fast_path = False
+    general._has_fast_path, general.fast_limit = False, -1
     events = general.receive_data(data)
     if len(events) != 1 or not isinstance(events[0], str | bytes) or general.incomplete:
         return None
