@@ -40,11 +40,9 @@ from .connection.limits import Limits
 from .exceptions import ConnectionClosed, HandshakeError
 from .helpers.text import path_of, printable
 from .helpers.threads import threads_are_greenlets
-from .servers.base import (
-    Server,
-    SocketServer,
-    add_server,
-)
+from .servers.base import Server
+from .servers.find import add_server
+from .servers.sockets import SocketServer
 from .servers.upgrade import UPGRADE, Upgrade
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ from .extension.config import COMPRESSION, check_origins
 from .helpers.log import log_exception
 from .helpers.text import path_of, printable
 from .servers import uwsgi
-from .servers.base import server_of
+from .servers.find import server_of
 from .servers.upgrade import upgrade_of
 from .session.admission import admit, is_upgrade_request, refusal, refuse
 from .session.negotiate import Negotiation, Settings, negotiate

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from flask_uwsgi_websocket.servers import uwsgi
+from flask_uwsgi_websocket.servers.uwsgi.request import devnull
 from tests.rawclient import PING
 from tests.server import Server
 
@@ -127,4 +127,4 @@ def test_a_chroot_without_devices(serve, engine: str) -> None:
 
 def test_what_uwsgi_writes_for_a_detached_request_never_blocks_it() -> None:
     for _ in range(4):  # 64 KiB fit into a pipe
-        assert os.write(uwsgi.devnull(), bytes(60_000)) == 60_000
+        assert os.write(devnull(), bytes(60_000)) == 60_000

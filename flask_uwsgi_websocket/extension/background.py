@@ -13,7 +13,7 @@ from ..helpers.functions import is_coroutine_function, name_of
 from ..helpers.log import log_exception, logger
 from ..process.leader import leader_of
 from ..servers import uwsgi
-from ..servers.base import engine_beside
+from ..servers.find import engine_beside
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

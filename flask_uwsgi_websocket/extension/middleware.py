@@ -16,7 +16,7 @@ from ..connection.limits import Limits
 from ..engines.base import Engine
 from ..helpers.functions import is_decorated
 from ..servers import uwsgi
-from ..servers.base import server_of
+from ..servers.find import server_of
 from ..session.admission import admit, is_upgrade_request
 from ..session.negotiate import Settings, negotiate
 from . import config

@@ -14,7 +14,7 @@ from ..exceptions import EngineError, HandshakeError
 from ..helpers.log import RateLimit, logger
 from ..helpers.text import path_of, printable
 from ..inspection.effects import CLASSES
-from ..servers.base import server_of
+from ..servers.find import server_of
 from .origins import check_origin
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
 from ..helpers.log import log_exception
 from ..process.fork import end_of_children
-from ..servers.base import Server, server_of
+from ..servers.base import Server
+from ..servers.find import server_of
 from ..servers.upgrade import Headers, upgrade_of
 from .negotiate import Negotiation
 

@@ -1,0 +1,46 @@
+"""Which server accepted a connection: uWSGI, or another one that hands its socket over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..engines.base import Engine
+from ..helpers.threads import threads_are_greenlets
+from . import uwsgi
+from .base import Server
+from .plain import plain_engine
+from .sockets import Gunicorn, SocketServer, Werkzeug
+from .uwsgi.server import UWSGI
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+UWSGI_SERVER: Server = UWSGI()
+_SOCKET_SERVERS: list[SocketServer] = [Werkzeug(), Gunicorn()]
+
+
+def add_server(server: SocketServer) -> None:
+    """Know another server. Asked before the others: the latest is the closest to the app."""
+    _SOCKET_SERVERS.insert(0, server)
+
+
+def server_of(environ: WSGIEnvironment) -> Server:
+    """Return the server of this request; where none is known uWSGI, which says that it is not."""
+    if not uwsgi.inside():
+        for server in _SOCKET_SERVERS:
+            if server.key in environ:
+                return server
+    return UWSGI_SERVER
+
+
+def engine_beside(name: str, environ: WSGIEnvironment | None = None) -> Engine:
+    """Return what runs background work of the class made for an engine.
+
+    :param environ: of a request, where there is one: it tells the server.
+    """
+    if uwsgi.inside():
+        return uwsgi.engine(name)
+    server = server_of(environ or {})
+    if environ is not None and server is not UWSGI_SERVER:
+        return server.engine(environ, name)
+    return plain_engine(name, threads_are_greenlets())

@@ -1,0 +1,124 @@
+"""Servers that hand their socket over in the WSGI environment.
+
+They are Werkzeug's development server (``flask run``), gunicorn with threads or with gevent, and
+the test client. A blocking handler runs in whatever the server runs its requests in, a thread or a
+greenlet; a coroutine function runs on a loop in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from _socket import dup
+from _socket import socket as Socket
+from collections.abc import Iterable, Mapping, Sequence
+from io import BufferedReader, BytesIO
+from threading import current_thread, main_thread
+from typing import TYPE_CHECKING, ClassVar
+
+from ..engines.base import Engine
+from ..exceptions import EngineError, UnsupportedFront
+from ..helpers.threads import threads_are_greenlets
+from ..inspection.effects import CLASSES
+from .base import Server
+from .plain import plain_engine
+from .upgrade import Upgrade, upgrade_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class SocketServer(Server):
+    """A server that puts its socket into the WSGI environment, and answers 500 to an exception."""
+
+    #: Where in the environment.
+    key: ClassVar[str]
+
+    def _call(
+        self,
+        application: WSGIApplication,
+        environ: WSGIEnvironment,
+        upgrade: Upgrade,
+        engine: str,
+    ) -> Iterable[bytes]:
+        try:
+            return super()._call(application, environ, upgrade, engine)
+        except Exception:
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                raise  # Ctrl-C, where the server has no threads
+            # These it would not answer, and some would end its thread, or its worker.
+            raise RuntimeError(f"the app ended with {type(error).__name__}") from error
+
+    def check(
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+    ) -> None:
+        ssl = sys.modules.get("ssl")
+        if ssl is not None and isinstance(environ[self.key], ssl.SSLSocket):
+            raise UnsupportedFront(
+                "WebSockets don't work here over TLS: put a proxy that speaks it in front"
+            )
+        if engine == "asyncio" and threads_are_greenlets():
+            raise EngineError(
+                f"{classes[engine]} needs real threads, which gevent has replaced in this "
+                f"process: use {classes['gevent']}, or uWSGI"
+            )
+
+    def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
+        return plain_engine(name, self.uses_greenlets(environ))
+
+    def uses_greenlets(self, environ: WSGIEnvironment) -> bool:
+        """Whether requests run in greenlets, not in threads."""
+        return threads_are_greenlets()
+
+    def take(self, environ: WSGIEnvironment) -> Socket:
+        upgrade_of(environ).early = self.held(environ)
+        return Socket(fileno=dup(environ[self.key].fileno()))
+
+    def held(self, environ: WSGIEnvironment) -> bytes:
+        """Return what the server has read behind the request and keeps in a buffer."""
+        return b""
+
+    def leave(self, start_response: StartResponse) -> Sequence[bytes]:
+        # The server writes this to its access log, then to a socket that is shut down, by which
+        # it learns that the connection is over.
+        start_response("101 Switching Protocols", [])
+        return ()
+
+
+class Werkzeug(SocketServer):
+    """Werkzeug's development server: ``flask run``."""
+
+    key = "werkzeug.socket"
+
+    def held(self, environ: WSGIEnvironment) -> bytes:
+        stream, sock = environ["wsgi.input"], environ[self.key]
+        if not isinstance(stream, BufferedReader):
+            return b""
+        timeout = sock.gettimeout()
+        sock.setblocking(False)  # an empty buffer would be filled
+        try:
+            return bytes(stream.peek())
+        finally:
+            sock.settimeout(timeout)
+
+
+class Gunicorn(SocketServer):
+    """gunicorn, with ``--threads N`` or ``--worker-class gevent``."""
+
+    key = "gunicorn.socket"
+
+    def held(self, environ: WSGIEnvironment) -> bytes:
+        body_reader = getattr(environ["wsgi.input"], "reader", None)
+        buffer = getattr(getattr(body_reader, "unreader", None), "buf", None)
+        return buffer.getvalue() if isinstance(buffer, BytesIO) else b""
+
+    def check(
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+    ) -> None:
+        super().check(environ, engine, classes)
+        if not environ.get("wsgi.multithread"):
+            raise EngineError(
+                "a WebSocket would hold this gunicorn worker, which serves one request at a time: "
+                "start gunicorn with --threads N, or with --worker-class gevent"
+            )

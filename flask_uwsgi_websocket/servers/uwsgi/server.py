@@ -1,0 +1,107 @@
+"""uWSGI as the server of an upgrade request."""
+
+from __future__ import annotations
+
+from _socket import socket as Socket
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from ...connection.detached import DetachedRequest
+from ...engines.base import Engine
+from ...exceptions import HandshakeError, UnsupportedFront
+from ...helpers.log import RateLimit, logger
+from ...helpers.threads import caller
+from ...inspection.effects import CLASSES
+from ..base import Server
+from ..upgrade import Headers, Upgrade, upgrade_of
+from . import request, start
+from .requirements import detaches, require_engine, unsupported_reason
+from .room import no_room_reason
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+
+class UWSGI(Server):
+    """uWSGI, which can end a request before its WebSocket ends."""
+
+    hears_end_by_response = False
+
+    def __init__(self) -> None:
+        self._full = RateLimit()
+
+    def check(
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+    ) -> None:
+        require_engine(engine, classes)
+        problem = unsupported_reason()
+        if problem:
+            raise UnsupportedFront(problem)
+        problem = no_room_reason(environ)
+        if problem:
+            if self._full.passes():
+                logger.warning("WebSockets are refused with 503: %s", problem)
+            raise HandshakeError(503, "there is no room for another WebSocket: try again later")
+
+    def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
+        return start.engine(name)
+
+    def _call(
+        self,
+        application: WSGIApplication,
+        environ: WSGIEnvironment,
+        upgrade: Upgrade,
+        engine: str,
+    ) -> Iterable[bytes]:
+        if not detaches(engine):
+            return upgrade.run(application, environ)
+        try:
+            return self._call_detachable(application, environ, upgrade, engine)
+        except Exception as error:
+            return upgrade.fail(error)
+
+    def _call_detachable(
+        self,
+        application: WSGIApplication,
+        environ: WSGIEnvironment,
+        upgrade: Upgrade,
+        engine: str,
+    ) -> Iterable[bytes]:
+        devnull = request.devnull()
+        # In a copy of the environment: uWSGI clears its own when the request ends.
+        own = {**environ, "wsgi.input": upgrade.input}
+
+        def run(detached: DetachedRequest) -> Iterable[bytes]:
+            upgrade.detached = detached
+            return upgrade.run(application, own)
+
+        body = start.engine(engine).carry(run)
+        if upgrade.detach:
+            request.redirect_request(devnull)
+            if not upgrade.told:
+                upgrade.tell_server()
+        return body
+
+    def detach(self, environ: WSGIEnvironment) -> None:
+        upgrade = upgrade_of(environ)
+        if upgrade.detached is not None and not upgrade.detach:
+            upgrade.input.end()
+            upgrade.detach = True
+            upgrade.detached.detach()
+
+    def take(self, environ: WSGIEnvironment) -> Socket:
+        upgrade = upgrade_of(environ)
+        upgrade.taken_in = caller()
+        sock = request.take()
+        upgrade.early = request.read_ahead()
+        return sock
+
+    def answer(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
+        # uWSGI then knows, and logs, what was answered. But its functions serve the request of
+        # the thread or greenlet that calls them.
+        upgrade = upgrade_of(environ)
+        if upgrade.taken_in == caller():
+            request.answer(environ, upgrade.start_response, headers)
+            upgrade.told = True
+        else:
+            super().answer(environ, sock, headers)
