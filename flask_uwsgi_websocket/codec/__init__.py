@@ -33,7 +33,7 @@ from .handshake import (
     validate_request,
     validate_response,
 )
-from .protocol import CLIENT, SERVER, Protocol, Role, State
+from .protocol import CLIENT, SERVER, Protocol, Role
 
 __all__ = [
     "CLIENT",
@@ -50,7 +50,6 @@ __all__ = [
     "Pong",
     "Protocol",
     "Role",
-    "State",
     "UpgradeRequest",
     "UpgradeResponse",
     "accept_key",

@@ -5,17 +5,9 @@ clock, thread or lock lives here: whoever owns the connection feeds :meth:`Proto
 and sends what the other methods return, in the order in which they returned it. One thread at a
 time may receive and one at a time may send; the two need no lock between them.
 
-Each side sends one Close and nothing but control frames after it. The connection is *open* until
-the first Close; *closing* while one of the two is out; *closed* when both are. A peer that breaks
-the protocol is read no more, as if it had sent its Close: our Close tells it why, and then the
-connection is closed.
-
-=====================  =====================  =====================
-..                     peer still read        peer's Close, or Fail
-=====================  =====================  =====================
-our Close not sent     OPEN                   CLOSING: answer it
-our Close sent         CLOSING: wait for it   CLOSED
-=====================  =====================  =====================
+Each side sends one Close and nothing but control frames after it, and nothing at all once both
+have. A peer that breaks the protocol is read no more, as if it had sent its Close, and ours tells
+it why. What else belongs to the end of a connection is its owner's business.
 """
 
 from __future__ import annotations
@@ -43,7 +35,7 @@ from .frames import (
 )
 from .receiving import Receiver
 
-__all__ = ["CLIENT", "SERVER", "Protocol", "Role", "State"]
+__all__ = ["CLIENT", "SERVER", "Protocol", "Role"]
 
 
 class Role(Enum):
@@ -55,14 +47,6 @@ class Role(Enum):
 
 SERVER: Final = Role.SERVER
 CLIENT: Final = Role.CLIENT
-
-
-class State(Enum):
-    """How far the closing handshake is (RFC 6455 7.1.2 to 7.1.4): the table above."""
-
-    OPEN = "open"
-    CLOSING = "closing"
-    CLOSED = "closed"
 
 
 class Protocol(Receiver):
@@ -91,13 +75,6 @@ class Protocol(Receiver):
         self.plain_below = 0 if self._masks else 1 << 16
         if deflate is not None:
             self.plain_below = min(self.plain_below, deflate.threshold)
-
-    @property
-    def state(self) -> State:
-        """How far the closing handshake is."""
-        if self.close_sent and self._over:
-            return State.CLOSED
-        return State.CLOSING if self.close_sent or self._over else State.OPEN
 
     def text(self, message: str) -> bytes:
         """Make the frame of a text message.
@@ -169,7 +146,7 @@ class Protocol(Receiver):
     def _control_frame(self, opcode: int, data: bytes) -> bytes:
         if len(data) > MAX_CONTROL_PAYLOAD:
             raise LocalProtocolError(f"control frame above {MAX_CONTROL_PAYLOAD} bytes")
-        if self.state is State.CLOSED:
+        if self.close_sent and self._over:
             raise LocalProtocolError("the connection is closed")
         return self._frame(FIN | opcode, bytes(data))
 
