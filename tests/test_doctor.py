@@ -18,8 +18,9 @@ from flask.cli import ScriptInfo
 
 from flask_uwsgi_websocket import GeventWebSocket, WebSocket
 from flask_uwsgi_websocket.commands import cli
-from flask_uwsgi_websocket.inspection import sources
-from flask_uwsgi_websocket.inspection.sources import Instance, Process, read
+from flask_uwsgi_websocket.inspection import processes
+from flask_uwsgi_websocket.inspection.processes import Process
+from flask_uwsgi_websocket.inspection.sources import Instance, read
 from tests.server import eventually, free_port, uwsgi_binary
 
 #: A file with which nothing is wrong.
@@ -256,12 +257,12 @@ def test_a_service_whose_process_hides_its_options(
     )
     write("live.ini", RIGHT.replace("gevent = 100", "worker-reload-mercy = $(MERCY)"))
     hidden = Process(uwsgi_binary(), [], {}, folder, 4096, "uWSGI master")
-    monkeypatch.setattr(sources, "UNIT_FOLDERS", [folder / "none", units])
+    monkeypatch.setattr(processes, "UNIT_FOLDERS", [folder / "none", units])
     for cgroup in ("0::/init.scope", "0::/system.slice/none.service", "0::/"):
-        assert sources._from_unit(hidden, cgroup) == hidden
-    found = sources._from_unit(hidden, "1:name=x:/system.slice/app@live.service\n0::/\n")
+        assert processes._from_unit(hidden, cgroup) == hidden
+    found = processes._from_unit(hidden, "1:name=x:/system.slice/app@live.service\n0::/\n")
     assert found.words == ["--ini", "live.ini", "--set-ph", "a=b"]
-    monkeypatch.setattr(sources, "look_at", lambda pid: found)
+    monkeypatch.setattr(processes, "look_at", lambda pid: found)
     result = doctor("--pid", "1", app=make_app(WebSocket))
     assert result.exit_code == 1
     assert "which hides its options; these are from" in result.output

@@ -26,7 +26,6 @@ from flask.helpers import get_debug_flag
 from ..exceptions import EngineError, HandshakeError, ProtocolError
 from ..helpers.environment import is_on
 from ..helpers.text import printable
-from ..inspection.binary import find_uwsgi
 from ..inspection.sources import ConfigError
 from ..launch import install
 from ..launch.defaults import DEFAULT_HOST, DEFAULT_PORT
@@ -153,7 +152,7 @@ def doctor(
             else of_process(pid, uwsgi_binary)
         )
         app = _app_of(context) if patient.words else None
-        if not examine(patient, find_uwsgi, app, click.echo):
+        if not examine(patient, app, click.echo):
             raise SystemExit(1)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error

@@ -4,86 +4,56 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..exceptions import EngineError
-from ..inspection import sources
-from ..inspection.binary import INSTALL, UWSGIBinary, check_python, inspect_uwsgi
+from ..inspection import processes, sources
+from ..inspection.binary import (
+    BUILD_ONE,
+    ENGINES,
+    UWSGIBinary,
+    check_python,
+    find_uwsgi,
+    inspect_uwsgi,
+)
 from ..inspection.effects import version_of
 from ..inspection.findings import Finding, Severity, Surroundings
 from ..inspection.options import Options
+from ..inspection.processes import Process
 from ..inspection.rules import judge
 from ..inspection.sources import Instance
-from ..launch.install import ENGINES, describe
+from ..launch.install import describe
 
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Patient:
-    """What is looked at.
-
-    :param binary: the uWSGI to ask what it can do.
-    :param words: the options that it runs with; none, to look at the binary only.
-    :param environment: where ``UWSGI_*`` variables are options too.
-    :param folder: its working directory.
-    :param descriptors: how many a process of it may open, where that is known.
-    :param runs: whether it runs already, and so may have another Python than ours.
-    :param hidden: why it does not show its options.
-    :param unit: the file of systemd's that they are from then.
-    """
-
-    binary: str | None
-    words: Sequence[str]
-    environment: dict[str, str]
-    folder: Path
-    descriptors: int | None = None
-    runs: bool = False
-    hidden: str = ""
-    unit: Path | None = None
-
-
-def of_command(words: Sequence[str], binary: str | None) -> Patient:
+def of_command(words: Sequence[str], binary: str | None) -> Process:
     """Take words from the terminal: options, files, or a whole command of uWSGI's."""
     words = list(words)
     if words and Path(words[0]).name.startswith(("uwsgi", "pyuwsgi")) and not Path(words[0]).suffix:
         binary = binary or words[0]
         del words[0]
-    return Patient(binary, words, dict(os.environ), Path.cwd())
+    return Process(binary, words, dict(os.environ), Path.cwd())
 
 
-def of_process(pid: int, binary: str | None) -> Patient:
+def of_process(pid: int, binary: str | None) -> Process:
     """Take a uWSGI that runs.
 
     :raises ConfigError: it cannot be looked at.
     """
-    process = sources.look_at(pid)
-    hidden = process.title and (
-        f"process {pid} calls itself {process.title!r} (--auto-procname, --procname), which hides "
-        "its options"
-    )
-    return Patient(
-        binary or process.binary,
-        process.words,
-        process.environment,
-        process.folder,
-        process.descriptors,
-        runs=True,
-        hidden=hidden,
-        unit=process.unit,
-    )
+    process = processes.look_at(pid)
+    return replace(process, pid=pid, binary=binary or process.binary)
 
 
-def examine(patient: Patient, find: Callable[[str | None], str], app: Any, say: Say) -> bool:
+def examine(patient: Process, app: Any, say: Say) -> bool:
     """Say what was found; return whether nothing is wrong.
 
-    :param find: finds a uWSGI binary.
     :param app: the Flask app, or None.
     :raises ConfigError: the options cannot be read.
     """
-    binary = _examine_binary(patient, find, say)
+    binary = _examine_binary(patient, say)
     if patient.unit:
         say(f"note: {patient.hidden}; these are from {patient.unit}.")
     around = _surroundings(patient, binary, app)
@@ -108,33 +78,28 @@ def examine(patient: Patient, find: Callable[[str | None], str], app: Any, say: 
     return True
 
 
-def _examine_binary(
-    patient: Patient, find: Callable[[str | None], str], say: Say
-) -> UWSGIBinary | None:
+def _examine_binary(patient: Process, say: Say) -> UWSGIBinary | None:
     try:
-        binary = inspect_uwsgi(find(patient.binary), ENGINES)
+        binary = inspect_uwsgi(find_uwsgi(patient.binary), ENGINES)
         say(describe(binary))
-        if not patient.runs:
+        if patient.pid is None:
             check_python(binary)
     except EngineError as error:
         say(f"error: {error}.")
         return None
     missing = [name for name in ENGINES if name not in binary.options]
     if missing:
-        say(f"  without {', '.join(missing)}: {INSTALL} --force builds one with all")
+        say(f"  without {', '.join(missing)}: {BUILD_ONE}")
     return binary
 
 
-def _surroundings(patient: Patient, binary: UWSGIBinary | None, app: Any) -> Surroundings:
+def _surroundings(patient: Process, binary: UWSGIBinary | None, app: Any) -> Surroundings:
     around = Surroundings(
-        descriptors=patient.descriptors, vassal="UWSGI_EMPEROR_FD" in patient.environment
+        descriptors=patient.descriptors,
+        version=version_of(binary.version) or None if binary else None,
+        features=binary.options if binary else None,
+        vassal="UWSGI_EMPEROR_FD" in patient.environment,
     )
-    if binary is not None:
-        around = replace(
-            around,
-            version=version_of(binary.version) or None,
-            features=binary.options,
-        )
     extensions = app.extensions.get("uwsgi_websocket", ()) if app is not None else ()
     if extensions:
         engines = {extension.middleware.engine_name for extension in extensions}
@@ -147,7 +112,7 @@ def _surroundings(patient: Patient, binary: UWSGIBinary | None, app: Any) -> Sur
     return around
 
 
-def _read(patient: Patient, known: frozenset[str]) -> list[Instance]:
+def _read(patient: Process, known: frozenset[str]) -> list[Instance]:
     named = any(name.startswith("UWSGI_") for name in patient.environment)
     if not patient.words and not named:
         return [Instance("", Options({}, complete=False))]

@@ -1,4 +1,4 @@
-"""Where uWSGI gets its options: its command line, files, the environment, a process that runs.
+"""Where uWSGI gets its options: its command line, files, the environment, an emperor.
 
 Files are read as uWSGI reads them, without running anything. What ``@(exec://...)`` gives, or a
 variable that is not set here, and whether the condition of an ``if-env`` block holds, is not known:
@@ -8,27 +8,16 @@ variable that is not set here, and whether the condition of an ``if-env`` block 
 from __future__ import annotations
 
 import glob
-import json
+import operator
 import os
 import re
-import shlex
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
+from .files import KINDS, PARSERS
 from .options import FILES, UNRESOLVED, Options, Pair, canonical, integer, split_words
-
-#: What may be in each kind of file, by its ending; also the option that names one.
-KINDS = {
-    "ini": "ini",
-    "xml": "xml",
-    "yaml": "yaml",
-    "yml": "yaml",
-    "json": "json",
-    "js": "json",
-}
 
 _ENDS = {"end", "endif", "end-if", "endfor", "end-for"}
 _LOGIC = re.compile(r"(if|for)(-|env$|exists$|plugin$|dir$|file$|opt$|$)")
@@ -47,7 +36,8 @@ _NO_OPTIONS = {
 }
 
 
-def _is_option(variable: str) -> bool:
+def is_option(variable: str) -> bool:
+    """Tell whether uWSGI takes a variable of the environment for an option."""
     return variable.startswith("UWSGI_") and variable not in _NO_OPTIONS
 
 
@@ -85,7 +75,7 @@ def read(
     """
     reader = _Reader(Path(folder), environment)
     for name, value in environment.items():
-        if _is_option(name):
+        if is_option(name):
             reader.add(name[len("UWSGI_") :].lower().replace("_", "-"), value)
     pairs, others = split_words(words, known)
     for name, given in pairs:
@@ -184,9 +174,7 @@ class _Reader:
             return
         try:
             content = path.read_text(errors="replace")
-            pairs = list(
-                _PARSERS[kind](_substitute(content, self._magic(path)), section or "uwsgi")
-            )
+            pairs = list(PARSERS[kind](_substitute(content, self._magic(path)), section or "uwsgi"))
         except (OSError, ValueError, SyntaxError) as error:
             self._give_up(f"{path}: {_reason(error)}; what it holds was not looked at")
             return
@@ -262,32 +250,29 @@ class _Reader:
 
     def _calculate(self, tokens: Sequence[str]) -> str | None:
         """Work out ``%(processes * 2)``, from left to right (uwsgi_manage_placeholder)."""
-        result, operator = "", ""
+        result, operation = "", ""
         for token in tokens:
-            if token in ("+", "-", "*", "/"):
-                operator = token
+            if token in _OPERATORS:
+                operation = token
                 continue
             if token in ("++", "--"):
-                result, operator = str(integer(result) + (1 if token == "++" else -1)), ""
+                result, operation = str(integer(result) + (1 if token == "++" else -1)), ""
                 continue
             value = token if token.lstrip("-").isdigit() else self._first(token)
             if value is None:
                 return None
-            result, operator = _apply(operator, result, value), ""
+            calculate = _OPERATORS.get(operation)
+            number = calculate and calculate(integer(result), integer(value))
+            result, operation = result + value if number is None else str(number), ""
         return result
 
 
-def _apply(operator: str, left: str, right: str) -> str:
-    a, b = integer(left), integer(right)
-    if operator == "+":
-        return str(a + b)
-    if operator == "-":
-        return str(a - b)
-    if operator == "*":
-        return str(a * b)
-    if operator == "/":
-        return str(a // b if b else 0)
-    return left + right
+_OPERATORS: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": lambda left, right: left // right if right else 0,
+}
 
 
 def _fill(pattern: re.Pattern[str], value: str, look_up: Callable[[str], str | None]) -> str:
@@ -313,70 +298,6 @@ def _substitute(content: str, magic: Mapping[str, str]) -> str:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-# One parser for each kind of file: its text and a section give options.
-
-
-def _parse_ini(text: str, section: str) -> Iterator[Pair]:
-    current = ""
-    for line in text.split("\n"):
-        line = line.strip(" \t\r")
-        if line.startswith("["):
-            current = line[1:-1]
-        elif line and line[0] not in ";#" and current == section:
-            key, _, value = line.partition("=")
-            yield key.rstrip(" \t\r"), value.strip(" \t\r")
-
-
-def _parse_json(text: str, section: str) -> Iterator[Pair]:
-    for key, value in json.loads(text).get(section, {}).items():
-        for each in value if isinstance(value, list) else [value]:
-            yield key, str(int(each or 0)) if isinstance(each, bool | None) else str(each)
-
-
-def _parse_xml(text: str, section: str) -> Iterator[Pair]:
-    root = ElementTree.fromstring(text)
-    for group in root.iter("uwsgi"):
-        if group.get("id", "uwsgi") == section:
-            for element in group:
-                content = (element.text or "").strip()
-                yield element.tag, content or None
-
-
-def _parse_yaml(text: str, section: str) -> Iterator[Pair]:
-    """Read the YAML that uWSGI takes: a mapping of scalars and lists, in a mapping."""
-    inside, key = False, ""
-    for line in text.split("\n"):
-        line = re.sub(r"(^|\s)#.*", "", line).rstrip()
-        stripped = line.strip()
-        if not stripped or stripped == "---":
-            continue
-        if stripped.startswith("- "):
-            if inside and key:
-                yield key, _scalar(stripped[2:])
-        elif line[0] not in " \t":
-            inside = stripped.rstrip(":").strip("'\"") == section
-        elif inside:
-            key, _, value = stripped.partition(":")
-            key, value = key.strip("'\" "), value.strip()
-            if value.startswith("["):
-                yield from ((key, _scalar(each)) for each in value[1:-1].split(","))
-            elif value:
-                yield key, _scalar(value)
-
-
-def _scalar(text: str) -> str:
-    text = text.strip()
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-
-
-_PARSERS: dict[str, Callable[[str, str], Iterator[Pair]]] = {
-    "ini": _parse_ini,
-    "json": _parse_json,
-    "xml": _parse_xml,
-    "yaml": _parse_yaml,
-}
 
 
 # An emperor
@@ -411,117 +332,3 @@ def _vassal_files(folder: Path, place: str) -> list[Path] | None:
     path = os.path.join(folder, place[scheme.end() :] if scheme else place)
     names = glob.glob(os.path.join(path, "*") if os.path.isdir(path) else path)
     return sorted(Path(name) for name in names if Path(name).suffix.lstrip(".") in KINDS)
-
-
-# A process
-
-
-@dataclass(frozen=True)
-class Process:
-    """A uWSGI that runs.
-
-    :param binary: the executable.
-    :param words: its arguments.
-    :param environment: what it was started with.
-    :param folder: where.
-    :param descriptors: how many it may open; None without a limit.
-    :param title: what it calls itself instead of showing its arguments; empty if it shows them.
-    :param unit: the file of systemd's that its arguments are from in that case, if they are.
-    """
-
-    binary: str
-    words: list[str]
-    environment: dict[str, str]
-    folder: Path
-    descriptors: int | None
-    title: str = ""
-    unit: Path | None = None
-
-
-def look_at(pid: int) -> Process:
-    """Look at a process of uWSGI's.
-
-    :raises ConfigError: there is none, or it is not ours to look at.
-    """
-    place = Path(f"/proc/{pid}")
-    try:
-        words = _strings(place / "cmdline")
-        environment = dict(
-            text.split("=", 1) for text in _strings(place / "environ") if "=" in text
-        )
-        folders = [os.readlink(place / "cwd"), environment.get("PWD", "")]
-        binary = os.readlink(place / "exe")
-        descriptors = _descriptor_limit((place / "limits").read_text())
-    except OSError as error:
-        whose = ": look at it as root, or as its user" if isinstance(error, PermissionError) else ""
-        raise ConfigError(f"process {pid}: {error.strerror}{whose}") from error
-    # --auto-procname and --procname write their text over the arguments and the environment.
-    if not any(word.strip() for word in words[1:]) and not any(map(_is_option, environment)):
-        hidden = Process(binary, [], {}, Path(folders[0]), descriptors, " ".join(words).strip())
-        return _from_unit(hidden, (place / "cgroup").read_text())
-    return Process(binary, words[1:], environment, _start_folder(folders, words), descriptors)
-
-
-def _start_folder(folders: Sequence[str], words: Sequence[str]) -> Path:
-    """Return the folder in which uWSGI found its files, before any --chdir."""
-    names = [word.rpartition("=")[2].partition(":")[0] for word in words]
-    return Path(max(folders, key=lambda folder: _number_of_files(folder, names)))
-
-
-def _number_of_files(folder: str, names: Sequence[str]) -> int:
-    return sum(bool(name) and Path(folder, name).exists() for name in names)
-
-
-def _strings(path: Path) -> list[str]:
-    content = path.read_bytes().removesuffix(b"\0")
-    return content.decode(errors="replace").split("\0") if content else []
-
-
-def _descriptor_limit(limits: str) -> int | None:
-    found = re.search(r"^Max open files\s+(\d+)", limits, re.MULTILINE)
-    return int(found[1]) if found else None
-
-
-# A service of systemd's, which knows what a process was started with that does not show it
-
-#: Where units are, the first one counting (systemd.unit(5)).
-UNIT_FOLDERS = [
-    Path(folder, "systemd/system") for folder in ("/etc", "/run", "/usr/local/lib", "/lib")
-]
-
-
-def _from_unit(process: Process, cgroup: str) -> Process:
-    """Fill in what the service that a process belongs to says of it."""
-    name = re.search(r"([^/\n]+)\.service$", cgroup, re.MULTILINE)
-    template, at, instance = name[1].partition("@") if name else ("", "", "")
-    file = f"{template}{at}.service"
-    path = next((folder / file for folder in UNIT_FOLDERS if (folder / file).is_file()), None)
-    if path is None:
-        return process
-    settings: dict[str, list[str]] = {}
-    try:
-        for part in [path, *sorted(path.with_name(f"{file}.d").glob("*.conf"))]:
-            _read_unit(part.read_text().replace("%i", instance).replace("%I", instance), settings)
-        # "-/usr/bin/uwsgi": what stands before the path says how systemd treats it.
-        words = shlex.split(settings.get("ExecStart", [""])[-1].lstrip("-@:+!"))
-        variables = shlex.split(" ".join(settings.get("Environment", ())))
-    except (OSError, ValueError):
-        return process
-    if not words or not Path(words[0]).name.startswith("uwsgi"):
-        return process
-    return replace(
-        process,
-        words=words[1:],
-        environment=dict(text.split("=", 1) for text in variables if "=" in text),
-        folder=Path(settings.get("WorkingDirectory", ["/"])[-1].lstrip("-")),
-        unit=path,
-    )
-
-
-def _read_unit(text: str, settings: dict[str, list[str]]) -> None:
-    for line in text.replace("\\\n", " ").split("\n"):
-        key, equals, value = line.partition("=")
-        if equals and not value.strip():
-            settings.pop(key.strip(), None)  # an empty one takes back those before
-        elif equals:
-            settings.setdefault(key.strip(), []).append(value.strip())
