@@ -4,9 +4,11 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
-UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows'"]
+UWSGI = ["uwsgi>=2.0.21; platform_system != 'Windows'"]
 GEVENT = ["gevent>=23.9"]
 ASYNCIO = ["greenlet>=3"]
+# The first that runs asyncio's engine on Python 3.13.
+ASYNCIO_UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows' and python_version >= '3.13'"]
 BENCH = [
     "aiohttp>=3.11",
     "Flask-Sock>=0.7",
@@ -50,8 +52,8 @@ setup(
     extras_require={
         "uwsgi": UWSGI,
         "gevent": UWSGI + GEVENT,
-        "asyncio": UWSGI + ASYNCIO,
-        "uvloop": UWSGI + ASYNCIO + ["uvloop>=0.19"],
+        "asyncio": UWSGI + ASYNCIO_UWSGI + ASYNCIO,
+        "uvloop": UWSGI + ASYNCIO_UWSGI + ASYNCIO + ["uvloop>=0.19"],
         "bench": GEVENT + ASYNCIO + BENCH,
         "dev": [
             *GEVENT,

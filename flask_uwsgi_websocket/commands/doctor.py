@@ -24,7 +24,6 @@ from ..inspection.options import Options
 from ..inspection.processes import Process
 from ..inspection.rules import judge
 from ..inspection.sources import Instance
-from ..launch.install import describe
 
 Say = Callable[[str], None]
 
@@ -81,7 +80,7 @@ def examine(patient: Process, app: Any, say: Say) -> bool:
 def _examine_binary(patient: Process, say: Say) -> UWSGIBinary | None:
     try:
         binary = inspect_uwsgi(find_uwsgi(patient.binary), ENGINES)
-        say(describe(binary))
+        say(str(binary))
         if patient.pid is None:
             check_python(binary)
     except EngineError as error:

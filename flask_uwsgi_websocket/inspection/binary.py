@@ -35,6 +35,9 @@ BINARY_VARIABLE = "FLASK_UWSGI_BINARY"
 #: Options that a uWSGI without SSL lacks.
 SSL = ("https", "https2", "https-socket", "http-to-https")
 
+#: Why there is none.
+NO_WINDOWS = "uWSGI does not run on Windows: use the Windows Subsystem for Linux"
+
 # The probes below answer within milliseconds; a wrapper script may be slower.
 _PROBE_SECONDS = 30.0
 
@@ -62,8 +65,14 @@ class UWSGIBinary:
     plugins: tuple[str, ...] = ()
     version: str = ""
 
+    def __str__(self) -> str:
+        parts = [f"uWSGI {self.version}"] if self.version else []
+        parts += [f"Python {self.python}", *(name for name in ENGINES if name in self.options)]
+        parts.append("SSL" if "https" in self.options else "no SSL, so no --https")
+        return f"{self.path} ({', '.join(parts)})"
+
     def knows(self, option: str) -> bool:
-        """Whether uWSGI accepts this option; like ``getopt_long`` it takes prefixes of names."""
+        """Tell whether uWSGI accepts this; like ``getopt_long`` it takes prefixes of names."""
         return option in self.options or (
             len(option) > 1 and any(name.startswith(option) for name in self.options)
         )
@@ -123,18 +132,14 @@ def find_uwsgi(uwsgi_binary: str | os.PathLike[str] | None = None) -> str:
                     f"PATH{source}"
                 )
             return found
-    for folder in _script_folders():
-        found = shutil.which("uwsgi", path=str(folder))
-        if found is not None:
-            return found
-    found = shutil.which("uwsgi")
+    found = installed_uwsgi() or shutil.which("uwsgi")
     if found is None:
         raise UWSGINotFound(_not_found())
     return found
 
 
 def installed_uwsgi() -> str | None:
-    """The uWSGI of this Python environment, where pip would put it; ``None`` without one."""
+    """Return the uWSGI that pip put into this Python environment; ``None`` without one."""
     for folder in _script_folders():
         found = shutil.which("uwsgi", path=str(folder))
         if found is not None:
@@ -208,7 +213,7 @@ def _script_folders() -> Iterator[Path]:
 
 
 def _plugin_names(option: str) -> tuple[str, ...]:
-    """The plugins that may bring an option, as Debian names them."""
+    """Return the plugins that may bring an option, as Debian names them."""
     python = "python" + _python_tag().replace(".", "")
     if option == "wsgi-file":
         return (python, "python3")
@@ -233,8 +238,6 @@ def _output(path: str, arguments: Sequence[str], may_fail: bool = False) -> str:
 
 
 def _run(path: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    # UWSGI_* variables are options to uWSGI: a probe must not bind what they name.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("UWSGI_")}
     try:
         return subprocess.run(
             [path, *arguments],
@@ -243,10 +246,15 @@ def _run(path: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str
             text=True,
             errors="replace",
             timeout=_PROBE_SECONDS,
-            env=environment,
+            env=environment_without_options(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineError(f"{path} does not run ({error}): {_build_one()}") from error
+
+
+def environment_without_options() -> dict[str, str]:
+    """Return the environment without UWSGI_*: a probe must not bind what those options name."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("UWSGI_")}
 
 
 def _python_tag() -> str:
@@ -259,7 +267,7 @@ def _build_one() -> str:
 
 def _not_found() -> str:
     if sys.platform == "win32":
-        return "uWSGI does not run on Windows: use the Windows Subsystem for Linux"
+        return NO_WINDOWS
     return (
         f"there is no uWSGI beside {sys.executable or 'the interpreter'} or on PATH: "
         f"{_build_one()}, or name a binary (uwsgi_binary=..., or the environment variable "

@@ -94,35 +94,27 @@ class Options:
 
     def given(self, *names: str) -> list[str]:
         """Return those of the names that are certainly given, and not turned off."""
-        return [name for name in names if self._is_on(name)]
+        return [name for name in names if self._state(name) is True]
 
     def has(self, *names: str) -> bool:
         """Tell whether one of these is certainly given, and not turned off."""
-        return any(map(self._is_on, names))
+        return bool(self.given(*names))
 
     def lacks(self, *names: str) -> bool:
         """Tell whether none of these is given, or each turned off, for certain."""
-        return all(map(self._is_off, names))
+        return all(self._state(name) is False for name in names)
 
-    def _is_on(self, name: str) -> bool:
-        if name in self._uncertain or name not in self._values:
-            return False
-        value = self._values[name][-1]
-        return value.lower() not in OFF and not self._may_be_off(name)
-
-    def _is_off(self, name: str) -> bool:
+    def _state(self, name: str) -> bool | None:
+        """Return whether an option is on; None in doubt."""
         if name in self._uncertain:
-            return False
+            return None
         if name not in self._values:
-            return self._complete
-        return not self._may_be_off(name) and self._values[name][-1].lower() in OFF
-
-    def _may_be_off(self, name: str) -> bool:
-        """Tell whether a value is not known at all: not ":$(PORT)", which is some address."""
-        unknown = bool(_NOTHING_ELSE.fullmatch(self._values[name][-1]))
-        if unknown:
+            return False if self._complete else None
+        value = self._values[name][-1]
+        if _NOTHING_ELSE.fullmatch(value):  # unlike ":$(PORT)", which is some address
             self.doubts.add(name)
-        return unknown
+            return None
+        return value.lower() not in OFF
 
     def text(self, name: str) -> str:
         """Return the value that counts; an empty string where there is none, or in doubt."""
@@ -213,6 +205,14 @@ def _short(letters: str, rest: list[str]) -> Iterable[Pair]:
         return
 
 
+def _pairs(text: str) -> dict[str, str]:
+    return dict(pair.split("=") for pair in text.split())
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 #: Options that make uWSGI a router in front of the workers.
 ROUTERS = ("http", "https", "https2")
 
@@ -237,68 +237,26 @@ LOADERS = ("module", "wsgi-file", "mount", "eval", "paste", "ini-paste", "pecan"
 FILES = ("ini", "xml", "yaml", "json", "config", "include", "inherit", "ini-paste")
 
 #: The long name of a short option.
-SHORT = {
-    "A": "sharedarea",
-    "C": "chmod-socket",
-    "H": "home",
-    "J": "test",
-    "L": "disable-logging",
-    "M": "master",
-    "O": "optimize",
-    "Q": "spooler",
-    "R": "max-requests",
-    "S": "set",
-    "T": "enable-threads",
-    "a": "abstract-socket",
-    "b": "buffer-size",
-    "c": "cgi-mode",
-    "d": "daemonize",
-    "h": "help",
-    "i": "single-interpreter",
-    "l": "listen",
-    "m": "memory-report",
-    "p": "processes",
-    "r": "reaper",
-    "s": "socket",
-    "t": "harakiri",
-    "v": "max-vars",
-    "w": "module",
-    "x": "xmlconfig",
-    "y": "yaml",
-    "z": "socket-timeout",
-}
+SHORT = _pairs("""
+    A=sharedarea C=chmod-socket H=home J=test L=disable-logging M=master O=optimize Q=spooler
+    R=max-requests S=set T=enable-threads a=abstract-socket b=buffer-size c=cgi-mode d=daemonize
+    h=help i=single-interpreter l=listen m=memory-report p=processes r=reaper s=socket t=harakiri
+    v=max-vars w=module x=xmlconfig y=yaml z=socket-timeout
+""")
 
 #: Other names of the options that we know something about.
-ALIASES = {
-    "workers": "processes",
-    "uwsgi-socket": "socket",
-    "ssl-socket": "suwsgi-socket",
-    "socket-protocol": "protocol",
-    "httprouter": "http",
-    "http-workers": "http-processes",
-    "py-auto-reload": "py-autoreload",
-    "python-auto-reload": "py-autoreload",
-    "python-autoreload": "py-autoreload",
-    "chmod": "chmod-socket",
-    "worker-mount": "mount",
-    "wsgi": "module",
-    "file": "wsgi-file",
-    "stats-server": "stats",
-    "subscribe-to": "subscribe",
-    "st": "subscribe",
-    "yml": "yaml",
-    "js": "json",
-    "xmlconfig": "xml",
-    "set-ph": "set-placeholder",
-    "vassals-set": "vassal-set",
-    "ini-paste-logged": "ini-paste",
-    "plugin": "plugins",
-    "plugin-dir": "plugins-dir",
-    "need-plugins": "plugins",
-    "need-plugin": "plugins",
-}
+ALIASES = _pairs("""
+    workers=processes uwsgi-socket=socket ssl-socket=suwsgi-socket socket-protocol=protocol
+    httprouter=http http-workers=http-processes py-auto-reload=py-autoreload
+    python-auto-reload=py-autoreload python-autoreload=py-autoreload chmod=chmod-socket
+    worker-mount=mount wsgi=module file=wsgi-file stats-server=stats subscribe-to=subscribe
+    st=subscribe yml=yaml js=json xmlconfig=xml set-ph=set-placeholder vassals-set=vassal-set
+    ini-paste-logged=ini-paste plugin=plugins plugin-dir=plugins-dir need-plugins=plugins
+    need-plugin=plugins
+""")
 
-_FLAGS = """
+#: Options without a value.
+FLAGS = _names("""
     abstract-socket alarm-list alarms-list auto-procname autoload cache-no-expire
     cache-report-freed-items cache-use-last-modified carbon-name-resolve carbon-no-workers
     carbon-resolve-names carbon-use-metrics catch-exceptions cflags cgi-mode cheap
@@ -334,21 +292,19 @@ _FLAGS = """
     tcp-nodelay threaded-logger thunder-lock ugreen unsubscribe-on-graceful-reload usage
     use-abort vacuum version vhost vhost-host write-errors-exception-only wsgi-accept-buffer
     wsgi-accept-buffers wsgi-disable-file-wrapper wsgi-strict zerg-fallback
-"""
-#: Options without a value.
-FLAGS = frozenset(_FLAGS.split())
+""")
 
-_OPTIONAL = """
+#: Options whose value, if they have one, stands in the same word: ``--chmod-socket=660``.
+OPTIONAL = _names("""
     check-cache chmod chmod-socket end-for end-if endfor endif exit fastrouter-use-cache
     fastrouter-use-socket http-enable-proxy-protocol http-keepalive http-manage-expect
     http-use-cache http-use-socket ksm log-date log-prefix log-syslog logdate mule
     mule-msg-size need-app pyshell pyshell-oneshot rawrouter-use-cache rawrouter-use-socket
     snmp ssl-verify-depth sslrouter-use-cache sslrouter-use-socket
-"""
-#: Options whose value, if they have one, stands in the same word: ``--chmod-socket=660``.
-OPTIONAL = frozenset(_OPTIONAL.split())
+""")
 
-_MASTERED = """
+#: Options that bring the master with them (UWSGI_OPT_MASTER).
+MASTERED = _names("""
     alarm alarm-backlog alarm-fd alarm-listen-queue alarm-lq alarm-metric alarm-segfault
     attach-control-daemon attach-daemon attach-daemon2 backlog-alarm brutal-reload-on-fd
     cache-store cache-udp-node cache-udp-server carbon cheap cheaper cheaper-algo
@@ -375,6 +331,4 @@ _MASTERED = """
     touch-chain-reload touch-exec touch-logreopen touch-logrotate touch-mules-reload
     touch-reload touch-signal touch-spoolers-reload touch-workers-reload udp unique-cron
     unique-cron-legion unique-legion-cron zerg-server
-"""
-#: Options that bring the master with them (UWSGI_OPT_MASTER).
-MASTERED = frozenset(_MASTERED.split())
+""")

@@ -148,22 +148,24 @@ def mounts(options: Options, around: Surroundings) -> Iterator[Finding]:
     engine = engine_of(options)
     if apps < 2 or not engine or not options.lacks("single-interpreter"):
         return
-    found = "several apps (--mount) without --single-interpreter"
-    remedy = "add --single-interpreter"
-    if engine in ("gevent", "asyncio"):
-        yield error(
-            found,
-            "uWSGI's loop serves one interpreter only: requests to the second app are answered "
-            "with 404, or kill the worker",
-            remedy,
-        )
-    else:
-        yield warning(
-            found,
+    find, why = (
+        warning,
+        (
             "only the first app hears of a stop: WebSockets of the others hold up reloads until "
-            "--worker-reload-mercy is over, and their functions of on_worker_start never run",
-            remedy,
+            "--worker-reload-mercy is over, and their functions of on_worker_start never run"
+        ),
+    )
+    if engine in ("gevent", "asyncio"):
+        find, why = (
+            error,
+            (
+                "uWSGI's loop serves one interpreter only: requests to the second app are answered "
+                "with 404, or kill the worker"
+            ),
         )
+    yield find(
+        "several apps (--mount) without --single-interpreter", why, "add --single-interpreter"
+    )
 
 
 @Rule

@@ -7,45 +7,44 @@ missing on the machine before it takes the time, and starts the result on each e
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
+from socket import create_server
 
 from ..exceptions import EngineError
 from ..inspection.binary import (
+    ADD_SSL,
+    ENGINES,
     INSTALL,
+    NO_WINDOWS,
     UWSGIBinary,
     check_python,
+    environment_without_options,
     inspect_uwsgi,
     installed_uwsgi,
     interpreter,
 )
+from ..inspection.effects import version_of
+from ..inspection.worker_rules import LOWEST_UWSGI
 
-ENGINES = ("gevent", "asyncio", "greenlet")
-
-# What setup.py requires: 2.0.31 is the first that runs asyncio's engine on Python 3.13.
-_UWSGI = "uwsgi>=2.0.31"
+# As setup.py has it: 2.0.31 is the first that runs asyncio's engine on Python 3.13.
+_LOWEST = LOWEST_UWSGI if sys.version_info < (3, 13) else (2, 0, 31)
+_UWSGI = f"uwsgi>={'.'.join(map(str, _LOWEST))}"
 
 _DEBIAN = "apt-get install"
 
-# On an idle machine of 2 cores a build takes 17 s; one core of a busy or emulated one, minutes.
-_BUILD_SECONDS = 1800.0
-
 _COMPILING = re.compile(r"^\s*\[thread \d+\]\[[^]]+\] (\S+)")
-_LINKING = re.compile(r"\*\*\* uWSGI linking \*\*\*")
 
 Say = Callable[[str], None]
 
@@ -61,11 +60,10 @@ def install_uwsgi(force: bool = False, say: Say = print) -> UWSGIBinary:
     :raises EngineError: the machine lacks something, or the build or its result failed; the
         message names the remedy.
     """
-    if not force:
-        present = adequate_uwsgi()
-        if present is not None:
-            say(f"{describe(present)} is already there; --force builds it anew.")
-            return present
+    present = None if force else adequate_uwsgi()
+    if present is not None:
+        say(f"{present} is already there; --force builds it anew.")
+        return present
     check_machine(say)
     started = time.monotonic()
     say(f"Installing gevent and greenlet into {sys.prefix}")
@@ -76,12 +74,12 @@ def install_uwsgi(force: bool = False, say: Say = print) -> UWSGIBinary:
     _pip(["install", "-v", *options, _UWSGI], build_environment(), say)
     say("Checking the result")
     binary = verify(say)
-    say(f"Built {describe(binary)} in {time.monotonic() - started:.0f} s.")
+    say(f"Built {binary} in {time.monotonic() - started:.0f} s.")
     return binary
 
 
 def adequate_uwsgi() -> UWSGIBinary | None:
-    """This environment's own uWSGI, if it has every engine and this Python."""
+    """Return this environment's own uWSGI, if it has every engine and this Python."""
     path = installed_uwsgi()
     if path is None or any(find_spec(name) is None for name in ("gevent", "greenlet")):
         return None
@@ -90,19 +88,12 @@ def adequate_uwsgi() -> UWSGIBinary | None:
         check_python(binary)
     except EngineError:
         return None
-    return binary if binary.options.issuperset(ENGINES) else None
-
-
-def describe(binary: UWSGIBinary) -> str:
-    """A binary in a few words: where it is and what it can do."""
-    parts = [f"uWSGI {binary.version}"] if binary.version else []
-    parts += [f"Python {binary.python}", *(name for name in ENGINES if name in binary.options)]
-    parts.append("SSL" if "https" in binary.options else "no SSL, so no --https")
-    return f"{binary.path} ({', '.join(parts)})"
+    new_enough = version_of(binary.version) >= _LOWEST
+    return binary if new_enough and binary.options.issuperset(ENGINES) else None
 
 
 def build_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment in which pip builds uWSGI with the engines.
+    """Return the variables with which pip builds uWSGI with the engines.
 
     :raises EngineError: greenlet is not installed.
     """
@@ -128,45 +119,42 @@ def check_machine(say: Say = print) -> None:
 
     :raises EngineError: with all that is missing and Debian's command for it.
     """
+    for reason in _reasons_not_to_build():
+        raise EngineError(reason)
+    if not compiles("#include <openssl/ssl.h>", ["ssl", "crypto"]):
+        say(f"Without OpenSSL's headers uWSGI will have no SSL (--https). To have it: {ADD_SSL}")
+
+
+def _reasons_not_to_build() -> Iterator[str]:
     if sys.platform == "win32":
-        raise EngineError("uWSGI does not run on Windows: use the Windows Subsystem for Linux")
+        yield NO_WINDOWS
     if find_spec("pip") is None:
-        raise EngineError(
+        yield (
             f"this Python environment has no pip: {sys.executable} -m ensurepip, or make the "
             f"environment with python -m venv"
         )
     if _externally_managed():
-        raise EngineError(
+        yield (
             "this Python belongs to the operating system, which keeps pip out of it: make a "
             "virtualenv (python3 -m venv venv; . venv/bin/activate), install "
             "Flask-uWSGI-WebSocket into it, and run this again"
         )
     compiler = _compiler()
     if not _runs([*compiler, "--version"]):
-        raise EngineError(
+        yield (
             f"no C compiler ({' '.join(compiler)} does not run): {_DEBIAN} gcc libc6-dev, or set "
             f"the environment variable CC"
         )
-    missing = [
-        (what, package)
-        for what, package, source, libraries in _needs()
-        if not compiles(source, libraries)
-    ]
+    missing = {what: package for what, package, shown in _needs() if not compiles(*shown)}
     if missing:
-        raise EngineError(
-            f"uWSGI cannot be built here, this is missing: "
-            f"{', '.join(what for what, _ in missing)}. On Debian: "
-            f"{_DEBIAN} {' '.join(package for _, package in missing)}"
-        )
-    if not compiles("#include <openssl/ssl.h>", ["ssl", "crypto"]):
-        say(
-            f"Without OpenSSL's headers uWSGI will have no SSL (--https). To have it, on Debian: "
-            f"{_DEBIAN} libssl-dev, then {INSTALL} --force"
+        yield (
+            f"uWSGI cannot be built here, this is missing: {', '.join(missing)}. On Debian: "
+            f"{_DEBIAN} {' '.join(missing.values())}"
         )
 
 
 def compiles(source: str, libraries: Sequence[str] = ()) -> bool:
-    """Whether the C compiler makes a program that includes this and links these libraries."""
+    """Tell whether the C compiler makes a program that includes this and links these libraries."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "check.c")
         path.write_text(f"{source}\nint main(void) {{ return 0; }}\n")
@@ -177,27 +165,24 @@ def compiles(source: str, libraries: Sequence[str] = ()) -> bool:
         return _runs([*_compiler(), *flags, *includes, str(path), "-o", program, *links])
 
 
-def _needs() -> list[tuple[str, str, str, Sequence[str]]]:
-    """What it is, Debian's package, an #include that shows it, libraries that show it."""
+def _needs() -> Iterator[tuple[str, str, tuple[str, Sequence[str]]]]:
+    """Yield what it is, Debian's package, and the #include and the libraries that show it."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     # Debian's package is for Debian's Python; others bring their headers with them.
     python = f"python{version}-dev" if sys.base_prefix == "/usr" else "python3-dev"
-    needs: list[tuple[str, str, str, Sequence[str]]] = [
-        ("the C library's headers", "libc6-dev", "#include <stdio.h>", ()),
-        (f"Python {version}'s headers (Python.h)", python, "#include <Python.h>", ()),
-    ]
+    yield "the C library's headers", "libc6-dev", ("#include <stdio.h>", ())
+    yield f"Python {version}'s headers (Python.h)", python, ("#include <Python.h>", ())
     if sys.platform == "linux":
-        needs.append(("crypt.h", "libcrypt-dev", "#include <crypt.h>", ["crypt"]))
-    return needs
+        yield "crypt.h", "libcrypt-dev", ("#include <crypt.h>", ["crypt"])
 
 
 def _compiler() -> list[str]:
-    """The compiler that uWSGI's build takes."""
+    """Return the compiler that uWSGI's build takes."""
     return (os.environ.get("CC") or sysconfig.get_config_var("CC") or "gcc").split()
 
 
 def _externally_managed() -> bool:
-    """Whether pip would refuse (PEP 668)."""
+    """Tell whether pip would refuse (PEP 668)."""
     if sys.prefix != sys.base_prefix or os.environ.get("PIP_BREAK_SYSTEM_PACKAGES"):
         return False
     return Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists()
@@ -230,23 +215,15 @@ def _pip(arguments: Sequence[str], environment: Mapping[str, str], say: Say) -> 
     )
     last: deque[str] = deque(maxlen=60)
     compiled = 0
-    deadline = time.monotonic() + _BUILD_SECONDS
     with process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                last.append(line)
-                if _COMPILING.match(line):
-                    compiled += 1
-                    if compiled % 25 == 0:
-                        say(f"  {compiled} files compiled")
-                elif _LINKING.search(line):
-                    say(f"  {compiled} files compiled, linking")
-                if time.monotonic() > deadline:
-                    raise EngineError(f"pip did not end within {_BUILD_SECONDS / 60:.0f} minutes")
-        except BaseException:
-            process.kill()
-            raise
+        for line in process.stdout or ():
+            last.append(line)
+            if _COMPILING.match(line):
+                compiled += 1
+                if compiled % 25 == 0:
+                    say(f"  {compiled} files compiled")
+            elif "*** uWSGI linking ***" in line:
+                say(f"  {compiled} files compiled, linking")
     if process.returncode != 0:
         raise EngineError(
             f"{' '.join(command[1:])} failed with status {process.returncode}; "
@@ -292,55 +269,44 @@ def verify(say: Say = print) -> UWSGIBinary:
     if missing:
         raise EngineError(f"{path} was built without {', '.join(missing)}")
     for engine, options in _MODES.items():
-        _request(binary, engine, options)
+        with tempfile.TemporaryDirectory() as folder:
+            answer = _answer(binary, options, Path(folder))
+            if answer != f"{sys.prefix} {sys.version_info[:2]}":
+                log = Path(folder, "log").read_text(errors="replace").rstrip()
+                raise EngineError(
+                    f"{path} does not serve on {engine}: answer {answer!r}; its log:\n{log}"
+                )
         say(f"  {engine} answers a request")
     return binary
 
 
-def _request(binary: UWSGIBinary, engine: str, options: Sequence[str]) -> None:
-    """Start uWSGI on an engine, fetch a page, stop it."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as listener:
-        Path(folder, "check.py").write_text(_CHECK)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(8)
-        # uWSGI serves a descriptor that it is handed: no port that another could take meanwhile.
-        listening = f"fd://{listener.fileno()}"
-        python, variables = interpreter(binary.path)
-        log = Path(folder, "log")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [
-                    *(binary.path, "--http-socket", listening, "--enable-threads", "--need-app"),
-                    *(*python, *options, "--wsgi-file", "check.py"),
-                ],
-                env={k: v for k, v in os.environ.items() if not k.startswith("UWSGI_")} | variables,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno()],
-            )
-        try:
-            answer = _fetch(listener.getsockname()[1], process)
-        finally:
-            process.kill()
-            process.wait()
-        if answer != f"{sys.prefix} {sys.version_info[:2]}":
-            said = log.read_text(errors="replace").rstrip()
-            raise EngineError(
-                f"{binary.path} does not serve on {engine}: answer {answer!r}; its log:\n{said}"
-            )
-
-
-def _fetch(port: int, process: subprocess.Popen[bytes]) -> str | None:
-    """The page, or ``None`` when the process ends or the time is up."""
-    direct = build_opener(ProxyHandler({}))
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        # Connections to the listening socket wait in its backlog until uWSGI accepts them.
-        with (
-            contextlib.suppress(URLError, OSError),
-            direct.open(f"http://127.0.0.1:{port}/", timeout=1) as response,
-        ):
-            return str(response.read(), "utf-8", "replace")
-    return None
+def _answer(binary: UWSGIBinary, options: Sequence[str], folder: Path) -> str:
+    """Start uWSGI in a folder, fetch a page, stop it."""
+    Path(folder, "check.py").write_text(_CHECK)
+    python, variables = interpreter(binary.path)
+    # uWSGI serves a descriptor that it is handed: no port that another could take meanwhile. Closed
+    # here, it is uWSGI's alone: a request waits in it for uWSGI, and fails with it.
+    with create_server(("127.0.0.1", 0)) as listener, Path(folder, "log").open("wb") as log:
+        port, number = listener.getsockname()[1], listener.fileno()
+        process = subprocess.Popen(
+            [
+                *(binary.path, "--http-socket", f"fd://{number}", "--enable-threads", "--need-app"),
+                *(*python, *options, "--wsgi-file", "check.py"),
+            ],
+            env=environment_without_options() | variables,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[number],
+        )
+    connection = HTTPConnection("127.0.0.1", port, timeout=_START_SECONDS)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().read().decode(errors="replace")
+    except (OSError, HTTPException) as error:
+        return repr(error)
+    finally:
+        connection.close()
+        process.kill()
+        process.wait()
