@@ -1,4 +1,4 @@
-"""A pytest fixture, there wherever this package is installed."""
+"""A pytest fixture, which every project has that installs this package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def websocket_client(app: Flask) -> WebSocketTestClient:
-    """A test client that opens WebSockets, for the project's own fixture ``app``."""
+    """Make a test client that opens WebSockets, for the project's own fixture ``app``."""
     from .testing import client_class
 
     return client_class(app)(app, app.response_class)

@@ -48,7 +48,7 @@ class BaseClient(Generic[Done]):
     :param connection: the connection, after the handshake.
     :param subprotocol: the one agreed on in the handshake (RFC 6455 1.9), or None.
     :param app: the Flask app, for :meth:`request_context` and JSON; None without Flask.
-    :param extension: the extension whose route it came by, for its ``clients``.
+    :param extension: the extension whose route was asked for, for its ``clients``.
     """
 
     #: Whether bytes go out as text, unless told otherwise.
@@ -110,7 +110,7 @@ class BaseClient(Generic[Done]):
 
     @property
     def close_code(self) -> int | None:
-        """Why the connection ended (RFC 6455 7.4); None while it is open.
+        """The code the connection ended with (RFC 6455 7.4); None while it is open.
 
         1005 where the peer's Close gave no code, 1006 where it vanished without one.
         """
@@ -129,8 +129,8 @@ class BaseClient(Generic[Done]):
     def accept(self) -> None:
         """Answer the handshake now.
 
-        For a handler whose handshake waits for its first use of the client, because it has
-        decorators or its route is ``lazy``. Otherwise it was answered before the handler ran.
+        For a handler that has decorators, or whose route is ``lazy``: there the handshake waits
+        for the first use of the client. Elsewhere it was answered before the handler ran.
 
         :raises ConnectionClosed: when the client has gone.
         """
@@ -139,14 +139,14 @@ class BaseClient(Generic[Done]):
             connection.open()
 
     def request_context(self) -> RequestContext:
-        """A Flask request context of the upgrade request."""
+        """Make a Flask request context of the upgrade request."""
         return self._flask().request_context(self.environ)
 
     def app_context(self) -> AppContext:
-        """A fresh Flask app context, for one unit of work of a long connection.
+        """Make a fresh Flask app context, for one unit of work of a long connection.
 
-        ``with ws.app_context():`` has a ``g`` of its own, and what Flask's extensions take for
-        it, such as a database session, they give back at its end.
+        ``with ws.app_context():`` has a ``g`` of its own. What Flask's extensions take for it,
+        such as a database session, they give back at its end.
         """
         return self._flask().app_context()
 
@@ -244,7 +244,7 @@ class BaseClient(Generic[Done]):
         raise NotImplementedError
 
     def _encoder(self, msg: Data, binary: bool | None) -> Callable[[Any], bytes]:
-        """What makes the frame for ``msg``."""
+        """Choose what makes the frame for ``msg``."""
         if isinstance(msg, str):
             return self._encode_binary if binary else self._text
         if isinstance(msg, (bytes, bytearray, memoryview)):

@@ -1,6 +1,6 @@
 """Handlers that are classes: an instance for each connection, a method for each event.
 
-Flask apps mount them with :meth:`~.websocket.WebSocket.server`, other WSGI applications with
+Flask apps mount them with :meth:`~.extension.WebSocket.server`, other WSGI applications with
 :class:`~.uwasp.WebSocketMiddleware`.
 """
 
@@ -31,7 +31,7 @@ class WebSocket:
 
     @property
     def client(self) -> Any:
-        """What a function that handles the connection would get: ``subprotocol``, ``close_code``,
+        """The client as a handler that is a function gets it: ``subprotocol``, ``close_code``,
         ``send_json()`` and so on.
 
         :raises RuntimeError: before the handshake, that is in ``__init__`` of a server.
@@ -41,7 +41,7 @@ class WebSocket:
         return self._client
 
     def attach(self, client: BaseClient[Any]) -> None:
-        """The handshake is done. For handlers."""
+        """Give it the client, once the handshake is done. For handlers."""
         self._client = client
 
     @property
@@ -50,7 +50,7 @@ class WebSocket:
         return self._client is not None and self._client._connection.ended
 
     def fileno(self) -> int:
-        """The descriptor of the connection; -1 once it is released."""
+        """Return the descriptor of the connection; -1 once it is released."""
         return int(self.client.fd)
 
     def send(self, message: Data, binary: bool | None = None) -> Any:
@@ -76,9 +76,9 @@ class WebSocket:
 
 
 class AwaitableWebSocket(WebSocket):
-    """The same under asyncio: what waits elsewhere is done at once, and may be awaited.
+    """The same under asyncio: its methods act at once, and their results may be awaited.
 
-    So that plain functions and other threads can send, too, who cannot await.
+    So plain functions and other threads, which cannot await, can send as well.
     """
 
     def send(self, message: Data, binary: bool | None = None) -> Awaitable[None]:
@@ -133,13 +133,13 @@ class Server:
         self.ws = ws
 
     def on_open(self) -> Any:
-        """The handshake is done."""
+        """Begin; the handshake is done."""
 
     def on_message(self, message: Message) -> Any:
-        """A message has come: str for a text message, bytes for a binary one."""
+        """Handle a message: str for a text message, bytes for a binary one."""
 
     def on_close(self) -> Any:
-        """The connection has ended, whatever the reason; called once, after all else."""
+        """Clean up; the connection has ended. Called once, after all else."""
 
 
 _METHODS = ("on_open", "on_message", "on_close")
@@ -167,7 +167,7 @@ def check_methods(server_class: type[Any], asynchronous: bool) -> None:
 
 
 def subprotocol_options(server_class: type[Any]) -> dict[str, Any]:
-    """Give the options of a route that say which subprotocol a server speaks, if any."""
+    """Return the options of a route that say which subprotocol a server speaks, if any."""
     name = getattr(server_class, "PROTOCOL_NAME", None)
     required = getattr(server_class, "PROTOCOL_REQUIRED", False)
     return {"subprotocols": (name,) if name else (), "require_subprotocol": required}
@@ -187,9 +187,9 @@ async def _settled(result: Any) -> Any:
 
 @cache
 def handler_of(server_class: type[Any], asynchronous: bool) -> Callable[..., Any]:
-    """A function for :meth:`~.websocket.WebSocket.add_url_rule` that runs a server.
+    """Make a function for :meth:`~.extension.WebSocket.add_url_rule` that runs a server.
 
-    :param asynchronous: whether it shall be a coroutine function.
+    :param asynchronous: whether to make a coroutine function.
     """
     check_methods(server_class, asynchronous)
 

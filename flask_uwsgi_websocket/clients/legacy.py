@@ -1,8 +1,8 @@
-"""The ways of 0.6, for apps that set ``UWSGI_WEBSOCKET_LEGACY``.
+"""Clients that behave as those of 0.6, for apps that set ``UWSGI_WEBSOCKET_LEGACY``.
 
 Every message arrives as bytes, bytes go out as text, and what is sent to a client that has left is
-dropped. 0.6 also gave empty messages, after each batch of others and every few seconds, which
-handlers had to pass over. These stay away: many handlers sent them on, to everybody.
+dropped. In 0.6 handlers also got empty messages, after each batch of others and every few seconds,
+and had to skip them. These are not imitated: many handlers sent them on, to everybody.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from .asyncio import AsyncioWebSocketClient
 from .base import BaseClient, Data
 from .blocking import WebSocketClient
 
-#: Messages that a handler may send in vain without receiving one. To send a history to somebody who
-#: has left is no reason to break it off, but a loop that does nothing else would never end.
+#: Messages that a handler may send in vain without receiving one. Sending a history to somebody who
+#: has left is no reason to stop it, but a loop that does nothing else would never end.
 DROPS = 1000
 
 
 @cache
 def legacy_class(client_class: type[Any]) -> type[Any]:
     """Derive the class whose clients behave as those of 0.6."""
-    ways = _AsyncioWays if iscoroutinefunction(client_class.receive) else _BlockingWays
-    return type(client_class.__name__, (ways, client_class), {})
+    asynchronous = iscoroutinefunction(client_class.receive)
+    legacy = _LegacyAsyncioClient if asynchronous else _LegacyBlockingClient
+    return type(client_class.__name__, (legacy, client_class), {})
 
 
-class _Ways(BaseClient[Any]):
-    """What blocking clients and those of asyncio have in common."""
+class _LegacyClient(BaseClient[Any]):
+    """What the blocking and the asyncio clients have in common."""
 
     _bytes_are_text = True
 
@@ -44,22 +45,26 @@ class _Ways(BaseClient[Any]):
         self._drops = 0
 
     def send_nb(self, msg: Data, binary: bool | None = None) -> None:
-        """As in 1.0, but drop what is for a client that has left."""
+        """Send as in 1.0, but drop what is for a client that has left."""
         try:
             super().send_nb(msg, binary)
         except ConnectionClosed as closed:
             self._drop(closed)
 
+    def recv_nb(self) -> Message | None:
+        """Receive as in 1.0, in bytes; return ``b""`` where there is no message."""
+        return self._in_bytes(super().recv_nb())
+
     def _in_handler(self) -> bool:
         """Tell whether it is this client's own handler that calls.
 
-        That one waits for a client that reads slowly, and is broken off where it does nothing but
-        send in vain. Others send to many: in 0.6 no such loop ever waited, or was broken off.
+        It waits for a client that reads slowly, and is stopped if it does nothing but send in vain.
+        Others send to many: in 0.6 no such loop ever waited, or was stopped.
         """
         return not self._connection.released and caller() == self._handler
 
     def _drop(self, closed: ConnectionClosed) -> None:
-        """Pass over a message for a client that has left.
+        """Drop a message for a client that has left.
 
         :raises ConnectionClosed: in a handler that does not notice the end.
         """
@@ -76,19 +81,15 @@ class _Ways(BaseClient[Any]):
         return message.encode() if isinstance(message, str) else message
 
 
-class _BlockingWays(_Ways, WebSocketClient):
+class _LegacyBlockingClient(_LegacyClient, WebSocketClient):
     def receive(self, timeout: float | None = None) -> Message | None:
-        """As in 1.0, in bytes."""
+        """Receive as in 1.0, in bytes."""
         return self._in_bytes(super().receive(timeout))
 
     recv = receive
 
-    def recv_nb(self) -> Message | None:
-        """As in 1.0, in bytes; ``b""`` where there is no message."""
-        return self._in_bytes(super().recv_nb())
-
     def send(self, msg: Data, binary: bool | None = None) -> None:
-        """As in 1.0, but drop what is for a client that has left."""
+        """Send as in 1.0, but drop what is for a client that has left."""
         if not self._in_handler():
             return self.send_nb(msg, binary)
         try:
@@ -97,20 +98,20 @@ class _BlockingWays(_Ways, WebSocketClient):
             self._drop(closed)
 
 
-class _AsyncioWays(_Ways, AsyncioWebSocketClient):
+class _LegacyAsyncioClient(_LegacyClient, AsyncioWebSocketClient):
     async def receive(self, timeout: float | None = None) -> Message | None:
-        """As in 1.0, in bytes."""
+        """Receive as in 1.0, in bytes."""
         return self._in_bytes(await super().receive(timeout))
 
     recv = a_recv = receive
 
     def recv_nb(self) -> Message | None:
-        """As in 1.0, in bytes; ``''`` where there is no message."""
-        message = self._in_bytes(super().recv_nb())
+        """Receive as in 1.0, in bytes; return ``''`` where there is no message."""
+        message = super().recv_nb()
         return "" if message == b"" else message
 
     async def send(self, msg: Data, binary: bool | None = None) -> None:
-        """As in 1.0, but drop what is for a client that has left."""
+        """Send as in 1.0, but drop what is for a client that has left."""
         if not self._in_handler():
             return self.send_nb(msg, binary)
         try:

@@ -31,14 +31,14 @@ class Clients(Collection[Any]):
         self._engines: list[Engine] = []
 
     def look_in(self, engine: Engine) -> None:
-        """Know an engine that runs handlers of the extension."""
+        """Look among the connections of this engine, too: it runs handlers of the extension."""
         if engine not in self._engines:
             self._engines.append(engine)
 
     def __iter__(self) -> Iterator[Any]:
         connections: list[Connection] = []
         for worker in self._workers():
-            connections += worker.connections  # at once: C code that lets no other thread run
+            connections += worker.connections  # in one step: no other thread runs meanwhile
         extension = self._extension
         return iter(
             [
@@ -74,11 +74,11 @@ class Clients(Collection[Any]):
 
 
 def send_to_all(clients: Clients, msg: Data, binary: bool | None, exclude: Excluded) -> None:
-    """Send a message to clients as ``send_nb`` does, and pass over those that have left.
+    """Send a message to clients as ``send_nb`` does, and skip those that have left.
 
-    :param exclude: those that shall not get it.
+    :param exclude: those that are not to get it.
     :raises TypeError: when the message is neither str nor bytes.
-    :raises ValueError: when it shall go as text, and is no UTF-8.
+    :raises ValueError: when it is to go as text, and is not UTF-8.
     """
     # Encoded before anybody gets it, so that what is wrong with it shows; and once for all, but
     # where some clients send bytes as text and others don't.

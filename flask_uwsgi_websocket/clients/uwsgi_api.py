@@ -1,4 +1,4 @@
-"""uWSGI's own WebSocket functions, for who wants them."""
+"""A client that calls uWSGI's own WebSocket functions."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class _Done(Awaitable[None]):
-    """What need not be awaited, and is done when it is."""
+    """The result of a call that is done when it returns; awaiting it does nothing."""
 
     def __await__(self) -> Generator[Any, None, None]:
         yield from ()
@@ -60,7 +60,7 @@ class AsyncioWebSocket(WebSocket):
         super().__init__(app, timeout)
 
     def init_app(self, app: Flask) -> None:
-        """As :meth:`WebSocket.init_app`; also lets the app's own views be ``async def``."""
+        """Do as :meth:`WebSocket.init_app`; let the app's own views be ``async def``, too."""
         super().init_app(app)
         if not uwsgi.inside() or _runs_asyncio():
             # https://flask.palletsprojects.com/en/stable/async-await/#extensions: what Flask, and
@@ -70,7 +70,7 @@ class AsyncioWebSocket(WebSocket):
     def send_to_all(
         self, msg: Data, binary: bool | None = None, *, exclude: Excluded = ()
     ) -> Awaitable[None]:
-        """As :meth:`WebSocket.send_to_all`: done when it returns, and may be awaited."""
+        """Do as :meth:`WebSocket.send_to_all`; the result may be awaited, but need not."""
         super().send_to_all(msg, binary, exclude=exclude)
         return _Done()
 
@@ -110,7 +110,7 @@ def run_coroutine(awaitable: Awaitable[T]) -> T:
 
 
 async def _contain(awaitable: Awaitable[T]) -> tuple[T | None, BaseException | None]:
-    """A SystemExit that leaves a Task would end the loop, and the worker with it."""
+    """Keep a SystemExit from leaving the Task: it would end the loop, and the worker with it."""
     try:
         with end_of_children():
             return await awaitable, None
@@ -137,7 +137,7 @@ def _check_that_request_can_wait() -> None:
 
 
 def _on_our_loop(elsewhere: Callable[..., Any]) -> Callable[..., Any]:
-    """A replacement of ``Flask.async_to_sync`` that knows that a loop runs in this thread.
+    """Replace ``Flask.async_to_sync`` by one that knows that a loop runs in this thread.
 
     Flask's own (asgiref's) refuses to work beside a running loop. A decorator such as
     Flask-Login's ``login_required`` calls it around a handler too: there the coroutine is

@@ -41,10 +41,10 @@ class GeventWebSocket(WebSocket):
         super().__init__(app, timeout)
 
     def init_app(self, app: Flask) -> None:
-        """As :meth:`WebSocket.init_app`; also makes the standard library cooperative.
+        """Do as :meth:`WebSocket.init_app`, and make the standard library cooperative.
 
-        Unless ``UWSGI_WEBSOCKET_AGGRESSIVE_PATCH`` is False. Better still is uWSGI's
-        ``--gevent-early-monkey-patch``, which comes before any import of the app.
+        It stays as it is where ``UWSGI_WEBSOCKET_AGGRESSIVE_PATCH`` is False. Better still is
+        uWSGI's ``--gevent-early-monkey-patch``, which patches before any import of the app.
 
         :raises EngineError: where a thread runs already that the patch would disturb.
         """
@@ -58,7 +58,7 @@ class GeventWebSocket(WebSocket):
 
 
 def _may_patch() -> bool:
-    """Ask whether whatever serves requests bears gevent's patch: threads are broken by it."""
+    """Tell whether the server bears gevent's patch, which breaks servers that use threads."""
     if uwsgi.inside():
         return uwsgi.running_engine() == "gevent"
     # gunicorn's gevent worker has patched before the app comes.
