@@ -15,11 +15,14 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ..exceptions import HandshakeError, InvalidPayload, MessageTooBig
 from ..helpers.checks import BYTES_OR_NONE, SWITCH, whole
 from .handshake import Extension
+
+if TYPE_CHECKING:
+    from zlib import _Compress, _Decompress
 
 __all__ = ["Deflate", "DeflateSettings", "accept", "negotiate", "offer"]
 
@@ -75,19 +78,6 @@ _SETTINGS = {
 }
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self, mode: int = ..., /) -> bytes: ...
-
-
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, /, max_length: int = ...) -> bytes: ...
-
-
 class Deflate:
     """permessage-deflate of one connection, as :func:`negotiate` or :func:`accept` agreed it.
 
@@ -128,8 +118,8 @@ class Deflate:
         self.compressor_settings = (settings.level, zlib.DEFLATED, -send_bits, settings.mem_level)
         #: Octets that have come out of :meth:`decompress` so far.
         self.inflated = 0
-        self._compressor: _Compressor | None = None
-        self._inflater: _Decompressor | None = None
+        self._compressor: _Compress | None = None
+        self._inflater: _Decompress | None = None
         self._ended = 0  # streams that ended within the open message
 
     def compress(self, data: bytes) -> bytes:

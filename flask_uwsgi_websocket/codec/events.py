@@ -1,7 +1,6 @@
-"""What :meth:`Protocol.receive_data` gives: messages as they are, and four rarer things.
+"""What :meth:`Protocol.receive_data` returns: messages as they are, and four rarer things.
 
-A text message is a bare ``str`` and a binary message bare ``bytes``: nothing is allocated but the
-payload itself.
+A text message is a bare ``str``, a binary one bare ``bytes``: only the payload itself is allocated.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ class Close:
 class Fail:
     """RFC 6455 7.1.7: the peer broke the protocol; the last event.
 
-    Send ``close(error.close_code, error.reason)``, unless our Close is out already. A peer that is
-    still sending should be let, before the connection is ended: once it has sent its Close the
-    protocol's ``close_received`` is true.
+    Send ``close(error.close_code, error.reason)``, unless our Close is out already. Before the
+    connection is ended, a peer that is still sending should be allowed to finish: once it has sent
+    its Close, the protocol's ``close_received`` is true.
     """
 
     error: RemoteProtocolError

@@ -57,7 +57,7 @@ from .skipping import FrameSkipper
 
 __all__ = ["Receiver"]
 
-# Said by a reader of frames where the chunk ends before the frame does.
+# What a reader of frames returns where the chunk ends before the frame does.
 _CUT_OFF: Final = -1
 
 #: From this size unmasking a view beats unmasking a slice, which is one copy more (measured).

@@ -1,7 +1,7 @@
 """What a peer still sends when it is read no more, RFC 6455 section 7.1.7.
 
 A server that ends its side of the connection while the peer is sending risks that a proxy, or the
-peer's own TCP, cuts it and loses our Close. So somebody has to know when the peer is through.
+peer's own TCP, cuts it and loses our Close. So the server has to know when the peer has finished.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["FrameSkipper"]
 
 
 class FrameSkipper:
-    """Passes over frames, whatever is in them, until it has passed the peer's Close.
+    """Skips frames, whatever is in them, up to and including the peer's Close.
 
     :param missing: octets that still belong to the frame which the next data begins in.
     """
@@ -31,7 +31,7 @@ class FrameSkipper:
         return self._missing > 0 or bool(self._held)
 
     def skip(self, data: bytes) -> None:
-        """Pass over what the peer has sent."""
+        """Skip what the peer has sent."""
         data, self._held = self._held + data, b""
         pos, end = self._missing, len(data)
         while pos <= end and not self.found_close:

@@ -1,4 +1,4 @@
-"""Kinds of values that a setting may have, and what is said of others."""
+"""Kinds of values that a setting may have, and the errors for others."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Kind:
     def check(self, name: str, value: Any) -> None:
         """Check that a value is of this kind.
 
-        :param name: of what has it.
-        :raises ValueError: when it isn't; says what would be.
+        :param name: of what has the value.
+        :raises ValueError: when it isn't; the message says what is accepted.
         """
         if not self.accepts(value):
             raise ValueError(f"{name} is {value!r}: it must be {self.words}")
@@ -59,9 +59,9 @@ SWITCH = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1))
 
 
 def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
-    """Ask whether one of the known names was meant, if one is similar.
+    """Suggest the known name that was meant, for the end of a message; "" if none is similar.
 
-    :param prefix: of the known names, in what is said.
+    :param prefix: of the known names, in the message.
     """
     similar = get_close_matches(name, known, n=1)
     return f": did you mean {prefix}{similar[0]}?" if similar else ""

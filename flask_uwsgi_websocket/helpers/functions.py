@@ -1,4 +1,4 @@
-"""Looks through what stands around a function: decorators, partials, methods, callable objects."""
+"""Look inside callables: decorated functions, partials, methods, callable objects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
 
 
 def is_decorated(function: Callable[..., Any]) -> bool:
-    """Tell whether decorators stand around a function that say so, as functools.wraps does."""
+    """Tell whether a function is decorated, as far as the decorators set ``__wrapped__``."""
     return any(hasattr(layer, "__wrapped__") for layer in layers(function))
 
 
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the function that decorators and the like stand around."""
+    """Return the function inside all decorators and the like."""
     *_, last = layers(function)
     found: Callable[..., Any] = last
     return found
@@ -31,7 +31,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def layers(function: Callable[..., Any]) -> Iterator[Any]:
-    """Give a callable, and what it calls in turn, as far as it tells, from outside inwards."""
+    """Yield a callable and what it calls in turn, from the outside in, as far as that is known."""
     seen: list[Any] = []
     layer: Any = function
     while layer is not None and not any(layer is known for known in seen):
@@ -41,12 +41,12 @@ def layers(function: Callable[..., Any]) -> Iterator[Any]:
 
 
 def _inner(function: Any) -> Any:
-    """Give what a callable calls; None where it does not tell."""
+    """Return what a callable calls; None where that is not known."""
     if isinstance(function, (partial, partialmethod)):
         return function.func
     if inspect.ismethod(function):
         return function.__func__
-    # What partialmethod leaves on a class is a function that carries it; by two names so far.
+    # On a class, partialmethod leaves a function with one of two attributes, by Python's version.
     for name in ("__partialmethod__", "_partialmethod", "__wrapped__"):
         inner = getattr(function, name, None)
         if inner is not None:

@@ -1,4 +1,4 @@
-"""Text that clients sent, made fit for logs, terminals and messages."""
+"""Make text that clients sent fit for logs, terminals and messages."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def printable(text: object, keep: str = "") -> str:
-    """Write a text so that it forges no line of a log and no terminal obeys it.
+    """Escape a text so that it forges no line of a log and no terminal obeys it.
 
-    What is not for printing (control characters, escapes, line separators, directions of
-    writing, surrogates) becomes its escape in Python, such as ``\\x1b``.
+    Whatever is not printable (control characters, line separators, marks that turn the direction
+    of writing, surrogates) becomes its escape in Python, such as ``\\x1b``.
 
     :param keep: characters to leave as they are.
     """
@@ -32,5 +32,5 @@ def from_wsgi(text: str) -> str:
 
 
 def path_of(environ: Mapping[str, Any]) -> str:
-    """Give the decoded path of a request, without the part that mounts the app."""
+    """Return the decoded path of a request, without the part that mounts the app."""
     return from_wsgi(str(environ.get("PATH_INFO", "")))
