@@ -66,6 +66,28 @@ def test_each_worker_and_one_of_them(serve, engine: str) -> None:
     assert elected(server, 3)[2] in workers(server)
 
 
+def instances(server: Server, workers: int) -> set[str]:
+    """The instances that so many workers say they are of."""
+    found = set()
+
+    def all_told() -> bool:
+        found.update(re.findall(r"<worker (\d+) of (\d+-\d+) is (\d+)>", server.log()))
+        return len(found) == workers
+
+    eventually(all_told, f"{workers} workers to tell their instance")
+    assert {number for number, _, _ in found} == {"1", "2"}
+    return {instance for _, instance, _ in found}
+
+
+@pytest.mark.parametrize("options", [[], ["--lazy-apps"]])
+def test_all_workers_know_their_instance(serve, options: list[str]) -> None:
+    server = serve("threads", app="background", processes=2, options=options)
+    (instance,) = instances(server, 2)
+    server.signal(signal.SIGHUP)
+    assert instances(server, 4) == {instance}
+    assert instances(serve("threads", app="background", processes=2), 2) != {instance}
+
+
 def test_lazy_apps(serve, engine: str) -> None:
     server = serve(engine, app="background", processes=2, options=["--lazy-apps"])
     all_started(server)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from _thread import RLock
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..engines.base import Engine
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from .extension import WebSocket
 
 Function = Callable[..., Any]
-
-#: Called once for a process, whichever extensions ask.
-_leader = cache(leader_of)
 
 
 class Background:
@@ -69,6 +66,7 @@ class Background:
         return self._run(self._running_engine(), function, *args, **kwargs)
 
     def sleep(self, seconds: float) -> None:
+        """Wait as the handlers of this engine do."""
         self._running_engine().sleep(seconds)
 
     def is_stopping(self) -> bool:
@@ -105,7 +103,7 @@ class Background:
         if not once:
             self._run(engine, function)
             return
-        leader = _leader(engine.process.parent_of_workers())
+        leader = leader_of(engine.process.parent_of_workers())
         if leader is not None:
             engine.call_after(leader.wait, lambda: self._run(engine, function))
         elif engine.process.worker_id() <= 1:
@@ -113,27 +111,26 @@ class Background:
 
     def _run(self, engine: Engine, function: Function, *args: Any, **kwargs: Any) -> Any:
         def work() -> None:
-            try:
+            with self._reported(function, engine):
                 function(*args, **kwargs)
-            except engine.killed:
-                raise
-            except BaseException as error:
-                self._report(function, error)
 
         async def work_asynchronously() -> None:
-            try:
+            with self._reported(function, engine):
                 await function(*args, **kwargs)
-            except engine.killed:
-                raise
-            except BaseException as error:
-                self._report(function, error)
 
         chosen: Function = work_asynchronously if engine.asynchronous else work
         return engine.start_task(chosen, self._websocket.timeout)
 
-    def _report(self, function: Function, error: BaseException) -> None:
+    @contextmanager
+    def _reported(self, function: Function, engine: Engine) -> Iterator[None]:
         """Log an exception; sys.exit() ends the work alone, as it ends a thread."""
-        if not isinstance(error, SystemExit):
+        try:
+            yield
+        except engine.killed:
+            raise
+        except SystemExit:
+            pass
+        except BaseException as error:
             app = self._websocket.app
             log_exception(
                 "Exception in the background work %s",

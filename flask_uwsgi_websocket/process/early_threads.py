@@ -18,7 +18,7 @@ _REMEDY = "start it in a function decorated with @websocket.on_worker_start"
 
 
 def started() -> list[threading.Thread]:
-    """Give the threads of this process that somebody has started, by Python's own account."""
+    """Return the threads that somebody has started in this process, by Python's own account."""
     return [
         thread
         for thread in threading.enumerate()

@@ -1,4 +1,4 @@
-"""What a child process must not inherit, and how far it may get.
+"""Keeps a child process from its parent's connections, and from going on with its requests.
 
 A child of ``os.fork()``, as ``multiprocessing`` makes them, is a copy of its parent: it has the
 parent's connections, its handlers of signals, and the epoll that the parent's loop waits for. What
@@ -23,7 +23,7 @@ from .signals import STOP_SIGNALS
 
 
 class Owner(Protocol):
-    """Who has something of this process alone."""
+    """Has something of this process alone."""
 
     def leave_to_parent(self) -> None:
         """Give it up, in a child: without a lock, which nobody there may ever release."""

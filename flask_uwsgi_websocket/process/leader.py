@@ -1,8 +1,9 @@
-"""Which worker of an instance does what only one of them may do.
+"""The election of the worker that does what only one of an instance may do.
 
-It is the one that has bound a name in Linux's abstract namespace of UNIX sockets. The kernel frees
-the name when the process ends, however it ends, and tells all who wait for that by closing their
-connections to it. There is no file, which a chroot may lack and somebody may tidy away.
+The leader is the one that has bound a name in Linux's abstract namespace of UNIX sockets. The
+kernel frees the name when the process ends, however it ends, and tells all who wait for that by
+closing their connections to it. There is no file, which a chroot may lack and somebody may tidy
+away.
 
 Any user of the machine may bind any such name. So nobody else can know ours beforehand, and nobody
 waits in vain for what has bound it all the same.
@@ -17,6 +18,7 @@ import socket
 import struct
 import sys
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
+from functools import cache
 
 from ..helpers.log import logger
 from ..helpers.threads import unpatched
@@ -26,7 +28,7 @@ from .fork import own
 PAUSE = 0.05
 #: Attempts in vain, one after another, until somebody else must have the name.
 PATIENCE = 40
-#: And between two warnings of that.
+#: Attempts between two warnings of that.
 WARNING_INTERVAL = 1200
 #: Of <elf.h> and <sys/socket.h>.
 _AT_RANDOM = 25
@@ -34,7 +36,7 @@ _UCRED = struct.Struct("3i")
 
 
 class Leader:
-    """Being the leader among the processes of an instance.
+    """The candidacy of this process, among those of its instance.
 
     :param parent: the process id of what started them all, by forks alone.
     """
@@ -60,7 +62,7 @@ class Leader:
                 sleep(PAUSE)
 
     def _stand(self) -> bool:
-        """Become the leader, if there is none."""
+        """Become the leader; return False if there is one."""
         sock = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(self._name)
@@ -72,7 +74,7 @@ class Leader:
         return True
 
     def _wait_for_end_of_leader(self) -> bool:
-        """Block while it lives; False where there is none of our own."""
+        """Block while it lives; return False where there is none of our own."""
         sock = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(self._name)
@@ -98,13 +100,14 @@ class Leader:
             self._socket.close()
 
 
+@cache  # once for a process, whichever extensions ask
 def leader_of(parent: int) -> Leader | None:
-    """Give this process' candidacy; None where there are no names to bind, as on macOS."""
+    """Return this process' candidacy; None where there are no names to bind, as on macOS."""
     return Leader(parent) if sys.platform == "linux" else None
 
 
 def _secret() -> str:
-    """Give what only this process and its forks know: random bytes that each exec() gets."""
+    """Return what only this process and its forks know: random bytes that each exec() gets."""
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
     address = getauxval(_AT_RANDOM)

@@ -1,4 +1,4 @@
-"""What uWSGI's master is about, for a worker that it has told to end. Not for Windows."""
+"""Finds out what uWSGI's master is about, in a worker that it has told to end. Not for Windows."""
 
 from __future__ import annotations
 

@@ -19,6 +19,8 @@ def tell(what):
 
 @websocket.on_worker_start
 async def ticks():
+    process = app.wsgi_app.engine.process
+    tell("worker {} of {}-{} is".format(process.worker_id(), *process.instance()))
     tell("started")
     try:
         while True:
