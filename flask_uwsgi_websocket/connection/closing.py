@@ -20,9 +20,9 @@ from .states import (
     LOST,
     OPEN,
     PEER_CLOSES,
+    PEER_DONE,
     PEER_FAILS,
     PENDING,
-    SILENCE,
     WE_CLOSE,
     WRITE_FAILS,
     Cause,
@@ -36,6 +36,9 @@ SILENT_TIME = 0.1
 #: Seconds for which the answer to the peer's Close waits for the handler's last reply.
 CLOSE_GRACE = 1.0
 
+#: Of a peer that has not ended it: shared, as most have not.
+_NO_END = CUT, 1006, ""
+
 
 class Closing(Sending):
     """The end of a connection, up to the peer's end of file."""
@@ -44,7 +47,8 @@ class Closing(Sending):
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
-        self._peers_end: Close | Fail | None = None
+        # How the peer ended it, with its code and reason: from PENDING on.
+        self._peers_end: tuple[Cause, int, str] = _NO_END
         self._closers = 0  # how many wait in the closing handshake
         self._ended_at = 0.0
 
@@ -99,8 +103,18 @@ class Closing(Sending):
 
     def _peer_ends(self, end: Close | Fail) -> None:
         """Take the peer's Close, or what it broke the protocol with."""
-        self._peers_end = end
-        self._notice(PEER_CLOSES if isinstance(end, Close) else PEER_FAILS)
+        if isinstance(end, Close):
+            self._peers_end = PEER_CLOSES, end.code, end.reason
+        else:
+            self._peers_end = PEER_FAILS, end.error.close_code, end.error.reason
+        self._notice(self._peers_end[0])
+
+    def _peer_done(self) -> None:
+        """Take it that a peer that broke the protocol is through."""
+        with self._lock:
+            if self.state is DISCARDING:
+                self._advance(PEER_DONE)
+        self._wake()
 
     def _lost(self) -> None:
         """Take the peer's end of file, or a reset."""
@@ -133,13 +147,16 @@ class Closing(Sending):
 
         :param code: what the handler is told, if this is what ends the connection for it.
         """
-        before, self.state = self.state, next_state(self.state, cause)
-        if self.state >= CLOSING and not self.ended:
+        state = next_state(self.state, cause)
+        if state is self.state:
+            return
+        self.state = state
+        if state >= CLOSING and not self.ended:
             self.ended = True
             self.close_code, self.close_reason = code, reason
             self._ended_at = time.monotonic()
-        if self.state is not before and self.state in self._on_entering:
-            self._on_entering[self.state](self)
+        if state in self._on_entering:
+            self._on_entering[state](self)
 
     def _read_rest(self) -> None:
         """Take what the peer sent before it vanished, then end."""
@@ -160,7 +177,7 @@ class Closing(Sending):
         sends, and our Close is lost.
         """
         if self.protocol.close_received:
-            self._advance(PEER_CLOSES)
+            self._advance(PEER_DONE)
             return
         self._saw_traffic = False
         self._read_ahead = 0
@@ -203,18 +220,13 @@ class Closing(Sending):
 
     def _send_reply(self) -> None:
         """Do :meth:`_reply_close`; under the lock. The caller wakes who waits."""
-        end = self._peers_end
-        if self.state is not PENDING or end is None:
+        if self.state is not PENDING:
             return
-        if isinstance(end, Close):
-            code, reason = end.code, end.reason
-            # RFC 6455 5.5.1: "the endpoint typically echos the status code it received".
-            frame = self.protocol.close(code)
-        else:
-            code, reason = end.error.close_code, end.error.reason
-            frame = self.protocol.close(code, reason)
+        cause, code, reason = self._peers_end
+        # RFC 6455 5.5.1: "the endpoint typically echos the status code it received".
+        frame = self.protocol.close(code, reason if cause is PEER_FAILS else "")
         self._send_close(frame, code, reason)
-        self._advance(PEER_CLOSES if isinstance(end, Close) else PEER_FAILS)
+        self._advance(cause)
 
     def _send_close(self, frame: bytes, code: int, reason: str) -> None:
         """Send our Close, the one and last frame that ends the connection."""
@@ -227,7 +239,7 @@ class Closing(Sending):
             return
         heard, self._saw_traffic = self._saw_traffic, False
         if not heard and not self.protocol.is_sending:
-            self._notice(SILENCE)
+            self._peer_done()
         elif time.monotonic() < deadline:
             self.worker.call_later(SILENT_TIME, partial(self._look_for_silence, deadline))
         else:

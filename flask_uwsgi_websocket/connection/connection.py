@@ -71,7 +71,7 @@ class Connection(Receiving):
         self.client = None
         self.worker.connections.discard(self)
         self._lost()
-        self._advance(RELEASE)
+        self._notice(RELEASE)
         # Without it a second duplicate (uWSGI's) would hold the connection open.
         self._shutdown(SHUT_RDWR)
         self._unwatch()

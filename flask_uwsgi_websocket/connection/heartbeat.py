@@ -75,7 +75,7 @@ class Heartbeat(Closing):
             self.latency = time.monotonic() - self._ping_at
 
     def _hurry(self, now: float) -> None:
-        """A handler that does not notice the end is interrupted after ``timeout`` seconds."""
+        """Interrupt a handler that does not notice the end, after ``timeout`` seconds."""
         if self._closers or (self._messages and self._replying):
             # It waits for the peer's Close, or still works through its messages.
             self._replying = False

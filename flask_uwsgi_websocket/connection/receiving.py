@@ -15,7 +15,7 @@ from .base import MSG_DONTWAIT, NOTHING, Message
 from .heartbeat import Heartbeat
 from .read_ahead import READ_AHEAD
 from .sending import FIRST_PAUSE
-from .states import DISCARDING, OPEN, PEER_CLOSES, PENDING
+from .states import DISCARDING, OPEN, PENDING
 
 #: None where it isn't Linux: delayed ACKs stay on.
 TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -209,7 +209,7 @@ class Receiving(Heartbeat):
         else:
             self._take_in(self._parse_timed(parse, data))
         if self.state is DISCARDING and self.protocol.close_received:
-            self._notice(PEER_CLOSES)
+            self._peer_done()
 
     def _parse_timed(self, parse: Callable[[bytes], list[Event]], data: bytes) -> list[Event]:
         """Parse what has filled a read, and have the next one bring as much as is fair."""

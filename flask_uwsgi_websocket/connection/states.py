@@ -5,8 +5,7 @@ A connection only ever goes forward, down the list of :class:`State`::
     we close         OPEN ── WE_CLOSE ──► CLOSING ── PEER_CLOSES ──► CLOSED
     it closes        OPEN ── PEER_CLOSES ──► PENDING ── WE_CLOSE ──► CLOSING
     it breaks the    OPEN ── PEER_FAILS ──► PENDING
-    protocol         CLOSING ── PEER_FAILS ──► DISCARDING ── PEER_CLOSES ──► CLOSED
-                     DISCARDING ── SILENCE ──► CLOSED
+    protocol         CLOSING ── PEER_FAILS ──► DISCARDING ── PEER_DONE ──► CLOSED
     it vanishes      OPEN ── WRITE_FAILS ──► BROKEN
                      BROKEN ── PEER_CLOSES, PEER_FAILS ──► PENDING
                      BROKEN ── WE_CLOSE ──► CLOSING
@@ -54,16 +53,16 @@ class Cause(Enum):
     PEER_CLOSES = auto()
     #: It breaks the protocol.
     PEER_FAILS = auto()
+    #: After that its Close comes, or nothing more.
+    PEER_DONE = auto()
     WRITE_FAILS = auto()
-    #: A peer that broke the protocol sends no more.
-    SILENCE = auto()
     #: End of file or a reset, or we give the peer up.
     CUT = auto()
     RELEASE = auto()
 
 
 OPEN, BROKEN, PENDING, CLOSING, DISCARDING, CLOSED, LOST, RELEASED = State
-WE_CLOSE, PEER_CLOSES, PEER_FAILS, WRITE_FAILS, SILENCE, CUT, RELEASE = Cause
+WE_CLOSE, PEER_CLOSES, PEER_FAILS, PEER_DONE, WRITE_FAILS, CUT, RELEASE = Cause
 
 #: In LOST and RELEASED a read may still bring what lay in the kernel; it changes nothing then.
 TRANSITIONS: dict[State, dict[Cause, State]] = {
@@ -77,7 +76,7 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
     BROKEN: {WE_CLOSE: CLOSING, PEER_CLOSES: PENDING, PEER_FAILS: PENDING, CUT: LOST},
     PENDING: {WE_CLOSE: CLOSING, CUT: LOST},
     CLOSING: {PEER_CLOSES: CLOSED, PEER_FAILS: DISCARDING, CUT: LOST},
-    DISCARDING: {PEER_CLOSES: CLOSED, SILENCE: CLOSED, CUT: LOST},
+    DISCARDING: {PEER_DONE: CLOSED, CUT: LOST},
     CLOSED: {CUT: LOST},
     LOST: {PEER_CLOSES: LOST, PEER_FAILS: LOST, CUT: LOST},
     RELEASED: {PEER_CLOSES: RELEASED, PEER_FAILS: RELEASED, CUT: RELEASED},
