@@ -102,9 +102,7 @@ def routes() -> None:
     """List the app's WebSocket routes."""
     rows = [
         (
-            rule.rule
-            if not (rule.subdomain or rule.host)
-            else f"{rule.subdomain or rule.host}{rule.rule}",
+            f"{rule.subdomain or rule.host or ''}{rule.rule}",
             rule.endpoint,
             rule.endpoint.rpartition(".")[0],
             ", ".join(rule.subprotocols),
@@ -146,11 +144,10 @@ def doctor(
     Fails if something is wrong; hints alone are not.
     """
     try:
-        patient = (
-            of_command(uwsgi_options, uwsgi_binary)
-            if pid is None
-            else of_process(pid, uwsgi_binary)
-        )
+        if pid is None:
+            patient = of_command(uwsgi_options, uwsgi_binary)
+        else:
+            patient = of_process(pid, uwsgi_binary)
         app = _app_of(context) if patient.words else None
         if not examine(patient, app, click.echo):
             raise SystemExit(1)
@@ -213,7 +210,7 @@ def _send_lines(peer: Peer) -> None:
 
 
 def parse_uwsgi_options(words: Sequence[str]) -> dict[str, Any]:
-    """uWSGI's options as the keyword arguments that ``app.run`` takes.
+    """Return uWSGI's options as the keyword arguments that ``app.run`` takes.
 
     :param words: ``--name``, ``--name value``, ``--name=value``, ``-n`` and ``-n value``.
     :returns: an option without a value is ``True``, one that is repeated a list.
@@ -238,7 +235,7 @@ def parse_uwsgi_options(words: Sequence[str]) -> dict[str, Any]:
 
 
 def flask_target(info: ScriptInfo) -> Target:
-    """How uWSGI loads the app that the ``flask`` command works on.
+    """Find out how uWSGI loads the app that the ``flask`` command works on.
 
     The app is loaded here first, so that Flask reports what is wrong with it as it always does.
 
@@ -258,5 +255,5 @@ def flask_target(info: ScriptInfo) -> Target:
 
 
 def application() -> Flask:
-    """The app that FLASK_APP names; uWSGI calls this."""
+    """Load the app that FLASK_APP names; uWSGI calls this."""
     return ScriptInfo(os.environ.get("FLASK_APP")).load_app()

@@ -37,7 +37,7 @@ class Process:
 
     @property
     def hidden(self) -> str:
-        """Why it does not show its options; empty if it does."""
+        """The reason for which it does not show its options; empty if it does."""
         return self.title and (
             f"process {self.pid} calls itself {self.title!r} (--auto-procname, --procname), which "
             "hides its options"

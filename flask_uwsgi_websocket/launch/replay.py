@@ -1,4 +1,4 @@
-"""Running the user's script again inside uWSGI, as far as its ``app.run()``. Internal.
+"""Runs the user's script again inside uWSGI, as far as its ``app.run()``. Internal.
 
 An app that a script builds inside ``if __name__ == "__main__":`` or in its ``main()`` is in no
 module that uWSGI could import. So uWSGI runs the script itself, as ``__main__`` and with its
@@ -31,19 +31,19 @@ class _AppReached(BaseException):
 
 
 class _Replay:
-    """Whether the script is running again in this process, and the app that it reached."""
+    """The state of this process: it is running the script again; it has reached the app."""
 
     running = False
     app: WSGIApplication | None = None
 
 
 def running() -> bool:
-    """Whether this process is running the script again."""
+    """Tell whether this process is running the script again."""
     return _Replay.running
 
 
 def reached(app: WSGIApplication) -> None:
-    """The script calls ``run`` on this app: take it and end the script.
+    """Take the app on which the script calls ``run``, and end the script.
 
     :raises BaseException: always, to leave the script.
     """
@@ -52,7 +52,7 @@ def reached(app: WSGIApplication) -> None:
 
 
 def describe(module: str | None, path: str) -> dict[str, str]:
-    """The environment that tells :func:`application` which script to run, with its arguments.
+    """Return the variable that tells :func:`application` which script to run, with its arguments.
 
     :param module: the name that ``python -m`` ran, ``None`` for a script.
     :param path: the script's file.
@@ -74,21 +74,21 @@ def application() -> WSGIApplication:
     _Replay.running = True
     try:
         exec(code, namespace)
-    except _AppReached:
-        pass
-    except SystemExit:
-        # The script caught ours and went on to its sys.exit(), as after a server's end.
-        if _Replay.app is None:
-            raise _ended_early(script["path"]) from None
+    except (_AppReached, SystemExit):
+        pass  # it may have caught ours and gone on to its sys.exit(), as after a server's end
     finally:
         _Replay.running = False
     if _Replay.app is None:
-        raise _ended_early(script["path"])
+        raise RuntimeError(
+            f"{script['path']} was run again inside uWSGI to find its app, but ended without "
+            f"calling run() on it: create the app at the top level of a module and pass "
+            f"'module:variable' to run()"
+        )
     return _Replay.app
 
 
 def _load(module: str | None, path: str) -> tuple[CodeType, dict[str, Any]]:
-    """The script's code, and what Python sets in ``__main__`` before it runs it."""
+    """Return the script's code, and what Python sets in ``__main__`` before it runs it."""
     if module is None:
         with io.open_code(path) as file:
             code = compile(file.read(), path, "exec", dont_inherit=True)
@@ -104,10 +104,3 @@ def _load(module: str | None, path: str) -> tuple[CodeType, dict[str, Any]]:
         "__loader__": spec.loader,
     }
     return get_code(module), attributes
-
-
-def _ended_early(path: str) -> RuntimeError:
-    return RuntimeError(
-        f"{path} was run again inside uWSGI to find its app, but ended without calling run() on "
-        f"it: create the app at the top level of a module and pass 'module:variable' to run()"
-    )

@@ -2,8 +2,10 @@
 its path, in the worker (``--lazy``) and before it loads the app.
 
 uWSGI's own reloader looks at nothing in a worker whose app does not load, so that it would miss the
-edit which mends it, and it runs in a thread that gevent's patch does not bear. This imports nothing
-of the package, which would import Flask before the app does.
+edit which mends it, and it runs in a thread that gevent's patch does not bear.
+
+This imports nothing of the package, which would import Flask. An app may patch in its first line,
+and the locks that Werkzeug and Jinja have taken from :mod:`threading` before stay unpatched.
 
 With ``--lazy`` the master, told to reload, replaces its workers: WebSockets get their Close, and
 uWSGI's router goes on, for which HTTP waits.
@@ -85,6 +87,7 @@ def _original(module: ModuleType, name: str) -> Any:
 
 def _action_of_reload() -> bytes:
     """Return what this process does on the signal to reload, as the C library has it."""
+    # As in process/signals.py, which cannot be imported here.
     action = ctypes.create_string_buffer(1024)  # more than any system's struct sigaction
     ctypes.CDLL(None).sigaction(int(signal.SIGHUP), None, action)
     return action.raw
