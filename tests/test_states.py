@@ -166,3 +166,28 @@ def test_a_child_leaves_it_to_the_parent(pair: tuple[ThreadsConnection, socket.s
     assert connection.receive_blocking() is None
     connection.start_closing(1001)
     connection.abort()
+
+
+def test_who_asked_for_it_hears_of_the_release(
+    pair: tuple[ThreadsConnection, socket.socket],
+) -> None:
+    connection, _ = pair
+    heard: list[tuple[str, State]] = []
+    for name in ("first", "second"):
+        connection.on_release(lambda name=name: heard.append((name, connection.state)))
+    connection.abort()
+    assert not heard
+    connection.release()
+    connection.release()
+    assert heard == [("first", RELEASED), ("second", RELEASED)]
+    connection.on_release(lambda: heard.append(("late", connection.state)))
+    assert len(heard) == 3
+
+
+def test_no_child_hears_of_the_release(pair: tuple[ThreadsConnection, socket.socket]) -> None:
+    connection, _ = pair
+    heard: list[State] = []
+    connection.on_release(lambda: heard.append(connection.state))
+    connection.leave_to_parent()
+    connection.release()
+    assert not heard

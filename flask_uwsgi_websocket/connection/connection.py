@@ -43,7 +43,7 @@ class Connection(Receiving):
     writable; it supplies waiting, and watching the descriptor.
     """
 
-    __slots__ = ("at_end", "client")
+    __slots__ = ("_at_release", "at_end", "client")
 
     def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
         super().__init__(sock, protocol, limits, worker)
@@ -51,6 +51,15 @@ class Connection(Receiving):
         self.client: Any = None
         #: What the handler wants called once the connection has ended and it is through itself.
         self.at_end: Callable[[], Any] | None = None
+        self._at_release: tuple[Callable[[], object], ...] = ()
+
+    def on_release(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once the connection is released: at once, if it has been."""
+        with self._lock:
+            if not self.released:
+                self._at_release += (callback,)
+                return
+        callback()
 
     async def finish(self) -> None:
         """Read until the peer's end of file, at most ``timeout`` seconds, then release.
@@ -77,12 +86,16 @@ class Connection(Receiving):
         self._unwatch()
         with self._lock:
             self.socket.close()
+        callbacks, self._at_release = self._at_release, ()
+        for callback in callbacks:
+            callback()
 
     def leave_to_parent(self) -> None:
         """Close the descriptor in a child process, and say nothing: the parent has it too."""
         self._lock = RLock()
         self._advance(RELEASE, 1006, "this process is a fork of the one that has the connection")
         self.interrupt = None
+        self._at_release = ()
         self._messages = self._unsent = NOTHING
         self._unsent_size = 0
         self._unwatch_in_child()
