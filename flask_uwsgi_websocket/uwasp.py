@@ -39,6 +39,7 @@ from .connection.limits import Limits
 from .engines.base import Engine
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .extension.config import COMPRESSION, check_origins
+from .helpers.engines import HANDLERS
 from .helpers.log import log_exception
 from .helpers.text import path_of, printable
 from .servers import uwsgi
@@ -219,7 +220,7 @@ class WebSocketMiddleware:
             uwsgi.require_main_interpreter()
             bounds = self.settings.limits
             engine = uwsgi.engine(handler_class.engine_name)
-            uwsgi.set_up(engine, bounds.timeout, bounds.ping_interval, _HANDLERS)
+            uwsgi.set_up(engine, bounds.timeout, bounds.ping_interval, HANDLERS)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not is_upgrade_request(environ):
@@ -245,16 +246,9 @@ class WebSocketMiddleware:
             self.origins,
             host=get_host(environ),
             setting="WebSocketMiddleware's origins=",
-            classes=_HANDLERS,
+            classes=HANDLERS,
         )
         upgrade_of(environ).opening = _Opening(start_response, request, self.settings)
         ws = self.handler_class.websocket_class(environ)
         handler = self.handler_class(ws, server_class(ws))
         return handler.handle(environ, getattr(server_class, "PROTOCOL_NAME", None))
-
-
-#: The handler for each engine, for messages.
-_HANDLERS = {
-    handler.engine_name: handler.__name__
-    for handler in (ThreadHandler, GeventHandler, AsyncioHandler)
-}

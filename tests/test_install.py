@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flask_uwsgi_websocket.exceptions import EngineError
+from flask_uwsgi_websocket.inspection.binary import PLUGINS
 from flask_uwsgi_websocket.launch import install
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,7 @@ def test_an_adequate_uwsgi_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(install, "_pip", lambda *_: pytest.fail("pip was run"))
     said: list[str] = []
     binary = install.install_uwsgi(say=said.append)
-    assert binary.options.issuperset(install.ENGINES)
+    assert binary.options.issuperset(PLUGINS)
     assert "is already there; --force builds it anew" in said[-1]
 
 

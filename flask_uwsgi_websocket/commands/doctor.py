@@ -12,7 +12,7 @@ from ..exceptions import EngineError
 from ..inspection import processes, sources
 from ..inspection.binary import (
     BUILD_ONE,
-    ENGINES,
+    PLUGINS,
     UWSGIBinary,
     check_python,
     find_uwsgi,
@@ -79,14 +79,14 @@ def examine(patient: Process, app: Any, say: Say) -> bool:
 
 def _examine_binary(patient: Process, say: Say) -> UWSGIBinary | None:
     try:
-        binary = inspect_uwsgi(find_uwsgi(patient.binary), ENGINES)
+        binary = inspect_uwsgi(find_uwsgi(patient.binary), PLUGINS)
         say(str(binary))
         if patient.pid is None:
             check_python(binary)
     except EngineError as error:
         say(f"error: {error}.")
         return None
-    missing = [name for name in ENGINES if name not in binary.options]
+    missing = [name for name in PLUGINS if name not in binary.options]
     if missing:
         say(f"  without {', '.join(missing)}: {BUILD_ONE}")
     return binary

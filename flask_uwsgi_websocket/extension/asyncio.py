@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Generator
 from functools import wraps
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..clients.asyncio import AsyncioWebSocketClient
 from ..clients.base import Data
@@ -48,7 +48,6 @@ class AsyncioWebSocket(WebSocket):
     """
 
     middleware = AsyncioWebSocketMiddleware
-    engine_options: ClassVar[dict[str, Any]] = {"asyncio": 100, "greenlet": True}
 
     def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
         if find_spec("greenlet") is None:

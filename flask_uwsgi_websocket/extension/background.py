@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.base import Engine
 from ..exceptions import EngineError
+from ..helpers.engines import ENGINES
 from ..helpers.functions import is_coroutine_function, name_of
 from ..helpers.log import log_exception, logger
 from ..process.leader import leader_of
@@ -145,7 +146,7 @@ class Background:
         :raises TypeError: which names the remedy.
         """
         kind = type(self._websocket).__name__
-        asynchronous = self._engine_name == "asyncio"
+        asynchronous = ENGINES[self._engine_name].asynchronous
         if is_coroutine_function(function) == asynchronous:
             return
         if asynchronous:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
@@ -13,6 +13,7 @@ from ..clients.base import Data
 from ..clients.class_based import handler_of, subprotocol_options
 from ..clients.open_clients import Clients, Excluded, send_to_all
 from ..helpers.checks import SECONDS_OR_NONE
+from ..helpers.engines import ENGINES
 from ..helpers.environment import is_on
 from ..helpers.functions import is_coroutine_function, name_of
 from ..launch.defaults import leaves_open
@@ -48,9 +49,6 @@ class WebSocket:
 
     #: Installed around the app by :meth:`init_app`.
     middleware = WebSocketMiddleware
-
-    #: uWSGI options that :meth:`run` adds where the caller names no engine.
-    engine_options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
         uwsgi.require_main_interpreter()
@@ -284,8 +282,9 @@ class WebSocket:
 
     def add_engine(self, uwsgi_options: dict[str, Any]) -> None:
         """Add the engine that the handlers need, unless the options may name it."""
-        if leaves_open(uwsgi_options, self.engine_options):
-            uwsgi_options.update(self.engine_options)
+        own = ENGINES[self.middleware.engine_name].run_options
+        if leaves_open(uwsgi_options, own):
+            uwsgi_options.update(own)
 
 
 def _enable_debugger(app: Flask) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from ..clients.blocking import GeventWebSocketClient
 from ..exceptions import GeventNotInstalled
@@ -31,7 +31,6 @@ class GeventWebSocket(WebSocket):
     """
 
     middleware = GeventWebSocketMiddleware
-    engine_options: ClassVar[dict[str, Any]] = {"gevent": 100}
 
     def __init__(self, app: Flask | None = None, timeout: float = 5) -> None:
         if find_spec("gevent") is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from ..clients.blocking import AsyncWebSocketClient
 from .extension import WebSocket
 from .middleware import WebSocketMiddleware
@@ -24,4 +22,3 @@ class AsyncWebSocket(WebSocket):
     """
 
     middleware = AsyncWebSocketMiddleware
-    engine_options: ClassVar[dict[str, Any]] = {"async": 100, "greenlet": True}

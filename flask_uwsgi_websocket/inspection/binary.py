@@ -27,7 +27,7 @@ BUILD_ONE = f"build one with every engine: {INSTALL} --force"
 ADD_SSL = f"install OpenSSL's headers (Debian: apt-get install libssl-dev), then {INSTALL} --force"
 
 #: What a uWSGI that runs each of our engines has beside threads.
-ENGINES = ("gevent", "asyncio", "greenlet")
+PLUGINS = ("gevent", "asyncio", "greenlet")
 
 #: The environment variable that names the binary to use.
 BINARY_VARIABLE = "FLASK_UWSGI_BINARY"
@@ -67,7 +67,7 @@ class UWSGIBinary:
 
     def __str__(self) -> str:
         parts = [f"uWSGI {self.version}"] if self.version else []
-        parts += [f"Python {self.python}", *(name for name in ENGINES if name in self.options)]
+        parts += [f"Python {self.python}", *(name for name in PLUGINS if name in self.options)]
         parts.append("SSL" if "https" in self.options else "no SSL, so no --https")
         return f"{self.path} ({', '.join(parts)})"
 
@@ -219,7 +219,7 @@ def _plugin_names(option: str) -> tuple[str, ...]:
         return (python, "python3")
     if option in ("http", "https", "https2", "http-to-https"):
         return ("http",)
-    if option in ENGINES:
+    if option in PLUGINS:
         return (f"{option}_{python}", f"{option}_python3", option)
     return ()
 

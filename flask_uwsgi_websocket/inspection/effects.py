@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ..helpers.engines import CORES, LOOPS
 from .options import LOADERS, ROUTERS, Options
-
-#: uWSGI's flags for each of our engines.
-FLAGS = {
-    "threads": "--threads N, or --processes N",
-    "gevent": "--gevent N",
-    "asyncio": "--asyncio N --greenlet",
-    "suspend": "--async N --greenlet",
-}
-CLASSES = {
-    "threads": "WebSocket",
-    "gevent": "GeventWebSocket",
-    "asyncio": "AsyncioWebSocket",
-    "suspend": "AsyncWebSocket",
-}
 
 #: Options that make the router serve workers of other instances.
 ELSEWHERE = (
@@ -57,7 +44,7 @@ def engine_of(options: Options, running_loop: str | None = None) -> str:
     """
     loop = running_loop
     if loop is None:
-        loop = next(iter(options.given("gevent", "asyncio")), options.text("loop"))
+        loop = next(iter(options.given(*LOOPS)), options.text("loop"))
     if loop == "gevent":
         return "gevent"
     if loop == "asyncio":
@@ -66,7 +53,7 @@ def engine_of(options: Options, running_loop: str | None = None) -> str:
         # Not --ugreen: it switches C stacks under Python, which keeps Flask's context in the
         # thread and (from 3.11 on) the frames too. Requests that overlap hang.
         return "suspend" if options.has("greenlet") else ""
-    certain = running_loop is not None or options.lacks("gevent", "asyncio", "async", "loop")
+    certain = running_loop is not None or options.lacks("async", "loop", *LOOPS)
     return "threads" if certain else ""
 
 
@@ -80,9 +67,7 @@ def keeps_connections(options: Options) -> str:
 def detaches(options: Options) -> bool:
     """Tell whether a WebSocket's request ends with its handshake, and gives its core back."""
     return (
-        engine_of(options) in ("gevent", "asyncio")
-        and options.lacks(*HOLDING)
-        and not keeps_connections(options)
+        engine_of(options) in LOOPS and options.lacks(*HOLDING) and not keeps_connections(options)
     )
 
 
@@ -99,6 +84,6 @@ def workers(options: Options) -> int:
 
 def cores(options: Options) -> int:
     """Return the number of requests that all workers together serve at a time, 0 in doubt."""
-    numbers = [options.number(name, 1) for name in ("threads", "gevent", "asyncio", "async")]
+    numbers = [options.number(name, 1) for name in CORES]
     known = [max(number, 1) for number in numbers if number is not None]
     return max(known) * workers(options) if len(known) == len(numbers) else 0

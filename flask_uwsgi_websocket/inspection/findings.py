@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 
-from .effects import CLASSES
+from ..helpers.engines import WEBSOCKETS
 from .options import Options
 
 
@@ -55,7 +55,7 @@ hint = partial(Finding, Severity.HINT)
 class Surroundings:
     """What is known beside the options; None is what is not.
 
-    :param engine: the engine that the app's class needs, a key of :data:`~.effects.CLASSES`.
+    :param engine: the engine that the app's class needs, a key of :data:`~.engines.ENGINES`.
     :param timeout: the extension's ``timeout`` in seconds.
     :param ping_interval: ``UWSGI_WEBSOCKET_PING_INTERVAL``.
     :param descriptors: how many a process may open (``RLIMIT_NOFILE``).
@@ -72,7 +72,7 @@ class Surroundings:
     version: tuple[int, ...] | None = None
     features: frozenset[str] | None = None
     vassal: bool = False
-    classes: Mapping[str, str] = field(default_factory=lambda: CLASSES)
+    classes: Mapping[str, str] = field(default_factory=lambda: WEBSOCKETS)
 
 
 class Rule:

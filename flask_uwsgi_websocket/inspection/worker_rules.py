@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .binary import BUILD_ONE, ENGINES
+from ..helpers.engines import ENGINES, LOOPS
+from .binary import BUILD_ONE, PLUGINS
 from .effects import (
-    FLAGS,
     HOLDING,
     cores,
     detaches,
@@ -78,7 +78,7 @@ def greenlet(options: Options, around: Surroundings) -> Iterator[Finding]:
 
 @Rule
 def two_engines(options: Options, around: Surroundings) -> Iterator[Finding]:
-    names = options.given("gevent", "asyncio")
+    names = options.given(*LOOPS)
     if names and (options.number("threads") or 0) > 1:
         names.append(f"threads={options.text('threads')}")
     if len(names) > 1:
@@ -94,7 +94,7 @@ def enable_threads(options: Options, around: Surroundings) -> Iterator[Finding]:
     if (
         around.version is not None
         and around.version <= THREADS_ASKED_FOR
-        and options.lacks("enable-threads", "gevent", "asyncio", "py-autoreload", "py-tracebacker")
+        and options.lacks("enable-threads", "py-autoreload", "py-tracebacker", *LOOPS)
         and (options.number("threads", 1) or 2) < 2
     ):
         yield warning(
@@ -113,13 +113,13 @@ def wrong_class(options: Options, around: Surroundings) -> Iterator[Finding]:
             f"the app uses {around.classes[wanted]}, and uWSGI is started with other options "
             "than its",
             "every handshake is answered with 500",
-            f"start uWSGI with {FLAGS[wanted]}{other}",
+            f"start uWSGI with {ENGINES[wanted].flags}{other}",
         )
 
 
 @Rule
 def missing_engine(options: Options, around: Surroundings) -> Iterator[Finding]:
-    for name in options.given(*ENGINES):
+    for name in options.given(*PLUGINS):
         if around.features is not None and name not in around.features:
             yield error(
                 f"--{name}", "this uWSGI was built without it, and does not start", BUILD_ONE
@@ -155,7 +155,7 @@ def mounts(options: Options, around: Surroundings) -> Iterator[Finding]:
             "--worker-reload-mercy is over, and their functions of on_worker_start never run"
         ),
     )
-    if engine in ("gevent", "asyncio"):
+    if engine in LOOPS:
         find, why = (
             error,
             (
@@ -173,7 +173,7 @@ def few_cores(options: Options, around: Surroundings) -> Iterator[Finding]:
     all_cores = cores(options)
     if not all_cores or all_cores >= FEW or detaches(options) or options.has("py-autoreload"):
         return
-    if engine_of(options) in ("gevent", "asyncio") and options.lacks(*HOLDING):
+    if engine_of(options) in LOOPS and options.lacks(*HOLDING):
         return  # kept_connections has told
     yield warning(
         f"{all_cores} connections at a time in all" if all_cores > 1 else "1 connection at a time",

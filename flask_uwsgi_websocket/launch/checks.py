@@ -8,11 +8,12 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 
 from ..exceptions import AsyncioNotAvailable, EngineError, GeventNotInstalled
+from ..helpers.engines import LOOPS
 from ..inspection.binary import (
     ADD_SSL,
     BUILD_ONE,
-    ENGINES,
     INSTALL,
+    PLUGINS,
     SSL,
     UWSGIBinary,
     check_python,
@@ -30,7 +31,7 @@ def check(options: Options) -> None:
 
     :raises EngineError: with the remedy.
     """
-    for engine in options.keys() & {"gevent", "asyncio"}:
+    for engine in options.keys() & LOOPS:
         cores = options[engine]
         if cores is True or number(cores) < 2:
             raise EngineError(
@@ -53,7 +54,7 @@ def check_binary(binary: UWSGIBinary, wanted: Iterable[str]) -> None:
     for option in wanted:
         if binary.knows(option):
             continue
-        if option in ENGINES:
+        if option in PLUGINS:
             raise EngineError(f"{binary.path} was built without {option}: {BUILD_ONE}")
         if option in SSL:
             raise EngineError(f"{binary.path} was built without SSL and has no {option}: {ADD_SSL}")

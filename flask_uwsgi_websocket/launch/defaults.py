@@ -34,6 +34,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..exceptions import EngineError
+from ..helpers.engines import CORES
 from ..inspection.binary import is_plain
 from ..inspection.options import (
     FASTCGI_SOCKETS,
@@ -66,8 +67,6 @@ _SOCKETS = spellings(*SOCKETS, *TLS_SOCKETS, *FASTCGI_SOCKETS, "raw-socket")
 # a short option for it.
 CONFIGURATIONS = spellings(*FILES, "emperor") | {"j"}
 
-_ENGINES = ("gevent", "asyncio", "async", "ugreen")
-
 _WORKERS = spellings("processes")
 
 # uWSGI's reloader.
@@ -93,7 +92,7 @@ def complete(
         options |= {"lazy": True, "python-autoreload": 1, "worker-reload-mercy": _DEBUG_MERCY}
         # By its file, so that it does not import Flask before the app does, if uWSGI can.
         options["import"] = watch.__file__ if is_plain(watch.__file__) else watch.__name__
-    if leaves_open(given, (*_ENGINES, "threads")):
+    if leaves_open(given, (*CORES, "ugreen")):
         options["threads"] = _THREADS
     if (given.get("asyncio") or given.get("async")) and not given.get("ugreen"):
         options["greenlet"] = True

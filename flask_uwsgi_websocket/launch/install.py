@@ -25,9 +25,9 @@ from socket import create_server
 from ..exceptions import EngineError
 from ..inspection.binary import (
     ADD_SSL,
-    ENGINES,
     INSTALL,
     NO_WINDOWS,
+    PLUGINS,
     UWSGIBinary,
     check_python,
     environment_without_options,
@@ -89,7 +89,7 @@ def adequate_uwsgi() -> UWSGIBinary | None:
     except EngineError:
         return None
     new_enough = version_of(binary.version) >= _LOWEST
-    return binary if new_enough and binary.options.issuperset(ENGINES) else None
+    return binary if new_enough and binary.options.issuperset(PLUGINS) else None
 
 
 def build_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -265,7 +265,7 @@ def verify(say: Say = print) -> UWSGIBinary:
         raise EngineError(f"there is no uwsgi beside {sys.executable} after the build")
     binary = inspect_uwsgi(path)
     check_python(binary)
-    missing = [name for name in ENGINES if name not in binary.options]
+    missing = [name for name in PLUGINS if name not in binary.options]
     if missing:
         raise EngineError(f"{path} was built without {', '.join(missing)}")
     for engine, options in _MODES.items():

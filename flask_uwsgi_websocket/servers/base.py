@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
-from ..inspection.effects import CLASSES
+from ..helpers.engines import WEBSOCKETS
 from .upgrade import RAW_FAILURE, UPGRADE, Headers, Upgrade, upgrade_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Server(ABC):
 
     @abstractmethod
     def check(
-        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = WEBSOCKETS
     ) -> None:
         """Check that WebSockets can be served here, by the class made for this engine.
 

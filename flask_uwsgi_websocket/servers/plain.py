@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary, ref
 
 from ..engines.base import Engine
 from ..engines.threads import ThreadsEngine
+from ..helpers.engines import ENGINES
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
 
@@ -41,7 +42,7 @@ def plain_engine(name: str, greenlets: bool) -> Engine:
 
     :param greenlets: whether those that block run in greenlets, not in threads.
     """
-    if name == "asyncio":
+    if ENGINES[name].asynchronous:
         return _loop_engine()
     return _gevent_engine() if greenlets else _threads_engine()
 

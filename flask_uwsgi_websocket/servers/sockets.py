@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..engines.base import Engine
 from ..exceptions import EngineError, UnsupportedFront
+from ..helpers.engines import ENGINES, WEBSOCKETS
 from ..helpers.threads import threads_are_greenlets
-from ..inspection.effects import CLASSES
 from .base import Server
 from .plain import plain_engine
 from .upgrade import Upgrade, upgrade_of
@@ -51,14 +51,14 @@ class SocketServer(Server):
             raise RuntimeError(f"the app ended with {type(error).__name__}") from error
 
     def check(
-        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = WEBSOCKETS
     ) -> None:
         ssl = sys.modules.get("ssl")
         if ssl is not None and isinstance(environ[self.key], ssl.SSLSocket):
             raise UnsupportedFront(
                 "WebSockets don't work here over TLS: put a proxy that speaks it in front"
             )
-        if engine == "asyncio" and threads_are_greenlets():
+        if ENGINES[engine].asynchronous and threads_are_greenlets():
             raise EngineError(
                 f"{classes[engine]} needs real threads, which gevent has replaced in this "
                 f"process: use {classes['gevent']}, or uWSGI"
@@ -114,7 +114,7 @@ class Gunicorn(SocketServer):
         return buffer.getvalue() if isinstance(buffer, BytesIO) else b""
 
     def check(
-        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = WEBSOCKETS
     ) -> None:
         super().check(environ, engine, classes)
         if not environ.get("wsgi.multithread"):

@@ -11,9 +11,9 @@ from werkzeug.datastructures import EnvironHeaders
 
 from ..codec import UpgradeRequest, validate_request
 from ..exceptions import EngineError, HandshakeError
+from ..helpers.engines import WEBSOCKETS
 from ..helpers.log import RateLimit, logger
 from ..helpers.text import path_of, printable
-from ..inspection.effects import CLASSES
 from ..servers.find import server_of
 from .origins import check_origin
 
@@ -38,7 +38,7 @@ def admit(
     *,
     host: str,
     setting: str,
-    classes: Mapping[str, str] = CLASSES,
+    classes: Mapping[str, str] = WEBSOCKETS,
     log: Logger = logger,
 ) -> UpgradeRequest:
     """Check all that may speak against a handshake, in this order; return what the client asks.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...inspection.effects import FLAGS
+from ...helpers.engines import ENGINES
 from ...inspection.worker_rules import RECYCLING
 from ...process.server_process import ServerProcess
 from ...process.signals import RELOAD_SIGNAL
@@ -60,7 +60,7 @@ class UWSGIProcess(ServerProcess):
         return 0 if detaches(self._engine) else self.cores()
 
     def cores_flag(self) -> str:
-        return FLAGS[self._engine].split()[0]
+        return f"--{ENGINES[self._engine].cores}"
 
     def bind_request(self, greenlet: Any) -> None:
         # Where uWSGI's functions look for the request that they are called for.

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from ...exceptions import ConnectionClosed
+from ...helpers.engines import ENGINES
 from .instance import running_engine, uwsgi
 
 if TYPE_CHECKING:
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[str, str]]
 
-#: uWSGI's functions for the running request (core/loop.c and the plugins).
-_CURRENT_REQUEST = {
-    "threads": "threaded_current_wsgi_req",
-    "gevent": "uwsgi_gevent_current_wsgi_req",
-    "asyncio": "uwsgi_greenlet_current_wsgi_req",
-    "suspend": "uwsgi_greenlet_current_wsgi_req",
-}
 _READ = "uwsgi_proto_base_read_body"  # proto/base.c
 # There mostly is nothing, and a buffer is cleared each time; but uWSGI may have read 64 KiB (its
 # --buffer-size is 16 bits).
@@ -55,7 +49,7 @@ def _reader() -> Callable[[], bytes] | None:
     None where this uWSGI does not export what it takes.
     """
     library = ctypes.PyDLL(None)  # that of gevent and of greenlet look into Python's objects
-    name = _CURRENT_REQUEST[running_engine()]
+    name = ENGINES[running_engine()].current_request
     if name == "threaded_current_wsgi_req" and uwsgi.cores < 2:
         name = "simple_current_wsgi_req"
     if not (hasattr(library, name) and hasattr(library, _READ)):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from ...exceptions import EngineError, UWSGINotFound
-from ...inspection.effects import CLASSES, FLAGS
+from ...helpers.engines import CORES, ENGINES, LOOPS, WEBSOCKETS
 from ...inspection.effects import detaches as detaches_under
 from ...inspection.findings import Surroundings
 from ...inspection.rules import unsupported_reason as unsupported_reason_in
@@ -16,7 +16,7 @@ from ...process.early_threads import check_before_patch
 from .instance import inside, options, running_engine, running_loop, worker_id
 
 
-def require_engine(engine: str, classes: Mapping[str, str] = CLASSES) -> None:
+def require_engine(engine: str, classes: Mapping[str, str] = WEBSOCKETS) -> None:
     """Check that uWSGI runs the engine that a class was made for.
 
     :param classes: the class for each engine, for the message.
@@ -27,13 +27,13 @@ def require_engine(engine: str, classes: Mapping[str, str] = CLASSES) -> None:
     if not inside():
         raise UWSGINotFound(
             f"{wanted} accepts WebSockets inside uWSGI only: start the app with uwsgi --http :8080 "
-            f"--http-websockets {FLAGS[engine]} --wsgi app:app; a Flask app, with app.run()"
+            f"--http-websockets {ENGINES[engine].flags} --wsgi app:app; a Flask app, with app.run()"
         )
     running = running_engine()
     if running != engine:
         other = f", where {classes[running]} works" if running in classes else ""
         raise EngineError(
-            f"{wanted} needs uWSGI to be started with {FLAGS[engine]}; "
+            f"{wanted} needs uWSGI to be started with {ENGINES[engine].flags}; "
             f"it was started with {_started_with()}{other}"
         )
 
@@ -42,7 +42,7 @@ def _started_with() -> str:
     given = options()
     flags = [
         f"--{name}" if name in ("greenlet", "ugreen") else f"--{name} {given.text(name)}"
-        for name in ("loop", "gevent", "asyncio", "async", "greenlet", "ugreen", "threads")
+        for name in ("loop", *CORES, "greenlet", "ugreen")
         if given.has(name)
     ]
     return " ".join(flags) or "no engine's flags, that is with processes"
@@ -57,7 +57,7 @@ def require_main_interpreter() -> None:
     :raises EngineError: with the remedy.
     """
     loop = running_loop() if inside() else ""
-    if loop not in ("gevent", "asyncio"):
+    if loop not in LOOPS:
         return
     state = ctypes.pythonapi.PyInterpreterState_Get
     state.restype = ctypes.c_void_p

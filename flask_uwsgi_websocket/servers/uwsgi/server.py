@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ...connection.detached import DetachedRequest
 from ...engines.base import Engine
 from ...exceptions import HandshakeError, UnsupportedFront
+from ...helpers.engines import WEBSOCKETS
 from ...helpers.log import RateLimit, logger
 from ...helpers.threads import caller
-from ...inspection.effects import CLASSES
 from ..base import Server
 from ..upgrade import Headers, Upgrade, upgrade_of
 from . import request, start
@@ -31,7 +31,7 @@ class UWSGI(Server):
         self._full = RateLimit()
 
     def check(
-        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = CLASSES
+        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = WEBSOCKETS
     ) -> None:
         require_engine(engine, classes)
         problem = unsupported_reason()

@@ -7,9 +7,9 @@ from functools import cache, partial
 
 from ...engines.base import Engine
 from ...engines.threads import ThreadsEngine
+from ...helpers.engines import WEBSOCKETS
 from ...helpers.log import logger
 from ...helpers.threads import threads_are_greenlets
-from ...inspection.effects import CLASSES
 from ...inspection.findings import Severity, Surroundings
 from ...inspection.rules import judge
 from ...process.early_threads import warn_of_lost
@@ -48,7 +48,7 @@ def set_up(
     engine: Engine,
     timeout: float,
     ping_interval: float,
-    classes: Mapping[str, str] = CLASSES,
+    classes: Mapping[str, str] = WEBSOCKETS,
 ) -> None:
     """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs.
 
