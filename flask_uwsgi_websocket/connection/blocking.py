@@ -33,15 +33,15 @@ class BlockingConnection(Connection):
 
     @abstractmethod
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        """As ``_wait_input``."""
+        """Do what ``_wait_input`` is for."""
 
     @abstractmethod
     def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        """As ``_wait_output``."""
+        """Do what ``_wait_output`` is for."""
 
     @abstractmethod
     def _block_for(self, seconds: float) -> None:
-        """As ``_pause``."""
+        """Do what ``_pause`` is for."""
 
     async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         self._block_for_input(ready, deadline)
@@ -57,11 +57,11 @@ class BlockingConnection(Connection):
         return run_to_end(coroutine)
 
     def receive_blocking(self, timeout: float | None = None) -> Message | None:
-        """:meth:`receive`, with nothing on the stack of a handler that waits but this."""
+        """Do what :meth:`receive` does, with nothing but this on the stack of one that waits."""
         return self._receive() if timeout is None else run_to_end(self.receive(timeout))
 
     def _receive(self, waited: bool = False) -> Message | None:
-        """:meth:`receive_blocking` without a timeout.
+        """Do :meth:`receive_blocking` without a timeout.
 
         :param waited: whether the caller has waited already.
         """

@@ -4,16 +4,16 @@ The rules are coroutines. Under asyncio they are awaited as usual. The other eng
 blocks the calling thread or greenlet inside, so that their coroutines never suspend and run in one
 go: one set of rules, three ways to wait.
 
-A connection is one object, for the sake of speed and memory; its parts are a chain of classes, and
-each knows those below it::
+A connection is one object, for the sake of speed and memory. Its parts are a chain of classes, each
+of which knows those below it::
 
-    Connection    what a handler and a session know it as; its release
-    Receiving     what the peer sends, and receive()
-    Heartbeat     pings, and handlers that do not notice the end
-    Closing       how it ends
-    Sending       frames, and the queue of a peer that does not read
-    ReadAhead     messages that wait for the handler
-    BaseConnection   the socket, and what an engine supplies
+    Connection        the whole, and its release
+    Receiving         what the peer sends
+    Heartbeat         pings, and handlers that do not notice the end
+    Closing           how it ends, from state to state
+    Sending           frames, and those that wait for a peer that does not read
+    ReadAhead         messages that wait for the handler
+    BaseConnection    the socket, and what an engine supplies
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Connection(Receiving):
 
     def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
         super().__init__(sock, protocol, limits, worker)
-        #: What its handler knows it as, until it is released: the two refer to each other.
+        #: As what its handler knows it, until it is released: the two refer to each other.
         self.client: Any = None
         #: What the handler wants called once the connection has ended and it is through itself.
         self.at_end: Callable[[], Any] | None = None

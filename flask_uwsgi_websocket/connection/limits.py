@@ -11,7 +11,7 @@ from ..helpers.checks import BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE
 class Limits:
     """What a connection may cost. Sizes in bytes, times in seconds.
 
-    :raises ValueError: for what they cannot be.
+    :raises ValueError: for a value that cannot be meant.
     """
 
     #: Grace for a closing handshake, and for a handler whose connection has ended.

@@ -16,7 +16,7 @@ READ_AHEAD_WHILE_SENDING = 16
 
 
 class ReadAhead(BaseConnection):
-    """The messages between the peer and the handler."""
+    """The messages that wait for the handler."""
 
     __slots__ = (
         "_messages",
@@ -35,7 +35,7 @@ class ReadAhead(BaseConnection):
         self._senders = 0  # how many wait for the peer to read
 
     def take(self) -> Message | None:
-        """A message that has been read already, else None."""
+        """Take a message that has been read already; None where there is none."""
         if not self._messages:
             return None
         try:
@@ -56,7 +56,7 @@ class ReadAhead(BaseConnection):
             self._watch_reading(False)
 
     def _resume_reading(self) -> None:
-        """The handler has received all (or a send waits): read on."""
+        """Read on, when the handler has received all, or a send waits."""
         if not self._messages:
             self._read_ahead = 0
         if self._read_pausing and self._read_ahead < self._read_ahead_limit():
