@@ -18,6 +18,7 @@ def blocking(ws: GeventWebSocketClient) -> None:
     ws.recieve()
 
 async def forgotten(ws: AsyncioWebSocketClient) -> str:
+    ws.send_json({})
     return ws.receive()
 """
 
@@ -37,5 +38,5 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "mistakes.py").write_text(MISTAKES)
     output, status = mypy(tmp_path / "mistakes.py")
     assert status == 1
-    assert output.count("error:") == 3, output
+    assert output.count("error:") == 4, output
     assert '"recieve"' in output
