@@ -88,6 +88,10 @@ def test_compressed_and_plain_clients_get_the_same(clients: Server) -> None:
         for _ in range(3):
             clients.get("/send?message=abc&times=1000")
             assert compressed.recv(30) == plain.recv(30) == "abc" * 1000
+            # Each goes on with a stream of its own after what went to all.
+            for client in (compressed, plain):
+                client.send("cab" * 500)
+                assert client.recv(30) == "cab" * 500
 
 
 def test_one_that_does_not_read_is_closed_and_holds_up_nobody(clients: Server) -> None:

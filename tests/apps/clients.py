@@ -21,7 +21,8 @@ async def listen(ws):
 @websocket.route("/listen-compressed", compression=True)
 async def listen_compressed(ws):
     await ws.send(ws.id)
-    await ws.receive()
+    while (msg := await ws.receive()) is not None:
+        await ws.send(msg)
 
 
 @websocket.route("/chat")
