@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..connection.receiving import ENDS_TOLD
@@ -39,11 +40,7 @@ class UWSGIWebSocketClient:
 
         :raises ConnectionClosed: after two times None, for a handler that heeds neither.
         """
-        try:
-            return self._uwsgi.websocket_recv()  # type: ignore[no-any-return]
-        except OSError:
-            self._tell_end()
-            return None
+        return self._unless_ended(self._uwsgi.websocket_recv)
 
     recv = receive
 
@@ -52,19 +49,19 @@ class UWSGIWebSocketClient:
 
         :raises ConnectionClosed: as :meth:`receive`.
         """
-        try:
-            return self._uwsgi.websocket_recv_nb()  # type: ignore[no-any-return]
-        except OSError:
-            self._tell_end()
-            return None
+        return self._unless_ended(self._uwsgi.websocket_recv_nb)
 
-    def _tell_end(self) -> None:
-        self.connected = False
+    def _unless_ended(self, receive: Callable[[], bytes]) -> bytes | None:
+        try:
+            return receive()
+        except OSError:
+            self.connected = False
         self._ends_told += 1
         if self._ends_told > ENDS_TOLD:
             # Patched by gevent where it runs, so that others run meanwhile.
             time.sleep(FIRST_PAUSE)
             raise ConnectionClosed(1006, "the client has gone")
+        return None
 
     def send(self, msg: str | bytes, binary: bool = False) -> None:
         """Send a message.

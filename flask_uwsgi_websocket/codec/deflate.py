@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import HandshakeError, InvalidPayload, MessageTooBig
@@ -23,8 +23,6 @@ from .handshake import Extension
 
 if TYPE_CHECKING:
     from zlib import _Compress, _Decompress
-
-__all__ = ["Deflate", "DeflateSettings", "accept", "negotiate", "offer"]
 
 NAME: Final = "permessage-deflate"
 
@@ -184,16 +182,9 @@ class _Parameters:
     client_max_window_bits: int | None = None
 
     def __str__(self) -> str:
-        words = [NAME]
-        if self.server_no_context_takeover:
-            words.append("server_no_context_takeover")
-        if self.client_no_context_takeover:
-            words.append("client_no_context_takeover")
-        if self.server_max_window_bits is not None:
-            words.append(f"server_max_window_bits={self.server_max_window_bits}")
-        if self.client_max_window_bits is not None:
-            words.append(f"client_max_window_bits={self.client_max_window_bits}")
-        return "; ".join(words)
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        words = [name if value is True else f"{name}={value}" for name, value in values if value]
+        return "; ".join([NAME, *words])
 
 
 #: 7.1.2: "a decimal integer value without leading zeroes between 8 to 15, inclusive"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from .frames import BINARY, FIN, RSV1, TEXT, encode_text, frame
 from .protocol import Protocol
 
-__all__ = ["Frames", "encode_message"]
-
 
 class Frames:
     """The frames of a message that servers send: plain, or compressed as a connection agreed to.

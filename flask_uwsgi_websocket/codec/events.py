@@ -10,8 +10,6 @@ from typing import TypeAlias
 
 from ..exceptions import RemoteProtocolError
 
-__all__ = ["Close", "Event", "Fail", "Ping", "Pong"]
-
 
 @dataclass(frozen=True, slots=True)
 class Ping:

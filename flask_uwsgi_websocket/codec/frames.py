@@ -27,30 +27,6 @@ from typing import Final
 from ..exceptions import LocalProtocolError
 from .masking import apply_mask
 
-__all__ = [
-    "BINARY",
-    "CLOSE",
-    "CONTINUATION",
-    "FIN",
-    "MASK",
-    "MAX_CONTROL_PAYLOAD",
-    "MAX_LENGTH",
-    "PING",
-    "PONG",
-    "RSV1",
-    "RSV2",
-    "RSV3",
-    "TEXT",
-    "WHOLE_BINARY",
-    "WHOLE_TEXT",
-    "CloseCode",
-    "check_close",
-    "close_code_may_travel",
-    "encode_text",
-    "frame",
-    "payload_length",
-]
-
 # The first octet: FIN, three reserved bits, the opcode (RFC 6455 5.2).
 FIN: Final = 0x80
 RSV1: Final = 0x40

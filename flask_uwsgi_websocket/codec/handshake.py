@@ -17,23 +17,6 @@ from typing import Final, Protocol
 
 from ..exceptions import HandshakeError, LocalProtocolError
 
-__all__ = [
-    "VERSION",
-    "Extension",
-    "HeaderFields",
-    "UpgradeRequest",
-    "UpgradeResponse",
-    "accept_key",
-    "new_key",
-    "parse_extensions",
-    "parse_tokens",
-    "request_headers",
-    "response_headers",
-    "select_subprotocol",
-    "validate_request",
-    "validate_response",
-]
-
 #: RFC 6455 4.1: "The value of this header field MUST be 13."
 VERSION: Final = "13"
 

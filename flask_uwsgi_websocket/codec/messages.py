@@ -10,8 +10,6 @@ from __future__ import annotations
 from codecs import utf_8_decode
 from io import BytesIO
 
-__all__ = ["BinaryMessage", "TextMessage"]
-
 #: Bytes from which a piece is kept as it is: as an object in a list it costs 1 % more.
 _LARGE = 4096
 #: Bytes of smaller pieces that are put together.

@@ -35,8 +35,6 @@ from .frames import (
 )
 from .receiving import Receiver
 
-__all__ = ["CLIENT", "SERVER", "Protocol", "Role"]
-
 
 class Role(Enum):
     """Which end of the connection we are: a client masks its frames, a server must not (5.1)."""

@@ -55,8 +55,6 @@ from .masking import apply_mask
 from .messages import BinaryMessage, TextMessage
 from .skipping import FrameSkipper
 
-__all__ = ["Receiver"]
-
 # What a reader of frames returns where the chunk ends before the frame does.
 _CUT_OFF: Final = -1
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from .frames import CLOSE, MASK, payload_length
 
-__all__ = ["FrameSkipper"]
-
 
 class FrameSkipper:
     """Skips frames, whatever is in them, up to and including the peer's Close.
