@@ -102,7 +102,7 @@ class Closing(Sending):
     # -- what the peer does --------------------------------------------------------------
 
     def _peer_ends(self, end: Close | Fail) -> None:
-        """Take the peer's Close, or what it broke the protocol with."""
+        """Handle the peer's Close, or its violation of the protocol."""
         if isinstance(end, Close):
             self._peers_end = PEER_CLOSES, end.code, end.reason
         else:
@@ -110,14 +110,14 @@ class Closing(Sending):
         self._notice(self._peers_end[0])
 
     def _peer_done(self) -> None:
-        """Take it that a peer that broke the protocol is through."""
+        """Handle the late Close, or the silence, of a peer that broke the protocol."""
         with self._lock:
             if self.state is DISCARDING:
                 self._advance(PEER_DONE)
         self._wake()
 
     def _lost(self) -> None:
-        """Take the peer's end of file, or a reset."""
+        """Handle the peer's end of file, or a reset."""
         with self._lock:
             if self.state >= LOST:
                 return
@@ -127,7 +127,7 @@ class Closing(Sending):
         self._wake()
 
     def _broken(self) -> None:
-        """Take it that a write failed; under the lock."""
+        """Handle a write that failed; under the lock."""
         if self.state is OPEN:
             self._advance(WRITE_FAILS)
         elif self.state is not BROKEN:  # it has ended, or is about to
@@ -159,7 +159,7 @@ class Closing(Sending):
             self._on_entering[state](self)
 
     def _read_rest(self) -> None:
-        """Take what the peer sent before it vanished, then end."""
+        """Read what the peer sent before it vanished, then end."""
         self._peek()
         self._lost()
 
@@ -234,7 +234,7 @@ class Closing(Sending):
         self._write_control(frame)
 
     def _look_for_silence(self, deadline: float) -> None:
-        """See whether a peer that broke the protocol, and is read to be discarded, is through."""
+        """See whether a peer that broke the protocol has sent what it wanted to."""
         if self.state is not DISCARDING:
             return
         heard, self._saw_traffic = self._saw_traffic, False
