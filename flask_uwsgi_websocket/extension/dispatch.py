@@ -26,8 +26,10 @@ from .routing import WebSocketRule
 
 
 class Dispatch:
-    """What stands in the places of an app's own methods; whatever Flask hands to those (a context,
-    from 3.2 on) is handed through."""
+    """The methods that replace an app's own, whose turn it still is.
+
+    Whatever Flask hands to them (a context, from 3.2 on) they hand through.
+    """
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -90,7 +92,7 @@ class Dispatch:
 
 
 def dispatch_of(app: Flask) -> Dispatch:
-    """Return what an app's dispatching goes through, once for all extensions."""
+    """Return an app's one dispatch, whichever extensions ask."""
     key = "uwsgi_websocket.dispatch"
     if key not in app.extensions:
         app.extensions[key] = Dispatch(app)
@@ -99,7 +101,7 @@ def dispatch_of(app: Flask) -> Dispatch:
 
 
 def _http_error(error: HandshakeError) -> HTTPException:
-    """What Flask makes its answer of: ``errorhandler`` functions may shape it."""
+    """Make what Flask makes its answer of: ``errorhandler`` functions may shape it."""
     reason = printable(error.reason)
     response = Response(f"{reason}\n", error.status, error.headers, mimetype="text/plain")
     return default_exceptions.get(error.status, HTTPException)(
