@@ -155,21 +155,21 @@ class _ServerSession(Session):
 
 
 class ThreadHandler(Handler):
-    """For ``uwsgi --threads N`` or ``--processes N``."""
+    """Runs connections under ``uwsgi --threads N`` or ``--processes N``."""
 
     engine_name = "threads"
     client_class = WebSocketClient
 
 
 class GeventHandler(Handler):
-    """For ``uwsgi --gevent N``."""
+    """Runs connections under ``uwsgi --gevent N``."""
 
     engine_name = "gevent"
     client_class = GeventWebSocketClient
 
 
 class AsyncioHandler(Handler):
-    """For ``uwsgi --asyncio N --greenlet``; methods of servers may be ``async def``."""
+    """Runs connections under ``uwsgi --asyncio N --greenlet``; methods may be ``async def``."""
 
     engine_name = "asyncio"
     client_class = AsyncioWebSocketClient

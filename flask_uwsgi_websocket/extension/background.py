@@ -36,7 +36,7 @@ class Background:
         self.waits_for_request = False
 
     def add(self, function: Function, once: bool) -> None:
-        """Start a function with each worker, or with one of them; at once where that serves."""
+        """Start a function with each worker, or with one of them; at once if that serves."""
         self._check(function)
         if uwsgi.inside():
             try:

@@ -26,7 +26,7 @@ PREFIX = "UWSGI_WEBSOCKET_"
 
 @dataclass(frozen=True)
 class Setting:
-    """A key.
+    """A configuration key: its default, and what it may be.
 
     :param check: called with the key and a value; ValueError for one that is not accepted.
     """
@@ -36,7 +36,7 @@ class Setting:
 
 
 def check_origins(name: str, value: Any) -> None:
-    """Check origins, as they are configured; None: those on the host of the request.
+    """Check origins, as they are configured; None means those on the host of the request.
 
     :raises ValueError: for others.
     """
@@ -68,7 +68,7 @@ SETTINGS = {
 
 
 def read(config: MutableMapping[str, Any], name: str) -> Any:
-    """Give a value, checked: an app may set it after :func:`set_up`.
+    """Return a value, checked: an app may set it after :func:`set_up`.
 
     :raises ValueError: for one that is not accepted; says what is.
     """

@@ -79,7 +79,7 @@ class WebSocket:
         return self.router.blueprints
 
     def init_app(self, app: Flask) -> None:
-        """Serve the routes on an app: wraps ``app.wsgi_app`` and replaces ``app.run``.
+        """Serve the routes on an app: wrap ``app.wsgi_app``, replace ``app.run`` and more.
 
         :raises ValueError: for configuration that is not accepted; says what is.
         """
@@ -139,7 +139,7 @@ class WebSocket:
         view_func: Callable[..., Any] | None = None,
         **options: Any,
     ) -> None:
-        """:meth:`route` as a plain call.
+        """Route WebSockets to a handler: :meth:`route` as a plain call.
 
         :raises TypeError: when the handler is of the wrong kind for the engine.
         """
@@ -204,7 +204,7 @@ class WebSocket:
         self.router.register_blueprint(blueprint, **options)
 
     def url_for(self, endpoint: str, **values: Any) -> str:
-        """The ws:// or wss:// URL of a handler, whole also within a request.
+        """Return the ws:// or wss:// URL of a handler, whole also within a request.
 
         Flask's own ``url_for``, in templates too, gives it for an endpoint that only we know.
 
@@ -228,7 +228,7 @@ class WebSocket:
     def _build_unknown_url(
         self, app: Flask, error: Exception, endpoint: str, values: dict[str, Any]
     ) -> str:
-        """For ``app.url_for``, which knows no such endpoint."""
+        """Build what ``app.url_for`` cannot: the URL of an endpoint that only we know."""
         if endpoint not in self.view_functions:
             raise error
         # What Flask adds, which does not apply: these URLs are always whole, have one method and
@@ -252,7 +252,7 @@ class WebSocket:
     def test_client(
         self, app: Flask | None = None, use_cookies: bool = True, **kwargs: Any
     ) -> WebSocketTestClient:
-        """Flask's test client with a ``connect()`` for WebSockets; see :mod:`~.testing`."""
+        """Make Flask's test client, with a ``connect()`` for WebSockets; see :mod:`~.testing`."""
         served = app if app is not None else self.app
         if served is None:
             raise RuntimeError("test_client() needs an app: call init_app() first, or give it one")

@@ -42,7 +42,7 @@ _NOT_ALLOWED = {401, 402, 403, 407, 451}
 
 
 class Handshake(LazySession):
-    """The session of a handler that a rule of the app routes to."""
+    """The session of a handler that an app routes to."""
 
     __slots__ = ("_handler", "_middleware", "_process_response", "_rule", "response")
 
@@ -104,7 +104,7 @@ class Handshake(LazySession):
         return response
 
     def _end(self) -> None:
-        """Have the response stand for nothing any more."""
+        """Let the response stand for the handler's result no longer."""
         upgrade_of(self.environ).opening = None
         self.response.end()
 

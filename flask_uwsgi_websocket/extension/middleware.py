@@ -72,7 +72,7 @@ class WebSocketMiddleware:
 
     @cached_property
     def engine(self) -> Engine:
-        """How handlers run on uWSGI. Loaded when needed: its modules may not be installed."""
+        """The engine of handlers on uWSGI; loaded when needed, for it may not be installed."""
         return uwsgi.engine(self.engine_name)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -102,7 +102,7 @@ class WebSocketMiddleware:
         rule: WebSocketRule,
         process_response: Callable[[Response], Response],
     ) -> Any:
-        """Return the response that switches protocols, and runs the handler when it is sent.
+        """Return the response 101, which runs the handler when it is sent.
 
         Or whatever else the handler answers, where the handshake waits for it.
 
@@ -120,7 +120,7 @@ class WebSocketMiddleware:
         return handshake.response
 
     def waits_for_handler(self, rule: WebSocketRule) -> bool:
-        """Whether the handler may still refuse: see :class:`~.routing.WebSocketRule`."""
+        """Tell whether the handshake waits for the handler: see ``lazy`` of the rule."""
         if not self.setting("REQUEST_CONTEXT") or issubclass(self.client, UWSGIWebSocketClient):
             return False  # a response of Flask's needs the context, and ours the codec
         if rule.lazy is None:

@@ -193,7 +193,7 @@ class Router(Flask):
         rule: tuple[str, dict[str, Any]],
         handler: Callable[..., Any] | None,
     ) -> bool:
-        """Tell whether an earlier app has this already, as a factory registers for each of its own.
+        """Tell whether an earlier app has this already: a factory registers anew for each app.
 
         A function that the factory defines is another object each time: it is the handler of the
         newest app, and earlier ones keep theirs.
@@ -212,7 +212,7 @@ class Router(Flask):
         return True
 
     def handler(self, app: Flask, endpoint: str) -> Callable[..., Any]:
-        """Give an app's handler of an endpoint."""
+        """Return an app's handler of an endpoint."""
         return self._apps.get(app, {}).get(endpoint) or self.view_functions[endpoint]
 
     def register_blueprint(  # type: ignore[override]  # Flask's own type is of 3.0 and later
@@ -263,11 +263,11 @@ class Router(Flask):
         return rule, dict(values)
 
     def build(self, app: Flask, request: Request | None, endpoint: str, values: Any) -> str:
-        """The ws:// or wss:// URL of an endpoint."""
+        """Return the ws:// or wss:// URL of an endpoint."""
         return self._adapter(app, request).build(endpoint, values, force_external=True)
 
     def _adapter(self, app: Flask, request: Request | None) -> MapAdapter:
-        """Our map, bound as the app binds its own to the request (None: to its configuration)."""
+        """Bind our map as the app binds its own, to a request or (None) to its configuration."""
         self.url_map.host_matching = app.url_map.host_matching  # which rules are bound by
         self.url_map.bind_rules(app.url_map.converters)
         theirs = app.create_url_adapter(request)

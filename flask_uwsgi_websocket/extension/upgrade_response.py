@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @cache
 def upgrade_class(base: type[Response]) -> type[Any]:
-    """The app's class of responses, with a response that switches protocols."""
+    """Derive, from the app's class of responses, that of the response 101."""
     return type("UpgradeResponse", (_UpgradeResponse, base), {})
 
 
@@ -65,7 +65,7 @@ class _UpgradeResponse:
         return value is None or value is self
 
     def meant_by(self, result: Any) -> Any:
-        """Give what a handler means with what its decorators have made of it.
+        """Return what a handler means with what its decorators have made of it.
 
         :return: its coroutine; None where it has returned nothing; else the result itself.
         """
@@ -83,7 +83,7 @@ class _UpgradeResponse:
 
 
 def missed_response(error: BaseException, handler: Callable[..., Any]) -> bool:
-    """Tell whether a decorator fails for lack of a response, once its handler has returned.
+    """Tell whether a decorator failed because its handler returned no response.
 
     That is, for using None as one, and in no frame of the handler's.
     """

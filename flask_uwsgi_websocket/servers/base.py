@@ -37,17 +37,17 @@ class Server(ABC):
 
     @abstractmethod
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
-        """What runs the handlers of the class made for this engine."""
+        """Return what runs the handlers of the class made for this engine."""
 
     @abstractmethod
     def take(self, environ: WSGIEnvironment) -> Socket:
-        """The connection of the request, from its own thread or greenlet.
+        """Take the connection of the request over, in its own thread or greenlet.
 
         :raises OSError: when the process has no descriptor left.
         """
 
     def answer(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
-        """Answer 101 with these headers, on a connection that was taken; from anywhere.
+        """Answer 101 with these header fields, on a connection that was taken over; from anywhere.
 
         :raises ConnectionClosed: when the client has gone.
         """
@@ -60,36 +60,13 @@ class Server(ABC):
         except OSError as error:
             raise ConnectionClosed(1006, "the client left during the handshake") from error
 
-    def early(self, environ: WSGIEnvironment) -> bytes:
-        """Return what the server has read behind a request whose connection was taken.
-
-        RFC 6455 4.1 has clients wait for the answer before they send more; some do not.
-        """
-        upgrade = upgrade_of(environ)
-        data, upgrade.early = upgrade.early, b""
-        return data
-
-    def accept(self, environ: WSGIEnvironment, headers: Headers) -> Socket:
-        """Take the connection and answer 101, within the request.
-
-        :raises ConnectionClosed: when the client has gone.
-        :raises OSError: when the process has no descriptor left.
-        """
-        sock = self.take(environ)
-        try:
-            self.switch(environ, sock, headers)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
     def switch(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
-        """:meth:`answer`; what the application says of HTTP after this, nobody hears."""
+        """Answer 101, as :meth:`answer`; ignore what the application says of HTTP after this."""
         self.answer(environ, sock, headers)
         upgrade_of(environ).switched = True
 
     def fail(self, environ: WSGIEnvironment, sock: Socket) -> None:
-        """Answer 500 at once, on a connection that was taken; from anywhere."""
+        """Answer 500 at once, on a connection that was taken over; from anywhere."""
         upgrade_of(environ).switched = True
         with suppress(OSError):
             sock.sendall(RAW_FAILURE)
@@ -125,8 +102,8 @@ class Server(ABC):
         return application(environ, upgrade.begin)
 
     def detach(self, environ: WSGIEnvironment) -> None:  # noqa: B027
-        """The connection was taken over and answered: let the request end, where it can."""
+        """Let the request end, where it can: its connection was taken over and answered."""
 
     def leave(self, start_response: StartResponse) -> Sequence[bytes]:
-        """The body of the WSGI response, at the end of a connection that was taken over."""
+        """Return the body of the WSGI response, at the end of a connection that was taken over."""
         return ()

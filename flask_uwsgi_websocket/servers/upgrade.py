@@ -130,7 +130,7 @@ class Upgrade:
         return _AnsweredBody(self, body)
 
     def fail(self, error: BaseException) -> Body:
-        """Log what the application raised; give the body of a 500, unless something was sent."""
+        """Log what the application raised; return the body of a 500, unless something was sent."""
         when = "at the end of" if self.switched else "in"
         log_exception("Exception %s a WebSocket's request, %s", when, self._path, error=error)
         if self.switched:
@@ -198,7 +198,7 @@ class Input:
         return iter(self.stream)
 
     def end(self) -> None:
-        """Read nothing any more."""
+        """Have nothing more to read."""
         self.stream = BytesIO()
 
 

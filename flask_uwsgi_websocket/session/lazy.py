@@ -25,7 +25,7 @@ OPEN_TIME = 1.0
 class Unopened:
     """Stands for a :class:`~.connection.connection.Connection` until somebody uses it.
 
-    :param open_: answers the handshake and gives the connection; called once.
+    :param open_: answers the handshake and returns the connection; called once.
     """
 
     close_code = None
@@ -48,7 +48,7 @@ class Unopened:
         self._lock = threading.RLock()
 
     def open(self) -> Connection:
-        """Return the connection; the handshake is answered, if it has not been.
+        """Answer the handshake, if that was not done; return the connection.
 
         :raises ConnectionClosed: when the client has gone.
         :raises BaseException: what went wrong in answering.
@@ -76,7 +76,7 @@ class Unopened:
                     self.open()
 
     def withdraw(self) -> bool:
-        """Give up opening it; False where it is open."""
+        """Give up opening it; return False if it is open."""
         with self._lock:
             self._withdrawn = self.connection is None
             return self._withdrawn
@@ -148,7 +148,7 @@ class _Attempt:
         raise RuntimeError(f"the handler ended with {type(failure).__name__}") from failure
 
     async def run(self) -> None:
-        """Run the handler; if it has not answered otherwise, the connection to its end."""
+        """Run the handler and, unless it has answered otherwise, the connection to its end."""
         session, engine = self._session, self._session.engine
         self._interrupt = engine.interrupter()
         unopened = Unopened(self._protocol, session.negotiation.settings.limits, self._open)
@@ -190,7 +190,7 @@ class _Attempt:
         await self._session.converse(connection, conclude)
 
     def _open(self) -> Connection:
-        """Answer the handshake: 101, or 500 where its header fields cannot be had."""
+        """Answer the handshake: 101, or 500 if its header fields cannot be made."""
         session = self._session
         try:
             headers = session.late_headers()

@@ -20,7 +20,7 @@ from ..servers.upgrade import Headers, check_headers
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server offers to one connection."""
+    """The terms that a server offers to one connection."""
 
     limits: Limits = field(default_factory=Limits)
     subprotocols: Sequence[str] = ()
@@ -32,7 +32,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Negotiation:
-    """What client and server agreed on in the opening handshake."""
+    """The terms that client and server agreed on in the opening handshake."""
 
     headers: list[tuple[str, str]]
     subprotocol: str | None

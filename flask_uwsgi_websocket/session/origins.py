@@ -38,7 +38,7 @@ _DOTS = re.compile("[.\u3002\uff0e\uff61]")
 
 
 def normal_origin(origin: str) -> str | None:
-    """Write an origin as everybody else does; None for what is none."""
+    """Return an origin in its normal form; None for what is none."""
     if origin.lower() in _WITHOUT_HOST:
         return origin.lower()
     with suppress(UnicodeError):
@@ -68,7 +68,7 @@ def _ascii_host(host: str) -> str:
 
 @dataclass(frozen=True)
 class Origins:
-    """Those that somebody configured.
+    """Origins that somebody configured.
 
     :param all: whether any will do.
     :param exact: in their normal form.
@@ -80,7 +80,7 @@ class Origins:
     subdomains: tuple[tuple[str, str], ...]
 
     def __contains__(self, origin: str) -> bool:
-        """Tell whether it is one of these.
+        """Tell whether an origin is one of these.
 
         :param origin: in its normal form.
         """

@@ -95,7 +95,10 @@ class Session(ABC):
             sock.close()
             raise
         connection = self._connect(sock, protocol)
-        connection.receive_early(server.early(environ))
+        upgrade = upgrade_of(environ)
+        # RFC 6455 4.1 has clients wait for the answer before they send more; some do not.
+        early, upgrade.early = upgrade.early, b""
+        connection.receive_early(early)
         server.detach(environ)
         return connection
 
