@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..exceptions import EngineError, UWSGINotFound
+from .options import EXPANDED
 
 #: The remedy that most errors about a binary name.
 INSTALL = "python -m flask_uwsgi_websocket install-uwsgi"
@@ -40,10 +41,6 @@ NO_WINDOWS = "uWSGI does not run on Windows: use the Windows Subsystem for Linux
 
 # The probes below answer within milliseconds; a wrapper script may be slower.
 _PROBE_SECONDS = 30.0
-
-# What uWSGI expands in the values of options, on its command line too, and has no escape for:
-# $(an environment variable), @(a file, or exec://a command) and %(another option).
-_EXPANDED = re.compile(r"[$@%]\(")
 
 _OPTION = re.compile(r"^\s+(?:-(\S)\|)?--(\S+)", re.MULTILINE)
 
@@ -88,7 +85,7 @@ def is_plain(text: str) -> bool:
 
 def is_expanded(text: str) -> bool:
     """Tell whether uWSGI would put something else in the place of a part of this."""
-    return _EXPANDED.search(text) is not None
+    return EXPANDED.search(text) is not None
 
 
 def interpreter(binary: str) -> tuple[list[str], dict[str, str]]:
@@ -179,15 +176,6 @@ def inspect_uwsgi(
     python = _output(path, [*plugin_arguments, *load, "--python-version"]).strip()
     version = _output(path, ["--version"], may_fail=True).strip()
     return UWSGIBinary(path, options, python.rpartition("\n")[2], tuple(plugins), version)
-
-
-def takes_value(binary: UWSGIBinary, option: str, plugin_arguments: Sequence[str] = ()) -> bool:
-    """Ask a uWSGI binary whether an option takes a value, or is a mere flag."""
-    flag = f"-{option}=" if len(option) == 1 else f"--{option}="
-    load = ["--plugins", ",".join(binary.plugins)] if binary.plugins else []
-    # With no value at all even options that take effect at once do nothing.
-    done = _run(binary.path, [*plugin_arguments, *load, flag, "--help"])
-    return "getopt_long() error" not in done.stderr
 
 
 def check_python(binary: UWSGIBinary) -> None:

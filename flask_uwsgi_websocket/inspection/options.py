@@ -14,8 +14,9 @@ from typing import Any
 #: An option's name, and its value; None where it has none.
 Pair = tuple[str, "str | None"]
 
-#: What uWSGI would put something in the place of, and we could not.
-UNRESOLVED = re.compile(r"[$@%]\(")
+#: What uWSGI expands in values, on its command line too, and has no escape for: $(an environment
+#: variable), @(a file, or exec://a command) and %(another option).
+EXPANDED = re.compile(r"[$@%]\(")
 _NOTHING_ELSE = re.compile(r"\s*[$@%]\(.*\)\s*")
 
 _NUMBER = re.compile(r"\s*([+-]?\d+)")
@@ -87,7 +88,7 @@ class Options:
         if name in self._uncertain:
             return []
         values = self._values.get(name, ())
-        known = [value for value in values if not UNRESOLVED.search(value)]
+        known = [value for value in values if not EXPANDED.search(value)]
         if len(known) < len(values):
             self.doubts.add(name)
         return known

@@ -17,28 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .files import KINDS, PARSERS
-from .options import FILES, UNRESOLVED, Options, Pair, canonical, integer, split_words
+from .options import EXPANDED, FILES, Options, Pair, canonical, integer, split_words
 
 _ENDS = {"end", "endif", "end-if", "endfor", "end-for"}
 _LOGIC = re.compile(r"(if|for)(-|env$|exists$|plugin$|dir$|file$|opt$|$)")
 _SCHEME = re.compile(r"[a-z0-9]+://", re.IGNORECASE)
 
 # uWSGI's own variables (parse_sys_envs in core/utils.c), which are no options.
-_NO_OPTIONS = {
-    "UWSGI_RELOADS",
-    "UWSGI_VASSALS_DIR",
-    "UWSGI_EMPEROR_FD",
-    "UWSGI_BROODLORD_NUM",
-    "UWSGI_EMPEROR_FD_CONFIG",
-    "UWSGI_EMPEROR_PROXY",
-    "UWSGI_JAIL_PID",
-    "UWSGI_ORIGINAL_PROC_NAME",
-}
+_NO_OPTIONS = {"RELOADS", "VASSALS_DIR", "EMPEROR_FD", "BROODLORD_NUM", "EMPEROR_FD_CONFIG"}
+_NO_OPTIONS |= {"EMPEROR_PROXY", "JAIL_PID", "ORIGINAL_PROC_NAME"}
 
 
 def is_option(variable: str) -> bool:
     """Tell whether uWSGI takes a variable of the environment for an option."""
-    return variable.startswith("UWSGI_") and variable not in _NO_OPTIONS
+    return variable.startswith("UWSGI_") and variable.removeprefix("UWSGI_") not in _NO_OPTIONS
 
 
 class ConfigError(Exception):
@@ -246,7 +238,7 @@ class _Reader:
     def _first(self, name: str) -> str | None:
         values = (value for key, value in self._pairs if key == name)
         found = next(values, None)
-        return None if found is None or UNRESOLVED.search(found) else found
+        return None if found is None or EXPANDED.search(found) else found
 
     def _calculate(self, tokens: Sequence[str]) -> str | None:
         """Work out ``%(processes * 2)``, from left to right (uwsgi_manage_placeholder)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.util import find_spec
 
@@ -18,12 +18,10 @@ from ..inspection.binary import (
     UWSGIBinary,
     check_python,
     is_expanded,
-    takes_value,
 )
 from ..inspection.findings import Surroundings
-from ..inspection.options import OFF, ON
 from ..inspection.worker_rules import two_engines
-from .keywords import PLUGIN_LOADERS, Options, as_rules_take_them, number, plugin_arguments
+from .keywords import Options, as_rules_take_them, number
 
 
 def check(options: Options) -> None:
@@ -64,29 +62,6 @@ def check_binary(binary: UWSGIBinary, wanted: Iterable[str]) -> None:
             + (f": did you mean {similar[0].replace('-', '_')}?" if similar else "")
             + f" (all its options: {shlex.quote(binary.path)} --help)"
         )
-
-
-def settle_flags(binary: UWSGIBinary, options: Options, given: Set[str]) -> Options:
-    """Return the options with flags that were given a value made bare, or left out.
-
-    uWSGI itself would take the value for the name of a configuration file.
-
-    :param given: the names that the caller has given values, right or wrong.
-    :raises EngineError: for a value that means neither.
-    """
-    settled = dict(options)
-    for name in (options.keys() & given) - PLUGIN_LOADERS:
-        value = options[name]
-        if value is True or takes_value(binary, name, plugin_arguments(options)):
-            continue
-        switch = str(value).lower()
-        if switch not in (*ON, *OFF):
-            raise EngineError(
-                f"--{name} takes no value: {name.replace('-', '_')}=True instead of {value!r}, or "
-                f"False to leave it out"
-            )
-        settled[name] = switch in ON
-    return settled
 
 
 def check_taken_literally(text: str, what: str) -> None:

@@ -47,7 +47,7 @@ from ..inspection.options import (
 from ..inspection.socket_rules import ROUTER_BUFFER
 from . import watch
 from .checks import check_taken_literally
-from .keywords import Options, number, spelling, values
+from .keywords import Options, number, settled, spelling, values
 
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 5000
@@ -83,7 +83,8 @@ def complete(
 
     :returns: names to values that are neither ``None`` nor ``False``.
     """
-    given = {spelling(name): value for name, value in uwsgi_options.items()}
+    names = {spelling(keyword): value for keyword, value in uwsgi_options.items()}
+    given = {name: settled(name, value) for name, value in names.items()}
     if debug:
         given = {n: v for n, v in given.items() if n not in _WORKERS and "cheaper" not in n}
     options = _front(given, host or DEFAULT_HOST, port or DEFAULT_PORT)

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,16 +81,28 @@ def install_uwsgi(force: bool = False, say: Say = print) -> UWSGIBinary:
 
 def adequate_uwsgi() -> UWSGIBinary | None:
     """Return this environment's own uWSGI, if it has every engine and this Python."""
+    with suppress(EngineError):
+        if all(map(find_spec, ("gevent", "greenlet"))):
+            return _inspect()
+    return None
+
+
+def _inspect() -> UWSGIBinary:
+    """Inspect this environment's own uWSGI.
+
+    :raises EngineError: there is none, or it has less than we build.
+    """
     path = installed_uwsgi()
-    if path is None or any(find_spec(name) is None for name in ("gevent", "greenlet")):
-        return None
-    try:
-        binary = inspect_uwsgi(path)
-        check_python(binary)
-    except EngineError:
-        return None
-    new_enough = version_of(binary.version) >= _LOWEST
-    return binary if new_enough and binary.options.issuperset(PLUGINS) else None
+    if path is None:
+        raise EngineError(f"there is no uwsgi beside {sys.executable}")
+    binary = inspect_uwsgi(path)
+    check_python(binary)
+    missing = [name for name in PLUGINS if name not in binary.options]
+    if missing:
+        raise EngineError(f"{path} was built without {', '.join(missing)}")
+    if version_of(binary.version) < _LOWEST:
+        raise EngineError(f"{path} is uWSGI {binary.version}, and not {_UWSGI}")
+    return binary
 
 
 def build_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -260,21 +273,14 @@ def verify(say: Say = print) -> UWSGIBinary:
 
     :raises EngineError: something is missing, or an engine does not answer.
     """
-    path = installed_uwsgi()
-    if path is None:
-        raise EngineError(f"there is no uwsgi beside {sys.executable} after the build")
-    binary = inspect_uwsgi(path)
-    check_python(binary)
-    missing = [name for name in PLUGINS if name not in binary.options]
-    if missing:
-        raise EngineError(f"{path} was built without {', '.join(missing)}")
+    binary = _inspect()
     for engine, options in _MODES.items():
         with tempfile.TemporaryDirectory() as folder:
             answer = _answer(binary, options, Path(folder))
             if answer != f"{sys.prefix} {sys.version_info[:2]}":
                 log = Path(folder, "log").read_text(errors="replace").rstrip()
                 raise EngineError(
-                    f"{path} does not serve on {engine}: answer {answer!r}; its log:\n{log}"
+                    f"{binary.path} does not serve on {engine}: answer {answer!r}; its log:\n{log}"
                 )
         say(f"  {engine} answers a request")
     return binary

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..exceptions import EngineError
 from ..inspection import options as inspection
-from ..inspection.options import OPTIONAL, SHORT, spellings
+from ..inspection.options import FLAGS, OFF, ON, OPTIONAL, SHORT, spellings
 
 #: uWSGI's names, without the dashes in front, to values.
 Options = dict[str, Any]
@@ -24,6 +25,24 @@ PLUGIN_LOADERS = spellings("plugins", "plugins-dir")
 def spelling(keyword: str) -> str:
     """Return uWSGI's name for a keyword."""
     return keyword.rstrip("_").replace("_", "-")
+
+
+def settled(name: str, value: Any) -> Any:
+    """Return an option's value; that of a flag as True or False.
+
+    uWSGI itself would take what else a flag was given for the name of a configuration file.
+
+    :raises EngineError: for a value that means neither.
+    """
+    if SHORT.get(name, name) not in FLAGS or value is None:
+        return value
+    switch = str(value).lower()
+    if switch not in (*ON, *OFF):
+        raise EngineError(
+            f"--{name} takes no value: {name.replace('-', '_')}=True instead of {value!r}, or "
+            f"False to leave it out"
+        )
+    return switch in ON
 
 
 def values(value: Any) -> Sequence[Any]:

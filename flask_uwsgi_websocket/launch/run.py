@@ -20,7 +20,7 @@ from ..inspection.binary import UWSGIBinary, find_uwsgi, inspect_uwsgi, interpre
 from ..inspection.effects import cores
 from ..inspection.options import LOADERS, spellings
 from . import replay, watch
-from .checks import check, check_binary, check_taken_literally, settle_flags
+from .checks import check, check_binary, check_taken_literally
 from .defaults import DEFAULT_HOST, DEFAULT_PORT, complete, take_over_reloading
 from .keywords import (
     PLUGIN_LOADERS,
@@ -28,7 +28,6 @@ from .keywords import (
     arguments,
     as_rules_take_them,
     plugin_arguments,
-    spelling,
 )
 from .locate import Target, locate, project_files
 
@@ -100,11 +99,9 @@ def exec_uwsgi(
     """
     options = complete(uwsgi_options, debug, host, port)
     check(options)
-    path = find_uwsgi(uwsgi_binary)
     wanted = [name for name in options if name not in PLUGIN_LOADERS]
-    binary = inspect_uwsgi(path, wanted, plugin_arguments(options))
+    binary = inspect_uwsgi(find_uwsgi(uwsgi_binary), wanted, plugin_arguments(options))
     check_binary(binary, wanted)
-    options = settle_flags(binary, options, {spelling(name) for name in uwsgi_options})
     interval = take_over_reloading(options) if debug else None
     command = build_command(binary, target, options)
     environment = {**target.environment, **_interpreter(binary, options)[1]}
