@@ -146,26 +146,17 @@ def late_patch(options: Options, around: Surroundings) -> Iterator[Finding]:
 def mounts(options: Options, around: Surroundings) -> Iterator[Finding]:
     apps = len(options.values("mount")) + options.has("module", "wsgi-file")
     engine = engine_of(options)
-    if apps < 2 or not engine or not options.lacks("single-interpreter"):
-        return
-    find, why = (
-        warning,
-        (
-            "only the first app hears of a stop: WebSockets of the others hold up reloads until "
-            "--worker-reload-mercy is over, and their functions of on_worker_start never run"
-        ),
-    )
-    if engine in LOOPS:
-        find, why = (
-            error,
-            (
-                "uWSGI's loop serves one interpreter only: requests to the second app are answered "
-                "with 404, or kill the worker"
-            ),
+    if apps > 1 and engine and options.lacks("single-interpreter"):
+        find = error if engine in LOOPS else warning
+        yield find(
+            "several apps (--mount) without --single-interpreter",
+            "uWSGI's loop serves one interpreter only: requests to the second app are answered "
+            "with 404, or kill the worker"
+            if engine in LOOPS
+            else "only the first app hears of a stop: WebSockets of the others hold up reloads "
+            "until --worker-reload-mercy is over, and their functions of on_worker_start never run",
+            "add --single-interpreter",
         )
-    yield find(
-        "several apps (--mount) without --single-interpreter", why, "add --single-interpreter"
-    )
 
 
 @Rule
