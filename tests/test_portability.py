@@ -31,14 +31,15 @@ for module, names in (
     for name in names: delattr(module, name)
 def refuse(name): raise TypeError("bad argument type for built-in operation")
 ctypes.CDLL = refuse
-sys.modules["resource"] = sys.modules["fcntl"] = sys.modules["uwsgi"] = None
+for name in ("resource", "fcntl", "uwsgi", "flask_uwsgi_websocket.connection._socket_speedups"):
+    sys.modules[name] = None
 """
 )
 APP = """
 from flask import Flask
 from flask_uwsgi_websocket import WebSocket, AsyncioWebSocket
 from flask_uwsgi_websocket.connection import sending
-sending.HAS_SENDMSG = sending.HAS_SENDMSG and bool(sending.MSG_DONTWAIT)
+sending.HAS_SENDMSG = sending.HAS_SENDMSG and bool(sending.SEND_FLAGS)
 app = Flask("x"); app.testing = True
 threads, loop = WebSocket(app, timeout=1), AsyncioWebSocket(app, timeout=1)
 

@@ -73,8 +73,6 @@ class BaseClient(Generic[Done]):
             connection.client = self
         self._app = app
         self._json: Any = json if app is None else app.json
-        self._text = connection.protocol.text
-        self._binary = connection.protocol.binary
 
     def _opened(self, connection: Connection) -> None:
         self._connection = connection
@@ -243,23 +241,23 @@ class BaseClient(Generic[Done]):
         """
         raise NotImplementedError
 
-    def _encoder(self, msg: Data, binary: bool | None) -> Callable[[Any], bytes]:
-        """Choose what makes the frame for ``msg``."""
+    def _encoder(self, msg: Data, binary: bool | None) -> Callable[[Any], bytes] | None:
+        """Choose what makes the frame for ``msg``; None where its type says what it is."""
         if isinstance(msg, str):
-            return self._encode_binary if binary else self._text
+            return self._encode_binary if binary else None
         if isinstance(msg, (bytes, bytearray, memoryview)):
             if binary or (binary is None and not self._bytes_are_text):
-                return self._binary
+                return None
             return self._decode_text
         if self._connection.ended:  # send(receive()) after the end: say that, not the type
             raise self._connection.closed_error()
         raise TypeError(f"a message is str or bytes, not {type(msg).__name__}")
 
     def _encode_binary(self, msg: str) -> bytes:
-        return self._binary(msg.encode())
+        return self._connection.protocol.binary(msg.encode())
 
     def _decode_text(self, msg: bytes | bytearray | memoryview) -> bytes:
-        return self._text(decode_text(msg))
+        return self._connection.protocol.text(decode_text(msg))
 
     def _loads(self, message: Message | None) -> Any:
         if message is None:

@@ -36,7 +36,7 @@ class WebSocketClient(BaseClient[None]):
 
     def send(self, msg: Data, binary: bool | None = None) -> None:
         connection = self._connection
-        encode: Callable[[Any], bytes] = self._text
+        encode: Callable[[Any], bytes] | None = None
         if binary or type(msg) is not str:
             encode = self._encoder(msg, binary)
         try:

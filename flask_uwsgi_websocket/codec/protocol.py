@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from ..exceptions import LocalProtocolError
 from .deflate import Deflate
@@ -73,6 +73,16 @@ class Protocol(Receiver):
         self.plain_below = 0 if self._masks else 1 << 16
         if deflate is not None:
             self.plain_below = min(self.plain_below, deflate.threshold)
+
+    def encode(self, message: Any) -> bytes:
+        """Make the frame of a message: of a text message for a str, of a binary one for bytes.
+
+        :raises LocalProtocolError: as :meth:`text` and :meth:`binary`.
+        """
+        whole = whole_frame(message, self.plain_below)
+        if whole is not None:
+            return whole
+        return self.text(message) if isinstance(message, str) else self.binary(message)
 
     def text(self, message: str) -> bytes:
         """Make the frame of a text message.

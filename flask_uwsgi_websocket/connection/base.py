@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
 from _thread import RLock
 from abc import ABC, abstractmethod
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 
 Message = str | bytes
 
-#: 0 on Windows, where sockets are made non-blocking instead.
-MSG_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
-
 #: The queue of a connection that has not needed one: a deque weighs 760 bytes, and few do.
 NOTHING: deque[Any] = deque(maxlen=0)
 
@@ -33,7 +29,6 @@ class BaseConnection(ABC):
 
     __slots__ = (
         "_lock",
-        "_recv",
         "_saw_traffic",
         "close_code",
         "close_reason",
@@ -56,7 +51,6 @@ class BaseConnection(ABC):
         #: Sends raise, and receives give None once the messages are used up: the state says so, but
         #: is too slow to ask with each message.
         self.ended = False
-        self._recv = sock.recv
         self._lock = RLock()  # against other threads: greenlets and tasks don't switch inside
         self._saw_traffic = False  # a sign of life since the last tick
 

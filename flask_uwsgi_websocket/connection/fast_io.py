@@ -7,6 +7,7 @@ of the others waits: threads that meet at the GIL cost each other far more than 
 
 from __future__ import annotations
 
+import select
 import socket
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from typing import Final, Literal
 from ..codec.fast_path import whole_frame, whole_message
 
 __all__ = [
+    "END_OF_FILE",
     "MSG_DONTWAIT",
     "SEND_FLAGS",
     "Received",
     "receive",
     "receive_in_python",
     "send",
+    "send_frame",
     "send_in_python",
     "send_many",
     "send_many_in_python",
@@ -35,6 +38,7 @@ SEND_FLAGS: Final[int] = getattr(socket, "MSG_NOSIGNAL", 0) | MSG_DONTWAIT
 
 #: What a read gives: a message; or other bytes, as a tuple of one; or None, where nothing came.
 Received = str | bytes | tuple[bytes] | None
+END_OF_FILE: Final = (b"",)
 
 
 def receive_in_python(sock: Socket, size: int, limit: int) -> Received:
@@ -50,6 +54,8 @@ def receive_in_python(sock: Socket, size: int, limit: int) -> Received:
 
 def wait_and_receive_in_python(sock: Socket, size: int, limit: int) -> Received:
     """:func:`receive`, after waiting for something to read, if the socket blocks."""
+    if not MSG_DONTWAIT:
+        select.select([sock], [], [])
     return _read(sock, size, limit, 0)
 
 
@@ -64,18 +70,28 @@ def _read(sock: Socket, size: int, limit: int, flags: int) -> Received:
     return (data,) if message is None else message
 
 
-def send_in_python(sock: Socket, message: str | bytes, below: int) -> bytes | Literal[False] | None:
+def send_in_python(
+    sock: Socket, message: object, below: int
+) -> bytes | memoryview | Literal[False] | None:
     """Send a message in a plain frame, if its payload has less than ``below`` bytes.
 
     :return: None when all was taken, else the rest of the frame; False for what is not sent here:
         larger messages, those from 64 KiB on, texts that UTF-8 cannot encode, other types.
     :raises OSError: the connection broke.
     """
-    frame = whole_frame(message, below)
+    frame = whole_frame(message, below)  # type: ignore[arg-type]
     if frame is None:
         return False
+    return send_frame(sock, frame)
+
+
+def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
+    """Send a frame, and return what was not taken of it, if anything.
+
+    :raises OSError: the connection broke.
+    """
     sent = _send(sock, frame)
-    return None if sent == len(frame) else frame[sent:]
+    return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
 def send_many_in_python(frame: bytes, sockets: Sequence[Socket]) -> list[tuple[int, int | OSError]]:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .base import MSG_DONTWAIT
 from .closing import Closing
+from .fast_io import MSG_DONTWAIT
 
 
 class Heartbeat(Closing):
@@ -58,7 +58,7 @@ class Heartbeat(Closing):
     def _has_input(self) -> bool:
         """Tell whether the peer has sent what nobody has read yet."""
         try:
-            return bool(self._recv(1, MSG_DONTWAIT | socket.MSG_PEEK))
+            return bool(self.socket.recv(1, MSG_DONTWAIT | socket.MSG_PEEK))
         except OSError:
             return False
 

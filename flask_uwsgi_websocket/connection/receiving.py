@@ -6,12 +6,12 @@ import socket
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
 from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
 from ..codec import Close, Event, Fail, Ping, Pong
-from .base import MSG_DONTWAIT, NOTHING, Message
+from .base import NOTHING, Message
+from .fast_io import END_OF_FILE, receive
 from .heartbeat import Heartbeat
 from .read_ahead import READ_AHEAD
 from .sending import FIRST_PAUSE
@@ -152,29 +152,28 @@ class Receiving(Heartbeat):
 
     def read(self) -> None:
         """Take what the peer has sent. For the engine; one caller at a time."""
-        recv, end_of_turn = self._recv, None
+        end_of_turn = None
         for _ in READS_PER_TURN:
             try:
-                data = recv(self._read_size, MSG_DONTWAIT)
-            except (BlockingIOError, InterruptedError):
-                return
+                got = receive(self.socket, self._read_size, self.protocol.fast_limit)
             except OSError:
-                data = b""
-            message = self.protocol.whole_message(data)
-            if message is None:
-                self._received(data, self.protocol.receive_frames)
-            else:
+                got = END_OF_FILE
+            if got is None:
+                return
+            if not isinstance(got, tuple):  # a message, and no more was there
                 self._saw_traffic = True
                 receiver = self._receiver
                 if (
                     receiver is None
                     or self._messages
                     or self.ended
-                    or receiver.switch(message) is REFUSED
+                    or receiver.switch(got) is REFUSED
                 ):
-                    self._take_in([message])
+                    self._take_in([got])
+                return
+            self._received(got[0])
             read_size = self._read_size
-            if len(data) < read_size or read_size < READ_SIZE_COMPRESSED or self._read_pausing:
+            if len(got[0]) < read_size or read_size < READ_SIZE_COMPRESSED or self._read_pausing:
                 return
             now = time.monotonic()
             if end_of_turn is None:
@@ -186,35 +185,32 @@ class Receiving(Heartbeat):
         """Take what the peer has sent, and somebody else has read, before the connection opened."""
         size = self._read_size
         for begin in range(0, len(data), size):
-            self._received(data[begin : begin + size], self.protocol.receive_data)
+            self._received(data[begin : begin + size])
             if self._inflated > READ_AHEAD and begin + size < len(data):
                 # Nobody honest compresses before our answer has told that it may.
                 self.start_closing(1008, "too much before the answer")
                 break
 
-    def _received(self, data: bytes, parse: Callable[[bytes], list[Event]]) -> None:
-        """Deal with what the peer sent, empty once it is gone.
-
-        :param parse: ``receive_data`` of the protocol, or ``receive_frames``.
-        """
+    def _received(self, data: bytes) -> None:
+        """Deal with what the peer sent, empty once it is gone."""
         if not data:
             self._lost()
             return
         self._saw_traffic = True
         if self.protocol.deflate is not None:
-            self._take_in(parse(data))
+            self._take_in(self.protocol.receive_frames(data))
             self._fit_read_size(self.protocol.deflate.inflated, len(data))
         elif len(data) < self._read_size:
-            self._take_in(parse(data))
+            self._take_in(self.protocol.receive_frames(data))
         else:
-            self._take_in(self._parse_timed(parse, data))
+            self._take_in(self._parse_timed(data))
         if self.state is DISCARDING and self.protocol.close_received:
             self._peer_done()
 
-    def _parse_timed(self, parse: Callable[[bytes], list[Event]], data: bytes) -> list[Event]:
+    def _parse_timed(self, data: bytes) -> list[Event]:
         """Parse what has filled a read, and have the next one bring as much as is fair."""
         began = time.monotonic()
-        events = parse(data)
+        events = self.protocol.receive_frames(data)
         took_long = time.monotonic() - began > PARSE_TIME
         size = self._read_size // 2 if took_long else 2 * self._read_size
         self._read_size = min(max(size, SMALLEST_READ), READ_SIZE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from _socket import socket as Socket
 from abc import abstractmethod
@@ -14,15 +13,13 @@ from socket import SHUT_WR
 from typing import Any, TypeVar
 
 from ..exceptions import ConnectionClosed
-from .base import MSG_DONTWAIT, NOTHING
+from .base import NOTHING
+from .fast_io import SEND_FLAGS, send, send_frame
 from .read_ahead import ReadAhead
 from .states import CLOSED, LOST
 
 M = TypeVar("M")
 
-MSG_NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)  # not on Windows
-#: Sends never raise SIGPIPE (it kills a uWSGI asyncio worker), and never block.
-SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT
 #: Not on Windows.
 HAS_SENDMSG = hasattr(Socket, "sendmsg")
 #: Buffers in one sendmsg; Linux takes 1,024 at most (IOV_MAX).
@@ -43,14 +40,12 @@ class Sending(ReadAhead):
         "_corked_at",
         "_failed_sends",
         "_late_pong",
-        "_send",
         "_unsent",
         "_unsent_size",
     )
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
-        self._send = self.socket.send
         self._unsent: deque[bytes | memoryview] = NOTHING
         self._unsent_size = 0
         self._corked_at = 0.0
@@ -65,12 +60,13 @@ class Sending(ReadAhead):
     def _broken(self) -> None:
         """Take it that a write failed; under the lock."""
 
-    def post(self, encode: Callable[[M], bytes], message: M, control: bool = False) -> bool:
+    def post(self, encode: Callable[[M], bytes] | None, message: M, control: bool = False) -> bool:
         """Send a frame, or queue what the peer does not take; never waits.
 
         One method on purpose: what a call costs is a good part of what a small message costs.
 
-        :param encode: makes the frame; called in the order of the sends (RFC 7692's contexts).
+        :param encode: makes the frame; called in the order of the sends (RFC 7692's contexts). None
+            for a message whose type says what it is.
         :param control: a control frame, which may go where no data may any more.
         :return: whether so much is queued that the sender should wait for :meth:`drained`.
         :raises ConnectionClosed: the connection has ended.
@@ -83,21 +79,21 @@ class Sending(ReadAhead):
             lock.acquire()
             if self.ended and not control:
                 raise self.closed_error()
-            frame = encode(message)
             if self._unsent or (self._messages and self._cork()):
-                self._queue(frame)
+                self._queue((encode or self.protocol.encode)(message))
                 if self._corked_at and time.monotonic() - self._corked_at > CORK_TIME:
                     self.flush()
             else:
                 try:
-                    sent = self._send(frame, SEND_FLAGS)
-                except (BlockingIOError, InterruptedError):
-                    sent = 0
+                    below = self.protocol.plain_below
+                    rest = False if encode else send(self.socket, message, below)
+                    if rest is False:
+                        rest = send_frame(self.socket, (encode or self.protocol.encode)(message))
                 except OSError:
                     self._broken()
                     raise self.closed_error() from None
-                if sent < len(frame):
-                    self._queue(memoryview(frame)[sent:])
+                if rest is not None:
+                    self._queue(rest)
                     self._watch_writing()
         finally:
             lock.release()
@@ -120,7 +116,7 @@ class Sending(ReadAhead):
         if self.state >= LOST:
             raise self.closed_error()
 
-    def post_nowait(self, encode: Callable[[M], bytes], message: M) -> None:
+    def post_nowait(self, encode: Callable[[M], bytes] | None, message: M) -> None:
         """The same for a sender that will not wait: closes with 1013 a peer that is too slow.
 
         :raises ConnectionClosed: the connection has ended, or ends by this.
@@ -166,7 +162,7 @@ class Sending(ReadAhead):
                         buffers = islice(self._unsent, SEND_BUFFERS)
                         sent = self.socket.sendmsg(buffers, (), SEND_FLAGS)
                     else:
-                        sent = self._send(self._unsent[0], SEND_FLAGS)
+                        sent = self.socket.send(self._unsent[0], SEND_FLAGS)
                 except (BlockingIOError, InterruptedError):
                     self._watch_writing()
                     break

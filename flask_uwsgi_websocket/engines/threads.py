@@ -24,8 +24,9 @@ from itertools import count
 from typing import Any, cast
 
 from ..codec import Protocol
-from ..connection.base import MSG_DONTWAIT, Message
+from ..connection.base import Message
 from ..connection.blocking import BlockingConnection, run_to_end
+from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, Received, receive, wait_and_receive
 from ..connection.limits import Limits
 from ..connection.worker import Callback, Worker
 from ..helpers.log import logger
@@ -41,10 +42,8 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 Watch = tuple[Callback | None, Callback | None]
 NOTHING: Watch = (None, None)
 
-#: Bytes that lie ready for the next read of a thread that waits, until its connection has once sent
-#: more at a time: a message of 4 KiB fits in. With the whole read size, a thousand threads would in
-#: time have touched 64 MiB that they hardly use.
-SMALL_READ_SIZE = 6144
+#: A read that looks for no message, but gives the bytes as they are.
+NO_MESSAGE = -1
 
 
 class ThreadsWorker(Worker):
@@ -159,7 +158,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
 
     worker: ThreadsWorker
 
-    __slots__ = ("_next_read_size", "_reading", "_was_watched")
+    __slots__ = ("_reading", "_was_watched")
 
     def __init__(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
@@ -167,7 +166,6 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
         super().__init__(sock, protocol, limits, worker)
         sock.setblocking(bool(MSG_DONTWAIT))  # without it each call would block
         self._was_watched = False
-        self._next_read_size = SMALL_READ_SIZE
         self._reading = allocate_lock()  # held by whoever reads
 
     def receive_blocking(self, timeout: float | None = None) -> Message | None:
@@ -186,14 +184,15 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
                     continue
                 if not self._wants_more():
                     break
-                data = self._read_once(None)
-                if data is None:
-                    continue
-                message = self.protocol.whole_message(data)
-                if message is not None and not self.ended:
+                try:
+                    got = wait_and_receive(self.socket, self._read_size, self.protocol.fast_limit)
+                except OSError:
+                    got = END_OF_FILE
+                if isinstance(got, tuple):
+                    self._received(got[0])
+                elif got is not None and not self.ended:
                     self._saw_traffic = self._replying = True
-                    return message
-                self._received(data, self.protocol.receive_frames)
+                    return got
         message = self.take()
         return self._receive(waited) if message is None else message
 
@@ -207,31 +206,27 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
                 if acquired:
                     try:
                         if not ready():
-                            data = self._read_once(deadline)
-                            if data is not None:
-                                self._received(data, self.protocol.receive_data)
+                            got = self._read_once(deadline)
+                            if isinstance(got, tuple):
+                                self._received(got[0])
                     finally:
                         self._reading.release()
                 else:
                     raise TimeoutError
             late = deadline is not None and time.monotonic() >= deadline
 
-    def _read_once(self, deadline: float | None) -> bytes | None:
-        """What the peer has sent, empty once it is gone; None where nothing came after all."""
-        if deadline is not None:
-            if not wait_readable(self.fd, _left(deadline)):
-                raise TimeoutError
-        elif not MSG_DONTWAIT:
-            wait_readable(self.fd, None)
+    def _read_once(self, deadline: float | None) -> Received:
+        """Return a tuple of what the peer has sent, or None where nothing came after all.
+
+        :raises TimeoutError: at ``deadline``.
+        """
+        if deadline is not None and not wait_readable(self.fd, _left(deadline)):
+            raise TimeoutError
+        read = wait_and_receive if deadline is None else receive
         try:
-            data = self._recv(self._next_read_size)
-        except (BlockingIOError, InterruptedError):
-            return None
+            return read(self.socket, self._read_size, NO_MESSAGE)
         except OSError:
-            return b""
-        if len(data) == self._next_read_size:
-            self._next_read_size = self._read_size
-        return data
+            return END_OF_FILE
 
     def _peek(self) -> None:
         for acquired in acquire(self._reading, 0):
