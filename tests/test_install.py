@@ -47,18 +47,26 @@ def test_force_builds_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"--no-cache-dir", "--force-reinstall", install._UWSGI} <= set(commands[1])
 
 
-def test_a_uwsgi_without_the_engines_is_not_adequate(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["gevent"], "built without asyncio, greenlet"),
+        (["gevent", "asyncio", "greenlet"], r"is uWSGI 2\.0\.20, and not uwsgi>=2\.0\.[23]1"),
+    ],
+)
+def test_a_uwsgi_that_has_less_is_not_adequate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], error: str
 ) -> None:
     version = ".".join(map(str, sys.version_info[:3]))
-    plain = program(
+    listed = "".join(f"  --{option} x\\n" for option in ["wsgi-file", *options])
+    less = program(
         tmp_path / "uwsgi",
-        f'case "$*" in *--python-version) echo {version};; '
-        '*) printf "  --wsgi-file x\\n  --gevent x\\n";; esac',
+        f'case "$*" in *--python-version) echo {version};; --version) echo 2.0.20;; '
+        f'*) printf "{listed}";; esac',
     )
-    monkeypatch.setattr(install, "installed_uwsgi", lambda: plain)
+    monkeypatch.setattr(install, "installed_uwsgi", lambda: less)
     assert install.adequate_uwsgi() is None
-    with pytest.raises(EngineError, match="built without asyncio, greenlet"):
+    with pytest.raises(EngineError, match=error):
         install.verify(lambda line: None)
 
 

@@ -145,11 +145,11 @@ def doctor(
     """
     try:
         if pid is None:
-            patient = of_command(uwsgi_options, uwsgi_binary)
+            process = of_command(uwsgi_options, uwsgi_binary)
         else:
-            patient = of_process(pid, uwsgi_binary)
-        app = _app_of(context) if patient.words else None
-        if not examine(patient, app, click.echo):
+            process = of_process(pid, uwsgi_binary)
+        app = _app_of(context) if process.words else None
+        if not examine(process, app, click.echo):
             raise SystemExit(1)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error

@@ -46,18 +46,18 @@ def of_process(pid: int, binary: str | None) -> Process:
     return replace(process, pid=pid, binary=binary or process.binary)
 
 
-def examine(patient: Process, app: Any, say: Say) -> bool:
+def examine(process: Process, app: Any, say: Say) -> bool:
     """Say what was found; return whether nothing is wrong.
 
     :param app: the Flask app, or None.
     :raises ConfigError: the options cannot be read.
     """
-    binary = _examine_binary(patient, say)
-    if patient.unit:
-        say(f"note: {patient.hidden}; these are from {patient.unit}.")
-    around = _surroundings(patient, binary, app)
+    binary = _examine_binary(process, say)
+    if process.unit:
+        say(f"note: {process.hidden}; these are from {process.unit}.")
+    around = _surroundings(process, binary, app)
     severities: set[Severity] = set() if binary else {Severity.ERROR}
-    for instance in _read(patient, binary.options if binary else frozenset()):
+    for instance in _read(process, binary.options if binary else frozenset()):
         if instance.name:
             say(f"{instance.name}:")
             # The app at hand need not be this vassal's.
@@ -67,9 +67,9 @@ def examine(patient: Process, app: Any, say: Say) -> bool:
             say(_told(finding))
         for note in (*instance.notes, *_doubts(instance.options)):
             say(f"note: {note}.")
-    if patient.hidden and not patient.unit:
+    if process.hidden and not process.unit:
         remedy = "name what it was started with, as in 'flask websocket doctor app.ini'"
-        say(f"error: {patient.hidden}: {remedy}.")
+        say(f"error: {process.hidden}: {remedy}.")
         return False
     if severities & {Severity.ERROR, Severity.WARNING}:
         return False
@@ -77,11 +77,11 @@ def examine(patient: Process, app: Any, say: Say) -> bool:
     return True
 
 
-def _examine_binary(patient: Process, say: Say) -> UWSGIBinary | None:
+def _examine_binary(process: Process, say: Say) -> UWSGIBinary | None:
     try:
-        binary = inspect_uwsgi(find_uwsgi(patient.binary), PLUGINS)
+        binary = inspect_uwsgi(find_uwsgi(process.binary), PLUGINS)
         say(str(binary))
-        if patient.pid is None:
+        if process.pid is None:
             check_python(binary)
     except EngineError as error:
         say(f"error: {error}.")
@@ -92,12 +92,12 @@ def _examine_binary(patient: Process, say: Say) -> UWSGIBinary | None:
     return binary
 
 
-def _surroundings(patient: Process, binary: UWSGIBinary | None, app: Any) -> Surroundings:
+def _surroundings(process: Process, binary: UWSGIBinary | None, app: Any) -> Surroundings:
     around = Surroundings(
-        descriptors=patient.descriptors,
+        descriptors=process.descriptors,
         version=version_of(binary.version) or None if binary else None,
         features=binary.options if binary else None,
-        vassal="UWSGI_EMPEROR_FD" in patient.environment,
+        vassal="UWSGI_EMPEROR_FD" in process.environment,
     )
     extensions = app.extensions.get("uwsgi_websocket", ()) if app is not None else ()
     if extensions:
@@ -111,11 +111,11 @@ def _surroundings(patient: Process, binary: UWSGIBinary | None, app: Any) -> Sur
     return around
 
 
-def _read(patient: Process, known: frozenset[str]) -> list[Instance]:
-    named = any(name.startswith("UWSGI_") for name in patient.environment)
-    if not patient.words and not named:
+def _read(process: Process, known: frozenset[str]) -> list[Instance]:
+    named = any(name.startswith("UWSGI_") for name in process.environment)
+    if not process.words and not named:
         return [Instance("", Options({}, complete=False))]
-    return sources.read(patient.words, patient.environment, patient.folder, known)
+    return sources.read(process.words, process.environment, process.folder, known)
 
 
 def _doubts(options: Options) -> Iterator[str]:

@@ -169,7 +169,7 @@ def inspect_uwsgi(
                 break
     if "wsgi-file" not in options:
         raise EngineError(
-            f"{path} has no Python plugin for Python {_python_tag()}: install the plugin and name "
+            f"{path} has no Python plugin for Python {python_tag()}: install the plugin and name "
             f"it (plugins='python3'), or {_build_one()}"
         )
     load = ["--plugins", ",".join(plugins)] if plugins else []
@@ -183,10 +183,10 @@ def check_python(binary: UWSGIBinary) -> None:
 
     :raises EngineError: the versions differ, so uWSGI would not find the app's packages.
     """
-    if binary.python.split(".")[:2] != _python_tag().split("."):
+    if binary.python.split(".")[:2] != python_tag().split("."):
         raise EngineError(
             f"{binary.path} embeds Python {binary.python} and cannot run an app of "
-            f"Python {_python_tag()}: {_build_one()}, or name another binary "
+            f"Python {python_tag()}: {_build_one()}, or name another binary "
             f"(uwsgi_binary=..., or the environment variable {BINARY_VARIABLE})"
         )
 
@@ -202,7 +202,7 @@ def _script_folders() -> Iterator[Path]:
 
 def _plugin_names(option: str) -> tuple[str, ...]:
     """Return the plugins that may bring an option, as Debian names them."""
-    python = "python" + _python_tag().replace(".", "")
+    python = "python" + python_tag().replace(".", "")
     if option == "wsgi-file":
         return (python, "python3")
     if option in ("http", "https", "https2", "http-to-https"):
@@ -245,7 +245,8 @@ def environment_without_options() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("UWSGI_")}
 
 
-def _python_tag() -> str:
+def python_tag() -> str:
+    """Return the version of this Python as binaries and packages have it in their names."""
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from xml.etree import ElementTree
 
 from .options import Pair
@@ -18,6 +20,11 @@ KINDS = {
     "json": "json",
     "js": "json",
 }
+
+
+def kind_of(name: str | os.PathLike[str]) -> str | None:
+    """Return the kind that a file's ending tells; None for another ending."""
+    return KINDS.get(Path(name).suffix.lstrip("."))
 
 
 def _parse_ini(text: str, section: str) -> Iterator[Pair]:

@@ -52,9 +52,7 @@ def look_at(pid: int) -> Process:
     place = Path(f"/proc/{pid}")
     try:
         words = _strings(place / "cmdline")
-        environment = dict(
-            text.split("=", 1) for text in _strings(place / "environ") if "=" in text
-        )
+        environment = _variables(_strings(place / "environ"))
         folders = [os.readlink(place / "cwd"), environment.get("PWD", "")]
         binary = os.readlink(place / "exe")
         descriptors = _descriptor_limit((place / "limits").read_text())
@@ -81,6 +79,10 @@ def _number_of_files(folder: str, names: Sequence[str]) -> int:
 def _strings(path: Path) -> list[str]:
     content = path.read_bytes().removesuffix(b"\0")
     return content.decode(errors="replace").split("\0") if content else []
+
+
+def _variables(texts: Sequence[str]) -> dict[str, str]:
+    return dict(text.split("=", 1) for text in texts if "=" in text)
 
 
 def _descriptor_limit(limits: str) -> int | None:
@@ -118,7 +120,7 @@ def _from_unit(process: Process, cgroup: str) -> Process:
     return replace(
         process,
         words=words[1:],
-        environment=dict(text.split("=", 1) for text in variables if "=" in text),
+        environment=_variables(variables),
         folder=Path(settings.get("WorkingDirectory", ["/"])[-1].lstrip("-")),
         unit=path,
     )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import KINDS, PARSERS
+from .files import KINDS, PARSERS, kind_of
 from .options import EXPANDED, FILES, Options, Pair, canonical, integer, split_words
 
 _ENDS = {"end", "endif", "end-if", "endfor", "end-for"}
@@ -139,7 +139,7 @@ class _Reader:
             self._pairs.append(("emperor", word))
         elif Path(word.partition(":")[0]).suffix in (".py", ".wsgi"):
             self._pairs.append(("wsgi-file", word))
-        elif path.suffix.lstrip(".") in KINDS:
+        elif kind_of(path):
             if not path.exists() and not _SCHEME.match(word):
                 raise ConfigError(f"{path}: there is no such file")
             self.load("include", word)
@@ -160,7 +160,7 @@ class _Reader:
         if path is None or name == "-" or _SCHEME.match(name):
             self._give_up(f"{option} = {word}: not looked at")
             return
-        kind = KINDS.get(path.suffix.lstrip(".")) or KINDS.get(option) or "ini"
+        kind = kind_of(path) or KINDS.get(option) or "ini"
         visit = (path, section)
         if visit in self._open or len(self._open) > 20:
             return
@@ -280,7 +280,7 @@ def _section(word: str) -> str:
     if _SCHEME.match(word):
         return ""
     before, colon, after = word.rpartition(":")
-    return after if colon and (not before or Path(before).suffix.lstrip(".") in KINDS) else ""
+    return after if colon and (not before or kind_of(before)) else ""
 
 
 def _substitute(content: str, magic: Mapping[str, str]) -> str:
@@ -309,7 +309,7 @@ def _vassals(options: Options, emperor: _Reader) -> Iterator[Instance]:
                     reader.load("include", template)
             for assignment in options.values("vassal-set"):
                 reader.add("set", assignment)
-            reader.load(KINDS.get(file.suffix.lstrip("."), "ini"), str(file))
+            reader.load("include", str(file))
             for name in ("vassals-inherit-before", "vassals-inherit"):
                 for template in options.values(name):
                     reader.add("inherit", template)
@@ -323,4 +323,4 @@ def _vassal_files(folder: Path, place: str) -> list[Path] | None:
         return None
     path = os.path.join(folder, place[scheme.end() :] if scheme else place)
     names = glob.glob(os.path.join(path, "*") if os.path.isdir(path) else path)
-    return sorted(Path(name) for name in names if Path(name).suffix.lstrip(".") in KINDS)
+    return sorted(Path(name) for name in names if kind_of(name))

@@ -35,6 +35,7 @@ from ..inspection.binary import (
     inspect_uwsgi,
     installed_uwsgi,
     interpreter,
+    python_tag,
 )
 from ..inspection.effects import version_of
 from ..inspection.worker_rules import LOWEST_UWSGI
@@ -180,11 +181,10 @@ def compiles(source: str, libraries: Sequence[str] = ()) -> bool:
 
 def _needs() -> Iterator[tuple[str, str, tuple[str, Sequence[str]]]]:
     """Yield what it is, Debian's package, and the #include and the libraries that show it."""
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     # Debian's package is for Debian's Python; others bring their headers with them.
-    python = f"python{version}-dev" if sys.base_prefix == "/usr" else "python3-dev"
+    python = f"python{python_tag()}-dev" if sys.base_prefix == "/usr" else "python3-dev"
     yield "the C library's headers", "libc6-dev", ("#include <stdio.h>", ())
-    yield f"Python {version}'s headers (Python.h)", python, ("#include <Python.h>", ())
+    yield f"Python {python_tag()}'s headers (Python.h)", python, ("#include <Python.h>", ())
     if sys.platform == "linux":
         yield "crypt.h", "libcrypt-dev", ("#include <crypt.h>", ["crypt"])
 

@@ -77,8 +77,8 @@ def locate(app: Any) -> Target:
     target = module_variable(app)
     if target is None:
         raise EngineError(
-            f"no module holds {app!r} in a variable, and this process runs no script: create the "
-            f"app at the top level of a module and pass 'module:variable' to run()"
+            f"no module holds {app!r} in a variable, and this process runs no script: "
+            f"{replay.REMEDY}"
         )
     return target
 

@@ -23,6 +23,9 @@ SCRIPT_VARIABLE = "FLASK_UWSGI_SCRIPT"
 #: What uWSGI is told to load.
 APPLICATION = f"{__name__}:application()"
 
+#: What to do about an app that cannot be found.
+REMEDY = "create the app at the top level of a module and pass 'module:variable' to run()"
+
 WSGIApplication = Callable[..., Iterable[bytes]]
 
 
@@ -81,8 +84,7 @@ def application() -> WSGIApplication:
     if _Replay.app is None:
         raise RuntimeError(
             f"{script['path']} was run again inside uWSGI to find its app, but ended without "
-            f"calling run() on it: create the app at the top level of a module and pass "
-            f"'module:variable' to run()"
+            f"calling run() on it: {REMEDY}"
         )
     return _Replay.app
 
