@@ -40,7 +40,7 @@ class SuspendConnection(ThreadsConnection):
     ) -> None:
         super().__init__(sock, protocol, limits, worker)
         self._thread = get_ident()
-        self._wait = worker.process.wait_for_descriptors
+        self._wait = worker.process.suspend
 
     # The quick way of threads blocks in recv.
     receive_blocking = BlockingConnection.receive_blocking
@@ -159,7 +159,7 @@ class SuspendEngine(ThreadsEngine):
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             with _timer(min(left, 1)) as timer:
-                self.process.wait_for_descriptors((timer,), ())
+                self.process.suspend((timer,))
 
     def _make_connection(
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,14 +14,10 @@ class ServerProcess:
     #: Whether to take the stop signals over from the server's own handlers.
     gives_signals = False
 
-    def suspend(self) -> None:
-        """Park the calling request until its greenlet is switched to."""
-        raise NotImplementedError
-
-    def wait_for_descriptors(
-        self, readable: tuple[int, ...], writable: tuple[int, ...], seconds: int = 0
+    def suspend(
+        self, readable: Sequence[int] = (), writable: Sequence[int] = (), seconds: int = 0
     ) -> None:
-        """Park the calling request until one of the descriptors is ready.
+        """Park the calling request until its greenlet is switched to, or a descriptor is ready.
 
         :param seconds: at most; 0: for ever. Only after the handshake: when they have passed, uWSGI
             leaves a mark on the request for its next wait, which may be to send a response.

@@ -38,9 +38,7 @@ def engine_beside(name: str, environ: WSGIEnvironment | None = None) -> Engine:
 
     :param environ: of a request, where there is one: it tells the server.
     """
-    if uwsgi.inside():
-        return uwsgi.engine(name)
     server = server_of(environ or {})
-    if environ is not None and server is not UWSGI_SERVER:
-        return server.engine(environ, name)
-    return plain_engine(name, threads_are_greenlets())
+    if server is UWSGI_SERVER and not uwsgi.inside():
+        return plain_engine(name, threads_are_greenlets())
+    return server.engine(environ or {}, name)

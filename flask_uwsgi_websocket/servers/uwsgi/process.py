@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...helpers.engines import ENGINES
@@ -40,11 +40,8 @@ class UWSGIProcess(ServerProcess):
         self._engine = engine
         self._recycles = options().has(*RECYCLING, "cheaper")
 
-    def suspend(self) -> None:
-        uwsgi.suspend()
-
-    def wait_for_descriptors(
-        self, readable: tuple[int, ...], writable: tuple[int, ...], seconds: int = 0
+    def suspend(
+        self, readable: Sequence[int] = (), writable: Sequence[int] = (), seconds: int = 0
     ) -> None:
         # https://uwsgi-docs.readthedocs.io/en/latest/Async.html
         for fd in readable:
