@@ -17,7 +17,7 @@ _IMPORTED_IN = os.getpid()
 _REMEDY = "start it in a function decorated with @websocket.on_worker_start"
 
 
-def started() -> list[threading.Thread]:
+def _started() -> list[threading.Thread]:
     """Return the threads that somebody has started in this process, by Python's own account."""
     return [
         thread
@@ -32,7 +32,7 @@ def check_before_patch() -> None:
 
     :raises EngineError: which names the thread and the remedies.
     """
-    threads = started()
+    threads = _started()
     if threads:
         raise EngineError(
             f"{_names(threads)} was started before GeventWebSocket could call gevent's "
@@ -43,7 +43,7 @@ def check_before_patch() -> None:
 
 def warn_of_lost() -> None:
     """Warn, in a new worker, of threads that were started before the fork."""
-    lost = [thread for thread in started() if not _is_here(thread)]
+    lost = [thread for thread in _started() if not _is_here(thread)]
     if lost:
         logger.warning(
             "%s was started while the app was imported, and does not run in the workers, which "

@@ -28,8 +28,8 @@ from .fork import own
 PAUSE = 0.05
 #: Attempts in vain, one after another, until somebody else must have the name.
 PATIENCE = 40
-#: Attempts between two warnings of that.
-WARNING_INTERVAL = 1200
+#: Attempts from one warning of that to the next.
+WARN_EVERY = 1200
 #: Of <elf.h> and <sys/socket.h>.
 _AT_RANDOM = 25
 _UCRED = struct.Struct("3i")
@@ -57,7 +57,7 @@ class Leader:
                     self._in_vain = 0
                 else:
                     self._in_vain += 1
-                    if self._in_vain % WARNING_INTERVAL == PATIENCE:
+                    if self._in_vain % WARN_EVERY == PATIENCE:
                         self._warn()
                 sleep(PAUSE)
 
