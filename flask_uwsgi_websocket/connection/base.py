@@ -85,10 +85,6 @@ class BaseConnection(ABC):
     def _unwatch_in_child(self) -> None:  # noqa: B027
         """Forget the descriptor, in a child process, where the parent goes on watching it."""
 
-    def _flush_soon(self) -> bool:
-        """Call :meth:`flush` in the next turn of the loop; False where there is none."""
-        return False
-
     @abstractmethod
     def _peek(self) -> None:
         """:meth:`read`, where nobody else does it at this moment."""

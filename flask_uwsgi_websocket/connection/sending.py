@@ -12,6 +12,7 @@ from itertools import islice
 from socket import SHUT_WR
 from typing import Any, TypeVar
 
+from ..codec.encoding import Frames
 from ..exceptions import ConnectionClosed
 from .base import NOTHING
 from .fast_io import SEND_FLAGS, send, send_frame
@@ -24,7 +25,7 @@ M = TypeVar("M")
 HAS_SENDMSG = hasattr(Socket, "sendmsg")
 #: Buffers in one sendmsg; Linux takes 1,024 at most (IOV_MAX).
 SEND_BUFFERS = 256
-#: Seconds for which replies to messages that came together are held back for one write.
+#: Seconds for which frames are held back for one write, while more of them come.
 CORK_TIME = 0.001
 #: Sends on a connection that has ended, after which the sender lets others run: one in a loop that
 #: swallows the exceptions. Not after each: who sends to many must not lose time for one of them.
@@ -79,10 +80,9 @@ class Sending(ReadAhead):
             lock.acquire()
             if self.ended and not control:
                 raise self.closed_error()
-            if self._unsent or (self._messages and self._cork()):
-                self._queue((encode or self.protocol.encode)(message))
-                if self._corked_at and time.monotonic() - self._corked_at > CORK_TIME:
-                    self.flush()
+            if self._unsent or (self._messages and self.worker.on_loop()):
+                # More messages wait to be answered: reply to all at once.
+                self._hold_back((encode or self.protocol.encode)(message))
             else:
                 try:
                     below = self.protocol.plain_below
@@ -121,12 +121,34 @@ class Sending(ReadAhead):
 
         :raises ConnectionClosed: the connection has ended, or ends by this.
         """
+        if self._unsent:
+            self._close_if_slow()
+        self.post(encode, message)
+
+    def push(self, frames: Frames) -> bool:
+        """Queue a message that is encoded already, for one write of all in the loop's next turn.
+
+        Goes out in order with what :meth:`post` sends. For those who send many messages to many
+        connections at a time: a single one is quicker by :meth:`post_nowait`, and goes at once.
+
+        :return: False when the connection has ended; or ends by this, with 1013, since its peer is
+            too slow.
+        """
+        if self._unsent:
+            self._close_if_slow()
+        with self._lock:
+            if self.ended:
+                return False
+            self._hold_back(frames.for_(self.protocol))
+        return True
+
+    def _close_if_slow(self) -> None:
+        """Close with 1013 a peer that does not take what is queued, if that is too much."""
         if self.congested:
-            self.flush()  # replies that were held back, or what the peer makes room for just now
+            self.flush()  # what was held back, or what the peer makes room for just now
         if self.congested:
             # A Close frame would stand behind all that the peer did not read.
             self.abort("the peer reads too slowly", 1013)
-        self.post(encode, message)
 
     async def send_failed(self) -> None:
         """After a send that :meth:`post` has refused: let others run now and then."""
@@ -145,12 +167,15 @@ class Sending(ReadAhead):
         self._unsent.append(data)
         self._unsent_size += len(data)
 
-    def _cork(self) -> bool:
-        """More messages wait to be answered: let the replies go out in one write."""
-        if not self._flush_soon():
-            return False
-        self._corked_at = time.monotonic()
-        return True
+    def _hold_back(self, frame: bytes) -> None:
+        """Queue a frame behind others, or for the loop's next turn."""
+        is_first = not self._unsent
+        self._queue(frame)
+        if is_first:
+            self._corked_at = time.monotonic()
+            self.worker.flush_soon(self)
+        elif self._corked_at and time.monotonic() - self._corked_at > CORK_TIME:
+            self.flush()
 
     def flush(self) -> None:
         """Write what is queued. For the engine."""

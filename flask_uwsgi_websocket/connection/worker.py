@@ -7,6 +7,7 @@ import signal
 import time
 from _thread import get_ident
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS
 from .connection import Connection
 from .detached import DetachedRequest
+from .sending import Sending
 
 #: What a loop calls.
 Callback = Callable[[], object]
@@ -51,6 +53,8 @@ class Worker(ABC):
         self.stopping: int | None = None
         #: Whether it does so by itself; uWSGI may have begun to end it then.
         self.recycling = False
+        self._unflushed: deque[Sending] = deque()
+        self._will_flush = False
         self._full = RateLimit()
         self._due = 0.0  # when the next tick should come
         self._late = False
@@ -101,6 +105,18 @@ class Worker(ABC):
         """:meth:`watch`, on the loop."""
 
     # -- the connections ---------------------------------------------------------------
+
+    def flush_soon(self, connection: Sending) -> None:
+        """Flush a connection in the loop's next turn, with all others for which that is asked."""
+        self._unflushed.append(connection)
+        if not self._will_flush:
+            self._will_flush = True
+            self.call_soon(self._flush_all)
+
+    def _flush_all(self) -> None:
+        self._will_flush = False  # first: who comes meanwhile asks for another turn
+        for _ in range(len(self._unflushed)):
+            self._unflushed.popleft().flush()
 
     def start(self) -> None:
         """Begin to look after connections; called once, before the first is opened."""
@@ -174,6 +190,7 @@ class Worker(ABC):
         for connection in tuple(self.connections):
             connection.leave_to_parent()
         self.connections.clear()
+        self._unflushed.clear()
         self.expected.clear()
         self.carriers.clear()
         self.tasks.clear()
@@ -192,6 +209,7 @@ class Worker(ABC):
 
     def _tick(self) -> None:
         self.call_later(self.tick_interval, self._tick)
+        self._flush_all()  # whatever interrupted flush_soon()
         self._count()
         now = time.monotonic()
         # After a stall (a blocking view, SIGSTOP) the answers of peers lie unread, and handlers

@@ -32,9 +32,10 @@ class WatchedConnection(Connection):
         """Have the loop call us when there is something to do; on the loop."""
         if self.released:  # the number may be another one's
             return
-        writes = self._unsent and not self._corked_at  # what is corked is flushed without it
         self.worker.watch(
-            self.fd, self._readable if self._reads() else None, self._writable if writes else None
+            self.fd,
+            self._readable if self._reads() else None,
+            self._writable if self._unsent else None,
         )
 
     def _reads(self) -> bool:
@@ -73,9 +74,3 @@ class LoopConnection(WatchedConnection):
         finally:
             self._receiver = receiver
         self._wake()
-
-    def _flush_soon(self) -> bool:
-        if not self.worker.on_loop():
-            return False
-        self.worker.call_soon(self.flush)
-        return True

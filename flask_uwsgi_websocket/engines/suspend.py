@@ -20,10 +20,18 @@ from greenlet import getcurrent
 from ..codec import Protocol
 from ..connection.blocking import BlockingConnection
 from ..connection.limits import Limits
+from ..connection.sending import Sending
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
 
 #: Seconds between two looks of a request that waits for another request's receive.
 POLL = 0.05
+
+
+class SuspendWorker(ThreadsWorker):
+    """The connections of this process, and a thread that hardly runs."""
+
+    def flush_soon(self, connection: Sending) -> None:
+        connection.flush()
 
 
 class SuspendConnection(ThreadsConnection):
@@ -165,3 +173,6 @@ class SuspendEngine(ThreadsEngine):
         self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
     ) -> SuspendConnection:
         return SuspendConnection(sock, protocol, limits, worker)
+
+    def _make_worker(self) -> SuspendWorker:
+        return SuspendWorker(self.process)
