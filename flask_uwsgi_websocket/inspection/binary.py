@@ -39,6 +39,8 @@ SSL = ("https", "https2", "https-socket", "http-to-https")
 #: Why there is none.
 NO_WINDOWS = "uWSGI does not run on Windows: use the Windows Subsystem for Linux"
 
+_BUILD = f"build one for this Python with every engine: {INSTALL}"
+
 # The probes below answer within milliseconds; a wrapper script may be slower.
 _PROBE_SECONDS = 30.0
 
@@ -137,11 +139,8 @@ def find_uwsgi(uwsgi_binary: str | os.PathLike[str] | None = None) -> str:
 
 def installed_uwsgi() -> str | None:
     """Return the uWSGI that pip put into this Python environment; ``None`` without one."""
-    for folder in _script_folders():
-        found = shutil.which("uwsgi", path=str(folder))
-        if found is not None:
-            return found
-    return None
+    found = (shutil.which("uwsgi", path=str(folder)) for folder in _script_folders())
+    return next(filter(None, found), None)
 
 
 def inspect_uwsgi(
@@ -170,7 +169,7 @@ def inspect_uwsgi(
     if "wsgi-file" not in options:
         raise EngineError(
             f"{path} has no Python plugin for Python {python_tag()}: install the plugin and name "
-            f"it (plugins='python3'), or {_build_one()}"
+            f"it (plugins='python3'), or {_BUILD}"
         )
     load = ["--plugins", ",".join(plugins)] if plugins else []
     python = _output(path, [*plugin_arguments, *load, "--python-version"]).strip()
@@ -186,7 +185,7 @@ def check_python(binary: UWSGIBinary) -> None:
     if binary.python.split(".")[:2] != python_tag().split("."):
         raise EngineError(
             f"{binary.path} embeds Python {binary.python} and cannot run an app of "
-            f"Python {python_tag()}: {_build_one()}, or name another binary "
+            f"Python {python_tag()}: {_BUILD}, or name another binary "
             f"(uwsgi_binary=..., or the environment variable {BINARY_VARIABLE})"
         )
 
@@ -221,7 +220,7 @@ def _output(path: str, arguments: Sequence[str], may_fail: bool = False) -> str:
     done = _run(path, arguments)
     if not done.stdout and not may_fail:
         said = done.stderr.strip() or f"exit status {done.returncode}"
-        raise EngineError(f"{path} does not run ({said}): {_build_one()}")
+        raise EngineError(f"{path} does not run ({said}): {_BUILD}")
     return done.stdout
 
 
@@ -237,7 +236,7 @@ def _run(path: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str
             env=environment_without_options(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"{path} does not run ({error}): {_build_one()}") from error
+        raise EngineError(f"{path} does not run ({error}): {_BUILD}") from error
 
 
 def environment_without_options() -> dict[str, str]:
@@ -250,15 +249,11 @@ def python_tag() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def _build_one() -> str:
-    return f"build one for this Python with every engine: {INSTALL}"
-
-
 def _not_found() -> str:
     if sys.platform == "win32":
         return NO_WINDOWS
     return (
         f"there is no uWSGI beside {sys.executable or 'the interpreter'} or on PATH: "
-        f"{_build_one()}, or name a binary (uwsgi_binary=..., or the environment variable "
+        f"{_BUILD}, or name a binary (uwsgi_binary=..., or the environment variable "
         f"{BINARY_VARIABLE})"
     )

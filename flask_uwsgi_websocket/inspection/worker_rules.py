@@ -128,6 +128,7 @@ def missing_engine(options: Options, around: Surroundings) -> Iterator[Finding]:
 
 @Rule
 def late_patch(options: Options, around: Surroundings) -> Iterator[Finding]:
+    # uWSGI's reloader has started a thread by then, which the patch does not bear.
     if (
         engine_of(options) == "gevent"
         and options.has("lazy-apps", "lazy")
@@ -278,7 +279,7 @@ def master(options: Options, around: Surroundings) -> Iterator[Finding]:
 @Rule
 def die_on_term(options: Options, around: Surroundings) -> Iterator[Finding]:
     brutal = options.lacks("die-on-term", "hook-master-start") and options.has("master")
-    if brutal and not around.vassal:
+    if brutal and not around.vassal:  # whom an emperor tells through a pipe
         yield hint(
             "no --die-on-term",
             "SIGTERM, with which systemd and Docker stop a service, reloads uWSGI brutally "

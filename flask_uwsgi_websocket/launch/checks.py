@@ -21,7 +21,7 @@ from ..inspection.binary import (
 )
 from ..inspection.findings import Surroundings
 from ..inspection.worker_rules import two_engines
-from .keywords import Options, as_rules_take_them, number
+from .keywords import Options, for_rules, number
 
 
 def check(options: Options) -> None:
@@ -36,7 +36,7 @@ def check(options: Options) -> None:
                 f"{engine} takes the number of connections that a worker serves at once, "
                 f"2 or more: {engine}=100 instead of {engine}={cores!r}"
             )
-    for finding in two_engines(as_rules_take_them(options), Surroundings()):
+    for finding in two_engines(for_rules(options), Surroundings()):
         raise EngineError(str(finding))
     for package, error in (("gevent", GeventNotInstalled), ("greenlet", AsyncioNotAvailable)):
         if package in options and find_spec(package) is None:

@@ -73,7 +73,7 @@ def plugin_arguments(options: Options) -> list[str]:
     return [word for name in names for word in arguments(name, options[name])]
 
 
-def as_rules_take_them(options: Options) -> inspection.Options:
+def for_rules(options: Options) -> inspection.Options:
     """Return the options in the form of :mod:`..inspection`."""
     return inspection.Options.of(
         (SHORT.get(name, name), None if each is True else str(each))

@@ -26,7 +26,7 @@ from .keywords import (
     PLUGIN_LOADERS,
     Options,
     arguments,
-    as_rules_take_them,
+    for_rules,
     plugin_arguments,
 )
 from .locate import Target, locate, project_files
@@ -172,7 +172,7 @@ def _raise_descriptor_limit(options: Options) -> None:
     import resource  # Not on Windows, where find_uwsgi has refused.
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = max(256 + 2 * cores(as_rules_take_them(options)), DESCRIPTORS)
+    need = max(256 + 2 * cores(for_rules(options)), DESCRIPTORS)
     if hard != resource.RLIM_INFINITY:
         need = min(need, hard)
     if soft != resource.RLIM_INFINITY and soft < need:
