@@ -129,11 +129,11 @@ class WebSocketMiddleware:
 
     def _admit(self, request: Request, rule: WebSocketRule) -> UpgradeRequest:
         """Check all that may speak against a handshake, by the rule's origins or the app's."""
-        origins = self.setting("ALLOWED_ORIGINS")
-        setting = "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or the route's origins="
-        if rule.origins is not None:
-            origins = rule.origins
-            setting = "the route's origins=, which go before UWSGI_WEBSOCKET_ALLOWED_ORIGINS"
+        origins = rule.origins
+        setting = "the route's origins=, which go before UWSGI_WEBSOCKET_ALLOWED_ORIGINS"
+        if origins is None:
+            origins = self.setting("ALLOWED_ORIGINS")
+            setting = "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or the route's origins="
         return admit(
             request.environ,
             self.engine_name,
