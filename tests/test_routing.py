@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Blueprint, Flask, g, render_template_string, request, url_for
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter, BuildError
 
@@ -224,6 +225,20 @@ def test_urls_of_a_mounted_app() -> None:
     websocket.add_url_rule("/room", "room", where)
     with app.test_request_context(base_url="http://localhost/mounted"):
         assert url_for("room") == "ws://localhost/mounted/room"
+
+
+def test_an_app_mounted_in_another() -> None:
+    inner, outer = make_app(), make_app()
+    WebSocket(inner).add_url_rule("/room", "of_inner", where)
+    outer.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
+        outer.wsgi_app, {"/inner": inner}
+    )
+    websocket = WebSocket(outer)
+    websocket.add_url_rule("/room", "of_outer", where)
+    websocket.add_url_rule("/hall", "hall", where)
+    assert reach(websocket, "/room")["endpoint"] == "of_outer"
+    assert reach(websocket, "/inner/room")["endpoint"] == "of_inner"
+    assert refused(websocket, "/inner/hall").status_code == 404
 
 
 def test_urls_outside_of_a_request() -> None:
