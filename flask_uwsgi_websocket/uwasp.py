@@ -39,7 +39,7 @@ from .connection.limits import Limits
 from .engines.base import Engine
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .extension.config import COMPRESSION, check_origins
-from .helpers.engines import HANDLERS
+from .helpers.engines import ENGINES, HANDLERS
 from .helpers.log import log_exception
 from .helpers.text import path_of, printable
 from .servers import uwsgi
@@ -72,7 +72,7 @@ ANOTHER_HAD_LEFT = (
 
 
 @dataclass(frozen=True)
-class _Opening:
+class _Offer:
     """A valid upgrade request, and what may be offered in return."""
 
     start_response: StartResponse
@@ -107,16 +107,16 @@ class Handler:
         :param protocol_name: the subprotocol that the server speaks.
         :return: the body of the WSGI response.
         """
-        opening: _Opening = upgrade_of(environ).opening
+        offer: _Offer = upgrade_of(environ).opening
         settings = replace(
-            opening.settings,
+            offer.settings,
             subprotocols=(protocol_name,) if protocol_name else (),
             require_subprotocol=getattr(self.server, "PROTOCOL_REQUIRED", False),
         )
-        negotiation = negotiate(opening.request, settings)
+        negotiation = negotiate(offer.request, settings)
         engine = server_of(environ).engine(environ, self.engine_name)
         session = _ServerSession(self, environ, negotiation, engine)
-        return session.serve(opening.start_response)
+        return session.serve(offer.start_response)
 
 
 class _ServerSession(Session):
@@ -213,7 +213,7 @@ class WebSocketMiddleware:
             limits=limits or Limits(),
             compression=DeflateSettings() if compression is True else compression or None,
         )
-        asynchronous = issubclass(handler_class.websocket_class, AwaitableWebSocket)
+        asynchronous = ENGINES[handler_class.engine_name].asynchronous
         for server_class in self.servers.values():
             check_methods(server_class, asynchronous)
         if uwsgi.inside():
@@ -248,7 +248,7 @@ class WebSocketMiddleware:
             setting="WebSocketMiddleware's origins=",
             classes=HANDLERS,
         )
-        upgrade_of(environ).opening = _Opening(start_response, request, self.settings)
+        upgrade_of(environ).opening = _Offer(start_response, request, self.settings)
         ws = self.handler_class.websocket_class(environ)
         handler = self.handler_class(ws, server_class(ws))
         return handler.handle(environ, getattr(server_class, "PROTOCOL_NAME", None))

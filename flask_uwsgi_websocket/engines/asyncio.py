@@ -350,7 +350,6 @@ class AsyncioEngine(Engine):
     """A Task for each handler; the greenlet of the request is parked meanwhile."""
 
     name = "asyncio"
-    asynchronous = True
     killed = (asyncio.CancelledError,)
 
     def __init__(self, process: ServerProcess) -> None:

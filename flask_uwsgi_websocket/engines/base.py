@@ -15,6 +15,7 @@ from ..connection.connection import Connection
 from ..connection.detached import Application, Body
 from ..connection.limits import Limits
 from ..connection.worker import Worker
+from ..helpers.engines import ENGINES
 from ..process.fork import own
 from ..process.server_process import ServerProcess
 
@@ -24,10 +25,8 @@ T = TypeVar("T")
 class Engine(ABC):
     """One way to run handlers: makes connections, and runs the rules in a request."""
 
-    #: As in ``require_engine``.
+    #: Its key in :data:`~.helpers.engines.ENGINES`.
     name: str
-    #: Whether handlers are coroutine functions.
-    asynchronous = False
     #: What ends a handler from outside, without being an error of its own.
     killed: tuple[type[BaseException], ...] = ()
 
@@ -36,6 +35,11 @@ class Engine(ABC):
         self._workers: dict[int, Worker] = {}  # by process: a fork must not inherit it
         self._starting = RLock()
         own(self)
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether handlers are coroutine functions."""
+        return ENGINES[self.name].asynchronous
 
     def prepare(self) -> None:  # noqa: B027
         """What must be done in each worker before it serves its first request."""
