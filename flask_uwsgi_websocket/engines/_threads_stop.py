@@ -127,19 +127,13 @@ class GracefulStop:
     def _end_websockets(self, signum: int) -> None:
         worker = self._worker()
         worker.close_all(worker.code_for(signum))
-        self._wait_for_requests(lambda: worker.grace)
+        # For the requests, not for connections: some may be in a handshake.
+        began = time.monotonic()
+        wait_until(lambda: not self._handlers or time.monotonic() >= began + worker.grace)
         # A handler that blocks in recv hears of our Close by its client's answer. Where none came,
         # the end of file lets it run its `finally` before the process goes.
         worker.interrupt_all()
-        self._wait_for_requests(lambda: INTERRUPT_TIME)
-
-    def _wait_for_requests(self, patience: Callable[[], float]) -> None:
-        """Wait until all have ended: they, not connections, since some may be in a handshake.
-
-        :param patience: for how many seconds, as things are by now.
-        """
-        began = time.monotonic()
-        wait_until(lambda: not self._handlers or time.monotonic() >= began + patience())
+        wait_until(lambda: not self._handlers, INTERRUPT_TIME)
 
     def _wait_for_tasks(self, since: float) -> None:
         """Wait for background work that was told to end ``since`` then."""

@@ -28,14 +28,19 @@ def caller() -> tuple[int, Any, Any]:
     )
 
 
-def wait_until(is_over: Callable[[], object], seconds: float = math.inf) -> None:
+def wait_until(
+    is_over: Callable[[], object],
+    seconds: float = math.inf,
+    sleep: Callable[[float], object] | None = None,
+) -> None:
     """Wait for what wakes nobody: look every 10 ms, for some seconds at most.
 
-    Other greenlets run meanwhile, if gevent's patch was applied.
+    :param sleep: ``time.sleep`` unless given: gevent's, if its patch was applied.
     """
+    sleep = sleep or time.sleep
     deadline = time.monotonic() + seconds
     while not is_over() and time.monotonic() < deadline:
-        time.sleep(_PAUSE)
+        sleep(_PAUSE)
 
 
 def threads_are_greenlets() -> bool:

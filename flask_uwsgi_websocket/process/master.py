@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterable
 from fcntl import ioctl
+from functools import partial
 from termios import FIONREAD
 
-from ..helpers.threads import unpatched
+from ..helpers.threads import unpatched, wait_until
 
 #: Seconds in which a master that goes on reads its fifo.
 READS = 0.25
@@ -32,7 +32,9 @@ def only_waits(fifos: Iterable[str]) -> bool:
             continue
         try:
             os.write(fifo, _NOTHING)
-            return not _is_read(fifo)
+            # No other greenlets: they would end the worker meanwhile.
+            wait_until(partial(_is_empty, fifo), READS, sleep=unpatched("time", "sleep"))
+            return not _is_empty(fifo)
         except OSError:
             continue
         finally:
@@ -40,12 +42,5 @@ def only_waits(fifos: Iterable[str]) -> bool:
     return False
 
 
-def _is_read(fifo: int) -> bool:
-    """Tell whether somebody soon reads all that is in it."""
-    sleep = unpatched("time", "sleep")  # other greenlets would end the worker meanwhile
-    deadline = time.monotonic() + READS
-    while time.monotonic() < deadline:
-        if not int.from_bytes(ioctl(fifo, FIONREAD, bytes(4)), sys.byteorder):
-            return True
-        sleep(0.001)
-    return False
+def _is_empty(fifo: int) -> bool:
+    return not int.from_bytes(ioctl(fifo, FIONREAD, bytes(4)), sys.byteorder)
