@@ -14,7 +14,13 @@ from tests.server import Server, eventually
 from tests.test_backpressure import Writer
 
 #: Quick enough for a test, slow enough for a busy machine.
-QUICK = {"UWSGI_WEBSOCKET_PING_INTERVAL": 0.3, "UWSGI_WEBSOCKET_PING_TIMEOUT": 2}
+QUICK = {
+    "UWSGI_WEBSOCKET_PING_INTERVAL": 0.3,
+    "UWSGI_WEBSOCKET_PING_TIMEOUT": 1.5,
+    "TEST_TIMEOUT": 0.5,
+}
+#: Seconds after which a client that never answers has been given up: longer than both together.
+GIVEN_UP = 2.5
 
 
 def ping_from(client: RawClient) -> bytes:
@@ -36,39 +42,32 @@ def given_up(client: RawClient) -> None:
     raise AssertionError("the server still sends to a client that never answered a ping")
 
 
-@pytest.fixture
-def quick(serve, engine: str) -> Server:
-    return serve(engine, config=QUICK)
-
-
-def test_pings_whatever_the_handler_does(quick: Server, token: str) -> None:
-    for path in ("/echo", f"/blocked/{token}", f"/send-until-closed/{token}-x"):
-        with quick.raw(path) as client:
-            for _ in range(3):
-                client.send(frame(PONG, ping_from(client)))
-        if path.startswith("/blocked"):
-            quick.http("POST", f"/gates/{token}")
-
-
-def test_a_client_that_answers_stays(quick: Server) -> None:
-    with quick.raw() as client:
-        # Longer than a ping's interval and its timeout together.
-        end = time.monotonic() + 4
-        while time.monotonic() < end:
+def answer_pings(seconds: float, *clients: RawClient) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for client in clients:
             client.send(frame(PONG, ping_from(client)))
+
+
+@pytest.fixture
+def quick(shared_server, engine: str) -> Server:
+    return shared_server(engine, config=QUICK)
+
+
+def test_a_client_that_answers_stays_whatever_the_handler_does(quick: Server, token: str) -> None:
+    with (
+        quick.raw() as client,
+        quick.raw(f"/blocked/{token}") as blocked,
+        quick.raw(f"/send-until-closed/{token}-x") as listener,
+    ):
+        assert blocked.message() == "blocked"
+        answer_pings(GIVEN_UP, client, blocked, listener)
         client.text("still here")
         assert client.message() == "still here"
-
-
-def test_a_handler_busy_elsewhere_keeps_a_client_that_answers(quick: Server, token: str) -> None:
-    with quick.raw(f"/blocked/{token}") as client:
-        assert client.message() == "blocked"
-        end = time.monotonic() + 4
-        while time.monotonic() < end:
-            client.send(frame(PONG, ping_from(client)))
+        assert listener.message() == "x" * 1000
         quick.http("POST", f"/gates/{token}")
         assert quick.record(token)["error"] is None
-        assert client.read_close().code == 1000
+        assert blocked.read_close().code == 1000
 
 
 def test_the_websockets_client_answers(quick: Server) -> None:
@@ -99,42 +98,41 @@ def test_a_sender_gives_up_a_client_that_never_answers(quick: Server, token: str
 
 
 def test_a_handler_busy_elsewhere_loses_a_client_that_never_answers(
-    serve, engine: str, token: str
+    quick: Server, engine: str, token: str
 ) -> None:
-    server = serve(engine, config={**QUICK, "TEST_TIMEOUT": 1})
-    with server.raw(f"/blocked/{token}") as client:
+    with quick.raw(f"/blocked/{token}") as client:
         given_up(client)
         if engine == "threads":
-            server.http("POST", f"/gates/{token}")
-        assert server.record(token)["code"] == 1006
-        server.wait_idle()
+            quick.http("POST", f"/gates/{token}")
+        assert quick.record(token)["code"] == 1006
+        quick.wait_idle()
 
 
 def test_pings_can_be_turned_off(serve, engine: str) -> None:
     server = serve(engine, config={**QUICK, "UWSGI_WEBSOCKET_PING_INTERVAL": 0})
     with server.raw() as client:
-        assert client.silent(1.5)
+        assert client.silent(1)
 
 
 def test_what_we_did_not_read_ourselves_is_not_held_against_the_client(
-    serve, engine: str, token: str
+    quick: Server, token: str
 ) -> None:
-    server = serve(engine, config=QUICK)
+    server = quick
     with server.raw(f"/paused/{token}") as client:
         assert client.message() == "paused"
         writer = Writer(client, 1024)
         eventually(writer.stalled, "the writer to be held up")
-        # Its pongs lie behind all this. Longer than the interval and the timeout together:
-        time.sleep(4)
+        # Its pongs lie behind all this.
+        time.sleep(GIVEN_UP)
         assert writer.failure is None
         server.http("POST", f"/gates/{token}")
         for _ in range(64):
             assert client.message() == "65536"
 
 
-def test_pings_go_on_to_a_client_that_we_do_not_read(serve, engine: str, token: str) -> None:
+def test_pings_go_on_to_a_client_that_we_do_not_read(quick: Server, token: str) -> None:
     # Proxies cut what is silent, and by a write we notice that a client has gone.
-    server = serve(engine, config={**QUICK, "TEST_TIMEOUT": 0.5})
+    server = quick
     with server.raw(f"/blocked/{token}") as client:
         assert client.message() == "blocked"
         client.send(frame(BINARY, bytes(65536)) * 8)
@@ -148,16 +146,15 @@ def test_pings_go_on_to_a_client_that_we_do_not_read(serve, engine: str, token: 
     server.http("POST", f"/gates/{token}")
 
 
-def test_a_client_that_answered_while_the_worker_was_held_up_stays(serve, engine: str) -> None:
-    server = serve(engine, config={**QUICK, "UWSGI_WEBSOCKET_PING_TIMEOUT": 1})
-    with server.raw() as client, server.raw() as sender:
-        pid = server.worker_pid
+def test_a_client_that_answered_while_the_worker_was_held_up_stays(quick: Server) -> None:
+    with quick.raw() as client, quick.raw() as sender:
+        pid = quick.worker_pid
         ping = ping_from(client)
         os.kill(pid, signal.SIGSTOP)
         try:
             client.send(frame(PONG, ping))
             sender.text("sent meanwhile")
-            time.sleep(1.5)
+            time.sleep(GIVEN_UP)
         finally:
             os.kill(pid, signal.SIGCONT)
         for one in (client, sender):
@@ -167,51 +164,34 @@ def test_a_client_that_answered_while_the_worker_was_held_up_stays(serve, engine
             assert one.message() == "still here"
 
 
-def test_heartbeats_cost_no_thread_for_each_connection(serve, engine: str) -> None:
-    server = serve(engine, config=QUICK)
-    with server.raw() as one:
+def test_heartbeats_cost_no_thread_for_each_connection(quick: Server) -> None:
+    with quick.raw() as one:
         ping_from(one)
-        before = server.threads()
-        clients = [server.raw() for _ in range(10)]
+        before = quick.threads()
+        clients = [quick.raw() for _ in range(10)]
         for client in clients:
             ping_from(client)
-        assert server.threads() <= before
+        assert quick.threads() <= before
         for client in clients:
             client.close()
 
 
-@pytest.mark.parametrize("path", ["/echo", "/blocked"])
-def test_idle_connections_survive_the_router_s_timeout(
-    serve, engine: str, token: str, path: str
-) -> None:
-    server = serve(
-        engine,
-        "http",
-        options=["--http-timeout", "2"],
-        config={"UWSGI_WEBSOCKET_PING_INTERVAL": 0.3},
-    )
-    survives(server, path, token)
+def test_idle_connections_survive_the_router_s_timeout(serve, engine: str, token: str) -> None:
+    survives(serve(engine, "http", options=["--http-timeout", "2"], config=QUICK), token)
 
 
+# What reaches nginx is what reaches uWSGI's router, on each engine.
 @pytest.mark.parametrize("front", ["nginx-proxy", "nginx-uwsgi"])
-def test_idle_connections_survive_nginx_s_timeout(
-    serve, engine: str, front: str, token: str
-) -> None:
-    config = {"UWSGI_WEBSOCKET_PING_INTERVAL": 0.3}
-    survives(serve(engine, front, proxy_timeout=2, config=config), "/echo", token)
+def test_idle_connections_survive_nginx_s_timeout(serve, front: str, token: str) -> None:
+    survives(serve("gevent", front, proxy_timeout=2, config=QUICK), token)
 
 
-def survives(server: Server, path: str, token: str) -> None:
-    """An idle client that answers pings is still there after twice the proxy's timeout."""
-    with server.raw("/echo" if path == "/echo" else f"{path}/{token}") as client:
-        if path != "/echo":
-            assert client.message() == "blocked"
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
-            client.send(frame(PONG, ping_from(client)))
-        if path == "/echo":
-            client.text("still here")
-            assert client.message() == "still here"
-        else:
-            server.http("POST", f"/gates/{token}")
-            assert server.record(token)["error"] is None
+def survives(server: Server, token: str) -> None:
+    """Idle clients that answer pings are still there after the proxy's timeout of 2 s."""
+    with server.raw() as client, server.raw(f"/blocked/{token}") as blocked:
+        assert blocked.message() == "blocked"
+        answer_pings(3, client, blocked)
+        client.text("still here")
+        assert client.message() == "still here"
+        server.http("POST", f"/gates/{token}")
+        assert server.record(token)["error"] is None
