@@ -777,8 +777,9 @@ def _kind(case: Case) -> tuple[object, ...]:
     )
 
 
-#: A case of each kind, for servers that share the codec with one that all cases are run against.
+#: A case of each kind, for all servers that share a codec, and the others, for one of them.
 SAMPLE = tuple({_kind(case): case for case in reversed(CASES)}.values())
+REST = tuple(case for case in CASES if case not in SAMPLE)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,11 @@ cores back and nothing to complain of in its log; when a test fails, the log is 
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import signal
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,9 +39,29 @@ ON_UVLOOP_TOO = {
     "test_stop",
 }
 
+#: What `-m` takes, by engine.
+ENGINE_MARKERS = {
+    **{name: (name,) for name in (*ENGINES, "suspend")},
+    UVLOOP: ("asyncio", "uvloop"),
+    "async": ("suspend",),
+}
+
+#: Fixtures that start a server or a browser for one test alone, which takes a second and more.
+SLOW_FIXTURES = {"serve", "start", "browser"}
+
 ServerFactory = Callable[..., Server]
 
+# Where it is set, as in many a container, each of some hundred servers would compile the package
+# anew, and each of the processes that run the suite all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
+# A shell ignores it for what it runs in the background, and servers that inherit that never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist looks for its groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     spared = {item for item in items if _engine_of(item) == UVLOOP} - {
         item for item in items if item.path.stem in ON_UVLOOP_TOO
@@ -45,9 +69,43 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=list(spared))
     items[:] = [item for item in items if item not in spared]
     for item in items:
-        # Processes that run the suite side by side share out files and, within one, engines: a
-        # file's tests use the same servers.
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{_engine_of(item)}"))
+        _mark(item)
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    _order(items)
+
+
+def _mark(item: pytest.Item) -> None:
+    for name in ENGINE_MARKERS.get(_engine_of(item) or "", ()):
+        item.add_marker(name)
+    if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        item.add_marker("slow")
+
+
+def _group(item: pytest.Item) -> str:
+    """Return what is run in one process where several share the suite: those that share servers.
+
+    The many quick tests of an engine are one group, which starts each server once.
+    """
+    engine = _engine_of(item)
+    if engine and not _is_slow(item):
+        return engine
+    return f"{item.path.stem}-{engine}"
+
+
+def _order(items: list[pytest.Item]) -> None:
+    """Put first what takes longest: the last process ought not to begin with it."""
+    slow = Counter(_group(item) for item in items if _is_slow(item))
+    items.sort(key=lambda item: (-_patience(item), -slow[_group(item)], _group(item)))
+
+
+def _patience(item: pytest.Item) -> float:
+    """Return the seconds that a test asks for beyond the usual ones."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
 
 
 def _engine_of(item: pytest.Item) -> str | None:

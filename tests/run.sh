@@ -21,4 +21,4 @@ ruff format --check
 mypy
 
 say "Testing"
-exec pytest -n 4 --dist loadgroup "$@"
+exec pytest -n 4 "$@"

@@ -67,11 +67,13 @@ def test_uvloop_is_taken_where_it_is_installed(serve, env: str, master: bool, la
         assert client.message() == "hello"
 
 
+@pytest.mark.slow
 def test_several_extensions_have_one_loop(server: Server) -> None:
     expected = b"uvloop" if server.engine == "asyncio-uvloop" else b"asyncio.unix_events"
     assert server.get("/loop").body == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_thousands_of_aborts_lose_nothing(shared_server, loop: str) -> None:
     server = shared_server(loop)
@@ -104,6 +106,7 @@ def test_thousands_of_aborts_lose_nothing(shared_server, loop: str) -> None:
         client.abort()
 
 
+@pytest.mark.slow
 def test_a_broken_pipe_is_an_exception(server: Server) -> None:
     with server.raw("/broken-pipe") as client:
         for _ in range(3):

@@ -48,6 +48,7 @@ class Writer:
         assert self.failure is None
 
 
+@pytest.mark.slow
 def test_reading_stops_when_the_handler_does_not_receive(server: Server, token: str) -> None:
     count = 1024  # 64 MiB, far more than the kernel buffers
     with server.raw(f"/paused/{token}") as client, server.raw() as other:
@@ -77,6 +78,7 @@ def test_send_waits_for_a_client_that_does_not_read(server: Server, token: str) 
         server.record(token)
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_again_gets_everything(server: Server) -> None:
     with server.raw("/count/200000") as client:
         assert client.message() == "0"

@@ -41,6 +41,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_is_saved_with_what_it_depends_on(saved: Path) -> None:
     run: dict[str, Any] = json.loads(saved.read_text())
     assert run["failures"] == []
@@ -57,6 +58,7 @@ def test_a_run_is_saved_with_what_it_depends_on(saved: Path) -> None:
             assert 0 < figures["p50_us"] <= figures["p99_us"], sample
 
 
+@pytest.mark.slow
 def test_a_saved_run_is_printed_again(saved: Path) -> None:
     run = benchmark("report", str(saved), "--bars")
     assert run.returncode == 0, run.stderr

@@ -111,12 +111,14 @@ def test_echo(address: str) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_echo_of_what_is_not_text(address: str) -> None:
     done = echo(f"{address}/kinds")
     assert done.stdout == "01 ff\n"
     assert done.stderr == "closed 4001 enough\n"
 
 
+@pytest.mark.slow
 def test_echo_lets_no_escape_reach_the_terminal(address: str) -> None:
     done = echo(f"{address}/escapes")
     assert done.stdout == "two\n\tlines \\x1b[31m \\x9b \\u202e☃\n"
@@ -125,6 +127,7 @@ def test_echo_lets_no_escape_reach_the_terminal(address: str) -> None:
     assert "the server answered 403: no\\x1b]0;title\\x07" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "words", "error"),
     [
@@ -140,6 +143,7 @@ def test_refusals(address: str, path: str, words: list[str], error: str) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_echo_of_a_path_and_a_header_as_somebody_types_them(address: str) -> None:
     done = echo(f"{address}/rooms/café ☃", "-H", "X-Name: v", lines="hi\n")
     assert (done.stdout, done.stderr) == ("hi\n", "closed 1000\n")
@@ -153,6 +157,7 @@ def test_nobody_there() -> None:
     assert done.stderr == "Error: ws://127.0.0.1:9/: Connection refused\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["http://localhost/", "ws://"])
 def test_urls_that_lead_nowhere(url: str) -> None:
     done = echo(url)

@@ -1,8 +1,8 @@
 """The conformance table (`tests/conformance.py`) over real uWSGI.
 
-The whole of it on threads, where the handler itself reads, and a case of each kind on the other
-engines: their codec is the same, and what is theirs, how octets come in and go out and how a
-connection ends, does not depend on which octets they are. `tests/codec` has the whole again.
+A case of each kind on each engine, and all others on threads, where the handler itself reads: the
+codec is one, and what is an engine's own, how octets come in and go out and how a connection ends,
+does not depend on which octets they are. `tests/codec` has the whole again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.conformance import CASES, GOODBYE, HANDSHAKES, SAMPLE, Case, Handshake, Peer
+from tests.conformance import GOODBYE, HANDSHAKES, REST, SAMPLE, Case, Handshake, Peer
 from tests.rawclient import RawClient, Refused
 from tests.server import Server
 
@@ -35,13 +35,13 @@ def feed_until_done(client: RawClient, peer: Peer) -> None:
         peer.feed(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["threads"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_case(compressing: Server, case: Case) -> None:
+@pytest.mark.parametrize("case", REST, ids=lambda case: case.name)
+def test_all_other_cases(compressing: Server, case: Case) -> None:
     converse(compressing, case)
 
 
-@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
 @pytest.mark.parametrize("case", SAMPLE, ids=lambda case: case.name)
 def test_a_case_of_each_kind(compressing: Server, case: Case) -> None:
     converse(compressing, case)

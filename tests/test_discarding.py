@@ -35,6 +35,7 @@ class Upload(threading.Thread):
             self.failure = error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("code", [1009, 1002, 1007])
 def test_the_close_arrives_and_nothing_is_reset(

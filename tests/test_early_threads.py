@@ -9,6 +9,7 @@ from tests.server import Server
 LOST = "the thread 'dashboard' was started while the app was imported, and does not run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--lazy-apps"]], ids=["preloaded", "lazy"])
 def test_gevent_refuses_a_thread_from_before_its_patch(tmp_path, options: list[str]) -> None:
     server = Server(tmp_path, "gevent", app="early_threads", options=options)

@@ -111,6 +111,7 @@ def cases() -> Iterator[tuple[str, str, str]]:
                 yield place, kind, f"{path}?at={place}&raise={kind}"
 
 
+@pytest.mark.slow
 def test_whatever_is_raised_wherever(failing: Server) -> None:
     server = failing
     assert outcome(server, "/eager") == "Close 1000"
@@ -142,6 +143,7 @@ def test_whatever_is_raised_wherever(failing: Server) -> None:
     server.allow_log("Traceback", "on purpose")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exception", "exit"])
 def test_a_handshake_that_the_clock_fails_to_answer(failing: Server, kind: str) -> None:
     # Its handler is busy for another while: the client need not wait for that.
@@ -190,6 +192,7 @@ MEDDLING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/eager", "/lazy"])
 def test_the_101_is_right_whatever_is_done_to_it(failing: Server, path: str) -> None:
     for meddling, query in MEDDLING.items():

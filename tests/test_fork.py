@@ -47,6 +47,7 @@ def terminate(server: Server, child: bytes | str) -> None:
     assert ended["took"] < SOON
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made_by", ["view", "handler"])
 def test_a_child_leaves_all_connections_to_its_parent(
     server: Server, engine: str, made_by: str
@@ -73,6 +74,7 @@ def test_a_child_leaves_all_connections_to_its_parent(
     assert server.get("/pid").body == worker
 
 
+@pytest.mark.slow
 def test_a_child_does_not_go_on_with_other_requests(server: Server) -> None:
     # They sleep when the child is made.
     with ThreadPoolExecutor() as pool, server.raw("/sleep") as client:

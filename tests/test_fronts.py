@@ -152,6 +152,7 @@ class Activated(Server):
             )
 
 
+@pytest.mark.slow
 def test_socket_activation(tmp_path: Path, watch) -> None:
     server = watch.add(Activated(tmp_path, "gevent"))
     try:

@@ -75,6 +75,7 @@ def test_a_handshake_with_a_body_is_400(shared_server, front: str, headers: dict
 
 
 # Not behind uWSGI's router, which drops it.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("front", "path"),
     [
@@ -244,6 +245,7 @@ def test_the_websockets_client_agrees_on_the_subprotocol(server: Server) -> None
         assert client.subprotocol is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", ["http", "nginx-proxy", "nginx-uwsgi"])
 def test_our_own_101_through_every_front(engine: str, shared_server, front: str) -> None:
     # No subprotocol to choose, or a cookie to set: uWSGI's handshake cannot say that.

@@ -13,6 +13,8 @@ from tests.rawclient import BINARY, PING, PONG, RawClient, frame
 from tests.server import Server, eventually
 from tests.test_backpressure import Writer
 
+pytestmark = pytest.mark.slow
+
 #: Quick enough for a test, slow enough for a busy machine.
 QUICK = {
     "UWSGI_WEBSOCKET_PING_INTERVAL": 0.3,

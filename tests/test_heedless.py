@@ -28,6 +28,7 @@ def echoes(client: RawClient) -> None:
     assert client.message() == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_is_told_twice_and_then_ended(server: Server, way: str, token: str) -> None:
     with server.raw(f"/heedless/{way}/{token}") as client:
@@ -47,6 +48,7 @@ def test_a_class_whose_on_close_goes_on_receiving(server: Server) -> None:
     server.wait_idle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("path", ["/heedless/poll/x", "/timeout-zero"])
 def test_a_handler_that_polls_lets_others_run(

@@ -151,6 +151,7 @@ def test_a_message_of_empty_fragments(server: Server) -> None:
     assert server.rss() - memory < BOUNDED
 
 
+@pytest.mark.slow
 def test_a_message_of_single_bytes(server: Server) -> None:
     memory = server.rss()
     with server.raw() as client:
@@ -178,6 +179,7 @@ def test_pings_without_end_from_a_client_that_does_not_read(
         server.http("POST", f"/gates/{token}")
 
 
+@pytest.mark.slow
 def test_pings_without_end_are_answered_to_a_client_that_reads(server: Server) -> None:
     with server.raw() as client:
         writer = send_all(client, [frame(PING, b"%06d" % index) for index in range(20_000)])
@@ -190,6 +192,7 @@ def test_pings_without_end_are_answered_to_a_client_that_reads(server: Server) -
             last = pong.payload
 
 
+@pytest.mark.slow
 def test_a_compression_bomb(shared_server, engine: str) -> None:
     server = shared_server(engine, config={"UWSGI_WEBSOCKET_COMPRESSION": True})
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -225,6 +228,7 @@ def test_many_small_compression_bombs(shared_server, engine: str, token: str, pa
         server.http("POST", f"/gates/{token}")
 
 
+@pytest.mark.slow
 def test_leaving_in_the_middle_of_a_flood_of_pings(server: Server) -> None:
     for size in (0, 125):
         for _ in range(10):
@@ -311,6 +315,7 @@ def test_half_the_connections_do_nothing(server: Server) -> None:
     eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [b"GET /rea", b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"],

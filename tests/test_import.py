@@ -52,6 +52,7 @@ PUBLIC = [
 ]
 
 
+@pytest.mark.slow
 def test_public_names_without_uwsgi_gevent_and_greenlet() -> None:
     code = MISSING.format(names=["uwsgi", "gevent", "greenlet"]) + (
         "import flask_uwsgi_websocket as package\n"
@@ -85,6 +86,7 @@ def test_the_readme_names_all_options_of_a_route() -> None:
     assert [name for name in ours if f"``{name}=" not in api_of_readme()] == []
 
 
+@pytest.mark.slow
 def test_importing_loads_no_engine_and_patches_nothing() -> None:
     code = (
         "import socket, sys, threading, time\n"
@@ -98,6 +100,7 @@ def test_importing_loads_no_engine_and_patches_nothing() -> None:
     assert python(code) == "True []\nFalse"
 
 
+@pytest.mark.slow
 def test_the_extension_needs_no_uwsgi_until_it_serves() -> None:
     code = MISSING.format(names=["uwsgi", "gevent", "greenlet"]) + (
         "import flask\n"
@@ -113,6 +116,7 @@ def test_the_extension_needs_no_uwsgi_until_it_serves() -> None:
     assert python(code) == "works"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extension", "missing", "error"),
     [
@@ -137,6 +141,7 @@ def test_a_missing_engine_is_named_when_it_is_used(
     assert missing in answer
 
 
+@pytest.mark.slow
 def test_gevent_is_patched_when_the_extension_meets_an_app() -> None:
     code = (
         "import flask\n"

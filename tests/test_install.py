@@ -38,6 +38,7 @@ def test_an_adequate_uwsgi_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "is already there; --force builds it anew" in said[-1]
 
 
+@pytest.mark.slow
 def test_force_builds_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
     monkeypatch.setattr(install, "_pip", lambda words, *_: commands.append(list(words)))
@@ -121,11 +122,13 @@ def test_the_operating_systems_python_wants_a_virtualenv(monkeypatch: pytest.Mon
         install.check_machine()
 
 
+@pytest.mark.slow
 def test_a_failed_build_shows_its_last_words() -> None:
     with pytest.raises(EngineError, match=r"failed with status \d(?s:.*)no-such-option"):
         install._pip(["install", "--no-such-option"], {}, lambda line: None)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_build_for_real(tmp_path: Path) -> None:
     """Into a virtualenv that has Flask and nothing else of what is to be built.

@@ -8,6 +8,12 @@ from tests.rawclient import BINARY, CONTINUATION, TEXT, frame
 from tests.server import Server
 
 
+@pytest.fixture
+def server(engine: str, shared_server) -> Server:
+    # One of the clients below says no more, and need not be waited for.
+    return shared_server(engine, config={"TEST_TIMEOUT": 0.5})
+
+
 def test_interleaved_fragments_of_two_clients_never_mix(server: Server) -> None:
     with server.raw() as one, server.raw() as two:
         one.send(frame(TEXT, "SECRET-OF-ONE, ", fin=False))

@@ -48,11 +48,13 @@ def assert_at_rest(server: Server) -> None:
     assert server.cpu() - before < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["leave", "close", "abort"])
 def test_loops_that_receive(legacy: Server, way: str) -> None:
     check_echoes(legacy, way, ECHOES + POLLS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["async"])
 def test_loops_in_the_async_mode(legacy: Server) -> None:
     check_echoes(legacy, "abort", ECHOES)  # one that sleeps between its polls holds up all others
@@ -69,6 +71,7 @@ def check_echoes(legacy: Server, way: str, paths: list[str]) -> None:
     assert_at_rest(legacy)
 
 
+@pytest.mark.slow
 def test_a_first_message_apart(legacy: Server) -> None:
     with legacy.raw("/echo-after-hello") as client:
         client.text("ann")
@@ -77,6 +80,7 @@ def test_a_first_message_apart(legacy: Server) -> None:
     legacy.raw("/echo-after-hello").abort()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["leave", "close", "abort"])
 def test_loops_that_only_send(legacy: Server, way: str) -> None:
     visitors = [legacy.raw(path) for path in PUSHES]
@@ -105,6 +109,7 @@ def read(visitor: RawClient, count: int, got: list[Any]) -> None:
             got.append(message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", CHATTING)
 @pytest.mark.parametrize("path", ["/chat", "/chat-that-forgets-nobody", "/chat-of-queues"])
 def test_chats_whose_visitors_vanish(legacy: Server, path: str) -> None:
@@ -139,6 +144,7 @@ def test_chats_whose_visitors_vanish(legacy: Server, path: str) -> None:
     eventually(lambda: state(legacy)["users"] == 0, "those who left to be gone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", CHATTING)
 def test_every_way_to_send_to_the_dead(legacy: Server) -> None:
     with legacy.raw("/chat-of-a-list") as first, legacy.raw("/chat-of-a-list") as second:
@@ -154,6 +160,7 @@ def test_every_way_to_send_to_the_dead(legacy: Server) -> None:
                 assert [visitor.message() for _ in range(2)] == [str(number), str(number).encode()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", CHATTING)
 def test_handlers_that_only_send_to_others(legacy: Server) -> None:
     with legacy.raw("/chatty") as first:
@@ -170,6 +177,7 @@ def test_handlers_that_only_send_to_others(legacy: Server) -> None:
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", CHATTING)
 def test_a_visitor_who_does_not_read_holds_up_nobody(legacy: Server) -> None:
     paths = ["/chat-that-forgets-nobody"] * 3

@@ -96,6 +96,7 @@ def done(work: Callable[[], object]) -> bool:
     return not thread.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", [send, send_nb, receive, receive_with_timeout, poll])
 def test_others_go_on(
     pair: tuple[ThreadsConnection, Peer], use: Callable[[ThreadsConnection], None]

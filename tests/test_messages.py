@@ -39,6 +39,7 @@ def test_another_client_sees_the_same(server: Server, size: int) -> None:
         assert client.recv(30) == bytes_of(size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", ["http", "nginx-proxy", "nginx-uwsgi"])
 def test_every_front_carries_every_size(engine: str, shared_server, front: str) -> None:
     server = shared_server(engine, front)
@@ -96,6 +97,7 @@ def test_empty_messages_are_messages(server: Server) -> None:
         assert [client.message() for _ in range(3)] == ["str 0", "bytes 0", "str 0"]
 
 
+@pytest.mark.slow
 def test_nothing_is_delivered_while_nothing_is_sent(server: Server) -> None:
     with server.raw("/describe") as client:
         assert client.silent(1.0)

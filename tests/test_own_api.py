@@ -19,12 +19,14 @@ def test_echo(own_api: Server) -> None:
             assert client.message() == "x" * size
 
 
+@pytest.mark.slow
 def test_binary(own_api: Server) -> None:
     with own_api.raw("/binary") as client:
         client.binary(b"\x00\xff")
         assert client.message() == b"\x00\xff"
 
 
+@pytest.mark.slow
 def test_a_shared_area(own_api: Server) -> None:
     with own_api.raw("/sharedarea") as client:
         assert client.message() == "shared"

@@ -73,6 +73,7 @@ print("served")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", [MACOS, WINDOWS], ids=["macOS", "Windows"])
 def test_serving(platform: str) -> None:
     done = subprocess.run(

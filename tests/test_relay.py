@@ -71,6 +71,7 @@ def receive(client: ClientConnection, size: int) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_relay(
     name: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -95,6 +96,7 @@ def test_relay(
         assert "Traceback" not in example.log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_relay_to_nobody(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELAY_TO", f"127.0.0.1:{free_port()}")

@@ -115,6 +115,7 @@ def upload(server: Server, size: int, head: str = "", *, at_once: bool = True) -
         return answer.status == 200 and answer.body.decode() == hashlib.sha256(body).hexdigest()
 
 
+@pytest.mark.slow
 def test_uploads_through_the_router(shared_server) -> None:
     # From a buffer of 65535 bytes on it loses those whose body arrives with the head.
     server = shared_server("gevent", "http")
@@ -127,6 +128,7 @@ def test_uploads_through_the_router(shared_server) -> None:
     ] == []
 
 
+@pytest.mark.slow
 def test_uploads_with_large_heads_through_the_router(shared_server) -> None:
     # It sends the head to the worker in the same buffer.
     server = shared_server("gevent", "http", options=["--buffer-size", "32768"])

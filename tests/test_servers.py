@@ -298,6 +298,7 @@ def test_what_cannot_work_says_so_in_the_log(start: Start) -> None:
         assert reason in process.log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "extension"),
     [

@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "flask_uwsgi_websocket"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 @pytest.mark.parametrize("source", sorted(PACKAGE.glob("*/*.c")), ids=lambda source: source.stem)
 @pytest.mark.parametrize("level", ["-O0", "-O3"])

@@ -347,6 +347,7 @@ def test_nothing_waits_for_ever(kit: Kit) -> None:
         assert time.monotonic() - before < 2
 
 
+@pytest.mark.slow
 def test_a_thread_that_does_not_end_is_told() -> None:
     kit, done = Kit(WebSocket), threading.Event()
 
@@ -362,6 +363,7 @@ def test_a_thread_that_does_not_end_is_told() -> None:
     done.set()
 
 
+@pytest.mark.slow
 def test_a_greenlet_that_does_not_notice_the_end_is_interrupted() -> None:
     import gevent
 
@@ -375,6 +377,7 @@ def test_a_greenlet_that_does_not_notice_the_end_is_interrupted() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_task_that_does_not_notice_the_end_is_interrupted() -> None:
     kit = Kit(AsyncioWebSocket)
 
@@ -452,6 +455,7 @@ def test_messages_above_the_limit(kit: Kit) -> None:
     assert conn.close_code == 1009
 
 
+@pytest.mark.slow
 def test_the_pytest_fixture(tmp_path: Path) -> None:
     (tmp_path / "test_chat.py").write_text(
         textwrap.dedent("""
@@ -506,6 +510,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extension", ["GeventWebSocket", "WebSocket"])
 def test_in_a_process_that_gevent_has_patched(extension: str) -> None:
     code = f"""
@@ -528,6 +533,7 @@ def test_in_a_process_that_gevent_has_patched(extension: str) -> None:
     assert python(code) == "through a queue"
 
 
+@pytest.mark.slow
 def test_coroutines_where_gevent_has_replaced_threads() -> None:
     code = """
         from gevent.monkey import patch_all; patch_all()

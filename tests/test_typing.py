@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-api = pytest.importorskip("mypy.api")
+from mypy import api
 
 APP = Path(__file__).parent / "typing" / "app.py"
 
@@ -30,10 +29,12 @@ def mypy(path: Path) -> tuple[str, int]:
     return output, status
 
 
+@pytest.mark.slow
 def test_an_app() -> None:
     assert mypy(APP) == ("Success: no issues found in 1 source file\n", 0)
 
 
+@pytest.mark.slow
 def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "mistakes.py").write_text(MISTAKES)
     output, status = mypy(tmp_path / "mistakes.py")

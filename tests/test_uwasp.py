@@ -191,6 +191,8 @@ def test_the_worker_stops(engine: str, mount: str, serve: ServerFactory) -> None
 # Slow servers, slow clients, many senders
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_a_slow_server_is_read_from_meanwhile(server: Server, token: str) -> None:
     """Pings are answered, and what comes waits its turn, while on_message is busy."""
     with server.raw(f"/life?{token}") as client:
@@ -206,6 +208,7 @@ def test_a_slow_server_is_read_from_meanwhile(server: Server, token: str) -> Non
     assert server.record(token)["events"][2:] == [*["slow", "handled"] * 3, "close"]
 
 
+@pytest.mark.slow
 def test_what_a_slow_server_has_not_handled_is_bounded(bare: Server, token: str) -> None:
     memory = bare.rss()
     with bare.raw(f"/stuck?{token}") as client:
@@ -230,6 +233,7 @@ def test_a_handler_that_does_not_notice_the_end_is_interrupted(
     assert time.monotonic() - left < 6, "it slept to its end"
 
 
+@pytest.mark.slow
 def test_sends_wait_for_a_client_that_does_not_read(server: Server) -> None:
     with server.raw("/flood") as client:
         memory = server.rss()
@@ -277,6 +281,7 @@ def test_two_hundred_connections(engine: str, serve: ServerFactory) -> None:
             assert client.leave().code == 1000
 
 
+@pytest.mark.slow
 def test_nothing_leaks(server: Server, token: str) -> None:
     server.allow_log("Traceback")
     paths = ["/echo", f"/fails-on-message?{token}", f"/closes?{token}"]

@@ -21,6 +21,8 @@ import pytest
 from tests.browser import documented_commands
 from tests.server import PATIENCE, ROOT, eventually, free_port
 
+pytestmark = pytest.mark.slow
+
 DIRECTORY = ROOT / "examples" / "uwsgi-asyncio"
 #: Seconds that the examples take; a little less, for clocks that differ.
 TWO_SECONDS = 1.9

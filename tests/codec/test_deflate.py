@@ -243,6 +243,7 @@ def bomb() -> bytes:
     return Deflater(DEFLATE, 9)(bytes(200 << 20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [100, 10_000_000])
 @pytest.mark.parametrize("parts", [1, 10])
 def test_a_bomb_costs_the_limit_at_most(bomb: bytes, chunk: int, parts: int) -> None:

@@ -34,6 +34,7 @@ payloads = (
 firsts = st.sampled_from([FIN | TEXT, FIN | BINARY]) | st.integers(0, 255)
 
 
+@pytest.mark.slow
 @given(
     data=st.binary(max_size=200) | st.builds(frame, firsts, payloads, st.just(KEY)),
     limit=st.sampled_from([125, 126, 1000, 65535, 1 << 20]),
@@ -66,6 +67,7 @@ def in_one_small_frame(data: bytes, limit: int) -> Event | None:
     return events[0] if small else None
 
 
+@pytest.mark.slow
 @given(payload=payloads, opcode=st.sampled_from([TEXT, BINARY]))
 def test_a_message_comes_out(payload: bytes, opcode: int) -> None:
     message: str | bytes | None = payload
@@ -77,6 +79,7 @@ def test_a_message_comes_out(payload: bytes, opcode: int) -> None:
     assert _speedups.whole_message(frame(FIN | opcode, payload, KEY), 1 << 20) == message
 
 
+@pytest.mark.slow
 @given(
     message=texts | payloads | st.text(st.characters(categories=["Cs", "L"]), max_size=200),
     below=st.sampled_from([0, 1, 125, 126, 1000, 65535, 65536]),
@@ -131,6 +134,7 @@ def test_c_is_used_where_it_is() -> None:
     assert masking.apply_mask is _speedups.apply_mask
 
 
+@pytest.mark.slow
 def test_the_whole_codec_without_c() -> None:
     script = (
         "import sys; sys.modules['flask_uwsgi_websocket.codec._speedups'] = None\n"

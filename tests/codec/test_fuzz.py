@@ -9,6 +9,7 @@ from fuzz import codec
 from tests.rawclient import BINARY, frame
 
 
+@pytest.mark.slow
 def test_a_short_fuzz() -> None:
     count, failed = codec.fuzz(seed=1, seconds=2)
     assert failed is None
@@ -24,6 +25,7 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
     assert some(2) != some(3)
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_fast_path_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiving, "WHOLE_TEXT", receiving.WHOLE_BINARY)
     assert Protocol(SERVER).receive_data(frame(BINARY, b"octets") * 2) == ["octets"] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -100,6 +101,7 @@ def protocol_for(role: Role, compressed: bool) -> Protocol:
     return Protocol(role, max_message_size=LIMIT, deflate=Deflate() if compressed else None)
 
 
+@pytest.mark.slow
 @given(st.data(), ROLES, st.booleans())
 def test_any_chunking_gives_the_same_events(data: st.DataObject, role: Role, packed: bool) -> None:
     stream = data.draw(streams(role, packed))
@@ -109,6 +111,7 @@ def test_any_chunking_gives_the_same_events(data: st.DataObject, role: Role, pac
     assert not protocol.incomplete
 
 
+@pytest.mark.slow
 @given(st.lists(MESSAGES | CONTROLS, max_size=10), ROLES, st.booleans(), st.booleans(), st.data())
 def test_encode_then_decode_is_the_identity(
     events: list[Event], role: Role, packed: bool, takeover: bool, data: st.DataObject
@@ -139,11 +142,13 @@ def check_anything(data: bytes, chunks: list[bytes], role: Role, packed: bool) -
     check_stream(data, chunks, role, limit=LIMIT, compressed=packed)
 
 
+@pytest.mark.slow
 @given(st.data(), ROLES, st.booleans(), st.binary(max_size=300))
 def test_random_bytes(data: st.DataObject, role: Role, packed: bool, stream: bytes) -> None:
     check_anything(stream, data.draw(chunks_of(stream)), role, packed)
 
 
+@pytest.mark.slow
 @given(st.data(), ROLES, st.booleans())
 def test_frames_with_anything_in_them(data: st.DataObject, role: Role, packed: bool) -> None:
     frames = data.draw(
@@ -164,6 +169,7 @@ def test_frames_with_anything_in_them(data: st.DataObject, role: Role, packed: b
     check_anything(stream, data.draw(chunks_of(stream)), role, packed)
 
 
+@pytest.mark.slow
 @given(st.data(), ROLES, st.booleans())
 @settings(max_examples=200)
 def test_mutated_bytes(data: st.DataObject, role: Role, packed: bool) -> None:
