@@ -70,7 +70,7 @@ setup(
             "playwright>=1.44",
             "pytest>=8",
             "pytest-timeout>=2.3",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.8",
             "redis>=5",
             "ruff>=0.5",
             "tox>=4",

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.server import Server
 
@@ -61,7 +63,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks for its groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     spared = {item for item in items if _engine_of(item) == UVLOOP} - {
         item for item in items if item.path.stem in ON_UVLOOP_TOO
@@ -70,7 +71,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in spared]
     for item in items:
         _mark(item)
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
     _order(items)
 
 
@@ -81,31 +81,36 @@ def _mark(item: pytest.Item) -> None:
         item.add_marker("slow")
 
 
-def _group(item: pytest.Item) -> str:
-    """Return what is run in one process where several share the suite: those that share servers.
+class Groups(LoadScopeScheduling):
+    """Share the suite out to processes (`-n 4`) by what shares servers: a file and an engine.
 
-    The many quick tests of an engine are one group, which starts each server once.
+    xdist's own groups are of no use: it writes them into ids that pytest 9.2 has made anew.
     """
-    engine = _engine_of(item)
-    if engine and not _is_slow(item):
-        return engine
-    return f"{item.path.stem}-{engine}"
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    return Groups(config, log)
+
+
+def group_of(nodeid: str) -> str:
+    engine = re.search(rf"(?<=[\[-])(?:{UVLOOP}|{'|'.join(ENGINES)})(?=[\]-])", nodeid)
+    return f"{nodeid.partition('::')[0]} {engine and engine[0]}"
 
 
 def _order(items: list[pytest.Item]) -> None:
     """Put first what takes longest: the last process ought not to begin with it."""
-    slow = Counter(_group(item) for item in items if _is_slow(item))
-    items.sort(key=lambda item: (-_patience(item), -slow[_group(item)], _group(item)))
+    group = {item: group_of(item.nodeid) for item in items}
+    slow = Counter(group[item] for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-_patience(item), -slow[group[item]], group[item]))
 
 
 def _patience(item: pytest.Item) -> float:
     """Return the seconds that a test asks for beyond the usual ones."""
     marker = item.get_closest_marker("timeout")
     return float(marker.args[0]) if marker else 0
-
-
-def _is_slow(item: pytest.Item) -> bool:
-    return item.get_closest_marker("slow") is not None
 
 
 def _engine_of(item: pytest.Item) -> str | None:
