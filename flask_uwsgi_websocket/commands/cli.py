@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
 
@@ -35,6 +35,15 @@ from .doctor import examine, of_command, of_process
 from .echo import Peer
 
 
+@contextmanager
+def _without_traceback() -> Iterator[None]:
+    """Tell people what went wrong, and not where in our code."""
+    try:
+        yield
+    except (ConfigError, EngineError) as error:
+        raise click.ClickException(str(error)) from error
+
+
 @click.group()
 def websocket() -> None:
     """WebSockets on uWSGI."""
@@ -51,6 +60,7 @@ def websocket() -> None:
 @click.option("--uwsgi-binary", metavar="PATH", help="The uWSGI to run.")
 @click.argument("uwsgi_options", nargs=-1, type=click.UNPROCESSED, metavar="[UWSGI OPTIONS]...")
 @click.pass_context
+@_without_traceback()
 def run(
     context: click.Context,
     host: str,
@@ -76,24 +86,19 @@ def run(
         extension.add_engine(options)
     if debug is None:
         debug = get_debug_flag() or is_on("FLASK_UWSGI_DEBUG")
-    try:
-        exec_uwsgi(target, debug, host, port, uwsgi_binary, options)
-    except EngineError as error:
-        raise click.ClickException(str(error)) from error
+    exec_uwsgi(target, debug, host, port, uwsgi_binary, options)
 
 
 @websocket.command("install-uwsgi")
 @click.option("--force", is_flag=True, help="Build also when an adequate uWSGI is there.")
+@_without_traceback()
 def install_uwsgi(force: bool) -> None:
     """Build uWSGI with gevent, asyncio and greenlet.
 
     It goes into the Python environment that runs this command, and answers a request on each
     engine before this says that it is ready. Needs a C compiler and Python's headers.
     """
-    try:
-        install.install_uwsgi(force, click.echo)
-    except EngineError as error:
-        raise click.ClickException(str(error)) from error
+    install.install_uwsgi(force, click.echo)
 
 
 @websocket.command("routes")
@@ -127,6 +132,7 @@ def routes() -> None:
     "uwsgi_options", nargs=-1, type=click.UNPROCESSED, metavar="[UWSGI OPTIONS OR FILES]..."
 )
 @click.pass_context
+@_without_traceback()
 def doctor(
     context: click.Context, uwsgi_binary: str | None, pid: int | None, uwsgi_options: Sequence[str]
 ) -> None:
@@ -143,16 +149,13 @@ def doctor(
 
     Fails if something is wrong; hints alone are not.
     """
-    try:
-        if pid is None:
-            process = of_command(uwsgi_options, uwsgi_binary)
-        else:
-            process = of_process(pid, uwsgi_binary)
-        app = _app_of(context) if process.words else None
-        if not examine(process, app, click.echo):
-            raise SystemExit(1)
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from error
+    if pid is None:
+        process = of_command(uwsgi_options, uwsgi_binary)
+    else:
+        process = of_process(pid, uwsgi_binary)
+    app = _app_of(context) if process.words else None
+    if not examine(process, app, click.echo):
+        raise SystemExit(1)
 
 
 def _app_of(context: click.Context) -> Flask | None:

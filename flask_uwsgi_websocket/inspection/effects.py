@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..helpers.engines import CORES, LOOPS
-from .options import LOADERS, ROUTERS, Options
+from .options import KEEPING_SOCKETS, LOADERS, ROUTERS, Options
 
 #: Options that make the router serve workers of other instances.
 ELSEWHERE = (
@@ -18,8 +18,7 @@ ELSEWHERE = (
     "http-zerg",
 )
 
-#: Sockets on which uWSGI keeps connections after their requests, and the protocols that do.
-KEEPING_SOCKETS = ("http11-socket", "puwsgi-socket")
+#: Protocols in which uWSGI keeps connections after their requests.
 KEEPING_PROTOCOLS = ("http11", "puwsgi")
 
 #: Options under which uWSGI itself acts on a connection whose request has ended, or on a worker

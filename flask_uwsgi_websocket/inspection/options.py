@@ -217,18 +217,13 @@ def _names(text: str) -> frozenset[str]:
 #: Options that make uWSGI a router in front of the workers.
 ROUTERS = ("http", "https", "https2")
 
-#: Options that open a socket of the workers,
-SOCKETS = (
-    "socket",
-    "http-socket",
-    "http11-socket",
-    "puwsgi-socket",
-    "scgi-socket",
-    "scgi-nph-socket",
-)
-#: ... one on which the worker itself speaks TLS,
+#: Sockets of the workers on which uWSGI keeps connections after their requests,
+KEEPING_SOCKETS = ("http11-socket", "puwsgi-socket")
+#: ... all on which WebSockets may come,
+SOCKETS = ("socket", "http-socket", *KEEPING_SOCKETS, "scgi-socket", "scgi-nph-socket")
+#: ... those on which the worker itself speaks TLS,
 TLS_SOCKETS = ("https-socket", "suwsgi-socket")
-#: ... and one for FastCGI.
+#: ... and those for FastCGI.
 FASTCGI_SOCKETS = ("fastcgi-socket", "fastcgi-nph-socket")
 
 #: Options that load an app.

@@ -122,8 +122,8 @@ class _Script:
 
     @property
     def python_path(self) -> tuple[str, ...]:
-        """The root, where a fresh interpreter does not look anyway."""
-        return () if _is_site_folder(self.root) else (self.root,)
+        """The root, unless a fresh interpreter looks there anyway."""
+        return _unless_site(self.root)
 
     def variable(self, variable: str) -> Target:
         """Have uWSGI import the script, which has the app in a variable."""
@@ -180,9 +180,8 @@ def _in_module(module: ModuleType, variable: str) -> Target:
         path = Path(os.path.abspath(file))
         depth = name.count(".") + (path.stem == "__init__")
         root = str(path.parents[depth])
-        known = {os.path.abspath(entry) for entry in sys.path}
-        if root in known and not _is_site_folder(root):
-            python_path = (root,)
+        if root in map(os.path.abspath, sys.path):
+            python_path = _unless_site(root)
     return Target(("--wsgi", f"{name}:{variable}"), python_path)
 
 
@@ -197,9 +196,9 @@ def _script_arguments() -> tuple[str, ...] | None:
     return ("--pyargv", " ".join(arguments)) if arguments else ()
 
 
-def _is_site_folder(folder: str) -> bool:
-    """Tell whether a fresh interpreter has it on sys.path, behind the standard library."""
-    return os.path.realpath(folder) in _site_folders()
+def _unless_site(folder: str) -> tuple[str, ...]:
+    """Leave out what a fresh interpreter has on sys.path, behind the standard library."""
+    return () if os.path.realpath(folder) in _site_folders() else (folder,)
 
 
 def _site_folders() -> set[str]:
