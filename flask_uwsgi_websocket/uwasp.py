@@ -17,8 +17,8 @@ handler runs it in the request, with an engine of this package.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from werkzeug.wsgi import get_host
 
@@ -71,11 +71,9 @@ ANOTHER_HAD_LEFT = (
 )
 
 
-@dataclass(frozen=True)
-class _Offer:
+class _Offer(NamedTuple):
     """A valid upgrade request, and what may be offered in return."""
 
-    start_response: StartResponse
     request: UpgradeRequest
     settings: Settings
 
@@ -107,7 +105,8 @@ class Handler:
         :param protocol_name: the subprotocol that the server speaks.
         :return: the body of the WSGI response.
         """
-        offer: _Offer = upgrade_of(environ).opening
+        upgrade = upgrade_of(environ)
+        offer: _Offer = upgrade.opening
         settings = replace(
             offer.settings,
             subprotocols=(protocol_name,) if protocol_name else (),
@@ -116,7 +115,7 @@ class Handler:
         negotiation = negotiate(offer.request, settings)
         engine = server_of(environ).engine(environ, self.engine_name)
         session = _ServerSession(self, environ, negotiation, engine)
-        return session.serve(offer.start_response)
+        return session.serve(upgrade.start_response)
 
 
 class _ServerSession(Session):
@@ -248,7 +247,8 @@ class WebSocketMiddleware:
             setting="WebSocketMiddleware's origins=",
             classes=HANDLERS,
         )
-        upgrade_of(environ).opening = _Offer(start_response, request, self.settings)
+        upgrade = upgrade_of(environ)
+        upgrade.start_response, upgrade.opening = start_response, _Offer(request, self.settings)
         ws = self.handler_class.websocket_class(environ)
         handler = self.handler_class(ws, server_class(ws))
         return handler.handle(environ, getattr(server_class, "PROTOCOL_NAME", None))

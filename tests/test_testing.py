@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import subprocess
@@ -26,7 +27,9 @@ from flask_uwsgi_websocket import (
     HandshakeError,
     WebSocket,
 )
+from flask_uwsgi_websocket.extension.handshake import Handshake
 from flask_uwsgi_websocket.testing import HandshakeRejected, WebSocketTestClient
+from tests.server import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -627,3 +630,20 @@ def test_a_close_without_a_code_is_told_as_1005_and_cannot_be_sent_on():
     with websocket.test_client().connect("/") as conn:
         assert conn.receive() is None
         assert (conn.close_code, conn.close_reason) == (4000, "bye")
+
+
+def test_an_ended_connection_leaves_its_handshake_to_no_garbage_collector(kit: Kit) -> None:
+    def handshakes() -> int:
+        return sum(isinstance(thing, Handshake) for thing in gc.get_objects())
+
+    gc.collect()
+    before = handshakes()
+    gc.disable()
+    try:
+        with kit.client.connect("/echo") as conn:
+            conn.send("hi")
+            assert conn.receive() == "hi"
+            assert handshakes() == before + 1
+        eventually(lambda: handshakes() == before, "the handshake to be freed")
+    finally:
+        gc.enable()

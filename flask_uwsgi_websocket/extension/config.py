@@ -78,7 +78,7 @@ def read(config: MutableMapping[str, Any], name: str) -> Any:
 
 
 def set_up(config: MutableMapping[str, Any]) -> None:
-    """Check the values that an app has, warn of keys that nobody knows, and add the defaults.
+    """Check the values that an app has, warn of unknown keys, and add the defaults.
 
     :raises ValueError: as :func:`read`.
     """

@@ -40,7 +40,7 @@ class WebSocketRule(Rule):
         client, so that a decorator, or the handler, may refuse with a response or ``abort()``
         until then (and later with close code 1008). None: if the handler has decorators (of those
         that keep ``__wrapped__``, as functools.wraps does).
-    :raises TypeError: for an option that nobody knows, and subprotocols that are no list.
+    :raises TypeError: for an unknown option, and for subprotocols that are not a list.
     :raises ValueError: for another value that an option cannot have.
     """
 
@@ -224,15 +224,15 @@ class Router(Flask):
             super().register_blueprint(blueprint, **options)
             self._blueprints[name] = blueprint, options
         for app in self._apps:
-            self._lend_to(app)
+            self._share_with(app)
 
     def serve(self, app: Flask) -> None:
         """Have an app serve these routes, those to come included."""
         self._apps[app] = {}
-        self._lend_to(app)
+        self._share_with(app)
 
-    def _lend_to(self, app: Flask) -> None:
-        """Give an app what blueprints brought along, so that it handles their requests alike."""
+    def _share_with(self, app: Flask) -> None:
+        """Add to an app what blueprints brought along, so that it handles their requests alike."""
         for name in self._FUNCTIONS:
             theirs = getattr(app, name)
             for blueprint, functions in getattr(self, name).items():
@@ -247,7 +247,7 @@ class Router(Flask):
     def match(self, app: Flask, request: Request) -> tuple[WebSocketRule, dict[str, Any]]:
         """Find the rule for an upgrade request, and the variables of its URL.
 
-        Whatever its method: that another one than GET is wrong, the handshake says.
+        The method does not matter here: the handshake refuses all but GET.
 
         :raises HTTPException: when no rule matches, or it must be redirected.
         """

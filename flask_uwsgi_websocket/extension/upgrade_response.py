@@ -48,7 +48,8 @@ class _UpgradeResponse:
             return body
         context = request_ctx._get_current_object()  # type: ignore[attr-defined]
         try:
-            return self.upgrade_connection(environ, start_response)
+            # Not to be kept by what it keeps.
+            return self.__dict__.pop("upgrade_connection")(environ, start_response)  # type: ignore[no-any-return]
         finally:
             # Flask tells teardown functions of exceptions in views, not of those in responses.
             error = upgrade_of(environ).failure

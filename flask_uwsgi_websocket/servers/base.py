@@ -62,8 +62,12 @@ class Server(ABC):
 
     def switch(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
         """Answer 101, as :meth:`answer`; ignore what the application says of HTTP after this."""
-        self.answer(environ, sock, headers)
-        upgrade_of(environ).switched = True
+        upgrade = upgrade_of(environ)
+        try:
+            self.answer(environ, sock, headers)
+        finally:
+            del upgrade.start_response  # which leads back to the state, and would keep it
+        upgrade.switched = True
 
     def fail(self, environ: WSGIEnvironment, sock: Socket) -> None:
         """Answer 500 at once, on a connection that was taken over; from anywhere."""

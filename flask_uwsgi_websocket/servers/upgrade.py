@@ -63,7 +63,7 @@ class Upgrade:
         "_path",
         "_start",
         "_tells_end",
-        "detach",
+        "detachable",
         "detached",
         "early",
         "failure",
@@ -85,9 +85,9 @@ class Upgrade:
         self.start_response = start_response
         #: ``wsgi.input``, while the request may be detached.
         self.input = Input(environ.get("wsgi.input"))
-        #: What runs the application, where uWSGI's greenlet does not.
-        self.detached: DetachedRequest | None = None
-        self.detach = False
+        #: What runs the application, if the request may be detached; and whether it was.
+        self.detachable: DetachedRequest | None = None
+        self.detached = False
         #: The thread or greenlet in which the connection was taken over.
         self.taken_in: Any = None
         #: What the server had read behind the request by then.

@@ -24,7 +24,7 @@ _upgrade_lost = RateLimit()
 
 
 def is_upgrade_request(environ: WSGIEnvironment) -> bool:
-    """Tell whether somebody means to open a WebSocket, right or wrong."""
+    """Tell whether a request asks for a WebSocket, rightly or wrongly."""
     return (
         "HTTP_SEC_WEBSOCKET_KEY" in environ
         or "websocket" in environ.get("HTTP_UPGRADE", "").lower()

@@ -23,7 +23,7 @@ OPEN_TIME = 1.0
 
 
 class Unopened:
-    """Stands for a :class:`~.connection.connection.Connection` until somebody uses it.
+    """Stands for a :class:`~.connection.connection.Connection` until it is used.
 
     :param open_: answers the handshake and returns the connection; called once.
     """

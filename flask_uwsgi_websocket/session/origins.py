@@ -68,7 +68,7 @@ def _ascii_host(host: str) -> str:
 
 @dataclass(frozen=True)
 class Origins:
-    """Origins that somebody configured.
+    """Origins as they were configured.
 
     :param all: whether any will do.
     :param exact: in their normal form.

@@ -71,12 +71,12 @@ class UWSGI(Server):
         # In a copy of the environment: uWSGI clears its own when the request ends.
         own = {**environ, "wsgi.input": upgrade.input}
 
-        def run(detached: DetachedRequest) -> Iterable[bytes]:
-            upgrade.detached = detached
+        def run(detachable: DetachedRequest) -> Iterable[bytes]:
+            upgrade.detachable = detachable
             return upgrade.run(application, own)
 
         body = start.engine(engine).carry(run)
-        if upgrade.detach:
+        if upgrade.detached:
             request.redirect_request(devnull)
             if not upgrade.told:
                 upgrade.tell_server()
@@ -84,10 +84,10 @@ class UWSGI(Server):
 
     def detach(self, environ: WSGIEnvironment) -> None:
         upgrade = upgrade_of(environ)
-        if upgrade.detached is not None and not upgrade.detach:
+        if upgrade.detachable is not None and not upgrade.detached:
             upgrade.input.end()
-            upgrade.detach = True
-            upgrade.detached.detach()
+            upgrade.detached = True
+            upgrade.detachable.detach()
 
     def take(self, environ: WSGIEnvironment) -> Socket:
         upgrade = upgrade_of(environ)
