@@ -100,9 +100,9 @@ def test_the_debugger_s_variable_is_read_as_flask_s(monkeypatch, options, value,
 
 @pytest.mark.parametrize(("value", "refused"), [("", False), ("1", False), ("No", True)])
 def test_uvloop_is_refused_as_the_debugger_is(monkeypatch, value, refused):
-    from flask_uwsgi_websocket.engines.asyncio import _make_loop
+    from flask_uwsgi_websocket.engines.asyncio_loop import make_loop
 
     monkeypatch.setenv("FLASK_UWSGI_UVLOOP", value)
-    loop = _make_loop()
+    loop = make_loop()
     loop.close()
     assert ("uvloop" not in type(loop).__module__) is refused

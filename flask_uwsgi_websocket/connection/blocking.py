@@ -6,6 +6,7 @@ in one go.
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -56,18 +57,23 @@ class BlockingConnection(Connection):
         """Run rules of this connection for a blocking handler."""
         return run_to_end(coroutine)
 
-    def receive_blocking(self, timeout: float | None = None) -> Message | None:
-        """Do what :meth:`receive` does, with nothing but this on the stack of one that waits."""
-        return self._receive() if timeout is None else run_to_end(self.receive(timeout))
+    def receive_blocking(
+        self, timeout: float | None = None, waited: bool = False
+    ) -> Message | None:
+        """Return the next message; None once the connection has ended.
 
-    def _receive(self, waited: bool = False) -> Message | None:
-        """Do :meth:`receive_blocking` without a timeout.
-
-        :param waited: whether the caller has waited already.
+        :param waited: whether the caller has waited for it already.
+        :raises TimeoutError: when ``timeout`` seconds have passed without one.
+        :raises ConnectionClosed: as :meth:`_tell_end`.
         """
+        deadline = None
+        if timeout is not None:
+            deadline = time.monotonic() + timeout
+            if timeout <= 0:
+                self._block_for(0)  # somebody who polls in a loop must let others run
         while (message := self.take()) is None and self._wants_more():
             waited = True
-            self._block_for_input(self._receivable, None)
+            self._block_for_input(self._receivable, deadline)
         if message is None and (message := self.take()) is None:
             run_to_end(self._tell_end(waited))
         return message

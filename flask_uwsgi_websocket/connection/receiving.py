@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections import deque
 from socket import IPPROTO_TCP, TCP_NODELAY
-from typing import Any
+from typing import Any, Protocol
 
 from ..codec import Close, Event, Fail, Ping, Pong
 from .base import NOTHING, Message
@@ -44,13 +44,19 @@ ENDS_TOLD = 2
 #: The second of them pauses for FIRST_PAUSE seconds, so that others run; each later one pauses for
 #: twice as long as the one before, and none for longer than this.
 LONGEST_PAUSE = 1.0
-# glibc gives blocks above its mmap threshold back to the kernel at once, and each large read
-# then pays for fresh pages. Freeing one 4 MiB block raises the threshold (it is dynamic).
-bytearray(4 << 20)
-
 
 #: Given by the ``switch`` of a receiver that did not take the message.
 REFUSED = object()
+
+
+class Receiver(Protocol):
+    """A handler that waits for a message: a greenlet, or what runs a Task on."""
+
+    def switch(self, message: Any = ..., /) -> object:
+        """Run it on until it waits again, with a message or to look again.
+
+        :return: :data:`REFUSED` where it is about to run by itself, without the message.
+        """
 
 
 class Receiving(Heartbeat):
@@ -66,9 +72,7 @@ class Receiving(Heartbeat):
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
-        # A handler that waits for a message: a greenlet, or what runs its Task. Its switch(message)
-        # runs it on until it waits again.
-        self._receiver: Any = None
+        self._receiver: Receiver | None = None
         self._read_size = READ_SIZE_COMPRESSED if self.protocol.deflate else READ_SIZE
         self._inflated = 0  # of the protocol's, before the last read
         self._ends_told = 0  # how many receives have been told of the end
@@ -78,23 +82,6 @@ class Receiving(Heartbeat):
             self._quick_ack = False
         else:
             self._quick_ack = True
-
-    async def receive(self, timeout: float | None = None) -> Message | None:
-        """Return the next message; None once the connection has ended.
-
-        :raises TimeoutError: when ``timeout`` seconds have passed without one.
-        :raises ConnectionClosed: as :meth:`_tell_end`.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if timeout is not None and timeout <= 0:
-            await self._pause(0)  # somebody who polls in a loop must let others run
-        waited = False
-        while (message := self.take()) is None and self._wants_more():
-            waited = True
-            await self._wait_input(self._receivable, deadline)
-        if message is None and (message := self.take()) is None:
-            await self._tell_end(waited)
-        return message
 
     async def _tell_end(self, waited: bool = False) -> None:
         """Before a receive gives None: the connection has ended.

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import os
-import select
 import signal
 import threading
 import time
 from _socket import socket as Socket
 from asyncio import current_task
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from types import coroutine
@@ -22,16 +19,18 @@ import greenlet
 
 from ..codec import Protocol
 from ..connection.base import Message
-from ..connection.detached import Application, Body, end_late, in_context, report_late
+from ..connection.detached import Application, Body
 from ..connection.limits import Limits
 from ..connection.receiving import ENDS_TOLD
 from ..connection.states import LOST
 from ..connection.worker import INTERRUPT_TIME, Callback, Worker
-from ..helpers.environment import is_on
-from ..helpers.log import log_exception, logger
+from ..helpers.log import log_exception
+from ..helpers.threads import looks
 from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS, action_of, set_action
 from ._driver import PARKED, Driver
+from .asyncio_detached import AsyncioDetachedRequest
+from .asyncio_loop import end_loop, make_loop, runs_here
 from .base import Engine
 from .loop import LoopConnection
 
@@ -68,23 +67,16 @@ class AsyncioWorker(Worker):
     async def _leave(self) -> None:
         self.close_all(self.code_for(self._stopped_by))
         mercy = time.monotonic() + self.process.mercy
-        await self._emptied(self.grace)
+        await _until(lambda: self.idle, self.grace)
         self.interrupt_all()
-        await self._emptied(INTERRUPT_TIME)
+        await _until(lambda: self.idle, INTERRUPT_TIME)
         # uWSGI itself would end at once, with requests that wait for the loop.
-        while (
-            self._stopped_by == RELOAD_SIGNAL
-            and self.process.is_busy()
-            and time.monotonic() < mercy
-        ):
-            await asyncio.sleep(0.01)
+        await _until(self._may_end, mercy - time.monotonic())
         set_action(self._stopped_by, self._theirs[self._stopped_by])
         signal.raise_signal(self._stopped_by)
 
-    async def _emptied(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while not self.idle and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+    def _may_end(self) -> bool:
+        return self._stopped_by != RELOAD_SIGNAL or not self.process.is_busy()
 
     def call_soon(self, callback: Callback) -> None:
         loop = self.loop
@@ -119,22 +111,25 @@ class AsyncioConnection(LoopConnection):
         self._loop = worker.loop
 
     @coroutine
-    def next_message(self) -> Generator[Any, Message | None, Message]:
-        """:meth:`receive`, for an ``__anext__``.
+    def next_message(
+        self, deadline: float | None = None
+    ) -> Generator[Any, Message | None, Message]:
+        """Return the next message, for an ``__anext__``.
 
         All in one frame: a handler's send and each of its waits go through every frame that
         awaits this one.
 
         :raises StopAsyncIteration: once the connection has ended.
+        :raises TimeoutError: when none has come at ``deadline``.
         """
         waited = False
         while not self._messages and self._wants_more():
             waited = True
             driver = None
-            if self._receiver is None:
+            if self._receiver is None and deadline is None:
                 driver = self.worker.drivers.get(current_task(self._loop))
             if driver is None:
-                yield from self._wait_input(self._receivable, None)
+                yield from self._wait_input(self._receivable, deadline)
                 continue
             self._receiver = driver
             try:
@@ -151,10 +146,18 @@ class AsyncioConnection(LoopConnection):
         return message
 
     async def receive(self, timeout: float | None = None) -> Message | None:
+        """Return the next message; None once the connection has ended.
+
+        :raises TimeoutError: when ``timeout`` seconds have passed without one.
+        :raises ConnectionClosed: as :meth:`_tell_end`.
+        """
+        deadline = None
         if timeout is not None:
-            return await super().receive(timeout)
+            deadline = time.monotonic() + timeout
+            if timeout <= 0:
+                await self._pause(0)  # somebody who polls in a loop must let others run
         try:
-            return await self.next_message()
+            return await self.next_message(deadline)
         except StopAsyncIteration:
             return None
 
@@ -211,7 +214,7 @@ class AsyncioConnection(LoopConnection):
         for future in self._waiting:
             _wake_one(future)
         if receiver is not None:
-            receiver.wake()
+            cast("Driver[Any]", receiver).wake()
 
     def tick(self, now: float) -> None:
         has_read = self._saw_traffic
@@ -222,128 +225,20 @@ class AsyncioConnection(LoopConnection):
             self.read()
 
 
+async def _until(is_over: Callable[[], object], seconds: float) -> None:
+    for pause in looks(is_over, seconds):
+        await asyncio.sleep(pause)
+
+
 def _wake_one(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _make_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed and not refused, else that of asyncio's policy."""
-    if is_on("FLASK_UWSGI_UVLOOP", default=True):
-        with suppress(ImportError):
-            from ._uvloop import Loop
-
-            return Loop()
-    return asyncio.new_event_loop()
-
-
-def _end_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Have a child process do nothing for the loop of its parent.
-
-    It would go on with requests that uWSGI keeps in memory which its processes share.
-    """
-    # What is to run next; uvloop's is to be seen in this way only.
-    for queue in [getattr(loop, "_ready", None), *gc.get_referents(loop)]:
-        if isinstance(queue, deque):
-            queue.clear()
-    loop.call_soon(_end_child)
-    # An epoll of its own, in place of the one that it shares.
-    if not hasattr(select, "epoll"):  # a kqueue is not inherited
-        return
-    backend = getattr(loop, "_get_backend_id", None)  # uvloop's
-    shared = backend() if backend is not None else loop._selector.fileno()  # type: ignore[attr-defined]
-    with select.epoll() as own:
-        os.dup2(own.fileno(), shared, inheritable=False)
-
-
-def _end_child() -> None:
-    logger.error("a child process that was forked in a coroutine ends: it cannot await")
-    os._exit(1)
 
 
 def _report_late(task: asyncio.Task[Any]) -> None:
     """Log the exception of a task for which no view waits any more."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log_exception("Exception in a coroutine that was abandoned", error=error)
-
-
-class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untyped
-    """Runs a request in a greenlet of its own; see detached.py.
-
-    Whenever the loop runs, uWSGI's greenlet for a request is parked by uWSGI or has ended. So
-    until the request is detached, its greenlet parks by having uWSGI's greenlet do it.
-    """
-
-    def __init__(self, engine: AsyncioEngine, application: Application) -> None:
-        uwsgis = greenlet.getcurrent()
-        super().__init__(parent=uwsgis)
-        self._context = self.gr_context = contextvars.copy_context()
-        self._engine = engine
-        self._application = application
-        self._loop = asyncio.get_running_loop()
-        self._loops_greenlet = uwsgis.parent
-        #: None once the request has been let go.
-        self._uwsgis: greenlet.greenlet | None = uwsgis
-        self._leaving = False  # at the next park
-
-    def run(self) -> Body:
-        try:
-            body = self._application(self)
-            if self._uwsgis is not None:
-                return in_context(self._context, body)
-            end_late(body)
-        except BaseException as error:
-            if self._uwsgis is not None:
-                raise  # to uWSGI's greenlet, which is the parent
-            report_late(error)
-        self._engine.worker().carriers.discard(self)
-        return ()
-
-    def answer(self) -> Body:
-        """Run the request for uWSGI; return its answer, or nothing once it is detached."""
-        came = self.switch()
-        while not self.dead and self._uwsgis is not None:
-            # What uWSGI's own functions wait for brings the loop's switch here too, with nothing.
-            if came is PARKED:
-                self._engine.process.suspend()
-                if self._uwsgis is None:
-                    return ()
-            came = self.switch()
-        return cast(Body, came) if self.dead else ()
-
-    def park(self) -> None:
-        """Let the loop run until :meth:`wake`; in the greenlet of the request itself."""
-        uwsgis = self._uwsgis
-        if uwsgis is None:
-            assert self._loops_greenlet is not None
-            self._loops_greenlet.switch()
-        elif self._leaving:
-            self._leave()
-            uwsgis.switch()
-        else:
-            uwsgis.switch(PARKED)
-
-    def wake(self) -> None:
-        """Go on after :meth:`park`; for a callback of the loop."""
-        (self if self._uwsgis is None else self._uwsgis).switch()
-
-    def detach(self) -> None:
-        if greenlet.getcurrent() is self:
-            self._leaving = True
-        else:
-            self._loop.call_soon_threadsafe(self._leave_parked)
-
-    def _leave(self) -> None:
-        self._engine.worker().carriers.add(self)
-        self._engine.process.unbind_request(self)
-        self.parent = self._loops_greenlet
-        self._uwsgis = None
-
-    def _leave_parked(self) -> None:
-        uwsgis = self._uwsgis
-        if uwsgis is not None and not self.dead:
-            self._leave()
-            uwsgis.switch()
 
 
 class AsyncioEngine(Engine):
@@ -362,7 +257,7 @@ class AsyncioEngine(Engine):
         if self._prepared == os.getpid():  # by another extension or app
             return
         self._prepared = os.getpid()
-        self._loop = loop = _make_loop()
+        self._loop = loop = make_loop()
         asyncio.set_event_loop(loop)
         # uWSGI's handler of SIGPIPE, installed later than this, crashes the worker once the
         # loop runs.
@@ -374,7 +269,7 @@ class AsyncioEngine(Engine):
     def leave_to_parent(self) -> None:
         super().leave_to_parent()
         if self._loop is not None:
-            _end_loop(self._loop)
+            end_loop(self._loop)
             asyncio.set_event_loop(None)
 
     def worker(self) -> AsyncioWorker:
@@ -441,7 +336,7 @@ class AsyncioEngine(Engine):
 
     def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
         loop = self._task_loop()
-        if not _runs_here(loop):
+        if not runs_here(loop):
             loop.call_soon_threadsafe(self.start_task, work, timeout)
             return None
         worker = self.worker()
@@ -468,28 +363,3 @@ class AsyncioEngine(Engine):
             task.cancel()
 
         return interrupt
-
-
-def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether a loop runs in this thread."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
-
-
-def in_task() -> bool:
-    """Whether a Task of the loop is running here, which may await."""
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:  # no loop runs in this thread
-        return False
-
-
-def in_request() -> bool:
-    """Whether a request's greenlet is running here, which may be parked."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return not in_task() and greenlet.getcurrent().parent is not None

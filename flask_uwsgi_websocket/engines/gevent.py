@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
-import sys
 import time
 from _socket import socket as Socket
 from collections.abc import Callable, Coroutine
@@ -14,19 +12,20 @@ from typing import Any, TypeVar, cast
 import gevent
 from gevent import get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
-from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
 from ..codec import Protocol
 from ..connection.base import Message
 from ..connection.blocking import BlockingConnection, run_to_end
-from ..connection.detached import Application, Body, end_late, in_context, report_late
+from ..connection.detached import Application, Body
 from ..connection.limits import Limits
 from ..connection.worker import INTERRUPT_TIME, Callback, Worker
 from ..exceptions import ConnectionClosed
+from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
 from ..process.signals import STOP_SIGNALS
 from .base import Engine
+from .gevent_detached import GeventDetachedRequest
 from .loop import LoopConnection
 
 T = TypeVar("T")
@@ -74,9 +73,7 @@ class GeventWorker(Worker):
             return
         # Without a signal that said more, the worker is worn out, and another one follows.
         self._stop(1012)
-        deadline = time.monotonic() + self.grace + INTERRUPT_TIME
-        while not self.idle and time.monotonic() < deadline:
-            gevent.sleep(0.01)
+        wait_until(lambda: self.idle, self.grace + INTERRUPT_TIME, gevent.sleep)
 
     def call_soon(self, callback: Callback) -> None:
         loop = self.hub.loop
@@ -123,26 +120,30 @@ class GeventConnection(LoopConnection, BlockingConnection):
         self._hub = worker.hub
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run ``coroutine``, from any greenlet, or from another thread than the hub's."""
+        return self._run_here(partial(run_to_end, coroutine))
+
+    def _run_here(self, function: Callable[[], T]) -> T:
+        """Run what waits, in another greenlet for whoever is in another thread than the hub's."""
         if self.worker.on_loop():
-            return run_to_end(coroutine)
+            return function()
         result: Future[T] = Future()
 
         def work() -> None:
             try:
-                result.set_result(run_to_end(coroutine))
+                result.set_result(function())
             except BaseException as error:
                 result.set_exception(error)
 
         self.worker.call_soon(partial(gevent.spawn, work))
         return result.result()
 
-    def receive_blocking(self, timeout: float | None = None) -> Message | None:
+    def receive_blocking(
+        self, timeout: float | None = None, waited: bool = False
+    ) -> Message | None:
         if _get_ident() != self.worker.thread:  # on_loop(), without a call for each message
-            return self.run(self.receive(timeout))
+            return self._run_here(partial(super().receive_blocking, timeout))
         if timeout is not None or self._receiver is not None:
             return super().receive_blocking(timeout)
-        waited = False
         while not self._messages and self._wants_more():
             waited = True
             self._receiver = getcurrent()
@@ -154,7 +155,7 @@ class GeventConnection(LoopConnection, BlockingConnection):
                 self._replying = True
                 return message
         message = self.take()
-        return self._receive(waited) if message is None else message
+        return super().receive_blocking(None, waited) if message is None else message
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         me = getcurrent()
@@ -198,46 +199,6 @@ class GeventConnection(LoopConnection, BlockingConnection):
 
     def _unwatch_in_child(self) -> None:
         self._unwatch()  # in the hub's epoll, which is another one than the parent's by now
-
-
-class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
-    """Runs a request in a greenlet of its own; see detached.py."""
-
-    def __init__(self, engine: GeventEngine, application: Application) -> None:
-        super().__init__()
-        self._context = self.gr_context = contextvars.copy_context()
-        #: For uWSGI's greenlet; None once the request is detached.
-        self.answer: AsyncResult[Body | None] = AsyncResult()
-        self._engine = engine
-        self._application = application
-        self._worker: GeventWorker | None = None  # that of the connection, once it has let go
-
-    def _run(self) -> None:
-        try:
-            body = self._application(self)
-            if self._worker is None:
-                self.answer.set(in_context(self._context, body))
-            else:
-                end_late(body)
-        except BaseException as error:
-            if self._worker is None:
-                self.answer.set_exception(error, sys.exc_info())
-            else:
-                report_late(error)
-        if self._worker is not None:
-            self._worker.carriers.discard(self)
-
-    def detach(self) -> None:
-        worker = self._engine.worker()
-        worker.run_on_loop(self._leave, worker)
-
-    def _leave(self, worker: GeventWorker) -> None:
-        if self.dead:  # it has left a generator behind, which only now comes to the handshake
-            return
-        self._worker = worker
-        worker.carriers.add(self)
-        self._engine.process.unbind_request(self)
-        self.answer.set(None)
 
 
 #: What a child process must not run, nor collect: that would raise GreenletExit in all of it.
@@ -302,8 +263,7 @@ class GeventEngine(Engine):
 
     def when_serving(self, callback: Callable[[], object]) -> None:
         def wait() -> None:
-            while not self.process.is_serving():
-                gevent.sleep(0.01)
+            wait_until(self.process.is_serving, sleep=gevent.sleep)
             callback()
 
         gevent.spawn(wait)

@@ -26,7 +26,7 @@ from typing import Any, cast
 from ..codec import Protocol
 from ..connection.base import Message
 from ..connection.blocking import BlockingConnection, run_to_end
-from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, Received, receive, wait_and_receive
+from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, wait_and_receive
 from ..connection.limits import Limits
 from ..connection.worker import Callback, Worker
 from ..helpers.log import logger
@@ -41,9 +41,6 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 #: What is called for the one, and for the other.
 Watch = tuple[Callback | None, Callback | None]
 NOTHING: Watch = (None, None)
-
-#: A read that looks for no message, but gives the bytes as they are.
-NO_MESSAGE = -1
 
 
 class ThreadsWorker(Worker):
@@ -168,15 +165,16 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
         self._was_watched = False
         self._reading = allocate_lock()  # held by whoever reads
 
-    def receive_blocking(self, timeout: float | None = None) -> Message | None:
-        """:meth:`receive`, in few steps for a handler that waits for message after message.
+    def receive_blocking(
+        self, timeout: float | None = None, waited: bool = False
+    ) -> Message | None:
+        """Do it in few steps for a handler that waits for message after message.
 
         They are taken with the GIL held, and threads that meet at it cost each other ten times
         what the steps do.
         """
         if timeout is not None:
             return super().receive_blocking(timeout)
-        waited = False
         while not self._messages and not self.ended:
             waited = True
             with self._reading:
@@ -194,7 +192,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
                     self._saw_traffic = self._replying = True
                     return got
         message = self.take()
-        return self._receive(waited) if message is None else message
+        return super().receive_blocking(None, waited) if message is None else message
 
     def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
         late = False
@@ -206,27 +204,17 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
                 if acquired:
                     try:
                         if not ready():
-                            got = self._read_once(deadline)
-                            if isinstance(got, tuple):
-                                self._received(got[0])
+                            self._wait_readable(deadline)
+                            self.read()
                     finally:
                         self._reading.release()
                 else:
                     raise TimeoutError
             late = deadline is not None and time.monotonic() >= deadline
 
-    def _read_once(self, deadline: float | None) -> Received:
-        """Return a tuple of what the peer has sent, or None where nothing came after all.
-
-        :raises TimeoutError: at ``deadline``.
-        """
-        if deadline is not None and not wait_readable(self.fd, _left(deadline)):
+    def _wait_readable(self, deadline: float | None) -> None:
+        if not wait_readable(self.fd, None if deadline is None else _left(deadline)):
             raise TimeoutError
-        read = wait_and_receive if deadline is None else receive
-        try:
-            return read(self.socket, self._read_size, NO_MESSAGE)
-        except OSError:
-            return END_OF_FILE
 
     def _peek(self) -> None:
         for acquired in acquire(self._reading, 0):

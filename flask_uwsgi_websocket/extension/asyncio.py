@@ -124,7 +124,7 @@ def _runs_asyncio() -> bool:
 def _check_that_request_can_wait() -> None:
     if not _runs_asyncio():
         raise EngineError("run_coroutine() needs uWSGI, started with --asyncio N --greenlet")
-    from ..engines.asyncio import in_request, in_task
+    from ..engines.asyncio_loop import in_request, in_task
 
     if in_task():
         raise RuntimeError("run_coroutine() is for plain functions: await in a coroutine")
@@ -144,7 +144,7 @@ def _on_our_loop(elsewhere: Callable[..., Any]) -> Callable[..., Any]:
 
     :param elsewhere: what it replaces, and what threads without a loop go on using.
     """
-    from ..engines.asyncio import in_request, in_task
+    from ..engines.asyncio_loop import in_request, in_task
 
     def async_to_sync(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -28,6 +28,13 @@ def caller() -> tuple[int, Any, Any]:
     )
 
 
+def looks(is_over: Callable[[], object], seconds: float = math.inf) -> Iterator[float]:
+    """Give the pause until the next look at what wakes nobody, until it is over or the time is."""
+    deadline = time.monotonic() + seconds
+    while not is_over() and time.monotonic() < deadline:
+        yield _PAUSE
+
+
 def wait_until(
     is_over: Callable[[], object],
     seconds: float = math.inf,
@@ -37,10 +44,8 @@ def wait_until(
 
     :param sleep: ``time.sleep`` unless given: gevent's, if its patch was applied.
     """
-    sleep = sleep or time.sleep
-    deadline = time.monotonic() + seconds
-    while not is_over() and time.monotonic() < deadline:
-        sleep(_PAUSE)
+    for pause in looks(is_over, seconds):
+        (sleep or time.sleep)(pause)
 
 
 def threads_are_greenlets() -> bool:

@@ -1,0 +1,53 @@
+"""A request that outlives itself, under gevent: a greenlet of its own runs on."""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+
+import gevent
+from gevent.event import AsyncResult
+
+from ..connection.detached import Application, Body, end_late, in_context, report_late
+from ..connection.worker import Worker
+from .base import Engine
+
+
+class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
+    """Runs a request in a greenlet of its own; see detached.py."""
+
+    def __init__(self, engine: Engine, application: Application) -> None:
+        super().__init__()
+        self._context = self.gr_context = contextvars.copy_context()
+        #: For uWSGI's greenlet; None once the request is detached.
+        self.answer: AsyncResult[Body | None] = AsyncResult()
+        self._engine = engine
+        self._application = application
+        self._worker: Worker | None = None  # that of the connection, once it has let go
+
+    def _run(self) -> None:
+        try:
+            body = self._application(self)
+            if self._worker is None:
+                self.answer.set(in_context(self._context, body))
+            else:
+                end_late(body)
+        except BaseException as error:
+            if self._worker is None:
+                self.answer.set_exception(error, sys.exc_info())
+            else:
+                report_late(error)
+        if self._worker is not None:
+            self._worker.carriers.discard(self)
+
+    def detach(self) -> None:
+        worker = self._engine.worker()
+        worker.run_on_loop(self._leave, worker)
+
+    def _leave(self, worker: Worker) -> None:
+        if self.dead:  # it has left a generator behind, which only now comes to the handshake
+            return
+        self._worker = worker
+        worker.carriers.add(self)
+        self._engine.process.unbind_request(self)
+        self.answer.set(None)
