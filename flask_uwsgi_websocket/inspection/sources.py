@@ -132,7 +132,7 @@ class _Reader:
 
         :raises ConfigError: it is none of the things that uWSGI takes.
         """
-        path = self._path(word.rpartition(":")[0] if _section(word) else word)
+        path = self._path(_split(word)[0])
         if word.startswith("["):
             return  # what the emperor leaves on its vassals' command lines
         if path.is_dir():
@@ -152,9 +152,7 @@ class _Reader:
 
     def load(self, option: str, word: str) -> None:
         """Take the options in a file, ``name.ini`` or ``name.ini:section``."""
-        name, section = word, _section(word)
-        if section:
-            name = word.rpartition(":")[0]
+        name, section = _split(word)
         # ":section" is one of the file that was read last.
         path = self._path(name) if name else self._file
         if path is None or name == "-" or _SCHEME.match(name):
@@ -168,7 +166,8 @@ class _Reader:
             content = path.read_text(errors="replace")
             pairs = list(PARSERS[kind](_substitute(content, self._magic(path)), section or "uwsgi"))
         except (OSError, ValueError, SyntaxError) as error:
-            self._give_up(f"{path}: {_reason(error)}; what it holds was not looked at")
+            reason = getattr(error, "strerror", None) or error
+            self._give_up(f"{path}: {reason}; what it holds was not looked at")
             return
         if not pairs:
             self._notes.append(f"{path}: there is nothing in its section [{section or 'uwsgi'}]")
@@ -212,15 +211,13 @@ class _Reader:
     # Placeholders
 
     def _resolve(self) -> None:
-        for mark, look_up in (
-            ("$", self.environment.get),
-            ("@", self._content),
-            ("%", self._placeholder),
-        ):
-            pattern = re.compile(re.escape(mark) + r"\(([^()]*)\)")
-            self._pairs = [
-                (name, value and _fill(pattern, value, look_up)) for name, value in self._pairs
-            ]
+        marks: dict[str, Callable[[str], str | None]] = {
+            "$": self.environment.get,
+            "@": self._content,
+            "%": self._placeholder,
+        }
+        for mark, look_up in marks.items():
+            self._pairs = [(name, v and _fill(mark, v, look_up)) for name, v in self._pairs]
 
     def _content(self, name: str) -> str | None:
         if _SCHEME.match(name):
@@ -267,29 +264,24 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
 }
 
 
-def _fill(pattern: re.Pattern[str], value: str, look_up: Callable[[str], str | None]) -> str:
+def _fill(mark: str, value: str, look_up: Callable[[str], str | None]) -> str:
     def replace(match: re.Match[str]) -> str:
         found = look_up(match[1])
         return match[0] if found is None else found
 
-    return pattern.sub(replace, value)
+    return re.sub(rf"{re.escape(mark)}\(([^()]*)\)", replace, value)
 
 
-def _section(word: str) -> str:
-    """Return what stands behind the colon of ``file.ini:section``."""
-    if _SCHEME.match(word):
-        return ""
+def _split(word: str) -> tuple[str, str]:
+    """Split ``file.ini:section``; without a section it is an empty string."""
     before, colon, after = word.rpartition(":")
-    return after if colon and (not before or kind_of(before)) else ""
+    has_section = colon and not _SCHEME.match(word) and (not before or kind_of(before))
+    return (before, after) if has_section else (word, "")
 
 
 def _substitute(content: str, magic: Mapping[str, str]) -> str:
     """Replace ``%d`` and its like; one that means nothing goes (magic_sub in core/utils.c)."""
     return re.sub("%(.)", lambda match: magic.get(match[1], ""), content)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 # An emperor
@@ -298,10 +290,9 @@ def _reason(error: Exception) -> str:
 def _vassals(options: Options, emperor: _Reader) -> Iterator[Instance]:
     for place in options.values("emperor"):
         files = _vassal_files(emperor.folder, place)
-        if files is None:
-            yield Instance(place, Options({}, complete=False), (f"{place}: not looked at",))
-        elif not files:
-            yield Instance(place, Options({}, complete=False), (f"{place}: there are no vassals",))
+        if not files:
+            note = "not looked at" if files is None else "there are no vassals"
+            yield Instance(place, Options({}, complete=False), (f"{place}: {note}",))
         for file in files or ():
             reader = _Reader(emperor.folder, emperor.environment)
             for name in ("vassals-include-before", "vassals-include"):
