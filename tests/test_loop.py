@@ -69,3 +69,14 @@ def test_who_does_not_read_what_is_pushed_is_closed(loop: Server, token: str) ->
         assert (seen["code"], seen["again"]) == (1013, False)
         assert 4 < seen["pushed"] < 400
         client.close()
+
+
+def test_who_waits_for_the_queue_hears_when_half_of_it_is_free(loop: Server, token: str) -> None:
+    with loop.raw(f"/drained/{token}") as client:
+        full = loop.record(token)
+        assert full["seen"] == ["at once"]
+        for _ in range(full["count"]):
+            assert len(client.message()) == 65536
+        assert client.message() == "drained"
+        client.leave()
+    assert loop.record(token)["seen"] == ["at once", False]

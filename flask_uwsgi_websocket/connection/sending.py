@@ -38,6 +38,7 @@ class Sending(ReadAhead):
     """The sending half of a connection."""
 
     __slots__ = (
+        "_at_drain",
         "_corked_at",
         "_failed_sends",
         "_late_pong",
@@ -51,6 +52,7 @@ class Sending(ReadAhead):
         self._unsent_size = 0
         self._corked_at = 0.0
         self._late_pong: bytes | None = None  # for the last ping that came while congested
+        self._at_drain: tuple[Callable[[], object], ...] = ()
         self._failed_sends = 0  # since the end
 
     @abstractmethod
@@ -59,12 +61,15 @@ class Sending(ReadAhead):
 
     @abstractmethod
     def _broken(self) -> None:
-        """Take it that a write failed; under the lock."""
+        """Handle a write that failed; under the lock."""
 
+    # The lock is acquired within the try, since an exception from another thread
+    # (PyThreadState_SetAsyncExc) may come right after a call. A with statement has no such moment,
+    # but costs twice as much (measured), for each message.
     def post(self, encode: Callable[[M], bytes] | None, message: M, control: bool = False) -> bool:
         """Send a frame, or queue what the peer does not take; never waits.
 
-        One method on purpose: what a call costs is a good part of what a small message costs.
+        One method on purpose: calls are a good part of what a small message costs.
 
         :param encode: makes the frame; called in the order of the sends (RFC 7692's contexts). None
             for a message whose type says what it is.
@@ -74,35 +79,32 @@ class Sending(ReadAhead):
         """
         lock = self._lock
         try:
-            # In here, since an exception from another thread (PyThreadState_SetAsyncExc) may come
-            # right after a call. A with statement has no such moment, but costs twice as much
-            # (measured), for each message.
             lock.acquire()
             if self.ended and not control:
                 raise self.closed_error()
             if self._unsent or (self._messages and self.worker.on_loop()):
                 # More messages wait to be answered: reply to all at once.
-                self._hold_back((encode or self.protocol.encode)(message))
-            else:
-                try:
-                    below = self.protocol.plain_below
-                    rest = False if encode else send(self.socket, message, below)
-                    if rest is False:
-                        rest = send_frame(self.socket, (encode or self.protocol.encode)(message))
-                except OSError:
-                    self._broken()
-                    raise self.closed_error() from None
-                if rest is not None:
-                    self._queue(rest)
-                    self._watch_writing()
+                return self._hold_back((encode or self.protocol.encode)(message))
+            try:
+                rest = False if encode else send(self.socket, message, self.protocol.plain_below)
+                if rest is False:
+                    rest = send_frame(self.socket, (encode or self.protocol.encode)(message))
+            except OSError:
+                self._broken()
+                raise self.closed_error() from None
+            return rest is not None and self._queue_rest(rest)
         finally:
             lock.release()
-        return self._unsent_size > 0 and self.congested
 
     @property
     def congested(self) -> bool:
         """Whether more is queued than a sender may leave there without waiting."""
         return self._unsent_size > self.limits.send_queue_size
+
+    @property
+    def _low(self) -> int:
+        """How much may be queued when a sender that waits goes on."""
+        return self.limits.send_queue_size // 2
 
     async def drained(self) -> None:
         """Wait until half of the queue is free.
@@ -110,14 +112,25 @@ class Sending(ReadAhead):
         :raises ConnectionClosed: the peer took nothing for ``send_timeout`` seconds, or left.
         """
         try:
-            await self._drain(self.limits.send_queue_size // 2, self.limits.send_timeout)
+            await self._drain(self._low, self.limits.send_timeout)
         except TimeoutError:
             self.abort("the peer does not read")
         if self.state >= LOST:
             raise self.closed_error()
 
+    def on_drained(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` once half of the queue is free: at once, if it is.
+
+        Not where the connection ends before; see :meth:`on_release`.
+        """
+        with self._lock:
+            if self._unsent_size > self._low:
+                self._at_drain += (callback,)
+                return
+        callback()
+
     def post_nowait(self, encode: Callable[[M], bytes] | None, message: M) -> None:
-        """The same for a sender that will not wait: closes with 1013 a peer that is too slow.
+        """Do :meth:`post` for a sender that will not wait: close a slow peer with 1013.
 
         :raises ConnectionClosed: the connection has ended, or ends by this.
         """
@@ -167,8 +180,14 @@ class Sending(ReadAhead):
         self._unsent.append(data)
         self._unsent_size += len(data)
 
-    def _hold_back(self, frame: bytes) -> None:
-        """Queue a frame behind others, or for the loop's next turn."""
+    def _queue_rest(self, data: bytes | memoryview) -> bool:
+        """Queue what the peer did not take; return whether that is too much."""
+        self._queue(data)
+        self._watch_writing()
+        return self.congested
+
+    def _hold_back(self, frame: bytes) -> bool:
+        """Queue a frame behind others, or for the loop's next turn; return as above."""
         is_first = not self._unsent
         self._queue(frame)
         if is_first:
@@ -176,6 +195,7 @@ class Sending(ReadAhead):
             self.worker.flush_soon(self)
         elif self._corked_at and time.monotonic() - self._corked_at > CORK_TIME:
             self.flush()
+        return self.congested
 
     def flush(self) -> None:
         """Write what is queued. For the engine."""
@@ -200,6 +220,14 @@ class Sending(ReadAhead):
                 self._flushed()
         if self._senders:
             self._wake()
+        if self._at_drain and self._unsent_size <= self._low:
+            self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        with self._lock:
+            callbacks, self._at_drain = self._at_drain, ()
+        for callback in callbacks:
+            callback()
 
     def _flushed(self) -> None:
         pong, self._late_pong = self._late_pong, None

@@ -104,6 +104,25 @@ async def burst(ws, token, count, size):
     await ws.receive()
 
 
+@websocket.route("/drained/<token>")
+async def drained(ws, token):
+    """Tells when its queue is half empty again; the client reads when the queue is full."""
+    connection = ws._connection
+    seen = []
+    connection.on_drained(partial(seen.append, "at once"))
+    frames = encode_message("x" * 65536)
+    count = 0
+    while not connection.congested:
+        connection.push(frames)
+        count += 1
+        await sleep(0.001)
+    connection.on_drained(lambda: seen.append(connection.congested))
+    connection.on_drained(lambda: connection.push(encode_message("drained")))
+    record(token, seen=seen, count=count)
+    await ws.receive()
+    record(token, seen=seen)
+
+
 @websocket.route("/flood/<token>")
 async def flood(ws, token):
     """Pushes until that is refused; the client does not read."""
