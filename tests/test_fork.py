@@ -74,6 +74,12 @@ def test_a_child_leaves_all_connections_to_its_parent(
     assert server.get("/pid").body == worker
 
 
+def test_a_child_is_no_worker_of_its_instance(server: Server) -> None:
+    worker, child = (told.split(" ", 1) for told in json.loads(server.get("/identity").body))
+    assert (worker[0], child[0]) == ("1", "0")
+    assert worker[1] == child[1]
+
+
 @pytest.mark.slow
 def test_a_child_does_not_go_on_with_other_requests(server: Server) -> None:
     # They sleep when the child is made.

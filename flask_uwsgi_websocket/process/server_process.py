@@ -53,7 +53,7 @@ class ServerProcess:
         """Take note of how many WebSockets this process has open, or will have in a moment."""
 
     def worker_id(self) -> int:
-        """Return the number of this worker, from 1 on; 0 where this is none, or nobody counts."""
+        """Return the number of this worker, from 1 on; 0 in a child, or where nobody counts."""
         return 0
 
     def parent_of_workers(self) -> int:

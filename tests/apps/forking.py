@@ -31,6 +31,20 @@ def pid():
     return str(os.getpid())
 
 
+@app.get("/identity")
+def identity():
+    process = app.wsgi_app.engine.process
+    out, into = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(into, f"{process.worker_id()} {process.instance()}".encode())
+        os._exit(0)
+    told = [f"{process.worker_id()} {process.instance()}", os.read(out, 100).decode()]
+    os.close(out)
+    os.close(into)
+    return told
+
+
 @app.get("/child")
 def child():
     return str(start_child())

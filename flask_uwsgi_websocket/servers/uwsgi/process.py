@@ -79,7 +79,8 @@ class UWSGIProcess(ServerProcess):
             room.count(worker_id(), count)
 
     def worker_id(self) -> int:
-        return worker_id()
+        is_child = worker_state()["pid"] != os.getpid()  # it has its parent's number
+        return 0 if is_child else worker_id()
 
     def parent_of_workers(self) -> int:
         return uwsgi.masterpid() or os.getpgrp()
