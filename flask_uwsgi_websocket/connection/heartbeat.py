@@ -27,7 +27,7 @@ class Heartbeat(Closing):
         self._ping_at = self._alive_at = time.monotonic()
 
     def tick(self, now: float) -> None:
-        """Look after the connection, whatever its handler does. For the worker's clock."""
+        """Look after the connection, whatever its handler does; for the worker's clock."""
         if self.ended:
             self._hurry(now)
         elif self.limits.ping_interval > 0:
@@ -69,7 +69,7 @@ class Heartbeat(Closing):
             self._write_control(self.protocol.ping(self._pinged))
 
     def _ponged(self, data: bytes) -> None:
-        """Take the peer's pong."""
+        """Handle the peer's pong."""
         if data == self._pinged:
             self._pinged = None
             self.latency = time.monotonic() - self._ping_at

@@ -164,7 +164,7 @@ class Sending(ReadAhead):
             self.abort("the peer reads too slowly", 1013)
 
     async def send_failed(self) -> None:
-        """After a send that :meth:`post` has refused: let others run now and then."""
+        """Let others run now and then, after a send that :meth:`post` has refused."""
         self._failed_sends += 1
         if self._failed_sends % FAILED_SENDS == 0:
             await self._pause(FIRST_PAUSE)
@@ -198,7 +198,7 @@ class Sending(ReadAhead):
         return self.congested
 
     def flush(self) -> None:
-        """Write what is queued. For the engine."""
+        """Write what is queued; for the engine."""
         with self._lock:
             self._corked_at = 0.0
             while self._unsent:
@@ -224,6 +224,7 @@ class Sending(ReadAhead):
             self._tell_drained()
 
     def _tell_drained(self) -> None:
+        """Call those who wait for the queue by :meth:`on_drained`."""
         with self._lock:
             callbacks, self._at_drain = self._at_drain, ()
         for callback in callbacks:
@@ -269,7 +270,7 @@ class Sending(ReadAhead):
             self._senders -= 1
 
     def _give_up(self, ready: Callable[[], bool]) -> None:
-        """At a deadline: see first what the kernel has for us, who may have been held up.
+        """Do a last time what may make it ready, at a deadline: we may have been held up.
 
         :raises TimeoutError: when it isn't ``ready()`` after that either.
         """
