@@ -15,6 +15,12 @@ from tests.server import Server, eventually
 pytestmark = pytest.mark.parametrize("engine", ["gevent", "asyncio", "asyncio-uvloop"])
 
 
+@pytest.fixture
+def server(engine: str, shared_server) -> Server:
+    """A server that misses each core which is held."""
+    return shared_server(engine, app="detaching", cores=2)
+
+
 def try_to_connect(server: Server) -> RawClient | None:
     """None where the worker has no room."""
     try:
@@ -32,8 +38,8 @@ def echoes(client: RawClient, text: str) -> None:
 
 @pytest.mark.parametrize("path", ["/echo", "/lazy"])
 @pytest.mark.parametrize("front", ["http-socket", "http", "nginx-uwsgi", "nginx-proxy"])
-def test_more_websockets_than_cores(serve, engine: str, front: str, path: str) -> None:
-    server = serve(engine, front, app="detaching", cores=2)
+def test_more_websockets_than_cores(shared_server, engine: str, front: str, path: str) -> None:
+    server = shared_server(engine, front, app="detaching", cores=2)
     with ExitStack() as stack:
         clients = [stack.enter_context(server.raw(path)) for _ in range(20)]
         for number, client in enumerate(clients):
@@ -43,15 +49,14 @@ def test_more_websockets_than_cores(serve, engine: str, front: str, path: str) -
         # One descriptor for each: uWSGI has closed its own.
         assert server.descriptors() < 20 + 25
         assert server.get("/ready").body == b"ready"
-        assert "hold all" not in server.log()
+        assert "hold all" not in server.new_log()
         for number, client in enumerate(clients):
             echoes(client, f"again {number}")
             assert client.leave(4000).code == 4000
     server.wait_idle()
 
 
-def test_what_a_request_leaves(serve, engine: str) -> None:
-    server = serve(engine, app="detaching", cores=2)
+def test_what_a_request_leaves(server: Server) -> None:
     with server.raw("/look", headers={"User-Agent": "first"}) as client:
         for number in range(4):  # each core has had another request
             with server.raw("/look", headers={"User-Agent": f"other {number}"}):
@@ -66,8 +71,7 @@ def test_what_a_request_leaves(serve, engine: str) -> None:
         }
 
 
-def test_nobody_reads_the_body_of_a_later_request(serve, engine: str) -> None:
-    server = serve(engine, app="detaching", cores=2)
+def test_nobody_reads_the_body_of_a_later_request(server: Server) -> None:
     with ExitStack() as stack:
         lookers = [stack.enter_context(server.raw("/look")) for _ in range(4)]
         posts = [stack.enter_context(server.tcp()) for _ in range(2)]
@@ -85,9 +89,8 @@ def test_nobody_reads_the_body_of_a_later_request(serve, engine: str) -> None:
 
 @pytest.mark.parametrize("path", ["/echo", "/lazy"])
 def test_the_end_of_a_request_comes_with_the_end_of_its_handler(
-    serve, engine: str, path: str, token: str
+    server: Server, path: str, token: str
 ) -> None:
-    server = serve(engine, app="detaching", cores=2)
     with server.raw(f"{path}?teardown={token}") as client:
         echoes(client, "open")
         assert server.records(token) == []
@@ -96,34 +99,33 @@ def test_the_end_of_a_request_comes_with_the_end_of_its_handler(
 
 
 @pytest.mark.parametrize("path", ["/echo", "/lazy"])
-def test_an_error_at_the_end_is_logged(serve, engine: str, path: str) -> None:
-    server = serve(engine, app="detaching", cores=2)
+def test_an_error_at_the_end_is_logged(server: Server, path: str) -> None:
     server.allow_log("Traceback")
     for _ in range(3):
         with server.raw(f"{path}?raise=1") as client:
             echoes(client, "open")
             assert client.leave().code == 1000
-    eventually(lambda: server.log().count("ValueError: raised at") == 3, "three errors in the log")
-    assert "at the end of a WebSocket's request" in server.log()
+    eventually(
+        lambda: server.new_log().count("ValueError: raised at") == 3, "three errors in the log"
+    )
+    assert "at the end of a WebSocket's request" in server.new_log()
     with server.raw(path) as client:
         echoes(client, "the worker lives")
 
 
-def test_what_leaves_at_the_end_does_not_take_the_worker_along(serve, engine: str) -> None:
-    server = serve(engine, app="detaching", cores=2)
+def test_what_leaves_at_the_end_does_not_take_the_worker_along(server: Server) -> None:
     server.allow_log("Traceback")
     worker = server.worker_pid
     with server.raw("/echo?leave=1") as client:
         echoes(client, "open")
         assert client.leave().code == 1000
-    eventually(lambda: "SystemExit: left at the end" in server.log(), "the exit in the log")
-    assert "at the end of a WebSocket's request" in server.log()
+    eventually(lambda: "SystemExit: left at the end" in server.new_log(), "the exit in the log")
+    assert "at the end of a WebSocket's request" in server.new_log()
     assert server.get("/ready").body == b"ready"
     assert server.worker_pid == worker
 
 
-def test_a_body_is_made_in_the_context_of_its_view(serve, engine: str) -> None:
-    server = serve(engine, app="detaching", cores=2)
+def test_a_body_is_made_in_the_context_of_its_view(server: Server) -> None:
     for _ in range(3):
         with pytest.raises(Refused) as caught:
             server.raw("/refuses-in-context")
@@ -144,8 +146,7 @@ def test_the_first_websocket_of_a_worker_may_be_opened_by_a_thread(serve, engine
     assert server.worker_pid == worker
 
 
-def test_the_loop_forgets_the_descriptors_of_requests(serve, engine: str) -> None:
-    server = serve(engine, app="detaching", cores=2)
+def test_the_loop_forgets_the_descriptors_of_requests(server: Server) -> None:
     with ExitStack() as stack:
         before = server.watched()
         clients = [stack.enter_context(server.raw()) for _ in range(20)]
@@ -157,8 +158,7 @@ def test_the_loop_forgets_the_descriptors_of_requests(serve, engine: str) -> Non
             echoes(client, "all the same")
 
 
-def test_an_answer_instead_of_the_handshake(serve, engine: str) -> None:
-    server = serve(engine, app="detaching", cores=2)
+def test_an_answer_instead_of_the_handshake(server: Server) -> None:
     for _ in range(5):
         with pytest.raises(Refused) as caught:
             server.raw("/refuses")
