@@ -113,8 +113,7 @@ def test_send_nb_is_bounded(serve, engine: str, token: str) -> None:
         client.close()
 
 
-def test_send_nb_within_the_limit_arrives_in_order(serve, engine: str, token: str) -> None:
-    server = serve(engine)
+def test_send_nb_within_the_limit_arrives_in_order(server: Server, token: str) -> None:
     with server.raw(f"/room/{token}") as client:
         assert client.message() == "joined"
         for index in range(200):

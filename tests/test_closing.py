@@ -18,6 +18,12 @@ from tests.server import Server, eventually
 SOON = 10.0
 
 
+@pytest.fixture
+def hasty(engine: str, shared_server) -> Server:
+    """A server that waits half a second for what ends a connection."""
+    return shared_server(engine, config={"TEST_TIMEOUT": 0.5})
+
+
 # The peer closes
 
 
@@ -233,15 +239,15 @@ def test_a_handler_that_closes(
     assert seen["code"] == code
 
 
-def test_close_waits_no_longer_than_the_timeout(serve, engine: str, token: str) -> None:
-    server = serve(engine, config={"TEST_TIMEOUT": 1})
-    with server.raw(f"/close?token={token}&code=4000") as client:
+@pytest.mark.slow
+def test_close_waits_no_longer_than_the_timeout(hasty: Server, token: str) -> None:
+    with hasty.raw(f"/close?token={token}&code=4000") as client:
         client.text("close, please")
         assert client.read().code == 4000
         # No Close of ours: the server gives up waiting.
-        server.record(token, SOON)
+        hasty.record(token, SOON)
         assert client.ended(SOON)
-        server.wait_idle(SOON)
+        hasty.wait_idle(SOON)
 
 
 # The library ends it
@@ -252,45 +258,47 @@ def wait_noticed(server: Server, path: str) -> None:
     eventually(lambda: json.loads(server.get(path).body) == noticed, f"{noticed}")
 
 
-def test_a_handler_busy_elsewhere_gives_its_core_back(serve, engine: str, token: str) -> None:
-    server = serve(engine, config={"TEST_TIMEOUT": 1})
+@pytest.mark.slow
+def test_a_handler_busy_elsewhere_gives_its_core_back(
+    hasty: Server, engine: str, token: str
+) -> None:
     for way in ("abort", "close"):
-        client = server.raw(f"/blocked/{token}-{way}")
+        client = hasty.raw(f"/blocked/{token}-{way}")
         assert client.message() == "blocked"
         getattr(client, way)()
         # Nobody receives: somebody else must notice.
-        wait_noticed(server, f"/blocked/{token}-{way}")
+        wait_noticed(hasty, f"/blocked/{token}-{way}")
         if engine == "threads":
             # A thread cannot be interrupted: it ends when it comes back by itself.
-            server.http("POST", f"/gates/{token}-{way}")
-        seen = server.record(f"{token}-{way}", SOON)
+            hasty.http("POST", f"/gates/{token}-{way}")
+        seen = hasty.record(f"{token}-{way}", SOON)
         assert seen["code"] == 1006
         expected = {"threads": None, "gevent": "ConnectionClosed"}
         assert seen["error"] == expected.get(engine, "CancelledError")
-        server.wait_idle(SOON)
-    eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
+        hasty.wait_idle(SOON)
+    eventually(lambda: hasty.close_wait() == 0, "no connection in CLOSE_WAIT")
 
 
+@pytest.mark.slow
 def test_a_handler_busy_elsewhere_when_the_client_says_goodbye(
-    serve, engine: str, token: str
+    hasty: Server, engine: str, token: str
 ) -> None:
-    server = serve(engine, config={"TEST_TIMEOUT": 1})
-    with server.connect(f"/blocked/{token}", close_timeout=0.5) as client:
+    with hasty.connect(f"/blocked/{token}", close_timeout=0.5) as client:
         assert client.recv(30) == "blocked"
         client.close(4004)
     if engine == "threads":
-        server.http("POST", f"/gates/{token}")
-    server.record(token, SOON)
-    server.wait_idle(SOON)
+        hasty.http("POST", f"/gates/{token}")
+    hasty.record(token, SOON)
+    hasty.wait_idle(SOON)
 
 
-def test_a_busy_handler_with_a_living_client_is_left_alone(serve, engine: str, token: str) -> None:
-    server = serve(engine, config={"TEST_TIMEOUT": 0.2})
-    with server.raw(f"/blocked/{token}") as client:
+@pytest.mark.slow
+def test_a_busy_handler_with_a_living_client_is_left_alone(hasty: Server, token: str) -> None:
+    with hasty.raw(f"/blocked/{token}") as client:
         assert client.message() == "blocked"
         assert client.silent(1.5)
-        server.http("POST", f"/gates/{token}")
-        assert server.record(token, SOON)["error"] is None
+        hasty.http("POST", f"/gates/{token}")
+        assert hasty.record(token, SOON)["error"] is None
         assert client.read_close().code == 1000
 
 
@@ -350,16 +358,16 @@ def test_race_close_from_another_thread(server: Server, token: str) -> None:
     assert {seen["code"] for seen in server.records(token)} <= {4001, 1006}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["abort", "close", "leave"])
-def test_race_close_during_a_blocked_send(serve, engine: str, token: str, way: str) -> None:
-    server = serve(engine, config={"TEST_TIMEOUT": 2})
+def test_race_close_during_a_blocked_send(hasty: Server, token: str, way: str) -> None:
     for index in range(10):
-        client = server.raw(f"/flood/{token}-{index}")
+        client = hasty.raw(f"/flood/{token}-{index}")
         client.read()
         getattr(client, way)()
         client.close()
-        server.record(f"{token}-{index}", SOON)
-    server.wait_idle(SOON)
+        hasty.record(f"{token}-{index}", SOON)
+    hasty.wait_idle(SOON)
 
 
 def test_race_abort_right_after_the_handshake(server: Server) -> None:

@@ -10,6 +10,12 @@ from tests.server import Server, eventually
 INTERRUPTIBLE = pytest.mark.parametrize("engine", ["gevent", "asyncio", "asyncio-uvloop"])
 
 
+@pytest.fixture
+def small(engine: str, shared_server) -> Server:
+    """A server of two slots."""
+    return shared_server(engine, cores=2, config={"TEST_TIMEOUT": 0.2})
+
+
 def settled(server: Server) -> int:
     """The worker's descriptors once two looks agree."""
     seen = [-1]
@@ -22,62 +28,62 @@ def settled(server: Server) -> int:
     return seen[-1]
 
 
+@pytest.mark.slow
 @INTERRUPTIBLE
 @pytest.mark.parametrize("way", ["abort", "close"])
 def test_fifty_aborts_with_two_slots_leave_room_for_the_next(
-    serve, engine: str, token: str, way: str
+    small: Server, token: str, way: str
 ) -> None:
-    server = serve(engine, cores=2, config={"TEST_TIMEOUT": 0.2})
     # Two to warm up: what the worker opens once, it has opened.
     descriptors = 0
     for index in range(52):
-        client = server.raw(f"/blocked/{token}-{index}")
+        client = small.raw(f"/blocked/{token}-{index}")
         assert client.message() == "blocked"
         getattr(client, way)()
         if index == 1:
-            server.wait_idle()
-            descriptors = settled(server)
-    with server.raw() as client:
+            small.wait_idle()
+            descriptors = settled(small)
+    with small.raw() as client:
         client.text("served")
         assert client.message() == "served"
         assert client.leave().code == 1000
-    server.wait_idle()
-    eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
-    eventually(lambda: server.descriptors() <= descriptors, f"{descriptors} descriptors again")
-    assert server.threads() <= 4
+    small.wait_idle()
+    eventually(lambda: small.close_wait() == 0, "no connection in CLOSE_WAIT")
+    eventually(lambda: small.descriptors() <= descriptors, f"{descriptors} descriptors again")
+    assert small.threads() <= 4
 
 
-def test_aborts_with_two_slots_while_receiving(serve, engine: str) -> None:
-    server = serve(engine, cores=2)
+@pytest.mark.slow
+def test_aborts_with_two_slots_while_receiving(small: Server) -> None:
     for _ in range(2):
-        server.raw("/echo").abort()
-    server.wait_idle()
-    descriptors = settled(server)
+        small.raw("/echo").abort()
+    small.wait_idle()
+    descriptors = settled(small)
     for _ in range(50):
-        server.raw("/echo").abort()
-        server.raw("/quickstart").close()
-    with server.raw() as client:
+        small.raw("/echo").abort()
+        small.raw("/quickstart").close()
+    with small.raw() as client:
         client.text("served")
         assert client.message() == "served"
-    server.wait_idle()
-    eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
-    eventually(lambda: server.descriptors() <= descriptors, f"{descriptors} descriptors again")
+    small.wait_idle()
+    eventually(lambda: small.close_wait() == 0, "no connection in CLOSE_WAIT")
+    eventually(lambda: small.descriptors() <= descriptors, f"{descriptors} descriptors again")
 
 
-def test_aborts_before_the_answer_with_two_slots(serve, engine: str, token: str) -> None:
-    server = serve(engine, cores=2, config={"TEST_TIMEOUT": 0.2})
-    server.raw("/echo").abort()
-    server.wait_idle()
-    descriptors = settled(server)
+@pytest.mark.slow
+def test_aborts_before_the_answer_with_two_slots(small: Server, token: str) -> None:
+    small.raw("/echo").abort()
+    small.wait_idle()
+    descriptors = settled(small)
     for _ in range(50):
-        client = server.tcp()
+        client = small.tcp()
         client.send(opening("/echo"))
         client.abort()
-    with server.raw() as client:
+    with small.raw() as client:
         client.text("served")
         assert client.message() == "served"
-    server.wait_idle()
-    eventually(lambda: server.descriptors() <= descriptors, f"{descriptors} descriptors again")
+    small.wait_idle()
+    eventually(lambda: small.descriptors() <= descriptors, f"{descriptors} descriptors again")
 
 
 def test_all_slots_can_be_taken_and_given_back(serve, engine: str) -> None:
@@ -94,11 +100,10 @@ def test_all_slots_can_be_taken_and_given_back(serve, engine: str) -> None:
     assert server.get("/ready").body == b"ready"
 
 
-def test_more_connections_than_slots_wait_their_turn(serve, engine: str) -> None:
-    server = serve(engine, cores=2)
-    first, second = server.raw(), server.raw()
-    third = server.tcp()
-    third.send(opening("/return", server.address))
+def test_more_connections_than_slots_wait_their_turn(small: Server) -> None:
+    first, second = small.raw(), small.raw()
+    third = small.tcp()
+    third.send(opening("/return", small.address))
     first.leave()
     assert third.read_answer().status == 101
     assert third.message() == "bye"

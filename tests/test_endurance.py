@@ -226,6 +226,7 @@ def race_abort_during_the_handshake(server: Server, token: str) -> None:
     random.choice((vanish, abort))(client)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "race",
     [
@@ -237,8 +238,8 @@ def race_abort_during_the_handshake(server: Server, token: str) -> None:
     ],
     ids=lambda race: race.__name__,
 )
-def test_race(serve, engine: str, token: str, race: Callable[[Server, str], None]) -> None:
-    server = serve(engine, config={"TEST_TIMEOUT": 2})
+def test_race(shared_server, engine: str, token: str, race: Callable[[Server, str], None]) -> None:
+    server = shared_server(engine, config={"TEST_TIMEOUT": 2})
     with server.raw() as client:  # some descriptors come with the first WebSocket
         client.text("warm")
         assert client.message() == "warm"

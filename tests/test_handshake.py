@@ -316,8 +316,8 @@ def test_a_route_for_a_list_of_origins(server: Server) -> None:
 
 
 @pytest.mark.parametrize("allowed", ["*", ["https://friend.example"]])
-def test_origins_of_the_configuration(serve, engine: str, allowed: str | list[str]) -> None:
-    server = serve(engine, config={"UWSGI_WEBSOCKET_ALLOWED_ORIGINS": allowed})
+def test_origins_of_the_configuration(shared_server, engine: str, allowed: str | list[str]) -> None:
+    server = shared_server(engine, config={"UWSGI_WEBSOCKET_ALLOWED_ORIGINS": allowed})
     good = {"Origin": "https://friend.example"}
     assert first(server, "/both", headers=good) == "websocket"
     evil = {"Origin": "https://evil.example"}
