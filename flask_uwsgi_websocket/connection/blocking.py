@@ -1,20 +1,29 @@
-"""What the engines share whose waiting blocks the calling thread or greenlet.
+"""What is common to engines whose waiting blocks the calling thread or greenlet.
 
-Their waiting happens inside the rules, which therefore never suspend: :func:`run_to_end` runs them
-in one go.
+``_wait_input``, ``_wait_output`` and ``_pause`` return :data:`DONE` when the wait is over. So the
+rules, which await that, never suspend: :func:`run_to_end` runs them in one go.
 """
 
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from .base import Message
 from .connection import Connection
 
 T = TypeVar("T")
+
+
+class _Done(Awaitable[None]):
+    """What is over when it is awaited."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+DONE = _Done()
 
 
 def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -31,27 +40,6 @@ class BlockingConnection(Connection):
     """A connection whose waiting blocks the caller."""
 
     __slots__ = ()
-
-    @abstractmethod
-    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        """Do what ``_wait_input`` is for."""
-
-    @abstractmethod
-    def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        """Do what ``_wait_output`` is for."""
-
-    @abstractmethod
-    def _block_for(self, seconds: float) -> None:
-        """Do what ``_pause`` is for."""
-
-    async def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        self._block_for_input(ready, deadline)
-
-    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        self._block_for_output(ready, deadline)
-
-    async def _pause(self, seconds: float) -> None:
-        self._block_for(seconds)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run rules of this connection for a blocking handler."""
@@ -70,10 +58,10 @@ class BlockingConnection(Connection):
         if timeout is not None:
             deadline = time.monotonic() + timeout
             if timeout <= 0:
-                self._block_for(0)  # somebody who polls in a loop must let others run
+                self._pause(0)  # somebody who polls in a loop must let others run
         while (message := self.take()) is None and self._wants_more():
             waited = True
-            self._block_for_input(self._receivable, deadline)
+            self._wait_input(self._receivable, deadline)
         if message is None and (message := self.take()) is None:
             run_to_end(self._tell_end(waited))
         return message
@@ -85,5 +73,5 @@ class BlockingConnection(Connection):
         if self.ended:
             run_to_end(self._tell_end())
             return None
-        self._block_for(0)  # somebody who polls in a loop must let others run
+        self._pause(0)  # somebody who polls in a loop must let others run
         return ""

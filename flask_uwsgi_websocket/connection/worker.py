@@ -45,8 +45,8 @@ class Worker(ABC):
         self.connections: set[Connection] = set()
         #: Whose handler has still to open, or to refuse, its connection.
         self.expected: set[Any] = set()
-        #: What runs on as a WebSocket, whose request has been let go; see detached.py.
-        self.carriers: set[DetachedRequest] = set()
+        #: Requests that run on as WebSockets, and are detached; see detached.py.
+        self.detached: set[DetachedRequest] = set()
         #: What runs beside all requests, and what tells each that the worker stops.
         self.tasks: dict[Any, Callable[[], object]] = {}
         #: The close code that clients get, once the worker stops.
@@ -195,7 +195,7 @@ class Worker(ABC):
         self.connections.clear()
         self._unflushed.clear()
         self.expected.clear()
-        self.carriers.clear()
+        self.detached.clear()
         self.tasks.clear()
 
     @property
@@ -203,12 +203,12 @@ class Worker(ABC):
         """Seconds for which a worker that stops waits for its handlers, and for what Flask and
         middlewares do after them."""
         timeouts = (connection.limits.timeout for connection in self.connections)
-        return max(timeouts, default=self._longest if self.carriers or self.tasks else 0)
+        return max(timeouts, default=self._longest if self.detached or self.tasks else 0)
 
     @property
     def idle(self) -> bool:
         """Whether nothing would be cut short if the worker stopped now."""
-        return not self.connections and not self.carriers and not self.tasks
+        return not self.connections and not self.detached and not self.tasks
 
     def _tick(self) -> None:
         self.call_later(self.tick_interval, self._tick)

@@ -182,8 +182,7 @@ class AsyncioConnection(LoopConnection):
                 if timer is not None:
                     timer.cancel()
 
-    async def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
-        await self._wait_input(ready, deadline)
+    _wait_output = _wait_input
 
     def receive_nowait(self) -> Message | None:
         message = self._take_or_read()
@@ -195,8 +194,8 @@ class AsyncioConnection(LoopConnection):
             raise self.closed_error()
         return None
 
-    async def _pause(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    def _pause(self, seconds: float) -> Awaitable[None]:
+        return asyncio.sleep(seconds)
 
     def _arrived(self) -> None:
         if self._receiver is not None:

@@ -28,7 +28,7 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
         self._application = application
         self._loop = asyncio.get_running_loop()
         self._loops_greenlet = uwsgis.parent
-        #: None once the request has been let go.
+        #: None once the request is detached.
         self._uwsgis: greenlet.greenlet | None = uwsgis
         self._leaving = False  # at the next park
 
@@ -42,7 +42,7 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
             if self._uwsgis is not None:
                 raise  # to uWSGI's greenlet, which is the parent
             report_late(error)
-        self._engine.worker().carriers.discard(self)
+        self._engine.worker().detached.discard(self)
         return ()
 
     def answer(self) -> Body:
@@ -80,7 +80,7 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
             self._loop.call_soon_threadsafe(self._leave_parked)
 
     def _leave(self) -> None:
-        self._engine.worker().carriers.add(self)
+        self._engine.worker().detached.add(self)
         self._engine.process.unbind_request(self)
         self.parent = self._loops_greenlet
         self._uwsgis = None

@@ -58,7 +58,7 @@ def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def in_task() -> bool:
-    """Whether a Task of the loop is running here, which may await."""
+    """Tell whether a Task of the loop, which may await, is running here."""
     try:
         return asyncio.current_task() is not None
     except RuntimeError:  # no loop runs in this thread
@@ -66,7 +66,7 @@ def in_task() -> bool:
 
 
 def in_request() -> bool:
-    """Whether a request's greenlet is running here, which may be parked."""
+    """Tell whether a request's greenlet, which may be parked, is running here."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

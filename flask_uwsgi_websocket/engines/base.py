@@ -1,4 +1,4 @@
-"""What runs requests and handlers in one of uWSGI's ways."""
+"""Run requests and handlers in one of uWSGI's ways: what an engine has to do."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Engine(ABC):
         return ENGINES[self.name].asynchronous
 
     def prepare(self) -> None:  # noqa: B027
-        """What must be done in each worker before it serves its first request."""
+        """Do what must be done in each worker before it serves its first request."""
 
     @abstractmethod
     def _make_worker(self) -> Worker: ...
@@ -53,7 +53,7 @@ class Engine(ABC):
     ) -> Connection: ...
 
     def worker(self) -> Worker:
-        """That of this process."""
+        """Return the worker of this process; make it, on the loop of whoever asks first."""
         pid = os.getpid()
         worker = self._workers.get(pid)
         if worker is None:
@@ -66,11 +66,11 @@ class Engine(ABC):
         return worker
 
     def running_worker(self) -> Worker | None:
-        """Give that of this process, if it has had a connection."""
+        """Return the worker of this process, if it has been made."""
         return self._workers.get(os.getpid())
 
     def leave_to_parent(self) -> None:
-        """Have nothing of the parent's, in a child process; see fork.py."""
+        """Give up what is the parent's, in a child process; see fork.py."""
         self._starting = RLock()
         workers, self._workers = self._workers, {}
         for worker in workers.values():
@@ -84,11 +84,11 @@ class Engine(ABC):
         return connection
 
     def request(self) -> AbstractContextManager[None]:
-        """Around a request that becomes a WebSocket, from before its handshake."""
+        """Surround a request that becomes a WebSocket, from before its handshake."""
         return nullcontext()
 
     def carry(self, application: Application) -> Body:
-        """Run a request that asks for a WebSocket, so that it may be let go; see detached.py."""
+        """Run a request that asks for a WebSocket so that it can be detached; see detached.py."""
         raise NotImplementedError
 
     @abstractmethod
@@ -117,11 +117,11 @@ class Engine(ABC):
         """Block a thread in ``wait``, then call ``callback`` where the engine's work runs."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait as handlers that block do."""
+        """Wait as blocking handlers do."""
         raise NotImplementedError
 
     def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:
-        """What awaits an asynchronous handler in the quickest way."""
+        """Return what awaits an asynchronous handler in the quickest way."""
         return awaitable
 
     def pass_on(self, error: KeyboardInterrupt) -> bool:
@@ -132,5 +132,5 @@ class Engine(ABC):
         return False
 
     def interrupter(self) -> Callable[[], None] | None:
-        """What breaks into the running handler; None where nothing can."""
+        """Return what breaks into the running handler; None where nothing can."""
         return None

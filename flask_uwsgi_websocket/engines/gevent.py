@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from _socket import socket as Socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -16,7 +16,7 @@ from gevent.monkey import get_original
 
 from ..codec import Protocol
 from ..connection.base import Message
-from ..connection.blocking import BlockingConnection, run_to_end
+from ..connection.blocking import DONE, BlockingConnection, run_to_end
 from ..connection.detached import Application, Body
 from ..connection.limits import Limits
 from ..connection.worker import INTERRUPT_TIME, Callback, Worker
@@ -62,7 +62,7 @@ class GeventWorker(Worker):
             gevent.spawn_later(grace + late, self.interrupt_all)
 
     def _leave(self) -> None:
-        """At the end of uWSGI's loop; the hub still runs.
+        """Tell everybody at the end of uWSGI's loop, while the hub still runs.
 
         Also after each request once the worker is to be replaced, be that the last one or not:
         after ``--max-worker-lifetime`` uWSGI serves on and never ends.
@@ -157,7 +157,7 @@ class GeventConnection(LoopConnection, BlockingConnection):
         message = self.take()
         return super().receive_blocking(None, waited) if message is None else message
 
-    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         me = getcurrent()
         while not ready():
             timer = None
@@ -165,7 +165,7 @@ class GeventConnection(LoopConnection, BlockingConnection):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     self._give_up(ready)
-                    return
+                    break
                 timer = self._hub.loop.timer(left)
                 timer.start(me.switch)
             self._waiting.append(me)
@@ -176,14 +176,16 @@ class GeventConnection(LoopConnection, BlockingConnection):
                 if timer is not None:
                     timer.stop()
                     timer.close()
+        return DONE
 
-    _block_for_output = _block_for_input
+    _wait_output = _wait_input
 
-    def _block_for(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> Awaitable[None]:
         if not self.worker.on_loop():
             _sleep(seconds)
         elif getcurrent() is not self._hub:  # which runs callbacks, and must not wait
             gevent.sleep(seconds)
+        return DONE
 
     def _wake(self) -> None:
         if not self._waiting and self._receiver is None:

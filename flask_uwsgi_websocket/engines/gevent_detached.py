@@ -23,7 +23,7 @@ class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
         self.answer: AsyncResult[Body | None] = AsyncResult()
         self._engine = engine
         self._application = application
-        self._worker: Worker | None = None  # that of the connection, once it has let go
+        self._worker: Worker | None = None  # once the request is detached
 
     def _run(self) -> None:
         try:
@@ -38,7 +38,7 @@ class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
             else:
                 report_late(error)
         if self._worker is not None:
-            self._worker.carriers.discard(self)
+            self._worker.detached.discard(self)
 
     def detach(self) -> None:
         worker = self._engine.worker()
@@ -48,6 +48,6 @@ class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
         if self.dead:  # it has left a generator behind, which only now comes to the handshake
             return
         self._worker = worker
-        worker.carriers.add(self)
+        worker.detached.add(self)
         self._engine.process.unbind_request(self)
         self.answer.set(None)

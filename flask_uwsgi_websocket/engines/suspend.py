@@ -12,13 +12,13 @@ import os
 import time
 from _socket import socket as Socket
 from _thread import get_ident
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from greenlet import getcurrent
 
 from ..codec import Protocol
-from ..connection.blocking import BlockingConnection
+from ..connection.blocking import DONE, BlockingConnection
 from ..connection.limits import Limits
 from ..connection.sending import Sending
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
@@ -53,10 +53,9 @@ class SuspendConnection(ThreadsConnection):
     # The quick way of threads blocks in recv.
     receive_blocking = BlockingConnection.receive_blocking
 
-    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         if get_ident() != self._thread:  # no request to suspend: block
-            super()._block_for_input(ready, deadline)
-            return
+            return super()._wait_input(ready, deadline)
         while not ready():
             # Held while suspended: what the helper thread read, uWSGI would not wake us for.
             for acquired in acquire(self._reading, POLL):
@@ -69,11 +68,11 @@ class SuspendConnection(ThreadsConnection):
                         self._reading.release()
                 else:
                     self._suspend((), (), time.monotonic() + POLL)  # another request receives
+        return DONE
 
-    def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         if get_ident() != self._thread:
-            super()._block_for_output(ready, deadline)
-            return
+            return super()._wait_output(ready, deadline)
         while not ready():
             self.flush()
             self._peek()
@@ -81,16 +80,17 @@ class SuspendConnection(ThreadsConnection):
                 # Readable too, unless enough has been read ahead.
                 readable = () if self._read_pausing else (self.fd,)
                 self._suspend(readable, (self.fd,), deadline)
+        return DONE
 
-    def _block_for(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> Awaitable[None]:
         # The first pauses are too short to be worth a timer.
         if get_ident() != self._thread or seconds < POLL:
-            super()._block_for(seconds)
-            return
+            return super()._pause(seconds)
         deadline = time.monotonic() + seconds
         with suppress(TimeoutError):
             while True:
                 self._suspend((), (), deadline)
+        return DONE
 
     def _suspend(
         self, readable: tuple[int, ...], writable: tuple[int, ...], deadline: float | None

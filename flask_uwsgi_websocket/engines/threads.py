@@ -18,14 +18,14 @@ import time
 from _socket import socket as Socket
 from _thread import LockType, allocate_lock
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, suppress
 from itertools import count
 from typing import Any, cast
 
 from ..codec import Protocol
 from ..connection.base import Message
-from ..connection.blocking import BlockingConnection, run_to_end
+from ..connection.blocking import DONE, BlockingConnection, run_to_end
 from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, wait_and_receive
 from ..connection.limits import Limits
 from ..connection.worker import Callback, Worker
@@ -168,7 +168,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
     def receive_blocking(
         self, timeout: float | None = None, waited: bool = False
     ) -> Message | None:
-        """Do it in few steps for a handler that waits for message after message.
+        """Receive in few steps, for a handler that waits for message after message.
 
         They are taken with the GIL held, and threads that meet at it cost each other ten times
         what the steps do.
@@ -194,7 +194,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
         message = self.take()
         return super().receive_blocking(None, waited) if message is None else message
 
-    def _block_for_input(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _wait_input(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         late = False
         while not ready():
             # Whoever sends without pause always has something to read, and is late all the same.
@@ -211,6 +211,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
                 else:
                     raise TimeoutError
             late = deadline is not None and time.monotonic() >= deadline
+        return DONE
 
     def _wait_readable(self, deadline: float | None) -> None:
         if not wait_readable(self.fd, None if deadline is None else _left(deadline)):
@@ -224,7 +225,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
                 finally:
                     self._reading.release()
 
-    def _block_for_output(self, ready: Callable[[], bool], deadline: float | None) -> None:
+    def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         woken = allocate_lock()  # held until somebody wakes us
         woken.acquire()
         try:
@@ -236,9 +237,11 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
         finally:
             with suppress(ValueError):  # it was interrupted before that
                 self._waiting.remove(woken)
+        return DONE
 
-    def _block_for(self, seconds: float) -> None:
+    def _pause(self, seconds: float) -> Awaitable[None]:
         time.sleep(seconds)
+        return DONE
 
     def _wake(self) -> None:
         for woken in tuple(self._waiting):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ..clients.asyncio import AsyncioWebSocketClient
 from ..clients.base import Data
 from ..clients.open_clients import Excluded
+from ..connection.blocking import DONE
 from ..exceptions import AsyncioNotAvailable, EngineError
 from ..helpers.functions import is_coroutine_function, name_of
 from ..process.fork import end_of_children
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
     from ..engines.asyncio import AsyncioEngine
 
 T = TypeVar("T")
-
-
-class _Done(Awaitable[None]):
-    """The result of a call that is done when it returns; awaiting it does nothing."""
-
-    def __await__(self) -> Generator[Any, None, None]:
-        yield from ()
 
 
 class AsyncioWebSocketMiddleware(WebSocketMiddleware):
@@ -71,7 +65,7 @@ class AsyncioWebSocket(WebSocket):
     ) -> Awaitable[None]:
         """Do as :meth:`WebSocket.send_to_all`; the result may be awaited, but need not."""
         super().send_to_all(msg, binary, exclude=exclude)
-        return _Done()
+        return DONE
 
     async def sleep(self, seconds: float) -> None:
         """Let others run, for some seconds: ``asyncio.sleep()``."""
