@@ -100,17 +100,22 @@ LISTENING, CLOSE_WAIT = "0A", "08"  # as the kernel writes them
 
 def accepted_by(pid: int) -> set[str]:
     """The inodes of the TCP connections that a process has accepted, by its listeners' ports."""
-    table = Path("/proc/net/tcp").read_text()
-    own = [row for inode in _sockets_of(pid) if (row := _tcp_row(inode, table))]
+    own = tcp_sockets(pid)
     listening = {port for port, state, _ in own if state == LISTENING}
     return {inode for port, state, inode in own if state != LISTENING and port in listening}
+
+
+def tcp_sockets(pid: int) -> list[tuple[str, str, str]]:
+    """The local port, state and inode of each TCP socket that a process has."""
+    table = Path("/proc/net/tcp").read_text()
+    return [row for inode in _sockets_of(pid) if (row := _tcp_row(inode, table))]
 
 
 def _sockets_of(pid: int) -> set[str]:
     inodes = set()
     with contextlib.suppress(OSError):  # the process has just ended
         for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has just closed this one
                 kind, _, inode = os.readlink(f"/proc/{pid}/fd/{name}").partition(":")
                 if kind == "socket":
                     inodes.add(inode.strip("[]"))
@@ -118,7 +123,7 @@ def _sockets_of(pid: int) -> set[str]:
 
 
 def _tcp_row(inode: str, table: str) -> tuple[str, str, str] | None:
-    """A socket's local port, state and inode, found among thousands that earlier tests left."""
+    # Among thousands of connections that earlier tests left.
     at = table.find(f" {inode} ")
     if at < 0:
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.rawclient import RawClient
-from tests.server import Server, eventually
+from tests.server import Server, eventually, tcp_sockets
 
 #: Seconds in which a child that is terminated has ended, on a busy machine.
 SOON = 5.0
@@ -31,14 +31,6 @@ def echoes(clients: list[RawClient], pid: bytes) -> None:
         client.text(f"hello {number}")
     for number, client in enumerate(clients):
         assert client.message() == f"{pid.decode()} hello {number}"
-
-
-def tcp_sockets(pid: int) -> set[str]:
-    """The TCP sockets that a process has, listening or connected."""
-    folder = f"/proc/{pid}/fd"
-    targets = {os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return targets & {f"socket:[{line.split()[9]}]" for line in lines}
 
 
 def terminate(server: Server, child: bytes | str) -> None:
