@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import socket
 import struct
@@ -10,6 +9,7 @@ import sys
 import threading
 import time
 from _socket import socket as Socket
+from collections import deque
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -31,7 +31,6 @@ in_python = SimpleNamespace(
     receive=fast_io.receive_in_python,
     wait_and_receive=fast_io.wait_and_receive_in_python,
     send=fast_io.send_in_python,
-    send_many=fast_io.send_many_in_python,
 )
 Pair = tuple[Socket, Socket]
 
@@ -314,40 +313,99 @@ def test_a_broken_pipe(io: Any, pair: Pair) -> None:
         for message in ("text", "x" * 60_000, "\N{EURO SIGN}"):
             with pytest.raises(BrokenPipeError):
                 io.send(pair[0], message, 1 << 17)
-        [(place, error)] = io.send_many(b"frame", [pair[0]])
-        assert place == 0
-        assert isinstance(error, BrokenPipeError)
     finally:
         signal.signal(signal.SIGPIPE, before)
 
 
-def test_to_many(io: Any) -> None:
+class Connection:
+    """As much of one as send_many knows."""
+
+    def __init__(self, sock: Socket) -> None:
+        self.socket = sock
+        self.ended = False
+        self._lock = threading.RLock()
+        self._unsent: deque[bytes] = deque()
+
+    def _queue_rest(self, rest: bytes) -> None:
+        assert not acquired_elsewhere(self)
+        self._unsent.append(rest)
+
+
+def acquired_elsewhere(connection: Connection) -> bool:
+    """Whether another thread could acquire the lock."""
+    results: list[bool] = []
+
+    def attempt() -> None:
+        results.append(connection._lock.acquire(False))
+        if results[0]:
+            connection._lock.release()
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def test_to_many() -> None:
     pairs = [make_pair() for _ in range(20)]
+    connections = [Connection(ours) for ours, _ in pairs]
     fill(pairs[3][0])
     pairs[5][0].close()
     pairs[7][1].close()
-    before = {place: drain(peer) for place, (_, peer) in enumerate(pairs) if place > 7}
+    connections[8].ended = True
+    connections[9]._unsent.append(b"before")
+    held, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with connections[10]._lock:
+            held.set()
+            enough.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
     frame_ = b"\x81\x04text"
-    slow = io.send_many(frame_, [ours for ours, _ in pairs])
-    assert [place for place, _ in slow] == [3, 5, 7]
-    assert slow[0][1] == 0
-    assert slow[1][1].errno == errno.EBADF
-    assert isinstance(slow[2][1], BrokenPipeError)
-    for place in before:
-        assert drain(pairs[place][1]) == frame_
-    assert io.send_many(frame_, []) == []
-    assert io.send_many(frame_, tuple(ours for ours, _ in pairs[:3])) == []
+    left = _socket_speedups.send_many(frame_, connections)
+    assert [connections.index(each) for each in left] == [3, 5, 7, 8, 9, 10]
+    for each, (_, peer) in zip(connections, pairs, strict=True):
+        if each not in left:
+            assert drain(peer) == frame_
+        assert acquired_elsewhere(each) is (each is not connections[10])
+    enough.set()
+    thread.join()
+    for place in (8, 9, 10):
+        assert drain(pairs[place][1]) == b""
+    assert _socket_speedups.send_many(frame_, []) == []
+    assert fast_io.send_many_in_python(frame_, connections) == connections
     for ours, peer in pairs:
         ours.close()
         peer.close()
 
 
-def test_to_many_in_part(io: Any, pair: Pair) -> None:
+def test_to_many_in_part(pair: Pair) -> None:
+    """The rest is queued while the lock is still held, so that nothing comes between."""
     ours, peer = pair
-    large = bytes(1 << 22)
-    [(place, sent)] = io.send_many(large, [ours])
-    assert (place, 0 < sent < len(large)) == (0, True)
-    assert len(drain(peer)) == sent
+    connection = Connection(ours)
+    large = bytes(range(256)) * (1 << 14)
+    assert _socket_speedups.send_many(large, [connection]) == []
+    received = drain(peer)
+    assert 0 < len(received) < len(large)
+    assert received + b"".join(connection._unsent) == large
+
+
+def test_an_error_while_the_lock_is_held(pair: Pair) -> None:
+    class Broken(Connection):
+        def _queue_rest(self, rest: bytes) -> None:
+            raise RuntimeError("no room")
+
+    connection = Broken(pair[0])
+    with pytest.raises(RuntimeError, match="no room"):
+        _socket_speedups.send_many(bytes(1 << 22), [connection])
+    assert acquired_elsewhere(connection)
+    connection._unsent = None  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        _socket_speedups.send_many(b"frame", [connection])
+    assert acquired_elsewhere(connection)
 
 
 # What is wrong
@@ -412,7 +470,7 @@ def test_what_is_no_descriptor() -> None:
     with pytest.raises(OverflowError):
         _socket_speedups.receive(NoSocket(1 << 80), 1, 1)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
-        _socket_speedups.send_many(b"frame", [NoSocket(1), None])  # type: ignore[list-item]
+        _socket_speedups.send_many(b"frame", [NoSocket(1)])
 
 
 def test_nothing_is_leaked(pair: Pair) -> None:
@@ -420,7 +478,7 @@ def test_nothing_is_leaked(pair: Pair) -> None:
     ours, peer = pair
     text, data = "\N{EURO SIGN}" * 100, bytes(300)
     masked = [frame(FIN | TEXT, b"x" * 500, KEY), frame(FIN | TEXT, b"\xff" * 500, KEY)]
-    sockets = [ours]
+    connections = [Connection(ours)]
 
     def work(times: int) -> int:
         for _ in range(times):
@@ -430,7 +488,7 @@ def test_nothing_is_leaked(pair: Pair) -> None:
             fast_io.receive(ours, 1000, LIMIT)
             fast_io.send(ours, text, 1000)
             fast_io.send(ours, data, 1000)
-            fast_io.send_many(data, sockets)
+            fast_io.send_many(data, connections)
             drain(peer)
         return sys.getallocatedblocks()
 

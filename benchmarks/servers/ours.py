@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Any
 
@@ -10,7 +9,6 @@ from flask import Flask
 
 from flask_uwsgi_websocket import (
     AsyncioWebSocket,
-    ConnectionClosed,
     GeventWebSocket,
     WebSocket,
 )
@@ -25,13 +23,6 @@ classes: dict[str, type[Any]] = {
     "asyncio": AsyncioWebSocket,
 }
 websocket: Any = classes[ENGINE](app)
-listening: set[Any] = set()
-
-
-def send_to_all(message: str) -> None:
-    for ws in list(listening):
-        with contextlib.suppress(ConnectionClosed):
-            ws.send_nb(message)
 
 
 if ENGINE == "asyncio":
@@ -43,10 +34,8 @@ if ENGINE == "asyncio":
 
     @websocket.route("/all")  # type: ignore[untyped-decorator]
     async def to_all(ws: Any) -> None:
-        listening.add(ws)
         async for message in ws:
-            send_to_all(message)
-        listening.discard(ws)
+            websocket.send_to_all(message)
 
 else:
 
@@ -57,10 +46,8 @@ else:
 
     @websocket.route("/all")  # type: ignore[untyped-decorator]
     def to_all_blocking(ws: Any) -> None:
-        listening.add(ws)
         for message in ws:
-            send_to_all(message)
-        listening.discard(ws)
+            websocket.send_to_all(message)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any
 
 from ..codec import Frames, encode_message
 from ..connection.connection import Connection
+from ..connection.fast_io import send_many
 from ..connection.worker import Worker
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
@@ -15,6 +17,9 @@ from .base import BaseClient, Data, decode_text
 
 #: A client or several, each by itself or by its id.
 Excluded = BaseClient[Any] | str | Collection[BaseClient[Any] | str]
+
+#: Connections to which one frame goes before other threads may run.
+SENT_AT_ONCE = 256
 
 
 class Clients(Collection[Any]):
@@ -83,15 +88,25 @@ def send_to_all(clients: Clients, msg: Data, binary: bool | None, exclude: Exclu
     # Encoded before anybody gets it, so that what is wrong with it shows; and once for all, but
     # where some clients send bytes as text and others don't.
     frames = {False: _encode(msg, binary, False)}
+    receivers: dict[bool, list[Connection]] = {}
     for client in _without(clients, exclude) if exclude else clients:
         bytes_are_text = client._bytes_are_text
         if bytes_are_text not in frames:
             frames[bytes_are_text] = _encode(msg, binary, bytes_are_text)
-        try:
-            connection: Connection = client._connection
-            connection.post_nowait(frames[bytes_are_text].for_, connection.protocol)
-        except ConnectionClosed:
-            pass
+        receivers.setdefault(bytes_are_text, []).append(client._connection)
+    for bytes_are_text, connections in receivers.items():
+        for begin in range(0, len(connections), SENT_AT_ONCE):
+            _send(frames[bytes_are_text], connections[begin : begin + SENT_AT_ONCE])
+
+
+def _send(frames: Frames, connections: list[Connection]) -> None:
+    plain = [each for each in connections if frames.is_plain_for(each.protocol)]
+    left = send_many(frames.plain, plain)
+    if len(plain) < len(connections):
+        left += [each for each in connections if not frames.is_plain_for(each.protocol)]
+    for connection in left:
+        with suppress(ConnectionClosed):
+            connection.post_nowait(frames.for_, connection.protocol)
 
 
 def _encode(msg: Data, binary: bool | None, bytes_are_text: bool) -> Frames:

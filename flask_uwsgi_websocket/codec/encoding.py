@@ -13,19 +13,25 @@ class Frames:
     :param data: the payload.
     """
 
-    __slots__ = ("_compressed", "_data", "_opcode", "_plain")
+    __slots__ = ("_compressed", "_data", "_opcode", "plain")
 
     def __init__(self, opcode: int, data: bytes) -> None:
         self._opcode = opcode
         self._data = data
-        self._plain = frame(FIN | opcode, data)
+        #: The frame for those that do not compress it.
+        self.plain = frame(FIN | opcode, data)
         self._compressed: dict[tuple[int, ...], bytes] = {}
+
+    def is_plain_for(self, protocol: Protocol) -> bool:
+        """Tell whether one connection does not compress it."""
+        return protocol.deflate is None or len(self._data) < protocol.deflate.threshold
 
     def for_(self, protocol: Protocol) -> bytes:
         """Return the frame for one connection, which is to be sent before its next is made."""
+        if self.is_plain_for(protocol):
+            return self.plain
         deflate = protocol.deflate
-        if deflate is None or len(self._data) < deflate.threshold:
-            return self._plain
+        assert deflate is not None
         # Whoever compresses refers to what went before; what is sent to all can refer to nothing.
         deflate.reset()
         made = self._compressed.get(deflate.compressor_settings)

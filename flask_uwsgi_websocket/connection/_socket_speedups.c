@@ -20,8 +20,9 @@ enum { ON_STACK = 8192 };
 
 enum { SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };
 
+/* Names, of attributes and methods. */
 struct state {
-    PyObject *fileno; /* the name */
+    PyObject *acquire, *ended, *fileno, *lock, *release, *socket, *unsent;
 };
 
 /* The descriptor of a socket, or -1 with an exception. */
@@ -279,70 +280,108 @@ send_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return rest;
 }
 
-/* Append what a socket took of a frame: (its place, how many bytes), or (place, the OSError). */
+/* Send to a connection whose lock is held: 1 where all was taken, or the rest is in its queue; 0
+   where nothing was; -1 with an exception. */
 static int
-report(PyObject *list, Py_ssize_t place, ssize_t sent)
+send_locked(PyObject *module, PyObject *connection, const char *frame, Py_ssize_t size)
 {
-    PyObject *entry, *error;
-    int failed;
+    struct state *state = PyModule_GetState(module);
+    PyObject *ended = PyObject_GetAttr(connection, state->ended);
+    PyObject *unsent = PyObject_GetAttr(connection, state->unsent);
+    PyObject *sock = PyObject_GetAttr(connection, state->socket);
+    PyObject *done;
+    ssize_t sent = -1;
+    int fd, result = -1;
 
-    if (sent >= 0) {
-        entry = Py_BuildValue("(nn)", place, (Py_ssize_t)sent);
-    }
-    else {
-        PyObject *type, *traceback;
+    if (ended != NULL && unsent != NULL && sock != NULL) {
+        Py_ssize_t queued = PyObject_Size(unsent);
 
-        if (!PyErr_Occurred()) {
-            PyErr_SetFromErrno(PyExc_OSError);
+        result = queued < 0 ? -1 : 0;
+        if (queued == 0 && ended == Py_False) {
+            fd = descriptor(module, sock);
+            sent = fd < 0 ? -1 : send(fd, frame, size, SEND_FLAGS);
+            if (fd < 0 && !PyErr_ExceptionMatches(PyExc_OSError)) {
+                result = -1;
+            }
+            else {
+                PyErr_Clear(); /* whoever sends to it next is told what is wrong with it */
+                result = sent == size;
+            }
         }
-        if (!PyErr_ExceptionMatches(PyExc_OSError)) {
-            return -1;
-        }
-        PyErr_Fetch(&type, &error, &traceback);
-        PyErr_NormalizeException(&type, &error, &traceback);
-        Py_XDECREF(type);
-        Py_XDECREF(traceback);
-        entry = Py_BuildValue("(nN)", place, error);
     }
-    if (entry == NULL) {
+    if (sent > 0 && sent < size) {
+        done = PyObject_CallMethod(connection, "_queue_rest", "y#", frame + sent, size - sent);
+        result = done == NULL ? -1 : 1;
+        Py_XDECREF(done);
+    }
+    Py_XDECREF(ended);
+    Py_XDECREF(unsent);
+    Py_XDECREF(sock);
+    return result;
+}
+
+/* The same for one whose lock may be another thread's, which then may be within a frame. */
+static int
+send_to(PyObject *module, PyObject *connection, const char *frame, Py_ssize_t size)
+{
+    struct state *state = PyModule_GetState(module);
+    PyObject *lock = PyObject_GetAttr(connection, state->lock);
+    PyObject *held, *released, *type, *value, *traceback;
+    int result = -1;
+
+    if (lock == NULL) {
         return -1;
     }
-    failed = PyList_Append(list, entry);
-    Py_DECREF(entry);
-    return failed;
+    held = PyObject_CallMethodOneArg(lock, state->acquire, Py_False);
+    if (held == Py_False) {
+        result = 0;
+    }
+    else if (held != NULL) {
+        result = send_locked(module, connection, frame, size);
+        PyErr_Fetch(&type, &value, &traceback);
+        released = PyObject_CallMethodNoArgs(lock, state->release);
+        if (released == NULL) {
+            result = -1;
+            Py_XDECREF(type);
+            Py_XDECREF(value);
+            Py_XDECREF(traceback);
+        }
+        else {
+            Py_DECREF(released);
+            PyErr_Restore(type, value, traceback);
+        }
+    }
+    Py_XDECREF(held);
+    Py_DECREF(lock);
+    return result;
 }
 
 static PyObject *
 send_many(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *sockets, *slow;
-    const char *frame;
-    Py_ssize_t i, size;
+    PyObject *connections, *left;
+    Py_ssize_t i;
 
     if (nargs != 2 || !PyBytes_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "send_many(frame: bytes, sockets)");
+        PyErr_SetString(PyExc_TypeError, "send_many(frame: bytes, connections)");
         return NULL;
     }
-    frame = PyBytes_AS_STRING(args[0]);
-    size = PyBytes_GET_SIZE(args[0]);
-    sockets = PySequence_Fast(args[1], "send_many(frame: bytes, sockets)");
-    if (sockets == NULL) {
+    connections = PySequence_Tuple(args[1]); /* ours: Python code that runs meanwhile changes none */
+    if (connections == NULL) {
         return NULL;
     }
-    slow = PyList_New(0);
-    for (i = 0; slow != NULL && i < PySequence_Fast_GET_SIZE(sockets); i++) {
-        int fd = descriptor(module, PySequence_Fast_GET_ITEM(sockets, i));
-        ssize_t sent = fd < 0 ? -1 : send(fd, frame, size, SEND_FLAGS);
+    left = PyList_New(0);
+    for (i = 0; left != NULL && i < PyTuple_GET_SIZE(connections); i++) {
+        PyObject *connection = PyTuple_GET_ITEM(connections, i);
+        int sent = send_to(
+            module, connection, PyBytes_AS_STRING(args[0]), PyBytes_GET_SIZE(args[0]));
 
-        if (fd >= 0 && sent < 0 && must_wait()) {
-            sent = 0;
-        }
-        if (sent < size && report(slow, i, sent) < 0) {
-            Py_CLEAR(slow);
+        if (sent < 0 || (sent == 0 && PyList_Append(left, connection) < 0)) {
+            Py_CLEAR(left);
         }
     }
-    Py_DECREF(sockets);
-    return slow;
+    Py_DECREF(connections);
+    return left;
 }
 
 static PyMethodDef methods[] = {
@@ -358,17 +397,15 @@ execute(PyObject *module)
 {
     struct state *state = PyModule_GetState(module);
 
-    state->fileno = PyUnicode_InternFromString("fileno");
-    return state->fileno == NULL ? -1 : 0;
-}
-
-static int
-traverse(PyObject *module, visitproc visit, void *arg)
-{
-    struct state *state = PyModule_GetState(module);
-
-    Py_VISIT(state->fileno);
-    return 0;
+    return (state->acquire = PyUnicode_InternFromString("acquire")) == NULL
+                   || (state->ended = PyUnicode_InternFromString("ended")) == NULL
+                   || (state->fileno = PyUnicode_InternFromString("fileno")) == NULL
+                   || (state->lock = PyUnicode_InternFromString("_lock")) == NULL
+                   || (state->release = PyUnicode_InternFromString("release")) == NULL
+                   || (state->socket = PyUnicode_InternFromString("socket")) == NULL
+                   || (state->unsent = PyUnicode_InternFromString("_unsent")) == NULL
+               ? -1
+               : 0;
 }
 
 static int
@@ -376,7 +413,13 @@ clear(PyObject *module)
 {
     struct state *state = PyModule_GetState(module);
 
+    Py_CLEAR(state->acquire);
+    Py_CLEAR(state->ended);
     Py_CLEAR(state->fileno);
+    Py_CLEAR(state->lock);
+    Py_CLEAR(state->release);
+    Py_CLEAR(state->socket);
+    Py_CLEAR(state->unsent);
     return 0;
 }
 
@@ -396,7 +439,6 @@ static PyModuleDef definition = {
     .m_size = sizeof(struct state),
     .m_methods = methods,
     .m_slots = slots,
-    .m_traverse = traverse,
     .m_clear = clear,
 };
 

@@ -1,6 +1,8 @@
 from _socket import socket as Socket
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
 
 Received = str | bytes | tuple[bytes] | None
 
@@ -9,4 +11,4 @@ def wait_and_receive(sock: Socket, size: int, limit: int) -> Received: ...
 def send(
     sock: Socket, message: object, below: int
 ) -> bytes | memoryview | Literal[False] | None: ...
-def send_many(frame: bytes, sockets: Sequence[Socket]) -> list[tuple[int, int | OSError]]: ...
+def send_many(frame: bytes, connections: Sequence[T]) -> list[T]: ...

@@ -11,7 +11,7 @@ import select
 import socket
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from ..codec.fast_path import whole_frame, whole_message
 
@@ -30,6 +30,8 @@ __all__ = [
     "wait_and_receive",
     "wait_and_receive_in_python",
 ]
+
+T = TypeVar("T")
 
 #: 0 on Windows, where sockets are made non-blocking instead.
 MSG_DONTWAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
@@ -94,22 +96,15 @@ def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
-def send_many_in_python(frame: bytes, sockets: Sequence[Socket]) -> list[tuple[int, int | OSError]]:
-    """Send the same frame to many.
+def send_many_in_python(frame: bytes, connections: Sequence[T]) -> list[T]:
+    """Send a frame to each connection that has nothing queued and whose lock is free.
 
-    :return: those that did not take all of it, by their places in the sequence, with how many bytes
-        they took, or with what went wrong.
+    In Python that would be no quicker than one by one: all are left.
+
+    :param frame: it must not depend on what is sent before it.
+    :return: those that are left to the caller: nothing was sent to them.
     """
-    slow: list[tuple[int, int | OSError]] = []
-    for place, sock in enumerate(sockets):
-        try:
-            sent = _send(sock, frame)
-        except OSError as error:
-            slow.append((place, error.with_traceback(None)))
-        else:
-            if sent < len(frame):
-                slow.append((place, sent))
-    return slow
+    return list(connections)
 
 
 def _send(sock: Socket, frame: bytes) -> int:
