@@ -36,7 +36,6 @@ from .codec import DeflateSettings, UpgradeRequest
 from .connection.blocking import run_to_end
 from .connection.connection import Connection
 from .connection.limits import Limits
-from .engines.base import Engine
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .extension.config import COMPRESSION, check_origins
 from .helpers.engines import ENGINES, HANDLERS
@@ -45,8 +44,14 @@ from .helpers.text import path_of, printable
 from .servers import uwsgi
 from .servers.find import server_of
 from .servers.upgrade import upgrade_of
-from .session.admission import admit, is_upgrade_request, refusal, refuse
-from .session.negotiate import Negotiation, Settings, negotiate
+from .session.negotiate import (
+    Settings,
+    admit,
+    is_upgrade_request,
+    negotiate,
+    refusal,
+    refuse,
+)
 from .session.session import Session
 
 if TYPE_CHECKING:
@@ -114,27 +119,20 @@ class Handler:
         )
         negotiation = negotiate(offer.request, settings)
         engine = server_of(environ).engine(environ, self.engine_name)
-        session = _ServerSession(self, environ, negotiation, engine)
+        session = _ServerSession(environ, negotiation, engine)
+        session.handler = self
         return session.serve(upgrade.start_response)
 
 
 class _ServerSession(Session):
     """A session whose handler is the server of a :class:`Handler`."""
 
-    __slots__ = ("_handler",)
+    __slots__ = ("handler",)
 
-    def __init__(
-        self,
-        handler: Handler,
-        environ: WSGIEnvironment,
-        negotiation: Negotiation,
-        engine: Engine,
-    ) -> None:
-        super().__init__(environ, negotiation, engine)
-        self._handler = handler
+    handler: Handler
 
     def handle(self, connection: Connection) -> Any:
-        handler = self._handler
+        handler = self.handler
         client = handler.client_class(
             self.environ, connection, subprotocol=self.negotiation.subprotocol
         )
@@ -145,7 +143,7 @@ class _ServerSession(Session):
     def report(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
         log_exception(
             "Exception in the WebSocket server %s of %s%s",
-            type(self._handler.server).__name__,
+            type(self.handler.server).__name__,
             printable(path_of(self.environ)),
             ANOTHER_HAD_LEFT if another_had_left else "",
             error=error,

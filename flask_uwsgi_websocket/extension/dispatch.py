@@ -20,7 +20,7 @@ from ..exceptions import EngineError, HandshakeError
 from ..helpers.text import printable
 from ..process.fork import end_of_children
 from ..servers.upgrade import UPGRADE
-from ..session.admission import refusal
+from ..session.negotiate import refusal
 from .middleware import WebSocketMiddleware
 from .routing import WebSocketRule
 

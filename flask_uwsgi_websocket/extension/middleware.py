@@ -17,8 +17,7 @@ from ..engines.base import Engine
 from ..helpers.functions import is_decorated
 from ..servers import uwsgi
 from ..servers.find import server_of
-from ..session.admission import admit, is_upgrade_request
-from ..session.negotiate import Settings, negotiate
+from ..session.negotiate import Settings, admit, is_upgrade_request, negotiate
 from . import config
 from .handshake import Handshake
 from .routing import WebSocketRule

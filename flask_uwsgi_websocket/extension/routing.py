@@ -57,7 +57,8 @@ class WebSocketRule(Rule):
         **options: Any,
     ) -> None:
         for name in options.keys() - _RULE_OPTIONS:
-            raise TypeError(f"route {string} has no option {name}{nearest(name, _all_options())}")
+            hint = nearest(name, [*_RULE_OPTIONS, *_OWN])
+            raise TypeError(f"route {string} has no option {name}{hint}")
         _check_subprotocols(f"subprotocols of route {string}", subprotocols)
         for name, check, value in (
             ("origins", check_origins, origins),
@@ -84,20 +85,15 @@ class WebSocketRule(Rule):
         self.lazy = lazy
 
     def get_empty_kwargs(self) -> dict[str, Any]:
-        return {
-            **super().get_empty_kwargs(),
-            "subprotocols": self.subprotocols,
-            "require_subprotocol": self.require_subprotocol,
-            "origins": self.origins,
-            "compression": self.compression,
-            "max_message_size": self.max_message_size,
-            "lazy": self.lazy,
-        }
+        return {**super().get_empty_kwargs(), **{name: getattr(self, name) for name in _OWN}}
 
 
-def _all_options() -> list[str]:
-    own = inspect.signature(WebSocketRule.__init__).parameters
-    return [*_RULE_OPTIONS, *(name for name in own if name not in ("self", "string", "options"))]
+#: Options of a rule that are ours.
+_OWN = tuple(
+    name
+    for name, parameter in inspect.signature(WebSocketRule.__init__).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+)
 
 
 def _check_subprotocols(name: str, subprotocols: Any) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from _socket import socket as Socket
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from socket import SHUT_WR
 from typing import TYPE_CHECKING
 
+from ..connection.detached import Body
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
-from ..helpers.engines import WEBSOCKETS
 from .upgrade import RAW_FAILURE, UPGRADE, Headers, Upgrade, upgrade_of
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ class Server(ABC):
     hears_end_by_response = True
 
     @abstractmethod
-    def check(
-        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = WEBSOCKETS
-    ) -> None:
+    def check(self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str]) -> None:
         """Check that WebSockets can be served here, by the class made for this engine.
 
         :param classes: the class for each engine, for the messages.
@@ -82,7 +80,7 @@ class Server(ABC):
         environ: WSGIEnvironment,
         start_response: StartResponse,
         engine: str,
-    ) -> Iterable[bytes]:
+    ) -> Body:
         """Call an application with a request that asks for a WebSocket.
 
         :param engine: that of the class which may serve it.
@@ -91,19 +89,12 @@ class Server(ABC):
         if upgrade is not None:  # within another middleware of ours
             upgrade.start_response = start_response
             return application(environ, start_response)
-        upgrade = environ[UPGRADE] = Upgrade(
-            environ, start_response, tells_end=self.hears_end_by_response
-        )
-        return self._call(application, environ, upgrade, engine)
+        tells_end = self.hears_end_by_response
+        environ[UPGRADE] = Upgrade(environ, start_response, tells_end=tells_end)
+        return self._call(application, environ, engine)
 
-    def _call(
-        self,
-        application: WSGIApplication,
-        environ: WSGIEnvironment,
-        upgrade: Upgrade,
-        engine: str,
-    ) -> Iterable[bytes]:
-        return application(environ, upgrade.begin)
+    def _call(self, application: WSGIApplication, environ: WSGIEnvironment, engine: str) -> Body:
+        return application(environ, upgrade_of(environ).begin)
 
     def detach(self, environ: WSGIEnvironment) -> None:  # noqa: B027
         """Let the request end, where it can: its connection was taken over and answered."""

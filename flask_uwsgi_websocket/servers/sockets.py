@@ -10,18 +10,19 @@ from __future__ import annotations
 import sys
 from _socket import dup
 from _socket import socket as Socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BufferedReader, BytesIO
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, ClassVar
 
+from ..connection.detached import Body
 from ..engines.base import Engine
 from ..exceptions import EngineError, UnsupportedFront
-from ..helpers.engines import ENGINES, WEBSOCKETS
+from ..helpers.engines import ENGINES
 from ..helpers.threads import threads_are_greenlets
 from .base import Server
 from .plain import plain_engine
-from .upgrade import Upgrade, upgrade_of
+from .upgrade import upgrade_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -33,15 +34,9 @@ class SocketServer(Server):
     #: Where in the environment.
     key: ClassVar[str]
 
-    def _call(
-        self,
-        application: WSGIApplication,
-        environ: WSGIEnvironment,
-        upgrade: Upgrade,
-        engine: str,
-    ) -> Iterable[bytes]:
+    def _call(self, application: WSGIApplication, environ: WSGIEnvironment, engine: str) -> Body:
         try:
-            return super()._call(application, environ, upgrade, engine)
+            return super()._call(application, environ, engine)
         except Exception:
             raise
         except BaseException as error:
@@ -50,9 +45,7 @@ class SocketServer(Server):
             # These it would not answer, and some would end its thread, or its worker.
             raise RuntimeError(f"the app ended with {type(error).__name__}") from error
 
-    def check(
-        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = WEBSOCKETS
-    ) -> None:
+    def check(self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str]) -> None:
         ssl = sys.modules.get("ssl")
         if ssl is not None and isinstance(environ[self.key], ssl.SSLSocket):
             raise UnsupportedFront(
@@ -113,9 +106,7 @@ class Gunicorn(SocketServer):
         buffer = getattr(getattr(body_reader, "unreader", None), "buf", None)
         return buffer.getvalue() if isinstance(buffer, BytesIO) else b""
 
-    def check(
-        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = WEBSOCKETS
-    ) -> None:
+    def check(self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str]) -> None:
         super().check(environ, engine, classes)
         if not environ.get("wsgi.multithread"):
             raise EngineError(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from _socket import socket as Socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...connection.detached import DetachedRequest
+from ...connection.detached import Body, DetachedRequest
 from ...engines.base import Engine
 from ...exceptions import HandshakeError, UnsupportedFront
-from ...helpers.engines import WEBSOCKETS
 from ...helpers.log import RateLimit, logger
 from ...helpers.threads import caller
 from ..base import Server
-from ..upgrade import Headers, Upgrade, upgrade_of
+from ..upgrade import Headers, upgrade_of
 from . import request, start
 from .requirements import detaches, require_engine, unsupported_reason
 from .room import no_room_reason
@@ -30,9 +29,7 @@ class UWSGI(Server):
     def __init__(self) -> None:
         self._full = RateLimit()
 
-    def check(
-        self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str] = WEBSOCKETS
-    ) -> None:
+    def check(self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str]) -> None:
         require_engine(engine, classes)
         problem = unsupported_reason()
         if problem:
@@ -46,32 +43,24 @@ class UWSGI(Server):
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
         return start.engine(name)
 
-    def _call(
-        self,
-        application: WSGIApplication,
-        environ: WSGIEnvironment,
-        upgrade: Upgrade,
-        engine: str,
-    ) -> Iterable[bytes]:
+    def _call(self, application: WSGIApplication, environ: WSGIEnvironment, engine: str) -> Body:
+        upgrade = upgrade_of(environ)
         if not detaches(engine):
             return upgrade.run(application, environ)
         try:
-            return self._call_detachable(application, environ, upgrade, engine)
+            return self._call_detachable(application, environ, engine)
         except Exception as error:
             return upgrade.fail(error)
 
     def _call_detachable(
-        self,
-        application: WSGIApplication,
-        environ: WSGIEnvironment,
-        upgrade: Upgrade,
-        engine: str,
-    ) -> Iterable[bytes]:
+        self, application: WSGIApplication, environ: WSGIEnvironment, engine: str
+    ) -> Body:
+        upgrade = upgrade_of(environ)
         devnull = request.devnull()
         # In a copy of the environment: uWSGI clears its own when the request ends.
         own = {**environ, "wsgi.input": upgrade.input}
 
-        def run(detachable: DetachedRequest) -> Iterable[bytes]:
+        def run(detachable: DetachedRequest) -> Body:
             upgrade.detachable = detachable
             return upgrade.run(application, own)
 
