@@ -75,7 +75,7 @@ def drain(sock: Socket) -> bytes:
 
 
 def test_c_is_used_where_it_is() -> None:
-    for name in ("receive", "wait_and_receive", "send", "send_many"):
+    for name in ("receive", "wait_and_receive", "send", "send_to_idle"):
         assert getattr(fast_io, name) is getattr(_socket_speedups, name)
 
 
@@ -318,7 +318,7 @@ def test_a_broken_pipe(io: Any, pair: Pair) -> None:
 
 
 class Connection:
-    """As much of one as send_many knows."""
+    """As much of one as send_to_idle knows."""
 
     def __init__(self, sock: Socket) -> None:
         self.socket = sock
@@ -365,7 +365,7 @@ def test_to_many() -> None:
     thread.start()
     held.wait()
     frame_ = b"\x81\x04text"
-    left = _socket_speedups.send_many(frame_, connections)
+    left = _socket_speedups.send_to_idle(frame_, connections)
     assert [connections.index(each) for each in left] == [3, 5, 7, 8, 9, 10]
     for each, (_, peer) in zip(connections, pairs, strict=True):
         if each not in left:
@@ -375,8 +375,8 @@ def test_to_many() -> None:
     thread.join()
     for place in (8, 9, 10):
         assert drain(pairs[place][1]) == b""
-    assert _socket_speedups.send_many(frame_, []) == []
-    assert fast_io.send_many_in_python(frame_, connections) == connections
+    assert _socket_speedups.send_to_idle(frame_, []) == []
+    assert fast_io.send_to_idle_in_python(frame_, connections) == connections
     for ours, peer in pairs:
         ours.close()
         peer.close()
@@ -387,7 +387,7 @@ def test_to_many_in_part(pair: Pair) -> None:
     ours, peer = pair
     connection = Connection(ours)
     large = bytes(range(256)) * (1 << 14)
-    assert _socket_speedups.send_many(large, [connection]) == []
+    assert _socket_speedups.send_to_idle(large, [connection]) == []
     received = drain(peer)
     assert 0 < len(received) < len(large)
     assert received + b"".join(connection._unsent) == large
@@ -400,11 +400,11 @@ def test_an_error_while_the_lock_is_held(pair: Pair) -> None:
 
     connection = Broken(pair[0])
     with pytest.raises(RuntimeError, match="no room"):
-        _socket_speedups.send_many(bytes(1 << 22), [connection])
+        _socket_speedups.send_to_idle(bytes(1 << 22), [connection])
     assert acquired_elsewhere(connection)
     connection._unsent = None  # type: ignore[assignment]
     with pytest.raises(TypeError):
-        _socket_speedups.send_many(b"frame", [connection])
+        _socket_speedups.send_to_idle(b"frame", [connection])
     assert acquired_elsewhere(connection)
 
 
@@ -454,7 +454,7 @@ class NoSocket:
         for arguments in ((), (None, "x"), (None, "x", 1), (None, "x", "1"), (1, "x", 1, 1))
     ]
     + [
-        (_socket_speedups.send_many, arguments)
+        (_socket_speedups.send_to_idle, arguments)
         for arguments in ((), (b"x",), ("x", []), (b"x", None), (b"x", [], 1))
     ],
 )
@@ -470,7 +470,7 @@ def test_what_is_no_descriptor() -> None:
     with pytest.raises(OverflowError):
         _socket_speedups.receive(NoSocket(1 << 80), 1, 1)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
-        _socket_speedups.send_many(b"frame", [NoSocket(1)])
+        _socket_speedups.send_to_idle(b"frame", [NoSocket(1)])
 
 
 def test_nothing_is_leaked(pair: Pair) -> None:
@@ -488,7 +488,7 @@ def test_nothing_is_leaked(pair: Pair) -> None:
             fast_io.receive(ours, 1000, LIMIT)
             fast_io.send(ours, text, 1000)
             fast_io.send(ours, data, 1000)
-            fast_io.send_many(data, connections)
+            fast_io.send_to_idle(data, connections)
             drain(peer)
         return sys.getallocatedblocks()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..codec import Frames, encode_message
 from ..connection.connection import Connection
-from ..connection.fast_io import send_many
+from ..connection.fast_io import send_to_idle
 from ..connection.worker import Worker
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
@@ -101,7 +101,7 @@ def send_to_all(clients: Clients, msg: Data, binary: bool | None, exclude: Exclu
 
 def _send(frames: Frames, connections: list[Connection]) -> None:
     plain = [each for each in connections if frames.is_plain_for(each.protocol)]
-    left = send_many(frames.plain, plain)
+    left = send_to_idle(frames.plain, plain)
     if len(plain) < len(connections):
         left += [each for each in connections if not frames.is_plain_for(each.protocol)]
     for connection in left:

@@ -357,13 +357,13 @@ send_to(PyObject *module, PyObject *connection, const char *frame, Py_ssize_t si
 }
 
 static PyObject *
-send_many(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+send_to_idle(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *connections, *left;
     Py_ssize_t i;
 
     if (nargs != 2 || !PyBytes_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "send_many(frame: bytes, connections)");
+        PyErr_SetString(PyExc_TypeError, "send_to_idle(frame: bytes, connections)");
         return NULL;
     }
     connections = PySequence_Tuple(args[1]); /* ours: Python code that runs meanwhile changes none */
@@ -388,7 +388,7 @@ static PyMethodDef methods[] = {
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
     {"wait_and_receive", (PyCFunction)(void (*)(void))wait_and_receive, METH_FASTCALL, NULL},
     {"send", (PyCFunction)(void (*)(void))send_message, METH_FASTCALL, NULL},
-    {"send_many", (PyCFunction)(void (*)(void))send_many, METH_FASTCALL, NULL},
+    {"send_to_idle", (PyCFunction)(void (*)(void))send_to_idle, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -25,8 +25,8 @@ __all__ = [
     "send",
     "send_frame",
     "send_in_python",
-    "send_many",
-    "send_many_in_python",
+    "send_to_idle",
+    "send_to_idle_in_python",
     "wait_and_receive",
     "wait_and_receive_in_python",
 ]
@@ -96,7 +96,7 @@ def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
-def send_many_in_python(frame: bytes, connections: Sequence[T]) -> list[T]:
+def send_to_idle_in_python(frame: bytes, connections: Sequence[T]) -> list[T]:
     """Send a frame to each connection that has nothing queued and whose lock is free.
 
     In Python that would be no quicker than one by one: all are left.
@@ -115,7 +115,7 @@ def _send(sock: Socket, frame: bytes) -> int:
 
 
 try:
-    from ._socket_speedups import receive, send, send_many, wait_and_receive
+    from ._socket_speedups import receive, send, send_to_idle, wait_and_receive
 except ImportError:
     receive, wait_and_receive = receive_in_python, wait_and_receive_in_python
-    send, send_many = send_in_python, send_many_in_python
+    send, send_to_idle = send_in_python, send_to_idle_in_python
