@@ -338,6 +338,14 @@ class RawClient:
             return True
         return False
 
+    # Both
+
+    def echo(self, text: str) -> None:
+        """Send a text, and have it back as the next message."""
+        self.text(text)
+        came = self.message()
+        assert came == text, f"{came!r} instead of {text!r}"
+
     # Leaving
 
     def leave(self, code: int | None = 1000, reason: str = "") -> Frame:

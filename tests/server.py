@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from websockets.sync.client import ClientConnection, connect
 
 from flask_uwsgi_websocket.inspection.socket_rules import ROUTER_BUFFER
-from tests.rawclient import RawClient
+from tests.rawclient import Answer, RawClient, Refused
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -497,6 +497,14 @@ class Server:
             client.close()
             raise
         return client
+
+    def refused(self, path: str = "/echo", **kwargs: Any) -> Answer:
+        """The HTTP answer to a handshake that must not succeed."""
+        try:
+            self.raw(path, **kwargs).close()
+        except Refused as refused:
+            return refused.answer
+        raise AssertionError(f"{path} is a WebSocket")
 
     def tcp(self) -> RawClient:
         """A raw client that has connected and said nothing yet."""

@@ -63,8 +63,7 @@ def test_uvloop_is_taken_where_it_is_installed(serve, env: str, master: bool, la
     )
     assert server.get("/loop").body == (b"asyncio.unix_events" if env == "0" else b"uvloop")
     with server.raw() as client:
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
 
 
 @pytest.mark.slow
@@ -121,16 +120,14 @@ def test_a_broken_pipe_is_an_exception(server: Server) -> None:
 def test_old_names(server: Server, path: str) -> None:
     with server.raw(path) as client:
         for text in ("hello", "", "Grüße"):
-            client.text(text)
-            assert client.message() == text
+            client.echo(text)
         assert client.leave().code == 1000
 
 
 def test_old_names_that_do_not_wait(server: Server, token: str) -> None:
     with server.raw(f"/nb-names/{token}") as client:
         assert client.message() == "ready"
-        client.text("polled")
-        assert client.message() == "polled"
+        client.echo("polled")
         assert client.leave().code == 1000
     assert server.record(token) == {"empty": "", "connected": False, "end": None}
 
@@ -147,8 +144,7 @@ def test_old_names_that_are_coroutines(server: Server) -> None:
 def test_messages_by_anext(server: Server, token: str) -> None:
     with server.raw(f"/anext/{token}") as client:
         for text in ("one", "two"):
-            client.text(text)
-            assert client.message() == text
+            client.echo(text)
         assert client.message() == "timeout"
         assert client.leave().code == 1000
     assert server.record(token) == {"end": "end"}
@@ -182,8 +178,7 @@ def test_timeouts_lose_no_message(server: Server) -> None:
     with server.raw("/timeout") as client:
         assert client.message() == "timeout"
         assert client.message() == "wait_for"
-        client.text("still here")
-        assert client.message() == "still here"
+        client.echo("still here")
 
 
 def test_gather(server: Server) -> None:
@@ -196,8 +191,7 @@ def test_gather(server: Server) -> None:
 def test_task_group(server: Server, token: str) -> None:
     with server.raw(f"/taskgroup/{token}") as client:
         for text in ("one", "two", "three"):
-            client.text(text)
-            assert client.message() == text
+            client.echo(text)
         assert client.leave().code == 1000
     assert server.record(token) == {"sender": "cancelled"}
 
@@ -299,8 +293,7 @@ def test_others_go_on_while_a_view_waits(server: Server) -> None:
         # 20 half seconds one after the other would be 10 s.
         waits = [pool.submit(server.get, f"/wait/0.5/{n}", timeout=8) for n in range(20)]
         while not all(wait.done() for wait in waits):
-            client.text("x")
-            assert client.message() == "x"
+            client.echo("x")
         assert [wait.result().body.split()[0] for wait in waits] == [b"%d" % n for n in range(20)]
 
 

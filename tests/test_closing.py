@@ -165,8 +165,7 @@ def test_a_handler_that_only_sends_notices_a_close(server: Server, token: str) -
 @pytest.mark.parametrize("way", ["abort", "close", "leave"])
 def test_the_old_quick_start_ends_quietly(server: Server, way: str) -> None:
     client = server.raw("/quickstart")
-    client.text("hello")
-    assert client.message() == "hello"
+    client.echo("hello")
     getattr(client, way)()
     server.wait_idle(SOON)
     # Nothing spins: an idle worker uses next to no CPU.
@@ -213,8 +212,7 @@ def test_a_handler_that_exits_does_not_take_the_worker_with_it(server: Server) -
     with server.raw() as other, server.raw("/exit") as client:
         client.text("now")
         assert client.read_close().code == 1011
-        other.text("still here")
-        assert other.message() == "still here"
+        other.echo("still here")
     server.wait_idle()
     assert server.worker_pid == pid
     server.allow_log("Traceback")

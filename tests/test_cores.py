@@ -44,8 +44,7 @@ def test_fifty_aborts_with_two_slots_leave_room_for_the_next(
             small.wait_idle()
             descriptors = settled(small)
     with small.raw() as client:
-        client.text("served")
-        assert client.message() == "served"
+        client.echo("served")
         assert client.leave().code == 1000
     small.wait_idle()
     eventually(lambda: small.close_wait() == 0, "no connection in CLOSE_WAIT")
@@ -63,8 +62,7 @@ def test_aborts_with_two_slots_while_receiving(small: Server) -> None:
         small.raw("/echo").abort()
         small.raw("/quickstart").close()
     with small.raw() as client:
-        client.text("served")
-        assert client.message() == "served"
+        client.echo("served")
     small.wait_idle()
     eventually(lambda: small.close_wait() == 0, "no connection in CLOSE_WAIT")
     eventually(lambda: small.descriptors() <= descriptors, f"{descriptors} descriptors again")
@@ -80,8 +78,7 @@ def test_aborts_before_the_answer_with_two_slots(small: Server, token: str) -> N
         client.send(opening("/echo"))
         client.abort()
     with small.raw() as client:
-        client.text("served")
-        assert client.message() == "served"
+        client.echo("served")
     small.wait_idle()
     eventually(lambda: small.descriptors() <= descriptors, f"{descriptors} descriptors again")
 
@@ -92,8 +89,7 @@ def test_all_slots_can_be_taken_and_given_back(serve, engine: str) -> None:
         clients = [server.raw() for _ in range(8)]
         assert server.busy() == 8
         for index, client in enumerate(clients):
-            client.text(str(index))
-            assert client.message() == str(index)
+            client.echo(str(index))
         for client in clients:
             client.leave()
         server.wait_idle()

@@ -32,8 +32,7 @@ def try_to_connect(server: Server) -> RawClient | None:
 
 
 def echoes(client: RawClient, text: str) -> None:
-    client.text(text)
-    assert client.message() == text
+    client.echo(text)
 
 
 @pytest.mark.parametrize("path", ["/echo", "/lazy"])
@@ -127,9 +126,8 @@ def test_what_leaves_at_the_end_does_not_take_the_worker_along(server: Server) -
 
 def test_a_body_is_made_in_the_context_of_its_view(server: Server) -> None:
     for _ in range(3):
-        with pytest.raises(Refused) as caught:
-            server.raw("/refuses-in-context")
-        assert caught.value.answer.body == b"/refuses-in-context /refuses-in-context"
+        answer = server.refused("/refuses-in-context")
+        assert answer.body == b"/refuses-in-context /refuses-in-context"
         answer = server.http("GET", "/in-context", None, {"Sec-WebSocket-Key": "of a stranger"})
         assert answer.body == b"/in-context /in-context"
 
@@ -160,10 +158,9 @@ def test_the_loop_forgets_the_descriptors_of_requests(server: Server) -> None:
 
 def test_an_answer_instead_of_the_handshake(server: Server) -> None:
     for _ in range(5):
-        with pytest.raises(Refused) as caught:
-            server.raw("/refuses")
-        assert caught.value.answer.status == 403
-        assert caught.value.answer.body == b"012"
+        answer = server.refused("/refuses")
+        assert answer.status == 403
+        assert answer.body == b"012"
 
 
 @pytest.mark.parametrize("path", ["/echo", "/lazy", "/thread"])

@@ -141,8 +141,7 @@ def test_connections_one_after_another(serve, engine: str) -> None:
     def cycle(number: int) -> None:
         for index in range(number):
             with server.raw() as client:
-                client.text(f"message {index}")
-                assert client.message() == f"message {index}"
+                client.echo(f"message {index}")
                 leave(client)
 
     cycle(CYCLES // 5)
@@ -166,13 +165,11 @@ def test_a_worker_that_is_killed_takes_only_its_own_connections(serve, engine: s
         lost = 0
         for client in clients:
             try:
-                client.text("still there?")
-                assert client.message() == "still there?"
+                client.echo("still there?")
             except (EOFError, ConnectionError):
                 lost += 1
                 again = stack.enter_context(server.raw())
-                again.text("again")
-                assert again.message() == "again"
+                again.echo("again")
                 leave(again)
             else:
                 leave(client)
@@ -241,8 +238,7 @@ def race_abort_during_the_handshake(server: Server, token: str) -> None:
 def test_race(shared_server, engine: str, token: str, race: Callable[[Server, str], None]) -> None:
     server = shared_server(engine, config={"TEST_TIMEOUT": 2})
     with server.raw() as client:  # some descriptors come with the first WebSocket
-        client.text("warm")
-        assert client.message() == "warm"
+        client.echo("warm")
     for _ in range(10):
         race(server, token)
     server.wait_idle(LONG)
@@ -253,8 +249,7 @@ def test_race(shared_server, engine: str, token: str, race: Callable[[Server, st
     eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
     eventually(lambda: server.descriptors() <= descriptors, f"{descriptors} descriptors again")
     with server.raw() as client:
-        client.text("still here")
-        assert client.message() == "still here"
+        client.echo("still here")
 
 
 # One costs no more than it may, and the others don't notice
@@ -266,8 +261,7 @@ def test_a_message_that_never_ends_costs_the_limit_at_most(serve, engine: str, o
     server = serve(engine, config={"UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE": limit})
     piece = b"x" * 65536
     with server.raw() as client:
-        client.text("warm")
-        assert client.message() == "warm"
+        client.echo("warm")
         memory = server.rss()
         client.send(frame(opcode, piece, fin=False))
         for _ in range(limit // len(piece) - 1):

@@ -234,10 +234,9 @@ def test_a_header_that_latin_1_has_not(failing: Server, path: str) -> None:
 
 
 def test_an_after_request_function_that_refuses(failing: Server) -> None:
-    with pytest.raises(Refused) as caught:
-        failing.raw("/eager?status=403")
-    assert caught.value.answer.status == 403
-    assert not set(MANDATORY) & set(names(caught.value.answer)) - {"connection"}
+    answer = failing.refused("/eager?status=403")
+    assert answer.status == 403
+    assert not set(MANDATORY) & set(names(answer)) - {"connection"}
     assert outcome(failing, "/lazy?status=403") == "HTTP 500"
     failing.allow_log("Traceback")
 

@@ -7,14 +7,8 @@ import json
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.rawclient import Answer, RawClient, Refused, close_frame
+from tests.rawclient import RawClient, close_frame
 from tests.server import Server, eventually
-
-
-def refused(server: Server, path: str, **kwargs) -> Answer:
-    with pytest.raises(Refused) as caught:
-        server.raw(path, **kwargs).close()
-    return caught.value.answer
 
 
 def ask(client: RawClient, text: str = "?"):
@@ -100,7 +94,7 @@ def test_without_a_request_context(serve, engine: str, token: str) -> None:
     with server.raw(f"/has-context?teardown={token}&before={token}-before") as client:
         assert client.message() == "False"
         assert client.message() == "/has-context"
-    assert refused(server, "/has-context?deny=abort").status == 401
+    assert server.refused("/has-context?deny=abort").status == 401
     # before_request has run; its context was torn down, once, before the handler's own.
     assert server.record(f"{token}-before") == {"path": "/has-context"}
 
@@ -123,26 +117,26 @@ def test_before_request_runs_once_before_the_handshake(server: Server, token: st
 
 
 def test_a_response_of_before_request_is_an_http_answer(server: Server) -> None:
-    answer = refused(server, "/echo?deny=response")
+    answer = server.refused("/echo?deny=response")
     assert (answer.status, answer.body) == (418, b"denied by a response")
     assert answer.get("X-Denied") == "yes"
     assert answer.get("X-After") == "yes"
 
 
 def test_an_abort_in_before_request_is_shaped_by_the_errorhandler(server: Server) -> None:
-    answer = refused(server, "/echo?deny=abort")
+    answer = server.refused("/echo?deny=abort")
     assert (answer.status, answer.body) == (401, b"unauthorized, by an errorhandler")
     assert answer.get("X-After") == "yes"
 
 
 def test_a_redirect_of_before_request(server: Server) -> None:
-    answer = refused(server, "/echo?deny=redirect")
+    answer = server.refused("/echo?deny=redirect")
     assert answer.status == 302
     assert answer.get("Location") == "/ready"
 
 
 def test_an_exception_in_before_request_is_a_500(server: Server, token: str) -> None:
-    answer = refused(server, f"/echo?deny=error&signal={token}")
+    answer = server.refused(f"/echo?deny=error&signal={token}")
     assert answer.status == 500
     assert server.records(token) == [{"exception": "raised before the handshake, on purpose"}]
     log = server.new_log()
@@ -151,7 +145,7 @@ def test_an_exception_in_before_request_is_a_500(server: Server, token: str) -> 
 
 
 def test_a_refused_client_never_reaches_the_handler(server: Server, token: str) -> None:
-    refused(server, f"/collect/{token}?deny=response")
+    server.refused(f"/collect/{token}?deny=response")
     server.wait_idle()
     assert server.records(token) == []
 
@@ -185,7 +179,7 @@ def test_teardown_runs_once_when_the_connection_has_ended(
 
 @pytest.mark.parametrize("deny", ["response", "abort"])
 def test_teardown_runs_once_for_a_refused_client(server: Server, token: str, deny: str) -> None:
-    refused(server, f"/echo?deny={deny}&teardown={token}")
+    server.refused(f"/echo?deny={deny}&teardown={token}")
     server.wait_idle()
     assert len(server.records(token)) == 1
 
@@ -232,7 +226,7 @@ def test_leaving_is_no_exception(server: Server, token: str) -> None:
 def test_a_blueprint_under_its_prefix(server: Server) -> None:
     with server.raw("/blueprint/hello") as client:
         assert json.loads(client.message())[1] is True
-    assert refused(server, "/hello").status == 404
+    assert server.refused("/hello").status == 404
 
 
 def test_a_blueprint_in_a_blueprint(server: Server) -> None:
@@ -242,11 +236,10 @@ def test_a_blueprint_in_a_blueprint(server: Server) -> None:
 
 @pytest.mark.parametrize("path", ["/blueprint/hello", "/blueprint/child/hello"])
 def test_before_request_of_a_blueprint_is_asked_too(server: Server, path: str) -> None:
-    answer = refused(server, f"{path}?deny=blueprint")
+    answer = server.refused(f"{path}?deny=blueprint")
     assert (answer.status, answer.body) == (403, b"denied by the blueprint")
     with server.raw("/echo?deny=blueprint") as client:
-        client.text("not of the blueprint")
-        assert client.message() == "not of the blueprint"
+        client.echo("not of the blueprint")
 
 
 def test_http_goes_on_beside_open_connections(server: Server) -> None:

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.rawclient import RawClient, Refused, opening
+from tests.rawclient import RawClient, opening
 from tests.server import PATIENCE, Server, eventually, free_port, uwsgi_binary
 
 
 def works(client: RawClient) -> None:
     """Echo small and large, to its end."""
-    client.text("small")
-    assert client.message() == "small"
+    client.echo("small")
     large = os.urandom(300_000)
     client.binary(large)
     assert client.message() == large
@@ -31,18 +30,16 @@ def test_the_router_without_websockets(serve) -> None:
     # It would pass the handshake on, and nothing after it.
     server = serve("gevent", "http-without-websockets")
     assert "--http-websockets" in server.log()
-    with pytest.raises(Refused) as caught:
-        server.raw().close()
-    assert caught.value.answer.status == 501
-    assert b"--http-websockets" not in caught.value.answer.body
+    answer = server.refused()
+    assert answer.status == 501
+    assert b"--http-websockets" not in answer.body
     assert server.get("/ready").status == 200
 
 
 def test_a_router_beside_another_front_may_serve(serve) -> None:
     server = serve("gevent", options=["--http", f"127.0.0.1:{free_port()}"])
     with server.raw() as client:
-        client.text("through the socket")
-        assert client.message() == "through the socket"
+        client.echo("through the socket")
 
 
 def test_tls_that_uwsgi_speaks_itself(serve, tmp_path) -> None:
@@ -116,9 +113,8 @@ def test_a_router_that_workers_subscribe_to(serve, tmp_path: Path) -> None:
 def test_nginx_without_http11_is_told_of_in_the_log(serve) -> None:
     server = serve("gevent", "nginx-proxy-http10")
     for _ in range(2):
-        with pytest.raises(Refused) as caught:
-            server.raw().close()
-        assert caught.value.answer.status == 400
+        answer = server.refused()
+        assert answer.status == 400
     assert server.log().count("nginx needs proxy_http_version 1.1; proxy_set_header Upgrade") == 1
 
 

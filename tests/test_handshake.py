@@ -6,15 +6,8 @@ import json
 
 import pytest
 
-from tests.rawclient import TEXT, Answer, Refused, close_frame, frame, opening
+from tests.rawclient import TEXT, close_frame, frame, opening
 from tests.server import Server
-
-
-def refused(server: Server, path: str = "/echo", **kwargs) -> Answer:
-    """The HTTP answer to a handshake that must not succeed."""
-    with pytest.raises(Refused) as caught:
-        server.raw(path, **kwargs).close()
-    return caught.value.answer
 
 
 def first(server: Server, path: str, **kwargs) -> str:
@@ -28,13 +21,13 @@ def first(server: Server, path: str, **kwargs) -> str:
 
 def test_a_wrong_version_is_told_the_right_one(server: Server) -> None:
     for version in ("12", "8", "0", "14", "13, 8", "x"):
-        answer = refused(server, headers={"Sec-WebSocket-Version": version})
+        answer = server.refused(headers={"Sec-WebSocket-Version": version})
         assert answer.status == 426, version
         assert answer.get("Sec-WebSocket-Version") == "13"
 
 
 def test_no_version_is_no_handshake(server: Server) -> None:
-    answer = refused(server, headers={"Sec-WebSocket-Version": None})
+    answer = server.refused(headers={"Sec-WebSocket-Version": None})
     assert answer.status in (400, 426)
 
 
@@ -53,11 +46,11 @@ def test_no_version_is_no_handshake(server: Server) -> None:
     ],
 )
 def test_a_bad_key_is_400(server: Server, key: str | None) -> None:
-    assert refused(server, headers={"Sec-WebSocket-Key": key}).status == 400
+    assert server.refused(headers={"Sec-WebSocket-Key": key}).status == 400
 
 
 def test_a_post_is_no_handshake(server: Server) -> None:
-    answer = refused(server, method="POST", headers={"Content-Length": "0"})
+    answer = server.refused(method="POST", headers={"Content-Length": "0"})
     assert answer.status in (400, 405)
 
 
@@ -69,7 +62,7 @@ def test_a_post_is_no_handshake(server: Server) -> None:
 @pytest.mark.parametrize("front", ["http-socket", "http"])
 def test_a_handshake_with_a_body_is_400(shared_server, front: str, headers: dict[str, str]) -> None:
     # It would be read as frames.
-    answer = refused(shared_server("gevent", front), headers=headers)
+    answer = shared_server("gevent", front).refused(headers=headers)
     assert answer.status == 400
     assert b"has a body" in answer.body
 
@@ -119,7 +112,7 @@ def test_half_a_handshake_is_told_what_is_missing(
     server: Server, name: str, value: str | None
 ) -> None:
     # A proxy that was not told to pass them on drops these two fields.
-    answer = refused(server, "/echo", headers={name: value})
+    answer = server.refused("/echo", headers={name: value})
     assert answer.status == 400
     assert name.encode() in answer.body
 
@@ -127,13 +120,13 @@ def test_half_a_handshake_is_told_what_is_missing(
 @pytest.mark.parametrize("upgrade", ["h2c", "TLS/1.0", None])
 def test_other_upgrades_go_to_flask(server: Server, upgrade: str | None) -> None:
     headers = {"Upgrade": upgrade, "Sec-WebSocket-Key": None, "Sec-WebSocket-Version": None}
-    assert refused(server, "/both", headers=headers).body == b"http GET"
+    assert server.refused("/both", headers=headers).body == b"http GET"
 
 
 @pytest.mark.parametrize("offer", ["a b", "a,,b\x01", "a,b c", "ä", "chat@v2", '"quoted"', "(x)"])
 def test_wrong_subprotocol_syntax_is_400(server: Server, offer: str) -> None:
     headers = {"Sec-WebSocket-Protocol": offer}
-    assert refused(server, "/subprotocols", headers=headers).status == 400
+    assert server.refused("/subprotocols", headers=headers).status == 400
 
 
 def test_bad_input_leaves_the_worker_alive(server: Server) -> None:
@@ -190,8 +183,7 @@ def test_clients_that_leave_before_the_answer(server: Server) -> None:
 def test_unusual_handshakes_that_are_right(server: Server, headers: dict[str, str]) -> None:
     with server.raw(headers=headers) as client:
         assert client.answer.get("Sec-WebSocket-Extensions") is None
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
 
 
 def test_the_answer_has_what_the_rfc_asks_for_and_no_more(server: Server) -> None:
@@ -234,8 +226,7 @@ def test_offers_in_several_fields_are_one_list(server: Server) -> None:
 def test_a_route_without_subprotocols_chooses_none(server: Server) -> None:
     with server.raw("/echo", headers={"Sec-WebSocket-Protocol": "a, b"}) as client:
         assert client.answer.get("Sec-WebSocket-Protocol") is None
-        client.text("works")
-        assert client.message() == "works"
+        client.echo("works")
 
 
 def test_the_websockets_client_agrees_on_the_subprotocol(server: Server) -> None:
@@ -272,7 +263,7 @@ def test_the_same_origin_is_welcome(server: Server) -> None:
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "x"])
 def test_another_origin_is_403_and_logged(server: Server, origin: str) -> None:
-    answer = refused(server, "/both", headers={"Origin": origin})
+    answer = server.refused("/both", headers={"Origin": origin})
     assert answer.status == 403
     log = server.new_log()
     assert origin in log
@@ -281,7 +272,7 @@ def test_another_origin_is_403_and_logged(server: Server, origin: str) -> None:
 
 def test_a_refused_origin_forges_no_line_of_the_log(server: Server) -> None:
     headers = {"Origin": "https://evil\x1b[31m.example"}
-    answer = refused(server, "/typed/7/2.5/caf%C3%A9%0Aforged%1b[2J", headers=headers)
+    answer = server.refused("/typed/7/2.5/caf%C3%A9%0Aforged%1b[2J", headers=headers)
     assert (answer.status, b"\x1b" in answer.body) == (403, False)
     log = server.new_log()
     assert "/typed/7/2.5/café\\nforged\\x1b[2J refused: " in log
@@ -293,12 +284,12 @@ def test_an_origin_that_only_begins_like_ours_is_refused(server: Server) -> None
         f"http://{server.address}.evil.example",
         f"http://evil.example/{server.address}",
     ):
-        assert refused(server, "/both", headers={"Origin": origin}).status == 403
+        assert server.refused("/both", headers={"Origin": origin}).status == 403
 
 
 def test_a_refused_origin_runs_no_handler_and_may_use_http(server: Server, token: str) -> None:
     headers = {"Origin": "https://evil.example"}
-    assert refused(server, f"/collect/{token}", headers=headers).status == 403
+    assert server.refused(f"/collect/{token}", headers=headers).status == 403
     assert server.records(token) == []
     assert server.get("/both", **headers).body == b"http GET"
 
@@ -312,7 +303,7 @@ def test_a_route_for_a_list_of_origins(server: Server) -> None:
     good = {"Origin": "https://friend.example"}
     assert first(server, "/some-origins", headers=good) == "welcome"
     for origin in ("https://evil.example", "http://friend.example", "https://friend.example:1"):
-        assert refused(server, "/some-origins", headers={"Origin": origin}).status == 403
+        assert server.refused("/some-origins", headers={"Origin": origin}).status == 403
 
 
 @pytest.mark.parametrize("allowed", ["*", ["https://friend.example"]])
@@ -324,7 +315,7 @@ def test_origins_of_the_configuration(shared_server, engine: str, allowed: str |
     if allowed == "*":
         assert first(server, "/both", headers=evil) == "websocket"
     else:
-        assert refused(server, "/both", headers=evil).status == 403
+        assert server.refused("/both", headers=evil).status == 403
 
 
 @pytest.mark.parametrize("front", ["http", "nginx-proxy", "nginx-uwsgi"])
@@ -332,7 +323,7 @@ def test_the_same_origin_behind_every_front(engine: str, shared_server, front: s
     server = shared_server(engine, front)
     headers = {"Origin": f"http://{server.address}"}
     assert first(server, "/both", headers=headers) == "websocket"
-    assert refused(server, "/both", headers={"Origin": "https://evil.example"}).status == 403
+    assert server.refused("/both", headers={"Origin": "https://evil.example"}).status == 403
 
 
 # Routes
@@ -345,14 +336,14 @@ def test_one_path_for_http_and_websocket(server: Server) -> None:
 
 
 def test_no_route_goes_to_flask(server: Server) -> None:
-    assert refused(server, "/nowhere").status == 404
+    assert server.refused("/nowhere").status == 404
     # Flask's own routes do not match an upgrade (Werkzeug's WebsocketMismatch).
-    assert refused(server, "/ready").status == 400
+    assert server.refused("/ready").status == 400
 
 
 def test_url_variables(server: Server) -> None:
     assert json.loads(first(server, "/typed/7/2.5/na%20me")) == [7, 2.5, "na me"]
-    assert refused(server, "/typed/x/2.5/name").status == 404
+    assert server.refused("/typed/x/2.5/name").status == 404
 
 
 def test_unicode_in_the_path(server: Server) -> None:
@@ -370,7 +361,7 @@ def test_methods_are_merged_with_get(server: Server) -> None:
 
 def test_a_missing_slash_is_redirected_over_http(server: Server) -> None:
     assert first(server, "/slash/") == "slash"
-    answer = refused(server, "/slash")
+    answer = server.refused("/slash")
     assert answer.status == 308
     assert answer.get("Location").endswith("/slash/")
 

@@ -13,7 +13,6 @@ from flask_session import Session
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
 from flask_uwsgi_websocket.testing import HandshakeRejected
-from tests.rawclient import Answer, Refused
 from tests.server import Server
 
 
@@ -21,12 +20,6 @@ from tests.server import Server
 def members(serve: Any, engine: str, tmp_path: Path) -> Server:
     server: Server = serve(engine, app="members", env={"TEST_PLACE": str(tmp_path)})
     return server
-
-
-def refused(server: Server, path: str, **kwargs: Any) -> Answer:
-    with pytest.raises(Refused) as caught:
-        server.raw(path, **kwargs).close()
-    return caught.value.answer
 
 
 def login(server: Server) -> dict[str, str]:
@@ -39,22 +32,21 @@ def pool(server: Server) -> dict[str, int]:
 
 
 def test_login_required_under_the_route(members: Server) -> None:
-    answer = refused(members, "/members")
+    answer = members.refused("/members")
     assert answer.status == 401
     assert answer.get("X-After") == "401"
     with members.raw("/members", headers=login(members)) as client:
         assert client.answer.get("X-After") == "101"
         assert client.message() == "ann /members"
-        client.text("on")
-        assert client.message() == "on"
+        client.echo("on")
 
 
 def test_what_a_handler_answers_before_it_uses_its_client(members: Server) -> None:
-    answer = refused(members, "/refuse?abort=1")
+    answer = members.refused("/refuse?abort=1")
     assert (answer.status, answer.get("X-After")) == (418, "418")
-    answer = refused(members, "/refuse?respond=1")
+    answer = members.refused("/refuse?respond=1")
     assert (answer.status, answer.body, answer.get("X-Own")) == (409, b"responded", "1")
-    assert refused(members, "/refuse?fail=1").status == 500
+    assert members.refused("/refuse?fail=1").status == 500
     assert "ValueError: before the handshake" in members.new_log()
     members.allow_log("Traceback")
     for query in ("", "?accept=1"):

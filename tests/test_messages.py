@@ -24,8 +24,7 @@ def bytes_of(size: int) -> bytes:
 @pytest.mark.parametrize("size", SIZES)
 def test_text_and_binary_keep_their_type_and_size(server: Server, size: int) -> None:
     with server.raw() as client:
-        client.text(text_of(size))
-        assert client.message() == text_of(size)
+        client.echo(text_of(size))
         client.binary(bytes_of(size))
         assert client.message() == bytes_of(size)
 
@@ -136,15 +135,13 @@ def test_other_ways_to_receive(server: Server, path: str) -> None:
 def test_receive_with_a_timeout(server: Server) -> None:
     with server.raw("/timeout") as client:
         assert client.message() == "timeout"
-        client.text("after it")
-        assert client.message() == "after it"
+        client.echo("after it")
 
 
 def test_recv_nb_never_waits(server: Server, token: str) -> None:
     with server.raw(f"/recv_nb/{token}") as client:
         assert client.message() == "now"
-        client.text("something")
-        assert client.message() == "something"
+        client.echo("something")
     assert server.record(token) == {"before": "", "end": None}
 
 
@@ -245,8 +242,7 @@ def test_legacy_brings_back_the_types_of_0_6(serve, engine: str) -> None:
         assert [client.message(), client.message()] == ["bytes 4", "bytes 6"]
     for path in ("/echo", "/iterate"):
         with server.raw(path) as client:
-            client.text("goes out as text")
-            assert client.message() == "goes out as text"
+            client.echo("goes out as text")
             client.binary(b"so does this")
             assert client.message() == "so does this"
             assert client.leave().code == 1000

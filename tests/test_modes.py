@@ -51,8 +51,7 @@ def test_processes_without_threads(serve) -> None:
     server = serve("single", processes=2)
     for _ in range(4):
         with server.raw() as client:
-            client.text("hello")
-            assert client.message() == "hello"
+            client.echo("hello")
             assert client.leave().code == 1000
 
 
@@ -105,8 +104,7 @@ def test_a_chroot_without_devices(serve, engine: str) -> None:
     server = serve(engine, app="jail")
     for _ in range(3):
         with server.raw() as client:
-            client.text("hello")
-            assert client.message() == "hello"
+            client.echo("hello")
     assert server.get("/ready").body == b"ready"
 
 

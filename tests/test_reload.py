@@ -47,8 +47,7 @@ def opened(server: Server, token: str, stack: ExitStack, number: int) -> list[Ra
     clients = []
     for index in range(number):
         client = stack.enter_context(server.raw(f"/until-the-end/{token}-{index}"))
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
         clients.append(client)
     return clients
 
@@ -73,8 +72,7 @@ def replaced(server: Server, old: set[int], since: float) -> None:
     eventually(lambda: not old & workers(server), "other workers")
     each_serves(server)
     with server.raw() as again:
-        again.text("again")
-        assert again.message() == "again"
+        again.echo("again")
 
 
 def each_serves(server: Server) -> None:
@@ -228,8 +226,7 @@ def test_a_reload_of_workers_behind_the_router(serve, engine: str, token: str) -
 def test_a_graceful_stop_says_that_it_is_for_good(serve, engine: str) -> None:
     server = serve(engine, options=["--master-fifo", "fifo"])
     with server.raw() as client:
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
         command(server, "q")
         server.stopping = True
         assert client.read_close().code == 1001

@@ -969,8 +969,7 @@ def test_a_reload_in_debug_mode_tells_clients_and_refuses_nobody(
     assert script.where()["word"] == "one"
     with contextlib.closing(RawClient(("127.0.0.1", script.port), PATIENCE)) as client:
         client.handshake("/echo")
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
         source = textwrap.dedent(WEBSOCKET).replace("one", "two")
         (tmp_path / "place/echo.py").write_text(source)
         assert client.read_close().code == 1012

@@ -24,8 +24,7 @@ def test_a_worker_that_stops_says_so(serve, engine: str, signum: str, codes: set
     with server.raw("/echo") as client, server.raw("/quickstart") as other:
         # Once they have answered the handlers are running.
         for each in (client, other):
-            each.text("hello")
-            assert each.message() == "hello"
+            each.echo("hello")
         # uWSGI's SIGTERM to a master is a reload, unless --die-on-term.
         server.signal(getattr(signal, signum))
         assert client.read_close(SOON).code in codes
@@ -38,16 +37,14 @@ def test_a_worker_that_stops_says_so(serve, engine: str, signum: str, codes: set
     else:
         eventually(lambda: server.get("/ready").status == 200, "HTTP to answer after the reload")
         with server.raw() as again:
-            again.text("again")
-            assert again.message() == "again"
+            again.echo("again")
 
 
 def respawned(server: Server, old: int) -> None:
     eventually(lambda: server.worker_pid != old, "another worker")
     eventually(lambda: server.get("/ready").status == 200, "HTTP to answer again")
     with server.raw() as client:
-        client.text("again")
-        assert client.message() == "again"
+        client.echo("again")
 
 
 @pytest.mark.parametrize("signum", ["SIGINT", "SIGHUP"])
@@ -89,8 +86,7 @@ def test_touch_reload(serve, engine: str, tmp_path) -> None:
     server = serve(engine, options=["--touch-reload", str(touched)])
     old = server.worker_pid
     with server.raw() as client:
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
         os.utime(touched, (later := time.time() + 10, later))
         assert client.read_close().code == 1012
         client.send(close_frame(1012))
@@ -114,8 +110,7 @@ def test_a_worker_that_is_killed_is_replaced(serve, engine: str) -> None:
 def test_without_a_master_each_signal_is_for_good(serve, engine: str, signum: str) -> None:
     server = serve(engine, master=False)
     with server.raw() as client:
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
         server.signal(getattr(signal, signum))
         assert client.read_close(SOON).code == 1001
     server.stopping = True
@@ -152,13 +147,11 @@ def test_processes_without_threads(serve, signum: str, code: int) -> None:
     server = serve("single", processes=2)
     for _ in range(2):  # uWSGI's own handlers serve between two WebSockets
         with server.raw() as client:
-            client.text("hello")
-            assert client.message() == "hello"
+            client.echo("hello")
             client.leave()
     old = [worker["pid"] for worker in server.stats()["workers"]]
     with server.raw() as client:
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
         # The other worker is in C by then: uWSGI's handlers are not made for its Python.
         eventually(lambda: server.busy_cores() == 1, "the other WebSockets to have ended")
         server.signal(getattr(signal, signum))

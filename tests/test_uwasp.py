@@ -16,7 +16,7 @@ from flask_uwsgi_websocket import uwasp as uwasp_module
 from flask_uwsgi_websocket.uwasp import AsyncioHandler, GeventHandler, WebSocketMiddleware
 from flask_uwsgi_websocket.uwasp import Server as WebSocketServer
 from tests.conftest import ServerFactory
-from tests.rawclient import PING, PONG, TEXT, Refused, close_frame, frame
+from tests.rawclient import PING, PONG, TEXT, close_frame, frame
 from tests.server import ROOT, Server, eventually
 
 MOUNTS = {"bare": {}, "flask": {"MOUNT": "flask"}}
@@ -39,9 +39,8 @@ def flask(engine: str, shared_server: ServerFactory) -> Server:
 
 
 def refusal(server: Server, path: str, **headers: str) -> tuple[int, str]:
-    with pytest.raises(Refused) as refused:
-        server.raw(path, headers=headers)
-    return refused.value.answer.status, refused.value.answer.body.decode()
+    answer = server.refused(path, headers=headers)
+    return answer.status, answer.body.decode()
 
 
 # Messages
@@ -51,8 +50,7 @@ def refusal(server: Server, path: str, **headers: str) -> tuple[int, str]:
 def test_echo(server: Server, path: str) -> None:
     with server.raw(path) as client:
         for message in ["", "text", "Grüße, 世界 🌍", "x" * 40_000]:
-            client.text(message)
-            assert client.message() == message
+            client.echo(message)
         for data in [b"", b"\x00\xff", bytes(40_000)]:
             client.binary(data)
             assert client.message() == data
@@ -169,8 +167,7 @@ def test_after_a_failure_others_go_on(server: Server, token: str) -> None:
         with server.raw(f"/fails-on-message?{token}") as client:
             client.text("one")
             client.read_close()
-        other.text("still here")
-        assert other.message() == "still here"
+        other.echo("still here")
 
 
 @pytest.mark.parametrize("mount", MOUNTS)
@@ -324,8 +321,7 @@ def test_mounted_below_a_prefix(serve: ServerFactory) -> None:
     options = ["--manage-script-name", "--mount", "/below=tests.apps.wsgi:application"]
     server = serve("threads", app="uwasp", options=options)
     with server.raw("/below/echo") as client:
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
     assert refusal(server, "/below")[0] == 404
 
 
@@ -366,8 +362,7 @@ def test_wrong_handshakes(server: Server, headers: dict[str, str], status: int) 
 
 def test_the_origin_of_the_same_host_is_allowed(server: Server) -> None:
     with server.raw("/echo", headers={"Origin": f"http://{server.address}"}) as client:
-        client.text("hello")
-        assert client.message() == "hello"
+        client.echo("hello")
 
 
 def test_limits(bare: Server) -> None:
@@ -382,11 +377,10 @@ def test_a_handler_of_one_s_own(bare: Server) -> None:
 
 
 def test_a_server_may_refuse_when_it_is_made(bare: Server) -> None:
-    with pytest.raises(Refused) as refused:
-        bare.raw("/refuses")
-    assert refused.value.answer.status == 401
-    assert refused.value.answer.get("WWW-Authenticate") == "Basic"
-    assert refused.value.answer.body == b"who are you?\n"
+    answer = bare.refused("/refuses")
+    assert answer.status == 401
+    assert answer.get("WWW-Authenticate") == "Basic"
+    assert answer.body == b"who are you?\n"
 
 
 @pytest.mark.parametrize("path", ["/fails-to-be-made", "/exits-unmade", "/sends-unopened"])

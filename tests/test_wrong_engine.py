@@ -6,8 +6,6 @@ import re
 
 import pytest
 
-from tests.rawclient import Refused
-
 ASYNCIO = "AsyncioWebSocket needs uWSGI to be started with --asyncio N --greenlet"
 GEVENT = "GeventWebSocket needs uWSGI to be started with --gevent N"
 SUSPEND = "AsyncWebSocket needs uWSGI to be started with --async N --greenlet"
@@ -38,11 +36,10 @@ def test_a_mismatch_is_named_and_the_worker_lives(
     server = serve(mode, extension=extension, cores=4)
     pid = server.worker_pid
     for _ in range(3):
-        with pytest.raises(Refused) as caught:
-            server.raw("/echo").close()
-        assert caught.value.answer.status == 500
+        answer = server.refused("/echo")
+        assert answer.status == 500
         # A client needs no account of how the server is run.
-        body = caught.value.answer.body
+        body = answer.body
         assert body == b"WebSockets do not work here; the server's log says why\n"
     refusals = [line.partition(" refused: ")[2] for line in server.new_log().splitlines()]
     assert refusals == [f"{needs}; it was started with {got}"] * 3  # a line each, and no traceback
@@ -55,10 +52,9 @@ def test_a_mismatch_is_named_and_the_worker_lives(
 
 def test_an_app_in_debug_mode_tells_its_client(serve) -> None:
     server = serve("threads", extension="gevent", cores=4, env={"FLASK_UWSGI_DEBUG": "1"})
-    with pytest.raises(Refused) as caught:
-        server.raw("/echo").close()
-    assert caught.value.answer.status == 500
-    assert b"GeventWebSocket needs uWSGI to be started with --gevent" in caught.value.answer.body
+    answer = server.refused("/echo")
+    assert answer.status == 500
+    assert b"GeventWebSocket needs uWSGI to be started with --gevent" in answer.body
 
 
 @pytest.mark.parametrize("engine", ["gevent", "asyncio"])
@@ -71,11 +67,9 @@ def test_a_second_app_without_the_single_interpreter(serve, engine: str) -> None
     worker = server.worker_pid
     with server.raw() as client:
         assert server.get("/second/ready").status == 404
-        client.text("unharmed")
-        assert client.message() == "unharmed"
+        client.echo("unharmed")
     assert server.worker_pid == worker
     server = serve(engine, options=[*mount, "--single-interpreter"])
     assert server.get("/second/ready").status == 200
     with server.raw("/second/echo") as client:
-        client.text("served")
-        assert client.message() == "served"
+        client.echo("served")
