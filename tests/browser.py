@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.server import PATIENCE, ROOT, eventually, free_port
 
@@ -33,14 +33,18 @@ CHROMIUM_FLAGS = [
 ]
 
 
-def launch_chromium(playwright: Playwright) -> Browser:
+@contextmanager
+def chromium() -> Iterator[Browser]:
     """The system's Chromium, headless, with a new profile that goes when it ends."""
     binary = shutil.which("chromium")
     if binary is None:
         pytest.fail("no Chromium here: apt-get install chromium", pytrace=False)
-    return playwright.chromium.launch(
-        executable_path=binary, args=CHROMIUM_FLAGS, timeout=PATIENCE * 1000
-    )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=binary, args=CHROMIUM_FLAGS, timeout=PATIENCE * 1000
+        )
+        yield browser
+        browser.close()
 
 
 @contextmanager
@@ -68,6 +72,11 @@ def visit(browser: Browser, example: Example, **context: Any) -> Iterator[Page]:
     # That a server is away is no fault of the page.
     errors = [line for line in errors if not line.startswith("WebSocket connection to")]
     assert not errors, errors
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_role("button", name="Send").click()
 
 
 def documented_commands(script: Path) -> dict[str, str]:

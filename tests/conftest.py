@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.server import Server
+from tests.server import PATIENCE, Server
 
 ENGINES = ("threads", "gevent", "asyncio")
 
@@ -248,6 +249,36 @@ def serve(tmp_path: Path, watch: Watch, ending_servers: list[Server]) -> Iterato
         # Earlier ones have ended by now, as a rule: none is left running behind the session.
         ending, ending_servers[:] = ending_servers[:], servers
         assert_end_well(ending)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser for all tests of a module."""
+    from tests.browser import chromium  # which takes a second
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for localhost, signed by itself, and its key."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    return certificate, key
 
 
 _serial = itertools.count()

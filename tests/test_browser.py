@@ -6,13 +6,12 @@ import hashlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import Example, launch_chromium, visit
+from tests.browser import Example, say, visit
 from tests.server import PATIENCE, ROOT
 
 ECHOES = ["echo", "echo-gevent", "echo-asyncio"]
@@ -24,19 +23,6 @@ DESKTOP = {"width": 1200, "height": 800}
 PHONE = {"width": 375, "height": 667}
 
 expect.set_options(timeout=PATIENCE * 1000)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch_chromium(playwright)
-        yield browser
-        browser.close()
-
-
-def say(page: Page, text: str) -> None:
-    page.get_by_label("Message", exact=True).fill(text)
-    page.get_by_role("button", name="Send").click()
 
 
 def join(page: Page, name: str) -> None:
@@ -125,16 +111,10 @@ def test_reload(browser: Browser, tmp_path: Path) -> None:
             expect(ada.locator("#log .notice").filter(has_text="Grace joined")).to_have_count(2)
 
 
-def test_tls(browser: Browser, tmp_path: Path) -> None:
+def test_tls(browser: Browser, tmp_path: Path, certificate: tuple[Path, Path]) -> None:
     """Behind uWSGI's TLS router the page takes wss:// from its own address."""
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(
-        f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
-        f"-keyout {key} -out {certificate}".split(),
-        check=True,
-        capture_output=True,
-    )
-    replace = {"--http localhost:5000": f"--https localhost:5000,{certificate},{key}"}
+    pair = ",".join(map(str, certificate))
+    replace = {"--http localhost:5000": f"--https localhost:5000,{pair}"}
     with (
         Example("chat-gevent", "uwsgi", tmp_path, "https", replace) as example,
         visit(browser, example) as page,

@@ -42,18 +42,11 @@ def test_a_router_beside_another_front_may_serve(serve) -> None:
         client.echo("through the socket")
 
 
-def test_tls_that_uwsgi_speaks_itself(serve, tmp_path) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    names = ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names],
-        check=True,
-        capture_output=True,
-    )
-    port = free_port()
-    server = serve("gevent", options=["--https-socket", f"127.0.0.1:{port},{certificate},{key}"])
+def test_tls_that_uwsgi_speaks_itself(serve, certificate) -> None:
+    port, pair = free_port(), ",".join(map(str, certificate))
+    server = serve("gevent", options=["--https-socket", f"127.0.0.1:{port},{pair}"])
     assert "--https-socket" in server.log()
-    context = ssl.create_default_context(cafile=str(certificate))
+    context = ssl.create_default_context(cafile=str(certificate[0]))
     context.check_hostname = False
     with (
         socket.create_connection(("127.0.0.1", port), 10) as plain,

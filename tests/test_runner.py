@@ -36,7 +36,7 @@ from flask_uwsgi_websocket.inspection.binary import UWSGIBinary
 from flask_uwsgi_websocket.launch import checks, defaults, locate, run
 from flask_uwsgi_websocket.launch.locate import Target
 from tests.rawclient import RawClient, close_frame
-from tests.server import PATIENCE
+from tests.server import PATIENCE, free_port
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 20.0
@@ -474,11 +474,9 @@ def wait_for(condition: Callable[[], bool], message: Callable[[], str]) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+@pytest.fixture(name="free_port")
+def find_free_port() -> int:
+    return free_port()
 
 
 Start = Callable[..., Script]
@@ -866,17 +864,10 @@ def test_sigterm_stops(start: Start, tmp_path: Path) -> None:
     assert script.wait() == 0
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> str:
-    """`certificate,key`, self-signed."""
-    names = ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost", "-days", "1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names]
-    assert shutil.which("openssl"), "this test needs the Debian package openssl"
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=DEADLINE)
-    return "cert.pem,key.pem"
-
-
-def test_https(start: Start, tmp_path: Path, free_port: int, certificate: str) -> None:
+def test_https(
+    start: Start, tmp_path: Path, free_port: int, certificate: tuple[Path, Path]
+) -> None:
+    pair = ",".join(map(str, certificate))
     write_app(
         tmp_path,
         tls=f"""
@@ -884,7 +875,7 @@ def test_https(start: Start, tmp_path: Path, free_port: int, certificate: str) -
             from flask_uwsgi_websocket.runner import run_uwsgi
             app = make(__name__)
             if __name__ == "__main__":
-                run_uwsgi(app, https="127.0.0.1:{free_port},{certificate}")
+                run_uwsgi(app, https="127.0.0.1:{free_port},{pair}")
         """,
     )
     script = start("place/tls.py")
