@@ -38,6 +38,7 @@ from .connection.base import Message
 from .connection.connection import Connection
 from .connection.limits import Limits
 from .exceptions import ConnectionClosed, HandshakeError
+from .extension.config import propagates
 from .helpers.text import path_of, printable
 from .helpers.threads import threads_are_greenlets
 from .servers.base import Server
@@ -268,13 +269,9 @@ class WebSocketTestConnection(WebSocketClient):
     def _raise_failure(self) -> None:
         """Raise what the handler raised, once."""
         error = self._request.failure()
-        if error is not None and self._propagates():
+        if error is not None and propagates(self._app):
             self._request.forget_failure()
             raise error
-
-    def _propagates(self) -> bool:
-        propagate = self._app.config["PROPAGATE_EXCEPTIONS"]
-        return self._app.testing or self._app.debug if propagate is None else bool(propagate)
 
     def __exit__(
         self,

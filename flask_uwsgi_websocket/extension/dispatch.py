@@ -73,8 +73,8 @@ class Dispatch:
             return middleware.accept(request, rule, partial(self._process, *args))
         except (HandshakeError, EngineError) as error:
             app = self._app
-            tell = app.debug or app.testing
-            answer = refusal(error, request.environ, log=app.logger, tell=tell)
+            reveal = app.debug or app.testing
+            answer = refusal(error, request.environ, log=app.logger, reveal=reveal)
             raise _http_error(answer) from None
 
     def make_response(self, rv: Any) -> Response:

@@ -23,6 +23,7 @@ from ..servers import uwsgi
 from ..servers.upgrade import Headers, upgrade_of
 from ..session.lazy import LazySession
 from ..session.negotiate import Negotiation, switch_headers
+from . import config
 from .routing import WebSocketRule
 from .upgrade_response import missed_response, upgrade_class
 
@@ -139,8 +140,7 @@ class Handshake(LazySession):
     def _fail(self, start_response: StartResponse, error: Exception) -> Iterable[bytes]:
         """Answer 500, with nothing of what made it impossible to answer 101."""
         app = self._middleware.app
-        propagate = app.config["PROPAGATE_EXCEPTIONS"]
-        if app.testing or app.debug if propagate is None else propagate:
+        if config.propagates(app):
             raise error
         log_exception("WebSocket %s refused", self._path, error=error, logger=app.logger)
         return InternalServerError()(self.environ, start_response)

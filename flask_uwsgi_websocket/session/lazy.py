@@ -187,7 +187,7 @@ class _Attempt:
             connection = unopened.open()
         except BaseException:
             return  # it was answered, or the client has left
-        await self._session.converse(connection, conclude)
+        await self._session.run(connection, conclude)
 
     def _open(self) -> Connection:
         """Answer the handshake: 101, or 500 if its header fields cannot be made."""
@@ -195,7 +195,7 @@ class _Attempt:
         try:
             headers = session.late_headers()
         except BaseException as error:
-            session.tell(error)
+            session.report_safely(error)
             session.server.fail(session.environ, self.sock)
             raise
         connection = session.open(self.sock, self._protocol, headers)

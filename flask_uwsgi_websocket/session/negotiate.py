@@ -77,17 +77,17 @@ def refusal(
     environ: WSGIEnvironment,
     *,
     log: Logger = logger,
-    tell: bool = False,
+    reveal: bool = False,
 ) -> HandshakeError:
     """Log what speaks against a handshake, where the log is to know; return the client's answer.
 
-    :param tell: whether the client is the developer, who may know how the server is run.
+    :param reveal: whether the client is the developer, who may know how the server is run.
     """
     if isinstance(error, HandshakeError):
         _log_lost_upgrade(error, environ)
         return error
     log.error("WebSocket %s refused: %s", printable(path_of(environ)), error)
-    reason = str(error) if tell else "WebSockets do not work here; the server's log says why"
+    reason = str(error) if reveal else "WebSockets do not work here; the server's log says why"
     return HandshakeError(error.status, reason)
 
 

@@ -68,7 +68,7 @@ class Session(ABC):
                 connection = self.open(sock, self.protocol(), self.negotiation.headers)
             except ConnectionClosed:
                 return self.server.leave(start_response)
-            conversation = self.converse(connection, self.handle)
+            conversation = self.run(connection, self.handle)
             if keep_context:
                 self.engine.run(conversation)
             else:
@@ -113,8 +113,8 @@ class Session(ABC):
             sock.close()
             raise
 
-    async def converse(self, connection: Connection, handle: Callable[[Connection], Any]) -> None:
-        """Run what handles an open connection, and close that as it ends."""
+    async def run(self, connection: Connection, handle: Callable[[Connection], Any]) -> None:
+        """Run what handles an open connection, then close it as that has ended."""
         try:
             connection.interrupt = self.engine.interrupter()
             code, reason = await self._outcome(connection, handle)
@@ -145,19 +145,21 @@ class Session(ABC):
         except engine.killed as killed:
             if connection.ended:
                 return 1011, ""  # by us
-            return self.tell(killed)
+            return self.report_safely(killed)
         except BaseException as error:  # sys.exit() in a handler must not end the worker
             if isinstance(error, KeyboardInterrupt) and engine.pass_on(error):
                 return 1001, ""  # the process ends
             if not _says_closed(error):
-                return self.tell(error)
+                return self.report_safely(error)
             if not connection.ended:
-                return self.tell(error, another_had_left=True)
+                return self.report_safely(error, another_had_left=True)
             # It went on until its client left: nothing to report.
         return 1000, ""
 
-    def tell(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
-        """Report an exception, whatever reporting it raises; return the close code and reason."""
+    def report_safely(
+        self, error: BaseException, another_had_left: bool = False
+    ) -> tuple[int, str]:
+        """Report an exception, even if that raises another; return the close code and reason."""
         try:
             code, reason = self.report(error, another_had_left)
         except BaseException as another:
