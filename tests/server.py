@@ -473,6 +473,12 @@ class Server:
         fields = Path(f"/proc/{self.worker_pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def cpu_share(self, seconds: float) -> float:
+        """Which share of a processor the worker takes for so long."""
+        before, began = self.cpu(), time.monotonic()
+        time.sleep(seconds)
+        return (self.cpu() - before) / (time.monotonic() - began)
+
     def close_wait(self) -> int:
         """Connections whose client has left and which the server still holds."""
         port = f":{self.port:04X}"

@@ -6,7 +6,6 @@ In 0.6 `msg = ws.receive(); if not msg: continue` was right: many apps still hav
 from __future__ import annotations
 
 import signal
-import time
 from contextlib import ExitStack
 
 import pytest
@@ -61,20 +60,13 @@ def test_a_handler_that_polls_lets_others_run(
         echoes(client)
 
 
-def busy_shares(server: Server) -> float:
-    """Which share of a processor the worker takes."""
-    before, began = server.cpu(), time.monotonic()
-    time.sleep(1)
-    return (server.cpu() - before) / (time.monotonic() - began)
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_that_swallows_all_exceptions_harms_nobody(serve: ServerFactory, engine: str) -> None:
     server = serve(engine, app="heedless", config={"TEST_TIMEOUT": 4})
     for way in WAYS[:4] if engine == "asyncio" else WAYS:  # recv_nb cannot wait there
         with server.raw(f"/swallow/{way}") as client:
             echoes(client)
-    eventually(lambda: busy_shares(server) < 0.2, "such handlers to pause")
+    eventually(lambda: server.cpu_share(1) < 0.2, "such handlers to pause")
     assert server.get("/ready").body == b"ready"
     server.raw("/send-for-ever").close()
     for _ in range(20):

@@ -843,16 +843,16 @@ def test_gevent_patched_before_run(start: Start, tmp_path: Path) -> None:
 
 def test_requests_beside_one_that_lasts(start: Start, tmp_path: Path) -> None:
     """With no engine and no number of threads given, a long request does not block the others."""
+    view = "lambda: open('begun', 'x') and time.sleep(30)"
     slow = "import time\n" + textwrap.dedent(ECHO).replace(
-        "if __name__",
-        "thing.add_url_rule('/slow', view_func=lambda: time.sleep(30) or '')\nif __name__",
+        "if __name__", f"thing.add_url_rule('/slow', view_func={view})\nif __name__"
     )
     write_app(tmp_path, echo=slow)
     script = start("place/echo.py")
     script.get()
     with socket.create_connection(("127.0.0.1", script.port)) as slow_one:
         slow_one.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.2)
+        wait_for((tmp_path / "begun").exists, lambda: script.log)
         assert script.where()["name"] == "echo"
 
 
