@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 #: Options of a rule that are Werkzeug's own.
 _RULE_OPTIONS = inspect.signature(Rule.__init__).parameters.keys() - {"self", "string"}
 
+#: The check of each option that may be None.
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "origins": check_origins,
+    "compression": COMPRESSION.check,
+    "max_message_size": BYTES.check,
+    "lazy": SWITCH.check,
+    "require_subprotocol": SWITCH.check,
+}
+
+#: Options of a rule that are ours.
+_OWN = ("subprotocols", *_CHECKS)
+
 
 class WebSocketRule(Rule):
     """A URL rule that only the upgrade requests of WebSockets match.
@@ -59,41 +71,29 @@ class WebSocketRule(Rule):
         for name in options.keys() - _RULE_OPTIONS:
             hint = nearest(name, [*_RULE_OPTIONS, *_OWN])
             raise TypeError(f"route {string} has no option {name}{hint}")
-        _check_subprotocols(f"subprotocols of route {string}", subprotocols)
-        for name, check, value in (
-            ("origins", check_origins, origins),
-            ("compression", COMPRESSION.check, compression),
-            ("max_message_size", BYTES.check, max_message_size),
-            ("lazy", SWITCH.check, lazy),
-            ("require_subprotocol", SWITCH.check, require_subprotocol),
-        ):
-            if value is not None:
-                check(f"{name} of route {string}", value)
-        if require_subprotocol and not subprotocols:
-            raise ValueError(
-                f"require_subprotocol of route {string} needs subprotocols=[...] to choose among"
-            )
-        # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
-        options["methods"] = {"GET"}
-        options["websocket"] = True
-        super().__init__(string, **options)
         self.subprotocols = subprotocols
         self.require_subprotocol = require_subprotocol
         self.origins = origins
         self.compression = compression
         self.max_message_size = max_message_size
         self.lazy = lazy
+        self._check_options(string)
+        # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
+        super().__init__(string, **{**options, "methods": {"GET"}, "websocket": True})
+
+    def _check_options(self, string: str) -> None:
+        _check_subprotocols(f"subprotocols of route {string}", self.subprotocols)
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not None:
+                check(f"{name} of route {string}", value)
+        if self.require_subprotocol and not self.subprotocols:
+            raise ValueError(
+                f"require_subprotocol of route {string} needs subprotocols=[...] to choose among"
+            )
 
     def get_empty_kwargs(self) -> dict[str, Any]:
         return {**super().get_empty_kwargs(), **{name: getattr(self, name) for name in _OWN}}
-
-
-#: Options of a rule that are ours.
-_OWN = tuple(
-    name
-    for name, parameter in inspect.signature(WebSocketRule.__init__).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-)
 
 
 def _check_subprotocols(name: str, subprotocols: Any) -> None:

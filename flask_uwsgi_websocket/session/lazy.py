@@ -198,7 +198,7 @@ class _Attempt:
             session.report_safely(error)
             session.server.fail(session.environ, self.sock)
             raise
+        session.engine.worker().expected.discard(self)  # or the connection would count twice
         connection = session.open(self.sock, self._protocol, headers)
-        session.engine.worker().expected.discard(self)
         connection.interrupt = self._interrupt
         return connection
