@@ -4,7 +4,7 @@ A request occupies one of uWSGI's cores until its application returns, and uWSGI
 12 KiB for it. An engine whose requests are greenlets therefore runs the application in a greenlet
 of its own on behalf of uWSGI's::
 
-    uWSGI's greenlet   waits ─────────────────── let go: the request ends, its core is free
+    uWSGI's greenlet   waits ───────────────── detached: the request ends, its core is free
     its own greenlet    application ── 101 ── detach() ── handler ── ... ── application returns
 
 An application that answers with anything but a WebSocket gives its answer to uWSGI's greenlet.
