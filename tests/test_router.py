@@ -21,6 +21,7 @@ from tests.rawclient import BINARY, RawClient, Refused, close_frame, frame, open
 from tests.server import FRONTS, ROOT, Server, eventually
 
 MIB = 1 << 20
+LARGE = {"UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE": 4 * MIB}
 
 
 def echo_in_flight(client: RawClient, messages: list[bytes]) -> None:
@@ -43,18 +44,20 @@ def echo_in_flight(client: RawClient, messages: list[bytes]) -> None:
     assert not failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", FRONTS)
-def test_large_messages_in_flight(serve, engine: str, front: str) -> None:
-    server = serve(engine, front, config={"UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE": 4 * MIB})
+def test_large_messages_in_flight(shared_server, engine: str, front: str) -> None:
+    server = shared_server(engine, front, config=LARGE)
     with server.raw() as client:
         echo_in_flight(client, [os.urandom(4 * MIB) for _ in range(8)])
         echo_in_flight(client, [os.urandom(MIB) for _ in range(16)])
         assert client.leave().code == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", ["http-socket", "http"])
-def test_large_messages_of_several_clients(serve, engine: str, front: str) -> None:
-    server = serve(engine, front)
+def test_large_messages_of_several_clients(shared_server, engine: str, front: str) -> None:
+    server = shared_server(engine, front, config=LARGE)
     failures: list[BaseException] = []
 
     def talk(server: Server) -> None:

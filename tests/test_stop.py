@@ -12,15 +12,21 @@ import pytest
 from tests.rawclient import close_frame
 from tests.server import Server, eventually
 
+pytestmark = pytest.mark.slow
+
 #: Seconds for what must not wait for uWSGI's mercy (60 s).
 SOON = 10.0
+#: Of servers that go on after a reload, and are shared by those who ask for one.
+LASTING = {"TEST_TIMEOUT": 1}
 
 
 @pytest.mark.parametrize(
     ("signum", "codes"), [("SIGINT", {1001}), ("SIGTERM", {1001, 1012}), ("SIGHUP", {1012})]
 )
-def test_a_worker_that_stops_says_so(serve, engine: str, signum: str, codes: set[int]) -> None:
-    server = serve(engine)
+def test_a_worker_that_stops_says_so(
+    serve, shared_server, engine: str, signum: str, codes: set[int]
+) -> None:
+    server = (serve if signum == "SIGINT" else shared_server)(engine, config=LASTING)
     with server.raw("/echo") as client, server.raw("/quickstart") as other:
         # Once they have answered the handlers are running.
         for each in (client, other):
@@ -49,9 +55,9 @@ def respawned(server: Server, old: int) -> None:
 
 @pytest.mark.parametrize("signum", ["SIGINT", "SIGHUP"])
 def test_handlers_that_are_busy_elsewhere_do_not_hold_the_worker(
-    serve, engine: str, token: str, signum: str
+    serve, shared_server, engine: str, token: str, signum: str
 ) -> None:
-    server = serve(engine, config={"TEST_TIMEOUT": 1})
+    server = (serve if signum == "SIGINT" else shared_server)(engine, config=LASTING)
     old = server.worker_pid
     with ExitStack() as stack:
         for index in range(10):
@@ -65,8 +71,8 @@ def test_handlers_that_are_busy_elsewhere_do_not_hold_the_worker(
             respawned(server, old)
 
 
-def test_all_clients_are_told(serve, engine: str, token: str) -> None:
-    server = serve(engine)
+def test_all_clients_are_told(shared_server, engine: str, token: str) -> None:
+    server = shared_server(engine, config=LASTING)
     old = server.worker_pid
     with ExitStack() as stack:
         clients = [stack.enter_context(server.raw(f"/room/{token}")) for _ in range(10)]
@@ -94,8 +100,8 @@ def test_touch_reload(serve, engine: str, tmp_path) -> None:
     respawned(server, old)
 
 
-def test_a_worker_that_is_killed_is_replaced(serve, engine: str) -> None:
-    server = serve(engine)
+def test_a_worker_that_is_killed_is_replaced(shared_server, engine: str) -> None:
+    server = shared_server(engine, config=LASTING)
     old = server.worker_pid
     with ExitStack() as stack:
         clients = [stack.enter_context(server.raw()) for _ in range(20)]
