@@ -46,10 +46,10 @@ unmask(char *to, const char *from, Py_ssize_t size, const char *key)
     }
 }
 
-/* The size of the header, if these octets are just one masked frame that is all of a message, with
+/* The size of the header, if these octets begin with a masked frame that is all of a message, with
    a payload of at most `limit` octets and a length of up to 16 bits; else 0. */
 static inline Py_ssize_t
-whole_header(const unsigned char *frame, Py_ssize_t size, Py_ssize_t limit)
+first_header(const unsigned char *frame, Py_ssize_t size, Py_ssize_t limit, Py_ssize_t *payload)
 {
     Py_ssize_t length, header = SHORT_HEADER;
 
@@ -64,10 +64,20 @@ whole_header(const unsigned char *frame, Py_ssize_t size, Py_ssize_t limit)
             return 0;
         }
     }
-    else if (length >= LENGTH_IN_16_BITS) {
+    else if (length < 0 || length >= LENGTH_IN_16_BITS) {
         return 0;
     }
-    return size == header + length && length <= limit ? header : 0;
+    *payload = length;
+    return size >= header + length && length <= limit ? header : 0;
+}
+
+/* The same, if that frame is all that there is. */
+static inline Py_ssize_t
+whole_header(const unsigned char *frame, Py_ssize_t size, Py_ssize_t limit)
+{
+    Py_ssize_t length, header = first_header(frame, size, limit, &length);
+
+    return header > 0 && size == header + length ? header : 0;
 }
 
 /* Write the header of an unmasked frame whose length fits in 16 bits, and give the header's size. */

@@ -52,12 +52,28 @@ unmasked_text(const char *payload, Py_ssize_t size, const char *key)
     return text;
 }
 
+/* The message in a frame, or NULL with an exception. */
+static PyObject *
+message_in(const char *frame, Py_ssize_t header, Py_ssize_t length)
+{
+    const char *payload = frame + header;
+    PyObject *message;
+
+    if ((unsigned char)frame[0] == WHOLE_TEXT) {
+        return unmasked_text(payload, length, payload - 4);
+    }
+    message = PyBytes_FromStringAndSize(NULL, length);
+    if (message != NULL) {
+        unmask(PyBytes_AS_STRING(message), payload, length, payload - 4);
+    }
+    return message;
+}
+
 static PyObject *
 whole_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    const unsigned char *frame;
-    const char *key;
-    Py_ssize_t length, limit, header;
+    const char *frame;
+    Py_ssize_t limit, header;
     PyObject *message;
 
     if (nargs != 2) {
@@ -71,26 +87,56 @@ whole_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (limit == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    frame = (const unsigned char *)PyBytes_AS_STRING(args[0]);
-    header = whole_header(frame, PyBytes_GET_SIZE(args[0]), limit);
+    frame = PyBytes_AS_STRING(args[0]);
+    header = whole_header((const unsigned char *)frame, PyBytes_GET_SIZE(args[0]), limit);
     if (header == 0) {
         Py_RETURN_NONE;
     }
-    length = PyBytes_GET_SIZE(args[0]) - header;
-    key = (const char *)frame + header - 4;
-    if (frame[0] == WHOLE_BINARY) {
-        message = PyBytes_FromStringAndSize(NULL, length);
-        if (message != NULL) {
-            unmask(PyBytes_AS_STRING(message), key + 4, length, key);
-        }
-        return message;
-    }
-    message = unmasked_text(key + 4, length, key);
+    message = message_in(frame, header, PyBytes_GET_SIZE(args[0]) - header);
     if (message == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear();
         Py_RETURN_NONE;
     }
     return message;
+}
+
+static PyObject *
+whole_messages(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    const char *data;
+    Py_ssize_t pos, end, limit, header, length;
+
+    if (nargs != 4 || !PyBytes_Check(args[0]) || !PyList_Check(args[3])) {
+        PyErr_SetString(
+            PyExc_TypeError, "whole_messages(data: bytes, pos: int, max_size: int, events: list)");
+        return NULL;
+    }
+    pos = PyNumber_AsSsize_t(args[1], NULL);
+    if (pos == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    limit = PyNumber_AsSsize_t(args[2], NULL);
+    if (limit == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    data = PyBytes_AS_STRING(args[0]);
+    end = PyBytes_GET_SIZE(args[0]);
+    if (pos < 0 || pos > end) {
+        PyErr_SetString(PyExc_ValueError, "no place in the data");
+        return NULL;
+    }
+    while ((header = first_header(
+                (const unsigned char *)data + pos, end - pos, limit, &length)) > 0) {
+        PyObject *message = message_in(data + pos, header, length);
+        int failed = message == NULL || PyList_Append(args[3], message) < 0;
+
+        Py_XDECREF(message);
+        if (failed) {
+            return NULL;
+        }
+        pos += header + length;
+    }
+    return PyLong_FromSsize_t(pos);
 }
 
 static PyObject *
@@ -130,6 +176,7 @@ whole_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 static PyMethodDef methods[] = {
     {"apply_mask", (PyCFunction)(void (*)(void))apply_mask, METH_FASTCALL, NULL},
     {"whole_message", (PyCFunction)(void (*)(void))whole_message, METH_FASTCALL, NULL},
+    {"whole_messages", (PyCFunction)(void (*)(void))whole_messages, METH_FASTCALL, NULL},
     {"whole_frame", (PyCFunction)(void (*)(void))whole_frame, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };

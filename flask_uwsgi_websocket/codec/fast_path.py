@@ -7,10 +7,12 @@ it can. Elsewhere nothing is taken here, and all goes the general path.
 
 from __future__ import annotations
 
-__all__ = ["COMPILED", "whole_frame", "whole_message"]
+from .events import Event
+
+__all__ = ["COMPILED", "whole_frame", "whole_message", "whole_messages"]
 
 try:
-    from ._speedups import whole_frame, whole_message
+    from ._speedups import whole_frame, whole_message, whole_messages
 
     COMPILED = True
 except ImportError:
@@ -23,6 +25,14 @@ except ImportError:
         a length in 64 bits.
         """
         return None
+
+    def whole_messages(data: bytes, pos: int, max_size: int, events: list[Event]) -> int:
+        """Add the messages that come from ``pos`` on, each as :func:`whole_message`, to the events.
+
+        :return: where the first other thing begins.
+        :raises UnicodeDecodeError: for a text that is not UTF-8.
+        """
+        return pos
 
     def whole_frame(message: str | bytes, below: int) -> bytes | None:
         """Return the unmasked frame of a message of less than ``below`` octets.

@@ -14,10 +14,9 @@ in a message       error 1002                  goes on with it event at once
 
 A frame with FIN ends the message that it belongs to.
 
-**Speed.** Most chunks are one whole small message, or many: ``fast_path.py`` and
-:meth:`Receiver._read_whole_messages` take a fast path through these. Everything else, and
-everything that is wrong, goes frame by frame through :meth:`Receiver._read_frame`. The paths obey
-the same rules; the tests run one against the other.
+**Speed.** Most chunks are one whole small message, or many: ``fast_path.py`` takes these.
+Everything else, and everything that is wrong, goes frame by frame through
+:meth:`Receiver._read_frame`. The paths obey the same rules; the tests run one against the other.
 """
 
 from __future__ import annotations
@@ -27,14 +26,13 @@ from typing import Final
 from ..exceptions import InvalidPayload, MessageTooBig, RemoteProtocolError
 from .deflate import Deflate
 from .events import Close, Event, Fail, Ping, Pong
-from .fast_path import whole_message
+from .fast_path import whole_message, whole_messages
 from .frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
     FIN,
     LENGTH_IN_16_BITS,
-    LENGTH_IN_64_BITS,
     MASK,
     MAX_CONTROL_PAYLOAD,
     MAX_LENGTH,
@@ -45,8 +43,6 @@ from .frames import (
     RSV3,
     SHORT_HEADER,
     TEXT,
-    WHOLE_BINARY,
-    WHOLE_TEXT,
     CloseCode,
     close_code_may_travel,
     payload_length,
@@ -180,7 +176,7 @@ class Receiver:
                 pos = self._read_payload(data, pos, end, events)
                 continue
             if self._has_fast_path and self._message is None:
-                pos = self._read_whole_messages(data, pos, end, events)
+                pos = whole_messages(data, pos, self._max_size, events)
                 if pos == end:
                     break
             start = pos
@@ -188,32 +184,6 @@ class Receiver:
             if pos == _CUT_OFF:
                 self._held = data[start:]
                 break
-
-    def _read_whole_messages(self, data: bytes, pos: int, end: int, events: list[Event]) -> int:
-        """Take messages of one whole frame, one after another.
-
-        Returns where the first other thing begins. Whatever is cut off, too big or wrong is left
-        to :meth:`_read_frame`.
-        """
-        while end - pos >= SHORT_HEADER:
-            first, length = data[pos], data[pos + 1] - MASK
-            if first != WHOLE_TEXT and first != WHOLE_BINARY:
-                break
-            least, begin = 0, pos + SHORT_HEADER
-            if length == LENGTH_IN_16_BITS:
-                least, begin = length, begin + 2
-                length = data[pos + 2] << 8 | data[pos + 3]
-            elif length == LENGTH_IN_64_BITS:
-                least, begin = 1 << 16, begin + 8
-                length = int.from_bytes(data[pos + 2 : pos + 10], "big")
-            stop = begin + length
-            if stop > end or not least <= length <= self._max_size:
-                break
-            payload = data[begin:stop] if length < _VIEW_FROM else memoryview(data)[begin:stop]
-            message = apply_mask(payload, data[begin - 4 : begin])
-            events.append(message.decode() if first == WHOLE_TEXT else message)
-            pos = stop
-        return pos
 
     def _read_frame(self, data: bytes, pos: int, end: int, events: list[Event]) -> int:
         """Read a frame's header, and all of it if it is a control frame or empty.

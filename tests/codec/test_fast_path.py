@@ -93,6 +93,44 @@ def test_the_frame_is_that_of_the_general_path(message: str | bytes, below: int)
     assert _speedups.whole_frame(message, below) == made
 
 
+@given(
+    pieces=st.lists(
+        st.binary(max_size=10) | st.builds(frame, firsts, payloads, st.just(KEY)), max_size=5
+    ),
+    limit=st.sampled_from([125, 126, 1000, 1 << 20]),
+)
+@example([frame(FIN | TEXT, b"a", KEY), frame(FIN | TEXT, b"\xff", KEY)], 125)
+@example([frame(FIN | BINARY, b"", KEY)] * 3 + [b"\x82\x05" + KEY], 125)
+def test_many_messages_come_out_of_both_paths(pieces: list[bytes], limit: int) -> None:
+    data = b"".join(pieces)
+    general = Protocol(SERVER, max_message_size=limit)
+    general._has_fast_path, general.fast_limit = False, -1
+    events = general.receive_data(data)
+    messages: list[Event] = []
+    try:
+        pos = _speedups.whole_messages(data, 0, limit, messages)
+    except UnicodeDecodeError:
+        assert events[len(messages)].error.close_code == 1007  # type: ignore[union-attr]
+    else:
+        assert pos <= len(data)
+        assert _speedups.whole_message(data[pos:], limit) is None
+    assert events[: len(messages)] == messages
+    assert [type(each) for each in events[: len(messages)]] == [type(each) for each in messages]
+
+
+def test_where_to_look_for_many() -> None:
+    data, messages = frame(FIN | TEXT, b"text", KEY), [""]
+    assert _speedups.whole_messages(data + data, len(data), 125, messages) == 2 * len(data)  # type: ignore[arg-type]
+    assert messages == ["", "text"]
+    assert _speedups.whole_messages(data, len(data), 125, []) == len(data)
+    for pos in (-1, len(data) + 1):
+        with pytest.raises(ValueError, match="no place"):
+            _speedups.whole_messages(data, pos, 125, [])
+    for arguments in ((), (data, 0, 1), ("", 0, 1, []), (data, "0", 1, []), (data, 0, 1, ())):
+        with pytest.raises(TypeError):
+            _speedups.whole_messages(*arguments)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("other", [None, 1, bytearray(b"\x81\x80abcd"), ["\x81"]])
 def test_other_types_are_left_to_others(other: object) -> None:
     assert _speedups.whole_frame(other, 125) is None

@@ -36,6 +36,7 @@ def test_a_key_has_four_octets(key: bytes) -> None:
 
 def test_views_are_unmasked_without_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiving, "whole_message", lambda data, max_size: None)
+    monkeypatch.setattr(receiving, "whole_messages", lambda data, pos, max_size, events: pos)
     monkeypatch.setattr(receiving, "apply_mask", masking.apply_mask_in_python)
     for size in (16384, 65536):
         assert Protocol(SERVER).receive_data(frame(TEXT, "x" * size)) == ["x" * size]
