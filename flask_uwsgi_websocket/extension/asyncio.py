@@ -14,7 +14,6 @@ from ..clients.base import Data
 from ..clients.open_clients import Excluded
 from ..connection.blocking import DONE
 from ..exceptions import AsyncioNotAvailable, EngineError
-from ..helpers.functions import is_coroutine_function, name_of
 from ..process.fork import end_of_children
 from ..servers import uwsgi
 from .extension import WebSocket
@@ -70,13 +69,6 @@ class AsyncioWebSocket(WebSocket):
     async def sleep(self, seconds: float) -> None:
         """Let others run, for some seconds: ``asyncio.sleep()``."""
         await asyncio.sleep(seconds)
-
-    def _check_handler(self, handler: Callable[..., Any]) -> None:
-        if not is_coroutine_function(handler):
-            raise TypeError(
-                f"{name_of(handler)} is a plain function: the handlers of AsyncioWebSocket are "
-                "coroutine functions (async def)"
-            )
 
 
 def run_coroutine(awaitable: Awaitable[T]) -> T:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..engines.base import Engine
 from ..exceptions import EngineError
 from ..helpers.engines import ENGINES
-from ..helpers.functions import is_coroutine_function, name_of
+from ..helpers.functions import check_kind, name_of
 from ..helpers.log import log_exception, logger
 from ..process.leader import leader_of
 from ..servers import uwsgi
@@ -141,20 +141,5 @@ class Background:
             )
 
     def _check(self, function: Function) -> None:
-        """Check that a function waits as the engine's handlers do.
-
-        :raises TypeError: which names the remedy.
-        """
-        kind = type(self._websocket).__name__
-        asynchronous = ENGINES[self._engine_name].asynchronous
-        if is_coroutine_function(function) == asynchronous:
-            return
-        if asynchronous:
-            raise TypeError(
-                f"{name_of(function)} is a plain function: background work of {kind} is made of "
-                "coroutine functions (async def), which call such ones with asyncio.to_thread()"
-            )
-        raise TypeError(
-            f"{name_of(function)} is a coroutine function: background work of {kind} is made of "
-            "plain functions; use AsyncioWebSocket for async def"
-        )
+        whose = f"background functions of {type(self._websocket).__name__}"
+        check_kind(function, ENGINES[self._engine_name].asynchronous, whose)

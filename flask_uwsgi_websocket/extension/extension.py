@@ -15,7 +15,7 @@ from ..clients.open_clients import Clients, Excluded, send_to_all
 from ..helpers.checks import SECONDS_OR_NONE
 from ..helpers.engines import ENGINES
 from ..helpers.environment import is_on
-from ..helpers.functions import is_coroutine_function, name_of
+from ..helpers.functions import check_kind
 from ..launch.defaults import leaves_open
 from ..launch.run import run_uwsgi
 from ..servers import uwsgi
@@ -123,9 +123,7 @@ class WebSocket:
         """
 
         def decorator(server_class: C) -> C:
-            # A handler must wait as the client's methods do.
-            asynchronous = is_coroutine_function(self.middleware.client.receive)
-            handler = handler_of(server_class, asynchronous)  # type: ignore[arg-type]  # it hashes
+            handler = handler_of(server_class, self._asynchronous)  # type: ignore[arg-type]
             settings = {**subprotocol_options(server_class), **options}
             self.add_url_rule(rule, settings.pop("endpoint", None), handler, **settings)
             return server_class
@@ -146,11 +144,11 @@ class WebSocket:
         self.router.add_url_rule(rule, endpoint, view_func, **options)
 
     def _check_handler(self, handler: Callable[..., Any]) -> None:
-        if is_coroutine_function(handler):
-            raise TypeError(
-                f"{name_of(handler)} is a coroutine function: {type(self).__name__} calls plain "
-                "functions; use AsyncioWebSocket for async def"
-            )
+        check_kind(handler, self._asynchronous, f"handlers of {type(self).__name__}")
+
+    @property
+    def _asynchronous(self) -> bool:
+        return ENGINES[self.middleware.engine_name].asynchronous
 
     def on_worker_start(self, function: F | None = None, *, once: bool = False) -> Any:
         """Run the decorated function in each worker process, once that serves.

@@ -18,6 +18,25 @@ def is_decorated(function: Callable[..., Any]) -> bool:
     return any(hasattr(layer, "__wrapped__") for layer in layers(function))
 
 
+def check_kind(function: Callable[..., Any], asynchronous: bool, whose: str) -> None:
+    """Check that a function waits as the handlers of an engine do.
+
+    :param whose: what such functions are, for the error.
+    :raises TypeError: when it does not; names the remedy.
+    """
+    if is_coroutine_function(function) == asynchronous:
+        return
+    if asynchronous:
+        raise TypeError(
+            f"{name_of(function)} is a plain function: {whose} are coroutine functions (async "
+            "def), which call plain ones with asyncio.to_thread()"
+        )
+    raise TypeError(
+        f"{name_of(function)} is a coroutine function: {whose} are plain functions; use "
+        "AsyncioWebSocket for async def"
+    )
+
+
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function inside all decorators and the like."""
     *_, last = layers(function)
