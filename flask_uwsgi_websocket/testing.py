@@ -38,7 +38,7 @@ from .connection.base import Message
 from .connection.connection import Connection
 from .connection.limits import Limits
 from .exceptions import ConnectionClosed, HandshakeError
-from .extension.config import propagates
+from .helpers.environment import propagates
 from .helpers.text import path_of, printable
 from .helpers.threads import threads_are_greenlets
 from .servers.base import Server

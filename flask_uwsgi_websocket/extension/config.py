@@ -7,8 +7,6 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask
-
 from ..codec import DeflateSettings
 from ..connection.limits import Limits
 from ..helpers.checks import (
@@ -91,9 +89,3 @@ def set_up(config: MutableMapping[str, Any]) -> None:
         logger.warning("unknown configuration key %s%s", key, nearest(name, SETTINGS, PREFIX))
     for name in SETTINGS:
         config[PREFIX + name] = read(config, name)
-
-
-def propagates(app: Flask) -> bool:
-    """Tell whether an app's exceptions go on to its caller, by Flask's own key."""
-    propagate = app.config["PROPAGATE_EXCEPTIONS"]
-    return bool(app.testing or app.debug if propagate is None else propagate)

@@ -17,13 +17,13 @@ from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..connection.connection import Connection
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
+from ..helpers.environment import propagates
 from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable
 from ..servers import uwsgi
 from ..servers.upgrade import Headers, upgrade_of
 from ..session.lazy import LazySession
 from ..session.negotiate import Negotiation, switch_headers
-from . import config
 from .routing import WebSocketRule
 from .upgrade_response import missed_response, upgrade_class
 
@@ -140,7 +140,7 @@ class Handshake(LazySession):
     def _fail(self, start_response: StartResponse, error: Exception) -> Iterable[bytes]:
         """Answer 500, with nothing of what made it impossible to answer 101."""
         app = self._middleware.app
-        if config.propagates(app):
+        if propagates(app):
             raise error
         log_exception("WebSocket %s refused", self._path, error=error, logger=app.logger)
         return InternalServerError()(self.environ, start_response)
