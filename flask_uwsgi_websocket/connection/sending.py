@@ -134,7 +134,7 @@ class Sending(ReadAhead):
 
         :raises ConnectionClosed: the connection has ended, or ends by this.
         """
-        if self._unsent:
+        if self.congested:
             self._close_if_slow()
         self.post(encode, message)
 
@@ -147,7 +147,7 @@ class Sending(ReadAhead):
         :return: False when the connection has ended; or ends by this, with 1013, since its peer is
             too slow.
         """
-        if self._unsent:
+        if self.congested:
             self._close_if_slow()
         with self._lock:
             if self.ended:
@@ -156,9 +156,8 @@ class Sending(ReadAhead):
         return True
 
     def _close_if_slow(self) -> None:
-        """Close with 1013 a peer that does not take what is queued, if that is too much."""
-        if self.congested:
-            self.flush()  # what was held back, or what the peer makes room for just now
+        """Close with 1013 a peer for which too much is queued, unless it takes that now."""
+        self.flush()  # what was held back, or what the peer makes room for just now
         if self.congested:
             # A Close frame would stand behind all that the peer did not read.
             self.abort("the peer reads too slowly", 1013)
@@ -203,7 +202,7 @@ class Sending(ReadAhead):
             self._corked_at = 0.0
             while self._unsent:
                 try:
-                    if HAS_SENDMSG:
+                    if HAS_SENDMSG and len(self._unsent) > 1:
                         buffers = islice(self._unsent, SEND_BUFFERS)
                         sent = self.socket.sendmsg(buffers, (), SEND_FLAGS)
                     else:
