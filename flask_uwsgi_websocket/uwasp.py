@@ -25,13 +25,7 @@ from werkzeug.wsgi import get_host
 from .clients.asyncio import AsyncioWebSocketClient
 from .clients.base import BaseClient
 from .clients.blocking import GeventWebSocketClient, WebSocketClient
-from .clients.class_based import (
-    AwaitableWebSocket,
-    Server,
-    WebSocket,
-    check_methods,
-    converse,
-)
+from .clients.class_based import AwaitableWebSocket, Server, WebSocket, check_methods, converse
 from .codec import DeflateSettings, UpgradeRequest
 from .connection.blocking import run_to_end
 from .connection.connection import Connection
@@ -44,14 +38,7 @@ from .helpers.text import path_of, printable
 from .servers import uwsgi
 from .servers.find import server_of
 from .servers.upgrade import upgrade_of
-from .session.negotiate import (
-    Settings,
-    admit,
-    is_upgrade_request,
-    negotiate,
-    refusal,
-    refuse,
-)
+from .session.negotiate import Settings, admit, is_upgrade_request, negotiate, refusal, refuse
 from .session.session import Session
 
 if TYPE_CHECKING:

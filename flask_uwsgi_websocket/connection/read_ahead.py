@@ -18,13 +18,7 @@ READ_AHEAD_WHILE_SENDING = 16
 class ReadAhead(BaseConnection):
     """The messages that wait for the handler."""
 
-    __slots__ = (
-        "_messages",
-        "_read_ahead",
-        "_read_pausing",
-        "_replying",
-        "_senders",
-    )
+    __slots__ = ("_messages", "_read_ahead", "_read_pausing", "_replying", "_senders")
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)

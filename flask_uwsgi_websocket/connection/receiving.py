@@ -62,13 +62,7 @@ class Receiver(Protocol):
 class Receiving(Heartbeat):
     """The receiving half of a connection."""
 
-    __slots__ = (
-        "_ends_told",
-        "_inflated",
-        "_quick_ack",
-        "_read_size",
-        "_receiver",
-    )
+    __slots__ = ("_ends_told", "_inflated", "_quick_ack", "_read_size", "_receiver")
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)

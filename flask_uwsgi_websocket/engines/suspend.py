@@ -40,11 +40,7 @@ class SuspendConnection(ThreadsConnection):
     __slots__ = ("_thread", "_wait")
 
     def __init__(
-        self,
-        sock: Socket,
-        protocol: Protocol,
-        limits: Limits,
-        worker: ThreadsWorker,
+        self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
     ) -> None:
         super().__init__(sock, protocol, limits, worker)
         self._thread = get_ident()

@@ -12,14 +12,7 @@ from xml.etree import ElementTree
 from .options import Pair
 
 #: What may be in each kind of file, by its ending; also the option that names one.
-KINDS = {
-    "ini": "ini",
-    "xml": "xml",
-    "yaml": "yaml",
-    "yml": "yaml",
-    "json": "json",
-    "js": "json",
-}
+KINDS = {"ini": "ini", "xml": "xml", "yaml": "yaml", "yml": "yaml", "json": "json", "js": "json"}
 
 
 def kind_of(name: str | os.PathLike[str]) -> str | None:

@@ -6,14 +6,7 @@ from collections.abc import Iterator
 
 from ..helpers.engines import ENGINES, LOOPS
 from .binary import BUILD_ONE, PLUGINS
-from .effects import (
-    HOLDING,
-    cores,
-    detaches,
-    engine_of,
-    keeps_connections,
-    workers,
-)
+from .effects import HOLDING, cores, detaches, engine_of, keeps_connections, workers
 from .findings import Finding, Rule, Surroundings, error, hint, warning
 from .options import MASTERED, Options
 

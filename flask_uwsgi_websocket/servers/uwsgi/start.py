@@ -45,10 +45,7 @@ def engine(name: str) -> Engine:
 
 
 def set_up(
-    engine: Engine,
-    timeout: float,
-    ping_interval: float,
-    classes: Mapping[str, str] = WEBSOCKETS,
+    engine: Engine, timeout: float, ping_interval: float, classes: Mapping[str, str] = WEBSOCKETS
 ) -> None:
     """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs.
 
