@@ -19,15 +19,16 @@ from ..servers.find import engine_beside
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from .extension import WebSocket
-
 Function = Callable[..., Any]
 
 
 class Background:
-    """The background work of one extension in this process."""
+    """The background work of one extension in this process.
 
-    def __init__(self, websocket: WebSocket) -> None:
+    :param websocket: the :class:`~.extension.WebSocket` whose work it is.
+    """
+
+    def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
         self._engine: Engine | None = None  # once this process serves
         self._lock = RLock()
@@ -77,7 +78,8 @@ class Background:
 
     @property
     def _engine_name(self) -> str:
-        return self._websocket.middleware.engine_name
+        name: str = self._websocket.middleware.engine_name
+        return name
 
     def _running_engine(self) -> Engine:
         if self._engine is not None:

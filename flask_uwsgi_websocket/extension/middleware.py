@@ -1,34 +1,48 @@
-"""The WSGI middleware around an app: takes the upgrade requests that a route matches."""
+"""The WSGI middleware around an app: takes upgrade requests, and makes WebSockets of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
-from werkzeug.exceptions import NotFound
+from flask import Flask, Response
+from flask.signals import got_request_exception
+from werkzeug.exceptions import HTTPException, InternalServerError, NotFound
+from werkzeug.http import HTTP_STATUS_CODES
 
 from ..clients.blocking import WebSocketClient
+from ..clients.legacy import legacy_class
 from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..codec import DeflateSettings, UpgradeRequest
+from ..connection.connection import Connection
 from ..connection.limits import Limits
 from ..engines.base import Engine
+from ..exceptions import ConnectionClosed
+from ..helpers.environment import propagates
 from ..helpers.functions import is_decorated
+from ..helpers.log import log_exception
+from ..helpers.text import path_of, printable
 from ..servers import uwsgi
 from ..servers.find import server_of
-from ..session.negotiate import Settings, admit, is_upgrade_request, negotiate
+from ..servers.upgrade import Headers, upgrade_of
+from ..session.lazy import LazySession
+from ..session.negotiate import (
+    Negotiation,
+    Settings,
+    admit,
+    is_upgrade_request,
+    negotiate,
+    switch_headers,
+)
 from . import config
-from .handshake import Handshake
 from .routing import WebSocketRule
+from .upgrade_response import missed_response, upgrade_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from flask import Request, Response
-
-    from .extension import WebSocket
+    from flask import Request
 
 #: Connections with the same limits share them.
 _limits = lru_cache(Limits)
@@ -54,14 +68,14 @@ class WebSocketMiddleware:
     """WSGI middleware that performs the WebSocket handshake and calls the routed handler.
 
     :param wsgi_app: the WSGI application for all other requests.
-    :param websocket: the extension whose routes it serves.
+    :param websocket: the :class:`~.extension.WebSocket` whose routes it serves.
     :param app: the Flask app around ``wsgi_app``.
     """
 
     #: What handlers get.
     client: type[Any] = WebSocketClient
 
-    def __init__(self, wsgi_app: WSGIApplication, websocket: WebSocket, app: Flask) -> None:
+    def __init__(self, wsgi_app: WSGIApplication, websocket: Any, app: Flask) -> None:
         self.wsgi_app = wsgi_app
         self.websocket = websocket
         self.app = app
@@ -164,3 +178,181 @@ class WebSocketMiddleware:
             require_subprotocol=rule.require_subprotocol,
             compression=compression or None,
         )
+
+
+#: For the log, where a handler ends with another client's ConnectionClosed.
+ANOTHER_HAD_LEFT = (
+    ": it sent to another client, which had left. Send to many with websocket.send_to_all(), or to "
+    "each of websocket.clients within try ... except ConnectionClosed"
+)
+
+#: Statuses for which the close code is 1008, "policy violation" (RFC 6455 7.4.1).
+_NOT_ALLOWED = {401, 402, 403, 407, 451}
+
+
+class Handshake(LazySession):
+    """The session of a handler that an app routes to."""
+
+    __slots__ = ("_handler", "_middleware", "_process_response", "_rule", "response")
+
+    _process_response: Callable[[Response], Response]
+
+    def __init__(
+        self,
+        middleware: WebSocketMiddleware,
+        environ: WSGIEnvironment,
+        rule: WebSocketRule,
+        view_args: dict[str, Any] | None,
+        negotiation: Negotiation,
+        engine: Engine,
+    ) -> None:
+        super().__init__(environ, negotiation, engine)
+        self._middleware = middleware
+        self._rule = rule
+        handler = middleware.websocket.router.handler(middleware.app, rule.endpoint)
+        self._handler = partial(handler, **view_args) if view_args else handler
+        # mypy looks for __hash__ of the instances, not of the class.
+        response_class = upgrade_class(middleware.app.response_class)  # type: ignore[arg-type]
+        self.response = response_class(status=101, headers=negotiation.headers)
+        del self.response.headers["Content-Type"]
+
+    def accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
+        middleware, negotiation = self._middleware, self.negotiation
+        try:
+            negotiation.headers[:] = switch_headers(negotiation, self.response.headers)
+        except ValueError as error:
+            return self._fail(start_response, error)
+        if issubclass(middleware.client, UWSGIWebSocketClient):
+            return self._serve_uwsgi(start_response)
+        upgrade_of(environ).opening = self.response
+        try:
+            return self.serve(start_response, keep_context=middleware.setting("REQUEST_CONTEXT"))
+        finally:
+            self._end()
+
+    def accept_lazily(self, process_response: Callable[[Response], Response]) -> Any:
+        """Run the handler, and answer 101 when it uses its client.
+
+        :param process_response: what Flask does to a response before it is sent.
+        :return: what it answers instead; or, after a WebSocket, a response that was sent already.
+        """
+        response, server = self.response, self.server
+        # Whoever uses the connection first, the response belongs to this request.
+        context = copy_context()
+        self._process_response = lambda response: context.run(process_response, response)
+        upgrade_of(self.environ).opening = response
+        try:
+            answer = self.serve_lazily()
+        finally:
+            self._end()  # an error handler's None is none of a handler's
+        if answer is not None:
+            return answer
+        response.sent = True
+        response.upgrade_connection = lambda environ, start_response: server.leave(start_response)
+        return response
+
+    def _end(self) -> None:
+        """Let the response stand for the handler's result no longer."""
+        upgrade_of(self.environ).opening = None
+        self.response.end()
+
+    def late_headers(self) -> Headers:
+        """Return the header fields of the 101, with what Flask adds to a response."""
+        response = self.response
+        processed: Any = self._process_response(response)
+        if processed is not response or response.status_code != 101:
+            raise RuntimeError("an after_request function has replaced the response 101")
+        response.sent = True
+        return switch_headers(self.negotiation, response.headers)
+
+    def meaning(self, result: Any) -> Any:
+        """Return the answer that a handler's result means, whatever its decorators made of it."""
+        return self.response.meant_by(result)
+
+    def handle(self, connection: Connection) -> Any:
+        """Call the handler with a client; return its coroutine, if it has one."""
+        middleware = self._middleware
+        client_class = middleware.client
+        if middleware.setting("LEGACY"):
+            client_class = legacy_class(client_class)  # type: ignore[arg-type]  # it hashes
+        client = client_class(
+            self.environ,
+            connection,
+            subprotocol=self.negotiation.subprotocol,
+            app=middleware.app,
+            extension=middleware.websocket,
+        )
+        return self.response.meant_by(self._handler(client))
+
+    def _fail(self, start_response: StartResponse, error: Exception) -> Iterable[bytes]:
+        """Answer 500, with nothing of what made it impossible to answer 101."""
+        app = self._middleware.app
+        if propagates(app):
+            raise error
+        log_exception("WebSocket %s refused", self._path, error=error, logger=app.logger)
+        return InternalServerError()(self.environ, start_response)
+
+    def _serve_uwsgi(self, start_response: StartResponse) -> Iterable[bytes]:
+        """Run the handler on uWSGI's own WebSocket functions."""
+        middleware, environ = self._middleware, self.environ
+        sock = uwsgi.take()
+        try:
+            uwsgi.answer(environ, start_response, self.negotiation.headers)
+            self._handler(middleware.client(environ, sock.fileno(), middleware.websocket.timeout))
+        except ConnectionClosed:
+            pass  # it went on until its client left
+        except BaseException as error:
+            self.report(error)
+        finally:
+            sock.close()
+        return []
+
+    @property
+    def _path(self) -> str:
+        """The path of the request, for the log."""
+        return printable(path_of(self.environ))
+
+    def report(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
+        """Log an exception of the handler; the close reason tells it in debug mode only."""
+        app = self._middleware.app
+        if isinstance(error, HTTPException) and not app.trap_http_exception(error):
+            return self._report_late_answer(error)
+        log_exception(
+            "Exception in the WebSocket handler of %s%s",
+            self._path,
+            ANOTHER_HAD_LEFT if another_had_left else "",
+            error=error,
+            logger=app.logger,
+        )
+        upgrade_of(self.environ).failure = error
+        got_request_exception.send(app, exception=error)
+        return 1011, f"{type(error).__name__}: {error}" if app.debug else ""
+
+    def _report_late_answer(self, error: HTTPException) -> tuple[int, str]:
+        """Log an ``abort()`` that came when HTTP was over; no failure, as in Flask."""
+        status = error.code or error.get_response().status_code
+        code = 1008 if status in _NOT_ALLOWED else 1011
+        reason = f"{status} {HTTP_STATUS_CODES.get(status, 'Unknown')}"
+        hint = "route(..., lazy=True) makes it an HTTP response, until the handler uses its client"
+        if self._middleware.waits_for_handler(self._rule):
+            hint = "it is an HTTP response only until the handler uses its client, or for a second"
+        self._middleware.app.logger.warning(
+            "WebSocket %s closed with %d (%s): its handler called abort() after the handshake; %s",
+            self._path,
+            code,
+            reason,
+            hint,
+        )
+        return code, reason
+
+    def forgives(self, error: BaseException) -> bool:
+        """Log an exception that is a decorator's mistake alone; tell whether it is one."""
+        if not missed_response(error, self._handler):
+            return False
+        self._middleware.app.logger.warning(
+            "A decorator of the WebSocket handler of %s takes its result for a response: %s",
+            self._path,
+            error,
+        )
+        return True
