@@ -34,9 +34,8 @@ from .codec import CLIENT, Deflate, DeflateSettings, Protocol, request_headers, 
 from .codec.deflate import accept as accept_deflate
 from .codec.deflate import offer
 from .codec.handshake import new_key
-from .connection.base import Message
+from .connection.base import Limits, Message
 from .connection.connection import Connection
-from .connection.limits import Limits
 from .exceptions import ConnectionClosed, HandshakeError
 from .helpers.environment import propagates
 from .helpers.text import path_of, printable

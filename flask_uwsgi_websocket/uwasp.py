@@ -27,9 +27,9 @@ from .clients.base import BaseClient
 from .clients.blocking import GeventWebSocketClient, WebSocketClient
 from .clients.class_based import AwaitableWebSocket, Server, WebSocket, check_methods, converse
 from .codec import DeflateSettings, UpgradeRequest
+from .connection.base import Limits
 from .connection.blocking import run_to_end
 from .connection.connection import Connection
-from .connection.limits import Limits
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .extension.config import COMPRESSION, check_origins
 from .helpers.engines import ENGINES, HANDLERS

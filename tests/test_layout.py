@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "flask_uwsgi_websocket"
+
+#: What still shows on a few screens, and on one.
+LONGEST_FILE, LONGEST_FUNCTION = 400, 30
 
 #: Each imports from those before it, never from those behind it.
 ROOMS = [
@@ -75,3 +79,24 @@ def test_imports_go_one_way(room: str) -> None:
         if not imported or imported[0] in later
     ]
     assert not wrong
+
+
+def test_no_circles() -> None:
+    inner = {
+        module: {
+            imported if imported in MODULES else (*imported, "__init__")
+            for imported in imports_of(module)
+        }
+        for module in MODULES
+    }
+    TopologicalSorter(inner).prepare()  # raises CycleError, which names it
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_nothing_is_too_long(module: Name) -> None:
+    assert len((PACKAGE / name_of(module)).read_text().splitlines()) <= LONGEST_FILE
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            body = node.body[ast.get_docstring(node) is not None :]
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert lines <= LONGEST_FUNCTION, node.name

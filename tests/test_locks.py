@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 from flask_uwsgi_websocket.codec import SERVER, Protocol
-from flask_uwsgi_websocket.connection.limits import Limits
+from flask_uwsgi_websocket.connection.base import Limits
 from flask_uwsgi_websocket.engines.threads import ThreadsConnection, ThreadsEngine
 from flask_uwsgi_websocket.servers.plain import PlainProcess
 from tests.rawclient import TEXT, frame

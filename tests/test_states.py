@@ -11,7 +11,7 @@ import pytest
 
 from flask_uwsgi_websocket.codec import SERVER, Protocol
 from flask_uwsgi_websocket.connection import states
-from flask_uwsgi_websocket.connection.limits import Limits
+from flask_uwsgi_websocket.connection.base import Limits
 from flask_uwsgi_websocket.connection.states import (
     CLOSED,
     CLOSING,

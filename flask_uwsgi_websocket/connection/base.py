@@ -1,27 +1,133 @@
-"""What all parts of a connection share: its fields, and what an engine supplies."""
+"""What all parts of a connection share: its limits, its fields, and what an engine supplies."""
 
 from __future__ import annotations
 
 import errno
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
-from _thread import RLock
+from _thread import RLock, get_ident
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from ..codec import Protocol
 from ..exceptions import ConnectionClosed
-from .limits import Limits
+from ..helpers.checks import BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE
 from .states import OPEN, RELEASED
 
-if TYPE_CHECKING:
-    from .worker import Worker
+
+@dataclass(frozen=True)
+class Limits:
+    """What a connection may cost. Sizes in bytes, times in seconds.
+
+    :raises ValueError: for a value that cannot be meant.
+    """
+
+    #: Grace for a closing handshake, and for a handler whose connection has ended.
+    timeout: float = 5
+    #: Largest message, all fragments together, after decompression.
+    max_message_size: int = 1 << 20  # uWSGI's own default for websocket-max-size
+    ping_interval: float = 25
+    ping_timeout: float = 20
+    #: Bytes queued for a peer that does not read, before ``send`` waits.
+    send_queue_size: int = 256 * 1024
+    #: Longest wait of ``send`` without a byte taken by the peer.
+    send_timeout: float = 20
+
+    def __post_init__(self) -> None:
+        for name, kind in _LIMITS.items():
+            kind.check(name, getattr(self, name))
+
+
+_LIMITS = {
+    "timeout": SECONDS_OR_NONE,
+    "max_message_size": BYTES,
+    "ping_interval": SECONDS_OR_NONE,
+    "ping_timeout": SECONDS,
+    "send_queue_size": BYTES_OR_NONE,
+    "send_timeout": SECONDS,
+}
 
 Message = str | bytes
+#: What a loop calls.
+Callback = Callable[[], object]
 
 #: The queue of a connection that has not needed one: a deque weighs 760 bytes, and few do.
 NOTHING: deque[Any] = deque(maxlen=0)
+
+
+class Loop(ABC):
+    """What serves the connections of a worker, and may be used from any thread.
+
+    It is asyncio's, gevent's hub, or that of a thread beside the handlers. Its callbacks must not
+    wait: all connections would.
+    """
+
+    #: The thread that the loop runs in.
+    thread = 0
+    get_ident = staticmethod(get_ident)
+
+    def __init__(self) -> None:
+        #: The open connections.
+        self.connections: set[Any] = set()
+        self._unflushed: deque[Any] = deque()
+        self._will_flush = False
+
+    def on_loop(self) -> bool:
+        """Tell whether this is the loop's thread."""
+        return self.get_ident() == self.thread
+
+    @abstractmethod
+    def call_soon(self, callback: Callback) -> None:
+        """Call ``callback`` in the loop's next turn, behind those of earlier calls."""
+
+    def run_on_loop(self, function: Callable[..., object], *args: Any) -> None:
+        """Call it at once in the loop's thread, from another one in the loop's next turn."""
+        if self.on_loop():
+            function(*args)
+        else:
+            self.call_soon(partial(function, *args))
+
+    def call_later(self, delay: float, callback: Callback) -> None:
+        """Call ``callback`` on the loop, ``delay`` seconds from now."""
+        self.run_on_loop(self._call_later, delay, callback)
+
+    def watch(self, fd: int, read: Callback | None = None, write: Callback | None = None) -> None:
+        """Call ``read`` while a descriptor is readable, ``write`` while it is writable.
+
+        Takes the place of an earlier watch. One call more than is due may come, so the descriptor
+        should be non-blocking. From another thread the watch begins in the loop's next turn.
+        """
+        self.run_on_loop(self._watch, fd, read, write)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget a descriptor, before it is closed.
+
+        From another thread that takes until the loop's next turn: close it by :meth:`call_soon`.
+        """
+        self.watch(fd)
+
+    @abstractmethod
+    def _call_later(self, delay: float, callback: Callback) -> None:
+        """:meth:`call_later`, on the loop."""
+
+    @abstractmethod
+    def _watch(self, fd: int, read: Callback | None, write: Callback | None) -> None:
+        """:meth:`watch`, on the loop."""
+
+    def flush_soon(self, connection: Any) -> None:
+        """Flush a connection in the loop's next turn, with all others for which that is asked."""
+        self._unflushed.append(connection)
+        if not self._will_flush:
+            self._will_flush = True
+            self.call_soon(self._flush_all)
+
+    def _flush_all(self) -> None:
+        self._will_flush = False  # first: who comes meanwhile asks for another turn
+        for _ in range(len(self._unflushed)):
+            self._unflushed.popleft().flush()
 
 
 class BaseConnection(ABC):
@@ -40,7 +146,7 @@ class BaseConnection(ABC):
         "worker",
     )
 
-    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
+    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Loop) -> None:
         self.socket = sock
         self.protocol = protocol
         self.limits = limits

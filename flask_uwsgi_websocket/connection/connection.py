@@ -24,16 +24,12 @@ from _thread import RLock
 from collections.abc import Callable
 from contextlib import suppress
 from socket import SHUT_RDWR
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..codec import Protocol
-from .base import NOTHING
-from .limits import Limits
+from .base import NOTHING, Limits, Loop
 from .receiving import Receiving
 from .states import LOST, RELEASE
-
-if TYPE_CHECKING:
-    from .worker import Worker
 
 
 class Connection(Receiving):
@@ -45,7 +41,7 @@ class Connection(Receiving):
 
     __slots__ = ("_at_release", "at_end", "client")
 
-    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
+    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Loop) -> None:
         super().__init__(sock, protocol, limits, worker)
         #: As what its handler knows it, until it is released: the two refer to each other.
         self.client: Any = None

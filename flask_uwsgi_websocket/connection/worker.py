@@ -5,44 +5,31 @@ from __future__ import annotations
 import os
 import signal
 import time
-from _thread import get_ident
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..helpers.log import RateLimit, logger
 from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS
+from .base import Loop
 from .connection import Connection
 from .detached import DetachedRequest
-from .sending import Sending
-
-#: What a loop calls.
-Callback = Callable[[], object]
 
 #: Seconds that handlers have for their ``finally`` blocks, when a worker that stops has
 #: interrupted them.
 INTERRUPT_TIME = 0.5
 
 
-class Worker(ABC):
-    """The connections of one engine in one worker process, and the loop that serves them.
+class Worker(Loop):
+    """The connections of one engine in one worker process, and the loop that serves them."""
 
-    The loop is asyncio's, gevent's hub, or that of a thread beside the handlers. Its callbacks must
-    not wait: all connections would.
-    """
-
+    connections: set[Connection]
     #: Seconds between two looks at all connections.
     tick_interval = 1.0
-    #: The thread that the loop runs in.
-    thread = 0
-    get_ident = staticmethod(get_ident)
 
     def __init__(self, process: ServerProcess) -> None:
+        super().__init__()
         self.process = process
-        self.connections: set[Connection] = set()
         #: Whose handler has still to open, or to refuse, its connection.
         self.expected: set[Any] = set()
         #: Requests that run on as WebSockets, and are detached; see detached.py.
@@ -53,70 +40,10 @@ class Worker(ABC):
         self.stopping: int | None = None
         #: Whether it does so by itself; uWSGI may have begun to end it then.
         self.recycling = False
-        self._unflushed: deque[Sending] = deque()
-        self._will_flush = False
         self._full = RateLimit()
         self._due = 0.0  # when the next tick should come
         self._late = False
         self._longest = 0.0  # of the timeouts of all connections
-
-    # -- the loop, which any thread may use --------------------------------------------
-
-    def on_loop(self) -> bool:
-        """Tell whether this is the loop's thread."""
-        return self.get_ident() == self.thread
-
-    @abstractmethod
-    def call_soon(self, callback: Callback) -> None:
-        """Call ``callback`` in the loop's next turn, behind those of earlier calls."""
-
-    def run_on_loop(self, function: Callable[..., object], *args: Any) -> None:
-        """Call it at once in the loop's thread, from another one in the loop's next turn."""
-        if self.on_loop():
-            function(*args)
-        else:
-            self.call_soon(partial(function, *args))
-
-    def call_later(self, delay: float, callback: Callback) -> None:
-        """Call ``callback`` on the loop, ``delay`` seconds from now."""
-        self.run_on_loop(self._call_later, delay, callback)
-
-    def watch(self, fd: int, read: Callback | None = None, write: Callback | None = None) -> None:
-        """Call ``read`` while a descriptor is readable, ``write`` while it is writable.
-
-        Takes the place of an earlier watch. One call more than is due may come, so the descriptor
-        should be non-blocking. From another thread the watch begins in the loop's next turn.
-        """
-        self.run_on_loop(self._watch, fd, read, write)
-
-    def unwatch(self, fd: int) -> None:
-        """Forget a descriptor, before it is closed.
-
-        From another thread that takes until the loop's next turn: close it by :meth:`call_soon`.
-        """
-        self.watch(fd)
-
-    @abstractmethod
-    def _call_later(self, delay: float, callback: Callback) -> None:
-        """:meth:`call_later`, on the loop."""
-
-    @abstractmethod
-    def _watch(self, fd: int, read: Callback | None, write: Callback | None) -> None:
-        """:meth:`watch`, on the loop."""
-
-    # -- the connections ---------------------------------------------------------------
-
-    def flush_soon(self, connection: Sending) -> None:
-        """Flush a connection in the loop's next turn, with all others for which that is asked."""
-        self._unflushed.append(connection)
-        if not self._will_flush:
-            self._will_flush = True
-            self.call_soon(self._flush_all)
-
-    def _flush_all(self) -> None:
-        self._will_flush = False  # first: who comes meanwhile asks for another turn
-        for _ in range(len(self._unflushed)):
-            self._unflushed.popleft().flush()
 
     def start(self) -> None:
         """Begin to look after connections; called once, before the first is opened."""

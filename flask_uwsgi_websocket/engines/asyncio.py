@@ -18,12 +18,11 @@ from typing import Any, TypeVar, cast
 import greenlet
 
 from ..codec import Protocol
-from ..connection.base import Message
+from ..connection.base import Callback, Limits, Message
 from ..connection.detached import Application, Body
-from ..connection.limits import Limits
 from ..connection.receiving import ENDS_TOLD
 from ..connection.states import LOST
-from ..connection.worker import INTERRUPT_TIME, Callback, Worker
+from ..connection.worker import INTERRUPT_TIME, Worker
 from ..helpers.log import log_exception
 from ..helpers.threads import looks
 from ..process.server_process import ServerProcess

@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..codec import Protocol
+from ..connection.base import Limits
 from ..connection.connection import Connection
-from ..connection.limits import Limits
 from ..connection.worker import Worker
 from .asyncio import AsyncioConnection, AsyncioEngine, AsyncioWorker
 

@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from ..codec import Protocol
+from ..connection.base import Limits
 from ..connection.connection import Connection
 from ..connection.detached import Application, Body
-from ..connection.limits import Limits
 from ..connection.worker import Worker
 from ..helpers.engines import ENGINES
 from ..process.fork import own

@@ -15,11 +15,10 @@ from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
 from gevent.monkey import get_original
 
 from ..codec import Protocol
-from ..connection.base import Message
+from ..connection.base import Callback, Limits, Message
 from ..connection.blocking import DONE, BlockingConnection, run_to_end
 from ..connection.detached import Application, Body
-from ..connection.limits import Limits
-from ..connection.worker import INTERRUPT_TIME, Callback, Worker
+from ..connection.worker import INTERRUPT_TIME, Worker
 from ..exceptions import ConnectionClosed
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess

@@ -6,8 +6,8 @@ from _socket import socket as Socket
 from typing import Any
 
 from ..codec import Protocol
+from ..connection.base import Limits
 from ..connection.connection import Connection
-from ..connection.limits import Limits
 from ..connection.states import LOST
 from ..connection.worker import Worker
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from greenlet import getcurrent
 
 from ..codec import Protocol
+from ..connection.base import Limits
 from ..connection.blocking import DONE, BlockingConnection
-from ..connection.limits import Limits
 from ..connection.sending import Sending
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
 

@@ -24,11 +24,10 @@ from itertools import count
 from typing import Any, cast
 
 from ..codec import Protocol
-from ..connection.base import Message
+from ..connection.base import Callback, Limits, Message
 from ..connection.blocking import DONE, BlockingConnection, run_to_end
 from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, wait_and_receive
-from ..connection.limits import Limits
-from ..connection.worker import Callback, Worker
+from ..connection.worker import Worker
 from ..helpers.log import logger
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..codec import DeflateSettings
-from ..connection.limits import Limits
+from ..connection.base import Limits
 from ..helpers.checks import BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE, SWITCH, Kind, nearest
 from ..helpers.log import logger
 from ..session.origins import parse_origins

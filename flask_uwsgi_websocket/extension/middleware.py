@@ -16,8 +16,8 @@ from ..clients.blocking import WebSocketClient
 from ..clients.legacy import legacy_class
 from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..codec import DeflateSettings, UpgradeRequest
+from ..connection.base import Limits
 from ..connection.connection import Connection
-from ..connection.limits import Limits
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
 from ..helpers.environment import propagates

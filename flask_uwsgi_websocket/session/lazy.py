@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any, cast
 
 from ..codec import Protocol
+from ..connection.base import Limits
 from ..connection.connection import Connection
-from ..connection.limits import Limits
 from ..exceptions import ConnectionClosed
 from ..process.fork import end_of_children
 from ..servers.upgrade import Headers

@@ -19,7 +19,7 @@ from ..codec import (
     validate_request,
 )
 from ..codec import negotiate as negotiate_compression
-from ..connection.limits import Limits
+from ..connection.base import Limits
 from ..exceptions import EngineError, HandshakeError
 from ..helpers.engines import WEBSOCKETS
 from ..helpers.log import RateLimit, logger
