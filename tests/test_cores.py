@@ -107,6 +107,7 @@ def test_more_connections_than_slots_wait_their_turn(small: Server) -> None:
     second.leave()
 
 
+@pytest.mark.timeout(240)
 def test_threads_and_memory_stay_where_they_were(serve, engine: str) -> None:
     server = serve(engine, cores=20)
 
