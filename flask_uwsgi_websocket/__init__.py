@@ -18,9 +18,13 @@ from .exceptions import (
 )
 from .extension.asyncio import AsyncioWebSocket, AsyncioWebSocketMiddleware, run_coroutine
 from .extension.extension import WebSocket
-from .extension.gevent import GeventWebSocket, GeventWebSocketMiddleware
+from .extension.greenlets import (
+    AsyncWebSocket,
+    AsyncWebSocketMiddleware,
+    GeventWebSocket,
+    GeventWebSocketMiddleware,
+)
 from .extension.middleware import WebSocketMiddleware
-from .extension.suspend import AsyncWebSocket, AsyncWebSocketMiddleware
 
 __version__ = "1.0.0.dev0"
 

@@ -15,7 +15,7 @@ import pytest
 from flask_uwsgi_websocket.codec import SERVER, Protocol
 from flask_uwsgi_websocket.connection.base import Limits
 from flask_uwsgi_websocket.engines.threads import ThreadsConnection, ThreadsEngine
-from flask_uwsgi_websocket.servers.plain import PlainProcess
+from flask_uwsgi_websocket.servers.sockets import PlainProcess
 from tests.rawclient import TEXT, frame
 
 STRIKES = 3000

@@ -33,7 +33,7 @@ from flask_uwsgi_websocket.exceptions import (
 )
 from flask_uwsgi_websocket.inspection import binary
 from flask_uwsgi_websocket.inspection.binary import UWSGIBinary
-from flask_uwsgi_websocket.launch import checks, defaults, locate, run
+from flask_uwsgi_websocket.launch import defaults, keywords, locate, run
 from flask_uwsgi_websocket.launch.locate import Target
 from tests.rawclient import RawClient, close_frame
 from tests.server import PATIENCE, free_port
@@ -236,7 +236,7 @@ def test_packages_that_are_missing(
     package: str,
     error: type,
 ) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == package else name)
+    monkeypatch.setattr(keywords, "find_spec", lambda name: None if name == package else name)
     with pytest.raises(error, match=f"pip install {package}.*install-uwsgi"):
         command(**kwargs)
 

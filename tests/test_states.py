@@ -28,7 +28,7 @@ from flask_uwsgi_websocket.connection.states import (
 )
 from flask_uwsgi_websocket.engines.threads import ThreadsConnection, ThreadsEngine
 from flask_uwsgi_websocket.exceptions import ConnectionClosed
-from flask_uwsgi_websocket.servers.plain import PlainProcess
+from flask_uwsgi_websocket.servers.sockets import PlainProcess
 from tests.rawclient import CLOSE, PING, TEXT, close_frame, frame
 from tests.server import eventually
 

@@ -1,14 +1,13 @@
 """RFC 6455 and RFC 7692 without I/O: the reference this package stands on.
 
 ==================  =======================================================
-``frames``          5.2, 5.5, 7.4: header bits, opcodes, close codes
-``masking``         5.3
+``frames``          5.2, 5.3, 5.5, 7.4: header bits, opcodes, close codes, masking
 ``fast_path``       a small message in one frame, in and out: the fast path
 ``messages``        5.4, 8.1: messages that come in pieces
 ``events``          what is received
 ``receiving``       5, 6.2, 7.1.7, 8: one connection's bytes in, events out
-``protocol``        6.1, 7: and its frames out; both roles, the closing states
-``encoding``        a message encoded once for many connections
+``protocol``        6.1, 7: and its frames out; both roles, the closing states; frames
+                    of a message for many connections
 ``deflate``         RFC 7692: negotiation and compression
 ``handshake``       4: the opening handshake, both sides
 ==================  =======================================================
@@ -19,7 +18,6 @@ It imports nothing of this package but its exceptions.
 from __future__ import annotations
 
 from .deflate import Deflate, DeflateSettings, negotiate
-from .encoding import Frames, encode_message
 from .events import Close, Event, Fail, Ping, Pong
 from .frames import CloseCode
 from .handshake import (
@@ -33,7 +31,7 @@ from .handshake import (
     validate_request,
     validate_response,
 )
-from .protocol import CLIENT, SERVER, Protocol, Role
+from .protocol import CLIENT, SERVER, Frames, Protocol, Role, encode_message
 
 __all__ = [
     "CLIENT",

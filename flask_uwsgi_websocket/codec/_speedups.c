@@ -1,4 +1,4 @@
-/* What masking.py has in Python too, and the fast path through messages of one small frame. */
+/* What frames.py has in Python too, and the fast path through messages of one small frame. */
 
 #include "_frames.h"
 

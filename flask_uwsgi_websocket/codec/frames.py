@@ -1,4 +1,4 @@
-"""Frames and close codes: the constants of RFC 6455 sections 5.2, 5.5 and 7.4, and encoding.
+"""Frames and close codes, RFC 6455 sections 5.2, 5.3, 5.5 and 7.4: how to make, mask and skip them.
 
 ::
 
@@ -25,7 +25,6 @@ from enum import IntEnum
 from typing import Final
 
 from ..exceptions import LocalProtocolError
-from .masking import apply_mask
 
 # The first octet: FIN, three reserved bits, the opcode (RFC 6455 5.2).
 FIN: Final = 0x80
@@ -144,6 +143,40 @@ def payload_length(data: bytes, pos: int) -> tuple[int, int]:
     return int.from_bytes(data[begin:end], "big"), end
 
 
+#: For each key octet the table that XORs with it, for ``bytes.translate``.
+_XOR_TABLES = tuple(bytes(octet ^ key_octet for octet in range(256)) for key_octet in range(256))
+
+#: From this size four table look-ups over strides beat one XOR of two big integers (measured).
+_STRIDES_FROM = 2048
+
+
+def apply_mask_in_python(data: bytes | memoryview, key: bytes) -> bytes:
+    """XOR ``data`` with the masking key, repeated, which masks and unmasks (RFC 6455 5.3).
+
+    "Octet i of the transformed data ("transformed-octet-i") is the XOR of octet i of the original
+    data ("original-octet-i") with octet at index i modulo 4 of the masking key". Where setup.py
+    could compile ``_speedups.c``, its :func:`apply_mask` gives the same.
+
+    :param data: payload octets, or a view of them.
+    :param key: the masking key, 4 octets.
+    """
+    size = len(data)
+    if size < _STRIDES_FROM:
+        whole_key = key * (size >> 2) + key[: size & 3]
+        masked = int.from_bytes(data, "little") ^ int.from_bytes(whole_key, "little")
+        return masked.to_bytes(size, "little")
+    octets = bytearray(data)
+    for i in range(4):
+        octets[i::4] = octets[i::4].translate(_XOR_TABLES[key[i]])
+    return bytes(octets)
+
+
+try:
+    from ._speedups import apply_mask as apply_mask
+except ImportError:
+    apply_mask = apply_mask_in_python
+
+
 def frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
     """Make a whole frame, masked when there is a key.
 
@@ -161,3 +194,53 @@ def frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
     else:
         header = _pack_header_64(first, mask | LENGTH_IN_64_BITS, length)
     return header + payload if key is None else header + key + apply_mask(payload, key)
+
+
+class FrameSkipper:
+    """Skips what a peer still sends when it is read no more (7.1.7), up to and with its Close.
+
+    A server that ends its side of the connection while the peer is sending risks that a proxy, or
+    the peer's own TCP, cuts it and loses our Close: it has to know when the peer has finished.
+
+    :param missing: octets that still belong to the frame which the next data begins in.
+    """
+
+    __slots__ = ("_held", "_in_close", "_missing", "found_close")
+
+    def __init__(self, missing: int) -> None:
+        self._missing = missing
+        self._held = b""  # of a header: 9 octets at most
+        self._in_close = False
+        self.found_close = False
+
+    @property
+    def in_frame(self) -> bool:
+        """Whether more must come for the frame that has begun."""
+        return self._missing > 0 or bool(self._held)
+
+    def skip(self, data: bytes) -> None:
+        """Skip what the peer has sent."""
+        data, self._held = self._held + data, b""
+        pos, end = self._missing, len(data)
+        while pos <= end and not self.found_close:
+            self.found_close = self._in_close
+            if pos == end:
+                break
+            size = _frame_size(data, pos, end)
+            if size is None:
+                self._held = data[pos:]
+                pos = end
+                break
+            self._in_close = data[pos] & 0x0F == CLOSE
+            pos += size
+        self._missing = pos - end if pos > end else 0
+
+
+def _frame_size(data: bytes, pos: int, end: int) -> int | None:
+    """Count the octets of the frame at ``pos``; None where its header is cut off."""
+    if end - pos < 2:
+        return None
+    length, begin = payload_length(data, pos)
+    if begin > end:
+        return None
+    return begin - pos + (4 if data[pos + 1] & MASK else 0) + length

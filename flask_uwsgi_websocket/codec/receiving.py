@@ -44,12 +44,12 @@ from .frames import (
     SHORT_HEADER,
     TEXT,
     CloseCode,
+    FrameSkipper,
+    apply_mask,
     close_code_may_travel,
     payload_length,
 )
-from .masking import apply_mask
 from .messages import BinaryMessage, TextMessage
-from .skipping import FrameSkipper
 
 # What a reader of frames returns where the chunk ends before the frame does.
 _CUT_OFF: Final = -1

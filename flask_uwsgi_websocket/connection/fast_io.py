@@ -15,22 +15,6 @@ from typing import Final, Literal, TypeVar
 
 from ..codec.fast_path import whole_frame, whole_message
 
-__all__ = [
-    "END_OF_FILE",
-    "MSG_DONTWAIT",
-    "SEND_FLAGS",
-    "Received",
-    "receive",
-    "receive_in_python",
-    "send",
-    "send_frame",
-    "send_in_python",
-    "send_to_idle",
-    "send_to_idle_in_python",
-    "wait_and_receive",
-    "wait_and_receive_in_python",
-]
-
 T = TypeVar("T")
 
 #: 0 on Windows, where sockets are made non-blocking instead.
@@ -115,7 +99,10 @@ def _send(sock: Socket, frame: bytes) -> int:
 
 
 try:
-    from ._socket_speedups import receive, send, send_to_idle, wait_and_receive
+    from ._socket_speedups import receive as receive
+    from ._socket_speedups import send as send
+    from ._socket_speedups import send_to_idle as send_to_idle
+    from ._socket_speedups import wait_and_receive as wait_and_receive
 except ImportError:
     receive, wait_and_receive = receive_in_python, wait_and_receive_in_python
     send, send_to_idle = send_in_python, send_to_idle_in_python

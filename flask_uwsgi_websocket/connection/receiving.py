@@ -10,10 +10,9 @@ from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any, Protocol
 
 from ..codec import Close, Event, Fail, Ping, Pong
-from .base import NOTHING, Message
+from .base import NOTHING, READ_AHEAD, Message
 from .fast_io import END_OF_FILE, receive
 from .heartbeat import Heartbeat
-from .read_ahead import READ_AHEAD
 from .sending import FIRST_PAUSE
 from .states import DISCARDING, OPEN, PENDING
 

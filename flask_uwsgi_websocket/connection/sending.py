@@ -12,11 +12,10 @@ from itertools import islice
 from socket import SHUT_WR
 from typing import Any, TypeVar
 
-from ..codec.encoding import Frames
+from ..codec.protocol import Frames
 from ..exceptions import ConnectionClosed
-from .base import NOTHING
+from .base import NOTHING, ReadAhead
 from .fast_io import SEND_FLAGS, send, send_frame
-from .read_ahead import ReadAhead
 from .states import CLOSED, LOST
 
 M = TypeVar("M")

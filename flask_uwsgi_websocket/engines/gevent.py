@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import sys
 import time
 from _socket import socket as Socket
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,19 +14,19 @@ from typing import Any, TypeVar, cast
 import gevent
 from gevent import get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
+from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
 from ..codec import Protocol
 from ..connection.base import Callback, Limits, Message
 from ..connection.blocking import DONE, BlockingConnection, run_to_end
-from ..connection.detached import Application, Body
+from ..connection.detached import Application, Body, end_late, in_context, report_late
 from ..connection.worker import INTERRUPT_TIME, Worker
 from ..exceptions import ConnectionClosed
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
 from ..process.signals import STOP_SIGNALS
 from .base import Engine
-from .gevent_detached import GeventDetachedRequest
 from .loop import LoopConnection
 
 T = TypeVar("T")
@@ -318,3 +320,43 @@ class GeventEngine(Engine):
             greenlet.kill(error, block=False)
 
         return interrupt if isinstance(greenlet, gevent.Greenlet) else None
+
+
+class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
+    """Runs a request in a greenlet of its own; see detached.py."""
+
+    def __init__(self, engine: Engine, application: Application) -> None:
+        super().__init__()
+        self._context = self.gr_context = contextvars.copy_context()
+        #: For uWSGI's greenlet; None once the request is detached.
+        self.answer: AsyncResult[Body | None] = AsyncResult()
+        self._engine = engine
+        self._application = application
+        self._worker: Worker | None = None  # once the request is detached
+
+    def _run(self) -> None:
+        try:
+            body = self._application(self)
+            if self._worker is None:
+                self.answer.set(in_context(self._context, body))
+            else:
+                end_late(body)
+        except BaseException as error:
+            if self._worker is None:
+                self.answer.set_exception(error, sys.exc_info())
+            else:
+                report_late(error)
+        if self._worker is not None:
+            self._worker.detached.discard(self)
+
+    def detach(self) -> None:
+        worker = self._engine.worker()
+        worker.run_on_loop(self._leave, worker)
+
+    def _leave(self, worker: Worker) -> None:
+        if self.dead:  # it has left a generator behind, which only now comes to the handshake
+            return
+        self._worker = worker
+        worker.detached.add(self)
+        self._engine.process.unbind_request(self)
+        self.answer.set(None)

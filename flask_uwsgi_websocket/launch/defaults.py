@@ -39,8 +39,7 @@ from ..inspection.binary import is_plain
 from ..inspection.options import FASTCGI_SOCKETS, FILES, ROUTERS, SOCKETS, TLS_SOCKETS, spellings
 from ..inspection.socket_rules import ROUTER_BUFFER
 from . import watch
-from .checks import check_taken_literally
-from .keywords import Options, number, settled, spelling, values
+from .keywords import Options, check_taken_literally, number, settled, spelling, values
 
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 5000

@@ -20,9 +20,17 @@ from ..inspection.binary import UWSGIBinary, find_uwsgi, inspect_uwsgi, interpre
 from ..inspection.effects import cores
 from ..inspection.options import LOADERS, spellings
 from . import replay, watch
-from .checks import check, check_binary, check_taken_literally
 from .defaults import DEFAULT_HOST, DEFAULT_PORT, complete, take_over_reloading
-from .keywords import PLUGIN_LOADERS, Options, arguments, for_rules, plugin_arguments
+from .keywords import (
+    PLUGIN_LOADERS,
+    Options,
+    arguments,
+    check,
+    check_binary,
+    check_taken_literally,
+    for_rules,
+    plugin_arguments,
+)
 from .locate import Target, locate, project_files
 
 #: What a process should be able to open at least: under gevent and asyncio the descriptors of a

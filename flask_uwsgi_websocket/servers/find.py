@@ -8,8 +8,7 @@ from ..engines.base import Engine
 from ..helpers.threads import threads_are_greenlets
 from . import uwsgi
 from .base import Server
-from .plain import plain_engine
-from .sockets import Gunicorn, SocketServer, Werkzeug
+from .sockets import Gunicorn, SocketServer, Werkzeug, plain_engine
 from .uwsgi.server import UWSGI
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flask_uwsgi_websocket.codec import SERVER, Event, Protocol, _speedups, fast_path, masking
+from flask_uwsgi_websocket.codec import SERVER, Event, Protocol, _speedups, fast_path, frames
 from flask_uwsgi_websocket.codec.frames import (
     BINARY,
     FIN,
@@ -169,7 +169,7 @@ def test_c_is_used_where_it_is() -> None:
     assert fast_path.COMPILED
     assert fast_path.whole_message is _speedups.whole_message
     assert fast_path.whole_frame is _speedups.whole_frame
-    assert masking.apply_mask is _speedups.apply_mask
+    assert frames.apply_mask is _speedups.apply_mask
 
 
 @pytest.mark.slow
@@ -177,9 +177,9 @@ def test_the_whole_codec_without_c() -> None:
     script = (
         "import sys; sys.modules['flask_uwsgi_websocket.codec._speedups'] = None\n"
         "import pytest; status = pytest.main(sys.argv[1:])\n"
-        "from flask_uwsgi_websocket.codec import fast_path, masking\n"
+        "from flask_uwsgi_websocket.codec import fast_path, frames\n"
         "assert not fast_path.COMPILED\n"
-        "assert masking.apply_mask is masking.apply_mask_in_python\n"
+        "assert frames.apply_mask is frames.apply_mask_in_python\n"
         "sys.exit(status)"
     )
     without = [f"--ignore=tests/codec/test_{name}.py" for name in ("fast_path", "masking", "fuzz")]

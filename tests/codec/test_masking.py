@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flask_uwsgi_websocket.codec import SERVER, Protocol, _speedups, masking, receiving
+from flask_uwsgi_websocket.codec import SERVER, Protocol, _speedups, frames, receiving
 from tests.rawclient import TEXT, frame
 
 KEYS = st.binary(min_size=4, max_size=4)
@@ -22,7 +22,7 @@ def by_the_rfc(data: bytes, key: bytes) -> bytes:
 @example(data=b"\x00" * 2048, key=b"\x00\x00\x00\x01")
 def test_both_do_what_the_rfc_says(data: bytes, key: bytes) -> None:
     masked = by_the_rfc(data, key)
-    for apply_mask in (_speedups.apply_mask, masking.apply_mask_in_python):
+    for apply_mask in (_speedups.apply_mask, frames.apply_mask_in_python):
         assert apply_mask(data, key) == masked
         assert apply_mask(memoryview(data), key) == masked
         assert apply_mask(masked, key) == data
@@ -37,6 +37,6 @@ def test_a_key_has_four_octets(key: bytes) -> None:
 def test_views_are_unmasked_without_c(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiving, "whole_message", lambda data, max_size: None)
     monkeypatch.setattr(receiving, "whole_messages", lambda data, pos, max_size, events: pos)
-    monkeypatch.setattr(receiving, "apply_mask", masking.apply_mask_in_python)
+    monkeypatch.setattr(receiving, "apply_mask", frames.apply_mask_in_python)
     for size in (16384, 65536):
         assert Protocol(SERVER).receive_data(frame(TEXT, "x" * size)) == ["x" * size]

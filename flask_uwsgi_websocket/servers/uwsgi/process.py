@@ -14,9 +14,9 @@ from ...helpers.engines import ENGINES
 from ...inspection.worker_rules import RECYCLING
 from ...process.server_process import ServerProcess
 from ...process.signals import RELOAD_SIGNAL
+from .descriptors import router_room
 from .instance import C, number, options, uwsgi, version, worker_id, worker_state
 from .requirements import detaches
-from .room import router_room
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -14,8 +14,8 @@ from ...helpers.threads import caller
 from ..base import Server
 from ..upgrade import Headers, upgrade_of
 from . import request, start
+from .descriptors import no_room_reason
 from .requirements import detaches, require_engine, unsupported_reason
-from .room import no_room_reason
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment

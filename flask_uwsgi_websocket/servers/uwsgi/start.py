@@ -14,10 +14,9 @@ from ...inspection.findings import Severity, Surroundings
 from ...inspection.rules import judge
 from ...process.early_threads import warn_of_lost
 from ...process.fork import own
-from .descriptors import ParentsSockets, disable_nagle_on_listeners
+from .descriptors import ParentsSockets, descriptor_limit, disable_nagle_on_listeners, router_room
 from .instance import after_fork, options, running_engine, version, worker_id
 from .process import UWSGIProcess
-from .room import descriptor_limit, router_room
 
 #: What the log has said already: several extensions and apps share the process.
 _said: set[str] = set()

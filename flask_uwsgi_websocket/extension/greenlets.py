@@ -1,4 +1,4 @@
-"""WebSockets under ``uwsgi --gevent N``."""
+"""WebSockets under ``uwsgi --gevent N``, and under ``uwsgi --async N --greenlet``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ..clients.blocking import GeventWebSocketClient
+from ..clients.blocking import AsyncWebSocketClient, GeventWebSocketClient
 from ..exceptions import GeventNotInstalled
 from ..servers import uwsgi
 from . import config
@@ -62,3 +62,20 @@ def _may_patch() -> bool:
         return uwsgi.running_engine() == "gevent"
     # gunicorn's gevent worker has patched before the app comes.
     return "gunicorn.arbiter" not in sys.modules
+
+
+class AsyncWebSocketMiddleware(WebSocketMiddleware):
+    """:class:`WebSocketMiddleware` for uWSGI's async mode."""
+
+    client = AsyncWebSocketClient
+    engine_name = "suspend"
+
+
+class AsyncWebSocket(WebSocket):
+    """:class:`WebSocket` for uWSGI's async mode: ``uwsgi --async N --greenlet``.
+
+    Prefer gevent or asyncio, under which what a handler waits for besides its client, such as a
+    database, does not stop the others.
+    """
+
+    middleware = AsyncWebSocketMiddleware
