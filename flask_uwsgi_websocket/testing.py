@@ -46,8 +46,6 @@ from .servers.sockets import SocketServer
 from .servers.upgrade import UPGRADE, Upgrade
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from flask import Flask
     from werkzeug.test import TestResponse
@@ -272,12 +270,7 @@ class WebSocketTestConnection(WebSocketClient):
             self._request.forget_failure()
             raise error
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
         if exc_type is None:
             self.close()
         else:

@@ -10,8 +10,6 @@ from ..exceptions import ConnectionClosed
 from .base import BaseClient, Data
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
     from ..engines.asyncio import AsyncioConnection
@@ -60,10 +58,5 @@ class AsyncioWebSocketClient(BaseClient[Coroutine[Any, Any, None]]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
         await self._close_after(exc_type)

@@ -11,8 +11,6 @@ from ..exceptions import ConnectionClosed
 from .base import BaseClient, Data
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 T = TypeVar("T")
@@ -56,12 +54,7 @@ class WebSocketClient(BaseClient[None]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
         self._close_after(exc_type)
 
 

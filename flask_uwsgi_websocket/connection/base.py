@@ -177,8 +177,8 @@ class BaseConnection(ABC):
         """Let everybody who waits on this connection look again; from any thread."""
 
     @abstractmethod
-    def _watch_reading(self, on: bool) -> None:
-        """Begin or cease to call :meth:`read`."""
+    def _watch_reading(self) -> None:
+        """Begin or cease to call :meth:`read`, as reading goes on or not; from any thread."""
 
     @abstractmethod
     def _watch_writing(self) -> None:
@@ -250,7 +250,7 @@ class ReadAhead(BaseConnection):
     def _pause_reading(self) -> None:
         if not self._read_pausing:
             self._read_pausing = True
-            self._watch_reading(False)
+            self._watch_reading()
 
     def _resume_reading(self) -> None:
         """Read on, when the handler has received all, or a send waits."""
@@ -259,4 +259,4 @@ class ReadAhead(BaseConnection):
         if self._read_pausing and self._read_ahead < self._read_ahead_limit():
             self._read_pausing = False
             if self.state < LOST:
-                self._watch_reading(True)
+                self._watch_reading()

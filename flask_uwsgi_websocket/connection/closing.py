@@ -11,24 +11,7 @@ from typing import Any, ClassVar
 from ..codec import Close, Fail
 from ..codec.frames import check_close
 from .sending import Sending
-from .states import (
-    BROKEN,
-    CLOSED,
-    CLOSING,
-    CUT,
-    DISCARDING,
-    LOST,
-    OPEN,
-    PEER_CLOSES,
-    PEER_DONE,
-    PEER_FAILS,
-    PENDING,
-    WE_CLOSE,
-    WRITE_FAILS,
-    Cause,
-    State,
-    next_state,
-)
+from .states import OPEN, Cause, State, next_state
 
 #: Seconds without a byte after which a peer that broke the protocol, and is not within a frame, has
 #: sent all that it wanted to.
@@ -37,7 +20,7 @@ SILENT_TIME = 0.1
 CLOSE_GRACE = 1.0
 
 #: Of a peer that has not ended it: shared, as most have not.
-_NO_END = CUT, 1006, ""
+_NO_END = Cause.CUT, 1006, ""
 
 
 class Closing(Sending):
@@ -71,7 +54,7 @@ class Closing(Sending):
         self._closers += 1
         try:
             await self._drain(0, timeout)
-            await self._wait_input(lambda: self.state >= CLOSED, time.monotonic() + timeout)
+            await self._wait_input(lambda: self.state >= State.CLOSED, time.monotonic() + timeout)
         except TimeoutError:
             self.abort()
         else:
@@ -95,7 +78,7 @@ class Closing(Sending):
     def abort(self, reason: str = "", code: int = 1006) -> None:
         """Cut the connection, both ways, at once."""
         with self._lock:
-            self._advance(CUT, code, reason)
+            self._advance(Cause.CUT, code, reason)
             self._shutdown(SHUT_RDWR)
         self._wake()
 
@@ -104,33 +87,33 @@ class Closing(Sending):
     def _peer_ends(self, end: Close | Fail) -> None:
         """Handle the peer's Close, or its violation of the protocol."""
         if isinstance(end, Close):
-            self._peers_end = PEER_CLOSES, end.code, end.reason
+            self._peers_end = Cause.PEER_CLOSES, end.code, end.reason
         else:
-            self._peers_end = PEER_FAILS, end.error.close_code, end.error.reason
+            self._peers_end = Cause.PEER_FAILS, end.error.close_code, end.error.reason
         self._notice(self._peers_end[0])
 
     def _peer_done(self) -> None:
         """Handle the late Close, or the silence, of a peer that broke the protocol."""
         with self._lock:
-            if self.state is DISCARDING:
-                self._advance(PEER_DONE)
+            if self.state is State.DISCARDING:
+                self._advance(Cause.PEER_DONE)
         self._wake()
 
     def _lost(self) -> None:
         """Handle the peer's end of file, or a reset."""
         with self._lock:
-            if self.state >= LOST:
+            if self.state >= State.LOST:
                 return
             self._send_reply()  # which still reads this, if it closed its own direction only,
             self.flush()  # and the replies that were held back for one write
-            self._advance(CUT)
+            self._advance(Cause.CUT)
         self._wake()
 
     def _broken(self) -> None:
         """Handle a write that failed; under the lock."""
         if self.state is OPEN:
-            self._advance(WRITE_FAILS)
-        elif self.state is not BROKEN:  # it has ended, or is about to
+            self._advance(Cause.WRITE_FAILS)
+        elif self.state is not State.BROKEN:  # it has ended, or is about to
             self._drop_unsent()
             self._lost()
 
@@ -151,7 +134,7 @@ class Closing(Sending):
         if state is self.state:
             return
         self.state = state
-        if state >= CLOSING and not self.ended:
+        if state >= State.CLOSING and not self.ended:
             self.ended = True
             self.close_code, self.close_reason = code, reason
             self._ended_at = time.monotonic()
@@ -177,7 +160,7 @@ class Closing(Sending):
         sends, and our Close is lost.
         """
         if self.protocol.close_received:
-            self._advance(PEER_DONE)
+            self._advance(Cause.PEER_DONE)
             return
         self._saw_traffic = False
         self._read_ahead = 0
@@ -193,15 +176,15 @@ class Closing(Sending):
     def _give_up_traffic(self) -> None:
         """Let nothing go either way."""
         self._drop_unsent()
-        self._watch_reading(False)
+        self._watch_reading()
 
     #: What is done on entering a state.
     _on_entering: ClassVar[dict[State, Callable[[Any], None]]] = {
-        BROKEN: _read_rest,
-        PENDING: _wait_for_handler,
-        DISCARDING: _discard,
-        CLOSED: _close_output,
-        LOST: _give_up_traffic,
+        State.BROKEN: _read_rest,
+        State.PENDING: _wait_for_handler,
+        State.DISCARDING: _discard,
+        State.CLOSED: _close_output,
+        State.LOST: _give_up_traffic,
     }
 
     def _reply_close(self) -> None:
@@ -220,22 +203,23 @@ class Closing(Sending):
 
     def _send_reply(self) -> None:
         """Do :meth:`_reply_close`; under the lock. The caller wakes who waits."""
-        if self.state is not PENDING:
+        if self.state is not State.PENDING:
             return
         cause, code, reason = self._peers_end
         # RFC 6455 5.5.1: "the endpoint typically echos the status code it received".
-        frame = self.protocol.close(code, reason if cause is PEER_FAILS else "")
+        frame = self.protocol.close(code, reason if cause is Cause.PEER_FAILS else "")
         self._send_close(frame, code, reason)
         self._advance(cause)
 
     def _send_close(self, frame: bytes, code: int, reason: str) -> None:
         """Send our Close, the one and last frame that ends the connection."""
-        self._advance(WE_CLOSE, code, reason)  # first: a write that fails must not answer again
+        # First: a write that fails must not answer again.
+        self._advance(Cause.WE_CLOSE, code, reason)
         self._write_control(frame)
 
     def _look_for_silence(self, deadline: float) -> None:
         """See whether a peer that broke the protocol has sent what it wanted to."""
-        if self.state is not DISCARDING:
+        if self.state is not State.DISCARDING:
             return
         heard, self._saw_traffic = self._saw_traffic, False
         if not heard and not self.protocol.is_sending:

@@ -243,6 +243,8 @@ class AsyncioEngine(Engine):
     """A Task for each handler; the greenlet of the request is parked meanwhile."""
 
     name = "asyncio"
+    worker_class = AsyncioWorker
+    connection_class = AsyncioConnection
     killed = (asyncio.CancelledError,)
 
     def __init__(self, process: ServerProcess) -> None:
@@ -272,14 +274,6 @@ class AsyncioEngine(Engine):
 
     def worker(self) -> AsyncioWorker:
         return cast(AsyncioWorker, super().worker())
-
-    def _make_worker(self) -> AsyncioWorker:
-        return AsyncioWorker(self.process)
-
-    def _make_connection(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
-    ) -> AsyncioConnection:
-        return AsyncioConnection(sock, protocol, limits, worker)
 
     def carry(self, application: Application) -> Body:
         detached = AsyncioDetachedRequest(self, application)

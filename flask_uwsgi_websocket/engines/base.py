@@ -29,6 +29,8 @@ class Engine(ABC):
     name: str
     #: What ends a handler from outside, without being an error of its own.
     killed: tuple[type[BaseException], ...] = ()
+    worker_class: type[Worker]
+    connection_class: type[Connection]
 
     def __init__(self, process: ServerProcess) -> None:
         self.process = process
@@ -44,13 +46,8 @@ class Engine(ABC):
     def prepare(self) -> None:  # noqa: B027
         """Do what must be done in each worker before it serves its first request."""
 
-    @abstractmethod
-    def _make_worker(self) -> Worker: ...
-
-    @abstractmethod
-    def _make_connection(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: Any
-    ) -> Connection: ...
+    def _make_worker(self) -> Worker:
+        return self.worker_class(self.process)
 
     def worker(self) -> Worker:
         """Return the worker of this process; make it, on the loop of whoever asks first."""
@@ -79,7 +76,7 @@ class Engine(ABC):
     def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
         """Take over a descriptor after its handshake."""
         worker = self.worker()
-        connection = self._make_connection(sock, protocol, limits, worker)
+        connection = self.connection_class(sock, protocol, limits, worker)
         worker.add(connection)
         return connection
 

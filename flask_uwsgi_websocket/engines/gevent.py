@@ -226,6 +226,8 @@ class GeventEngine(Engine):
     """A greenlet for each request."""
 
     name = "gevent"
+    worker_class = GeventWorker
+    connection_class = GeventConnection
     killed = (gevent.GreenletExit,)
 
     def prepare(self) -> None:
@@ -234,14 +236,6 @@ class GeventEngine(Engine):
 
     def worker(self) -> GeventWorker:
         return cast(GeventWorker, super().worker())
-
-    def _make_worker(self) -> GeventWorker:
-        return GeventWorker(self.process)
-
-    def _make_connection(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
-    ) -> GeventConnection:
-        return GeventConnection(sock, protocol, limits, worker)
 
     def leave_to_parent(self) -> None:
         # As gevent's own os.fork() does. Not every fork is that: without the patch none is.

@@ -22,11 +22,10 @@ class WatchedConnection(Connection):
         self.fd = sock.fileno()
         self._waiting: list[Any] = []  # what the engine wakes, beside the receiver
 
-    def _watch_reading(self, on: bool) -> None:
+    def _watch_reading(self) -> None:
         self.worker.run_on_loop(self._watch)
 
-    def _watch_writing(self) -> None:
-        self.worker.run_on_loop(self._watch)
+    _watch_writing = _watch_reading
 
     def _watch(self) -> None:
         """Have the loop call us when there is something to do; on the loop."""

@@ -147,6 +147,8 @@ class SuspendEngine(ThreadsEngine):
     """A suspendable request of uWSGI's async mode."""
 
     name = "suspend"
+    worker_class = SuspendWorker
+    connection_class = SuspendConnection
 
     def prepare(self) -> None:
         """Nothing: uWSGI stops this engine at once, whatever its requests do."""
@@ -164,11 +166,3 @@ class SuspendEngine(ThreadsEngine):
         while (left := deadline - time.monotonic()) > 0:
             with _timer(min(left, 1)) as timer:
                 self.process.suspend((timer,))
-
-    def _make_connection(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
-    ) -> SuspendConnection:
-        return SuspendConnection(sock, protocol, limits, worker)
-
-    def _make_worker(self) -> SuspendWorker:
-        return SuspendWorker(self.process)

@@ -247,8 +247,8 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
             with suppress(RuntimeError):  # it was woken already
                 woken.release()
 
-    def _watch_reading(self, on: bool) -> None:
-        """Nothing to do: a handler reads by itself; the helper asks before it reads."""
+    def _watch_reading(self) -> None:
+        """Do nothing: a handler reads by itself; the helper asks before it reads."""
 
     def _watch(self) -> None:
         self._was_watched = True  # before `released` is looked at: see _unwatch
@@ -309,6 +309,8 @@ class ThreadsEngine(Engine):
     """A thread, or a process, for each request."""
 
     name = "threads"
+    worker_class = ThreadsWorker
+    connection_class = ThreadsConnection
 
     def __init__(self, process: ServerProcess) -> None:
         super().__init__(process)
@@ -368,11 +370,6 @@ class ThreadsEngine(Engine):
         return cast(ThreadsWorker, super().worker())
 
     def _make_worker(self) -> ThreadsWorker:
-        worker = ThreadsWorker(self.process)
+        worker = cast(ThreadsWorker, super()._make_worker())
         worker.signals = self._stop.signals
         return worker
-
-    def _make_connection(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
-    ) -> ThreadsConnection:
-        return ThreadsConnection(sock, protocol, limits, worker)

@@ -7,10 +7,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...helpers.engines import ENGINES
+from ...helpers.threads import unpatched, wait_until
 from ...inspection.worker_rules import RECYCLING
 from ...process.server_process import ServerProcess
 from ...process.signals import RELOAD_SIGNAL
@@ -29,6 +31,12 @@ _DRAINS = (2, 0, 27)
 _MERCY = 60
 _MIN_LIFETIME = 10
 _EPOLL_CTL_DEL = 2  # sys/epoll.h
+
+#: Seconds in which a master that goes on reads its fifo.
+READS = 0.25
+
+#: A command that the master does not know, and passes over in silence (core/fifo.c).
+_NOTHING = b"\0"
 
 
 class UWSGIProcess(ServerProcess):
@@ -109,9 +117,7 @@ class UWSGIProcess(ServerProcess):
     def ends_for_good(self, signum: int) -> bool:
         if not uwsgi.masterpid():
             return True
-        from ...process.master import only_waits
-
-        return signum == RELOAD_SIGNAL and only_waits(options().values("master-fifo"))
+        return signum == RELOAD_SIGNAL and _only_waits(options().values("master-fifo"))
 
     def is_busy(self) -> bool:
         return bool(worker_state()["status"] == b"busy")
@@ -176,3 +182,34 @@ def _memory() -> tuple[int, int]:
 def _has_started_us(frame: FrameType) -> bool:
     """Tell whether a thread is in the module that called pyuwsgi.run(), and so in no request."""
     return frame.f_back is None and frame.f_code.co_name == "<module>"
+
+
+def _only_waits(fifos: Iterable[str]) -> bool:
+    """Tell whether the master only waits for its workers to end, as after the command ``q``.
+
+    The signal that it sends them is that of a reload; but it reads no further commands.
+
+    :param fifos: ``--master-fifo``, of which it reads one at a time.
+    """
+    for path in fifos:
+        try:
+            fifo = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads this one now
+            continue
+        try:
+            os.write(fifo, _NOTHING)
+            # No other greenlets: they would end the worker meanwhile.
+            wait_until(partial(_is_empty, fifo), READS, sleep=unpatched("time", "sleep"))
+            return not _is_empty(fifo)
+        except OSError:
+            continue
+        finally:
+            os.close(fifo)
+    return False
+
+
+def _is_empty(fifo: int) -> bool:
+    from fcntl import ioctl  # neither is on Windows
+    from termios import FIONREAD
+
+    return not int.from_bytes(ioctl(fifo, FIONREAD, bytes(4)), sys.byteorder)

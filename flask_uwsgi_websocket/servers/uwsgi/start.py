@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, partial
+from importlib import import_module
 
 from ...engines.base import Engine
-from ...engines.threads import ThreadsEngine
 from ...helpers.engines import WEBSOCKETS
 from ...helpers.log import logger
 from ...helpers.threads import threads_are_greenlets
@@ -27,20 +27,10 @@ _parents_sockets = ParentsSockets()
 @cache
 def engine(name: str) -> Engine:
     """Return an engine on uWSGI: one for the process, whichever apps and extensions use it."""
-    process = UWSGIProcess(name)
-    if name == "gevent":
-        from ...engines.gevent import GeventEngine
-
-        return GeventEngine(process)
-    if name == "asyncio":
-        from ...engines.asyncio import AsyncioEngine
-
-        return AsyncioEngine(process)
-    if name == "suspend":
-        from ...engines.suspend import SuspendEngine
-
-        return SuspendEngine(process)
-    return ThreadsEngine(process)
+    # Imported when needed: what it stands on may not be installed.
+    module = import_module(f"...engines.{name}", __package__)
+    made: Engine = getattr(module, f"{name.capitalize()}Engine")(UWSGIProcess(name))
+    return made
 
 
 def set_up(
