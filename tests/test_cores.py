@@ -1,4 +1,4 @@
-"""A client that leaves gives its slot back, whatever its handler is doing."""
+"""A client that leaves gives its core back, whatever its handler is doing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERRUPTIBLE = pytest.mark.parametrize("engine", ["gevent", "asyncio", "asyncio
 
 @pytest.fixture
 def small(engine: str, shared_server) -> Server:
-    """A server of two slots."""
+    """A server of two cores."""
     return shared_server(engine, cores=2, config={"TEST_TIMEOUT": 0.2})
 
 

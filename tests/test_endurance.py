@@ -106,7 +106,7 @@ WAYS = (leave, vanish, abort, abort_within_a_frame, half_close, break_the_protoc
 
 
 def test_all_slots_used_and_left_again_and_again(serve, engine: str) -> None:
-    # As many slots as connections: one that were lost would be missed at once.
+    # As many cores as connections: one that were lost would be missed at once.
     env = NO_CACHES if engine == "threads" else {}
     server = serve(engine, cores=CONNECTIONS, options=["--listen", "1000"], env=env)
     order = random.Random(1)

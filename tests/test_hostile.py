@@ -107,7 +107,7 @@ def test_a_thousand_connects_without_a_request(server: Server) -> None:
 
 
 def test_a_thousand_open_connects_without_a_request(shared_server, engine: str) -> None:
-    # uWSGI's router holds them; straight from uWSGI's own socket each takes a slot, for as long
+    # uWSGI's router holds them; straight from uWSGI's own socket each takes a core, for as long
     # as --socket-timeout.
     server = shared_server(engine, "http")
     with ExitStack() as stack:

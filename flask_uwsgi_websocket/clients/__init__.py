@@ -1,1 +1,1 @@
-"""What a handler gets: the client at the other end of its connection, and all open ones."""
+"""The client that a handler gets, at the other end of its connection, and all open ones."""

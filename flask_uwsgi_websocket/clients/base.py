@@ -1,4 +1,4 @@
-"""What the clients of all engines have in common."""
+"""The members that the clients of all engines have in common."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def decode_text(msg: bytes | bytearray | memoryview) -> str:
 
 
 class BaseClient(Generic[Done]):
-    """What the clients of all engines have in common.
+    """A client, whatever its engine.
 
     Methods that only hand on to one that waits are here, too: they return what it returns.
 

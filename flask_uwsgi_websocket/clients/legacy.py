@@ -35,7 +35,7 @@ def legacy_class(client_class: type[Any]) -> type[Any]:
 
 
 class _LegacyClient(BaseClient[Any]):
-    """What the blocking and the asyncio clients have in common."""
+    """The members that the blocking and the asyncio clients have in common."""
 
     _bytes_are_text = True
 

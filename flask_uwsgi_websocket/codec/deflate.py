@@ -40,7 +40,7 @@ _LARGEST_WINDOW: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class DeflateSettings:
-    """What one side wants of permessage-deflate.
+    """The settings of permessage-deflate that one side wants.
 
     :param server_max_window_bits: window of what the server sends, 9 to 15.
     :param client_max_window_bits: window of what the client sends, 9 to 15.

@@ -1,4 +1,4 @@
-"""What :meth:`Protocol.receive_data` returns: messages as they are, and four rarer things.
+"""The events of a connection: messages as they are, and four rarer things.
 
 A text message is a bare ``str``, a binary one bare ``bytes``: only the payload itself is allocated.
 """

@@ -17,7 +17,7 @@ _CHUNK = 65536
 
 
 class _Pieces:
-    """What has come of a message.
+    """The pieces of a message that have come.
 
     In parts: one buffer would be there twice whenever it had to move in order to grow, and a
     message that never ends should not cost more than the limit.

@@ -1,4 +1,4 @@
-"""What one end of a connection receives: bytes in, events out.
+"""The receiving half of the protocol: bytes in, events out.
 
 RFC 6455 sections 5 (framing), 6.2 (receiving), 7.1.7 (failing) and 8 (errors).
 

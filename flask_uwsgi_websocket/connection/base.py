@@ -1,4 +1,4 @@
-"""What all parts of a connection share: limits, fields, the queue, and what an engine supplies."""
+"""The base of a connection: its limits and fields, its queue, and what an engine supplies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .states import LOST, OPEN, RELEASED
 
 @dataclass(frozen=True)
 class Limits:
-    """What a connection may cost. Sizes in bytes, times in seconds.
+    """The limits of what a connection may cost. Sizes in bytes, times in seconds.
 
     :raises ValueError: for a value that cannot be meant.
     """
@@ -59,7 +59,7 @@ NOTHING: deque[Any] = deque(maxlen=0)
 
 
 class Loop(ABC):
-    """What serves the connections of a worker, and may be used from any thread.
+    """The loop that serves the connections of a worker, for any thread.
 
     It is asyncio's, gevent's hub, or that of a thread beside the handlers. Its callbacks must not
     wait: all connections would.

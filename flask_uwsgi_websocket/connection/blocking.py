@@ -1,4 +1,4 @@
-"""What is common to engines whose waiting blocks the calling thread or greenlet.
+"""The connection of engines whose waiting blocks the calling thread or greenlet.
 
 ``_wait_input``, ``_wait_output`` and ``_pause`` return :data:`DONE` when the wait is over. So the
 rules, which await that, never suspend: :func:`run_to_end` runs them in one go.
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class _Done(Awaitable[None]):
-    """What is over when it is awaited."""
+    """An awaitable that is over at once."""
 
     def __await__(self) -> Generator[Any, None, None]:
         yield from ()

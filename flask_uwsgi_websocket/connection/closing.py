@@ -1,4 +1,4 @@
-"""What is done in each state of a connection's end; states.py draws them."""
+"""The end of a connection, from state to state; states.py draws them."""
 
 from __future__ import annotations
 

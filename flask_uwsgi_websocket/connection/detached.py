@@ -1,4 +1,4 @@
-"""What runs a request that asks for a WebSocket, and runs on as that WebSocket when it has ended.
+"""Requests that run in a greenlet of ours, so that uWSGI's can end while their handler goes on.
 
 A request occupies one of uWSGI's cores until its application returns, and uWSGI keeps some
 12 KiB for it. An engine whose requests are greenlets therefore runs the application in a greenlet
@@ -23,7 +23,7 @@ Body = Iterable[bytes]
 
 
 class DetachedRequest(Protocol):
-    """What an application finds itself carried by."""
+    """Runs an application in a greenlet of its own."""
 
     def detach(self) -> None:
         """Let the request end: it is answered, and its connection is held by a duplicate.
@@ -32,19 +32,29 @@ class DetachedRequest(Protocol):
         """
 
 
-#: An application with its arguments; it is told who carries it.
+#: An application with its arguments; it is told what runs it.
 Application = Callable[[DetachedRequest], Body]
 
 
 def end_late(body: Body) -> None:
-    """Do to the body what a server would, whose request has ended before."""
+    """Exhaust and close a body that nobody will read, as its server would have."""
     try:
         for _ in body:
             pass
     finally:
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
+        close_body(body)
+
+
+def close_body(body: Body) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
+
+
+def is_made_late(body: Body) -> bool:
+    """Tell whether the app makes a body only when the server asks for it."""
+    # What has a read() may be of wsgi.file_wrapper, which the server knows by its identity.
+    return not (isinstance(body, (bytes, list, tuple)) or hasattr(body, "read"))
 
 
 class _InContext:
@@ -62,17 +72,12 @@ class _InContext:
         return self._run(next, self._iterator)
 
     def close(self) -> None:
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            self._run(close)
+        self._run(close_body, self._body)
 
 
 def in_context(context: Context, body: Body) -> Body:
     """Return a body whose parts are made in ``context``, whatever context asks for them."""
-    # What has a read() may be of wsgi.file_wrapper, which the server knows by its identity.
-    if isinstance(body, (bytes, list, tuple)) or hasattr(body, "read"):
-        return body
-    return _InContext(context, body)
+    return _InContext(context, body) if is_made_late(body) else body
 
 
 def report_late(error: BaseException) -> None:

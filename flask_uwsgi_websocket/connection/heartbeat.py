@@ -13,7 +13,7 @@ from .fast_io import MSG_DONTWAIT
 
 
 class Heartbeat(Closing):
-    """What a connection does at each tick of the worker's clock."""
+    """The part of a connection that the worker's clock drives."""
 
     __slots__ = ("_alive_at", "_ping_at", "_pinged", "interrupt", "latency")
 

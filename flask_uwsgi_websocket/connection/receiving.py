@@ -77,7 +77,7 @@ class Receiving(Heartbeat):
             self._quick_ack = True
 
     async def _tell_end(self, waited: bool = False) -> None:
-        """Before a receive gives None: the connection has ended.
+        """Prepare a receive to give None, since the connection has ended.
 
         The first None is free. The second comes after a pause, and then there are no more, so that
         a handler that heeds none of them ends, and until then keeps nobody from running; nor does
@@ -98,7 +98,7 @@ class Receiving(Heartbeat):
             raise self.closed_error()
 
     def _wants_more(self) -> bool:
-        """The handler has taken every message and waits: whether one may still come."""
+        """Prepare to wait for a message; return False if none can come."""
         self._replying = False
         if self.state is PENDING:
             self._reply_close()

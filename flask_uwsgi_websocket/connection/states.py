@@ -26,7 +26,7 @@ from enum import Enum, IntEnum, auto
 
 
 class State(IntEnum):
-    """How far the end of a connection is; from CLOSING on it has ended, for the handler."""
+    """The state of a connection; from CLOSING on it has ended, for the handler."""
 
     OPEN = auto()
     #: A write failed: what the peer sent before it vanished is read.
@@ -46,7 +46,7 @@ class State(IntEnum):
 
 
 class Cause(Enum):
-    """What takes a connection from one state to the next."""
+    """A cause that takes a connection from one state to the next."""
 
     #: We send our Close, of our own accord or in answer.
     WE_CLOSE = auto()

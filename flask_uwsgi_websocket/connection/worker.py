@@ -99,7 +99,7 @@ class Worker(Loop):
         return STOP_SIGNALS[signal.Signals(signum)]
 
     def close_all(self, code: int) -> None:
-        """The worker stops: tell every client. New ones are told at once."""
+        """Tell every client that the worker stops; new ones are told at once."""
         if self.stopping is None:
             self.stopping = code
             for end in tuple(self.tasks.values()):

@@ -88,7 +88,7 @@ class Driver(Generic[T]):
                 resume, self._left = self._left or go_on, None
 
     def _interrupted(self, error: BaseException) -> Callable[[], Any]:
-        """How to go on where the Task has been cancelled."""
+        """Return how to go on where the Task has been cancelled."""
         left, self._left = self._left, None
         if left is None:
             return partial(self._throw, error)

@@ -1,4 +1,4 @@
-"""How a worker whose requests run in threads stops: its clients are told, then uWSGI goes on.
+"""The stop of a worker whose requests run in threads: its clients are told, then uWSGI goes on.
 
 uWSGI's own handlers of the stop signals end the process, or have it wait for requests that do not
 end. So the signals are ours while WebSockets are open, and a thread waits for them.
@@ -49,7 +49,7 @@ class GracefulStop:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Around a request that becomes a WebSocket: the stop waits for it."""
+        """Surround a request that becomes a WebSocket: the stop waits for it."""
         signals = self.signals
         thread = threading.get_ident()
         with self._lock:

@@ -275,7 +275,7 @@ class AsyncioEngine(Engine):
     def worker(self) -> AsyncioWorker:
         return cast(AsyncioWorker, super().worker())
 
-    def carry(self, application: Application) -> Body:
+    def run_detachable(self, application: Application) -> Body:
         detached = AsyncioDetachedRequest(self, application)
         self.process.bind_request(detached)
         return detached.answer()

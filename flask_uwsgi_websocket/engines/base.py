@@ -84,7 +84,7 @@ class Engine(ABC):
         """Surround a request that becomes a WebSocket, from before its handshake."""
         return nullcontext()
 
-    def carry(self, application: Application) -> Body:
+    def run_detachable(self, application: Application) -> Body:
         """Run a request that asks for a WebSocket so that it can be detached; see detached.py."""
         raise NotImplementedError
 

@@ -72,7 +72,7 @@ class GeventWorker(Worker):
             if self.stopping is None:
                 self.recycle()
             return
-        # Without a signal that said more, the worker is worn out, and another one follows.
+        # Without a signal that said more, --max-requests or the like was reached.
         self._stop(1012)
         wait_until(lambda: self.idle, self.grace + INTERRUPT_TIME, gevent.sleep)
 
@@ -242,7 +242,7 @@ class GeventEngine(Engine):
         gevent.reinit()
         super().leave_to_parent()
 
-    def carry(self, application: Application) -> Body:
+    def run_detachable(self, application: Application) -> Body:
         detached = GeventDetachedRequest(self, application)
         self.process.bind_request(detached)
         detached.start()

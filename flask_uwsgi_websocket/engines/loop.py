@@ -1,4 +1,4 @@
-"""How the worker's loop serves a connection."""
+"""Connections that the worker's loop serves."""
 
 from __future__ import annotations
 

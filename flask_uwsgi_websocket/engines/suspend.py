@@ -114,7 +114,7 @@ class SuspendConnection(ThreadsConnection):
 
 
 class _TimerSetting(ctypes.Structure):
-    """What C calls an itimerspec: seconds and nanoseconds, of the repetition and of the first."""
+    """An itimerspec of C's: seconds and nanoseconds, of the repetition and of the first."""
 
     _fields_ = (
         ("repeat", ctypes.c_long * 2),

@@ -301,7 +301,7 @@ def wait_readable(fd: int, timeout: float | None) -> bool:
 
 
 def _left(deadline: float | None) -> float:
-    """Seconds until ``deadline``, as a lock's timeout: -1 is for ever."""
+    """Return the seconds until ``deadline``, as a lock's timeout: -1 is for ever."""
     return -1 if deadline is None else max(deadline - time.monotonic(), 0)
 
 

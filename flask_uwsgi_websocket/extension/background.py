@@ -14,7 +14,7 @@ from ..helpers.functions import check_kind, name_of
 from ..helpers.log import log_exception, logger
 from ..process.leader import leader_of
 from ..servers import uwsgi
-from ..servers.find import engine_beside
+from ..servers.find import background_engine
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -60,7 +60,7 @@ class Background:
     def start_with_request(self, environ: WSGIEnvironment) -> None:
         """Start the functions elsewhere, where a first request tells who serves."""
         self.waits_for_request = False
-        self._serve(engine_beside(self._engine_name, environ))
+        self._serve(background_engine(self._engine_name, environ))
 
     def start(self, function: Function, *args: Any, **kwargs: Any) -> Any:
         """Run a function beside all requests."""
@@ -92,7 +92,7 @@ class Background:
                     "forks its workers: start it in a function decorated with "
                     "@websocket.on_worker_start"
                 )
-        return engine_beside(self._engine_name)
+        return background_engine(self._engine_name)
 
     def _serve(self, engine: Engine) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What is to be known of an engine.
+    """Facts about an engine, which none of its modules need be loaded for.
 
     :param websocket: the name of its class for Flask apps.
     :param handler: that of its class for uWASP; an empty string where there is none.

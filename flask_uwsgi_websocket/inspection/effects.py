@@ -1,4 +1,4 @@
-"""What uWSGI's options come to: the engine, its cores, the router, whether requests end early."""
+"""The effects of uWSGI's options: the engine, its cores, the router, whether requests end early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a look at uWSGI's options may find, and what is known beside them."""
+"""Findings about uWSGI's options, and the facts beside these that a rule may ask for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .options import Options
 
 
 class Severity(Enum):
-    """How much a finding hurts."""
+    """The severity of a finding: how much it hurts."""
 
     #: WebSockets do not work, or everybody is thrown out.
     ERROR = "error"
@@ -53,7 +53,7 @@ hint = partial(Finding, Severity.HINT)
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is known beside the options; None is what is not.
+    """Facts beside the options; None where one is not known.
 
     :param engine: the engine that the app's class needs, a key of :data:`~.engines.ENGINES`.
     :param timeout: the extension's ``timeout`` in seconds.

@@ -1,4 +1,4 @@
-"""What in uWSGI's options hurts WebSockets, and what to do about it.
+"""All rules that look in uWSGI's options for what hurts WebSockets, with the remedies.
 
 One set of rules, for ``flask websocket doctor``, for the start of the log, for ``app.run``, and for
 the answer to a handshake that cannot work. A rule that finds what is not there costs trust: in

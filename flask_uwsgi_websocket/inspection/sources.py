@@ -1,4 +1,4 @@
-"""Where uWSGI gets its options: its command line, files, the environment, an emperor.
+"""The sources of uWSGI's options: its command line, files, the environment, an emperor.
 
 Files are read as uWSGI reads them, without running anything. What ``@(exec://...)`` gives, or a
 variable that is not set here, and whether the condition of an ``if-env`` block holds, is not known:

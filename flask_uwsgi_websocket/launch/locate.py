@@ -47,7 +47,7 @@ _OF_UWSGI = ("uwsgi", "uwsgidecorators")
 
 @dataclass(frozen=True)
 class Target:
-    """What to tell uWSGI about the app.
+    """An app, as uWSGI is told of it.
 
     :param arguments: the command line options that name it.
     :param python_path: folders to put in front of ``sys.path``.
@@ -95,7 +95,7 @@ def module_variable(app: Any) -> Target | None:
 
 @dataclass(frozen=True)
 class _Script:
-    """What ``__main__`` was started from.
+    """The script that ``__main__`` was started from.
 
     :param path: its file, absolute.
     :param module: its name under ``python -m``, else ``None``.

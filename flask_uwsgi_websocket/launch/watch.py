@@ -102,7 +102,7 @@ def name_to_uwsgi(files: list[str]) -> None:
 
 
 def keep_asyncio_alive() -> None:
-    """Without the app nobody sets the loop for which uWSGI's asyncio engine asks."""
+    """Set the loop for which uWSGI's asyncio engine asks, as nobody does without the app."""
     uwsgi = sys.modules["uwsgi"]
     if not uwsgi.opt.get("asyncio"):
         return

@@ -1,4 +1,4 @@
-"""What an engine asks of the process that it runs in, which a server has started."""
+"""The process that an engine runs in, which a server has started."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def server_of(environ: WSGIEnvironment) -> Server:
     return UWSGI_SERVER
 
 
-def engine_beside(name: str, environ: WSGIEnvironment | None = None) -> Engine:
+def background_engine(name: str, environ: WSGIEnvironment | None = None) -> Engine:
     """Return what runs background work of the class made for an engine.
 
     :param environ: of a request, where there is one: it tells the server.

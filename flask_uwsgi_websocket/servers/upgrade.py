@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from ..connection.detached import Body, DetachedRequest
+from ..connection.detached import Body, DetachedRequest, close_body, is_made_late
 from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable
 
@@ -124,10 +124,7 @@ class Upgrade:
             body = application(environ, self.begin)
         except BaseException as error:
             return self.fail(error)
-        # What has a read() may be of wsgi.file_wrapper, which the server knows by its identity.
-        if isinstance(body, (bytes, list, tuple)) or hasattr(body, "read"):
-            return body
-        return _AnsweredBody(self, body)
+        return _AnsweredBody(self, body) if is_made_late(body) else body
 
     def fail(self, error: BaseException) -> Body:
         """Log what the application raised; return the body of a 500, unless something was sent."""
@@ -171,11 +168,8 @@ class _AnsweredBody:
             return next(self._chunks)
 
     def close(self) -> None:
-        close = getattr(self._body, "close", None)
-        if close is None:
-            return
         try:
-            close()
+            close_body(self._body)
         except BaseException as error:
             self._upgrade.fail(error)
 

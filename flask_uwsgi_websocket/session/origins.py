@@ -1,4 +1,4 @@
-"""Whose pages may open WebSockets: the check of ``Origin`` (RFC 6455 10.2, RFC 6454).
+"""The origins whose pages may open WebSockets: the check of ``Origin`` (RFC 6455 10.2, RFC 6454).
 
 Origins are compared in one form, whoever wrote them: small letters, the letters of other scripts
 as they travel (``xn--...``), IPv6 addresses at their shortest, no default port, no slash.

@@ -51,7 +51,7 @@ def _disable_nagle(sock: Socket) -> None:
 
 
 class ParentsSockets:
-    """What a child of a worker has of uWSGI."""
+    """The sockets of uWSGI's that a child of a worker inherits."""
 
     def leave_to_parent(self) -> None:
         reset_signals()
@@ -148,7 +148,7 @@ def router_room() -> RouterRoom | None:
 
 
 class RouterRoom:
-    """What is left of a router's descriptors, which the WebSockets of all workers share.
+    """The room in a router's descriptors, which the WebSockets of all workers share.
 
     Several processes of it (``--http-processes``) count as one: they do not share connections
     evenly, and each that is full spins.

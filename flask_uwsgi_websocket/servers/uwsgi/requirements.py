@@ -1,4 +1,4 @@
-"""What must be true of the instance, so that the WebSockets of a class work in it."""
+"""Checks that the WebSockets of a class can work in this instance."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class UWSGI(Server):
             upgrade.detachable = detachable
             return upgrade.run(application, own)
 
-        body = start.engine(engine).carry(run)
+        body = start.engine(engine).run_detachable(run)
         if upgrade.detached:
             request.redirect_request(devnull)
             if not upgrade.told:
