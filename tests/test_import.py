@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import inspect
 import re
 import subprocess
@@ -60,6 +61,31 @@ def test_public_names_without_uwsgi_gevent_and_greenlet() -> None:
         "print(sorted(set(package.__all__) - set(dir(package))))"
     )
     assert python(code) == "[]\n[]"
+
+
+PUBLIC_MODULES = {
+    "pytest_plugin": ["websocket_client"],
+    "runner": ["find_uwsgi", "run_uwsgi"],
+    "testing": ["HandshakeRejected", "WebSocketTestClient", "WebSocketTestConnection"],
+    "uwasp": [
+        "AsyncioHandler",
+        "ConnectionClosed",
+        "GeventHandler",
+        "Handler",
+        "HandshakeError",
+        "Limits",
+        "Server",
+        "ThreadHandler",
+        "WebSocket",
+        "WebSocketMiddleware",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_public_names_of_modules(name: str) -> None:
+    module = importlib.import_module(f"flask_uwsgi_websocket.{name}")
+    assert [name for name in PUBLIC_MODULES[name] if not hasattr(module, name)] == []
 
 
 def api_of_readme() -> str:
