@@ -40,13 +40,13 @@ from .exceptions import ConnectionClosed, HandshakeError
 from .helpers.environment import propagates
 from .helpers.text import path_of, printable
 from .helpers.threads import threads_are_greenlets
+from .helpers.wsgi import StartResponse, WSGIEnvironment
 from .servers.base import Server
 from .servers.find import add_server
 from .servers.sockets import SocketServer
 from .servers.upgrade import UPGRADE, Upgrade
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from flask import Flask
     from werkzeug.test import TestResponse
 

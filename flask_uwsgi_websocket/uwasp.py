@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from werkzeug.wsgi import get_host
 
@@ -35,14 +35,12 @@ from .extension.config import COMPRESSION, check_origins
 from .helpers.engines import ENGINES, HANDLERS
 from .helpers.log import log_exception
 from .helpers.text import path_of, printable
+from .helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from .servers import uwsgi
 from .servers.find import server_of
 from .servers.upgrade import upgrade_of
 from .session.negotiate import Settings, admit, is_upgrade_request, negotiate, refusal, refuse
 from .session.session import Session
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = [
     "AsyncioHandler",

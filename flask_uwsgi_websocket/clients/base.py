@@ -12,11 +12,11 @@ from ..connection.base import Message
 from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from ..helpers.text import path_of, printable
+from ..helpers.wsgi import WSGIEnvironment
 from ..servers import uwsgi
 from ..session.lazy import Unopened
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
     from flask import Flask
     from flask.ctx import AppContext, RequestContext
 

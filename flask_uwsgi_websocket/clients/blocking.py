@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..connection.base import Message
 from ..connection.blocking import BlockingConnection
 from ..exceptions import ConnectionClosed
 from .base import BaseClient, Data
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -51,7 +48,7 @@ class WebSocketClient(BaseClient[None]):
         while (message := self.receive()) is not None:
             yield message
 
-    def __enter__(self) -> Self:
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..connection.base import Message
 from ..connection.blocking import run_to_end
 from ..helpers.functions import is_coroutine_function
+from ..helpers.wsgi import WSGIEnvironment
 from .base import BaseClient, Data
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 
 class WebSocket:

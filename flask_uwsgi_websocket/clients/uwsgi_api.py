@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..connection.receiving import ENDS_TOLD
 from ..connection.sending import FIRST_PAUSE
 from ..exceptions import ConnectionClosed
+from ..helpers.wsgi import WSGIEnvironment
 from ..servers import uwsgi
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 
 class UWSGIWebSocketClient:

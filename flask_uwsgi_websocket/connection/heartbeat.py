@@ -22,7 +22,7 @@ class Heartbeat(Closing):
         #: Round trip of the last ping, in seconds.
         self.latency: float | None = None
         #: Breaks into the handler, wherever it waits. Set while the handler runs.
-        self.interrupt: Callable[[], None] | None = None
+        self.interrupt: Callable[[], object] | None = None
         self._pinged: bytes | None = None  # the payload of the unanswered ping
         self._ping_at = self._alive_at = time.monotonic()
 

@@ -346,12 +346,6 @@ class AsyncioEngine(Engine):
             return Driver(awaitable, self.worker().drivers)
         return awaitable
 
-    def interrupter(self) -> Callable[[], None] | None:
+    def interrupter(self) -> Callable[[], object] | None:
         task = asyncio.current_task()
-        if task is None:
-            return None
-
-        def interrupt() -> None:
-            task.cancel()
-
-        return interrupt
+        return None if task is None else task.cancel

@@ -11,7 +11,6 @@ import threading
 from _socket import socket as Socket
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..codec import Protocol
@@ -54,10 +53,6 @@ class AsyncioThreadEngine(AsyncioEngine):
             return connection
 
         return asyncio.run_coroutine_threadsafe(make(), worker.loop).result()
-
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        with suppress(asyncio.CancelledError):  # by somebody who cancels all tasks
-            self.wait_for(coroutine)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Block this thread until a Task has run the coroutine, in this thread's context."""

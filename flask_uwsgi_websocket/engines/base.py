@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ..codec import Protocol
 from ..connection.base import Limits
+from ..connection.blocking import run_to_end
 from ..connection.connection import Connection
 from ..connection.detached import Application, Body
 from ..connection.worker import Worker
@@ -88,9 +89,9 @@ class Engine(ABC):
         """Run a request that asks for a WebSocket so that it can be detached; see detached.py."""
         raise NotImplementedError
 
-    @abstractmethod
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a handler and what belongs to it, in a request."""
+        run_to_end(coroutine)
 
     def call_in_background(self, delay: float, callback: Callable[[], None]) -> None:
         """Call what may wait, beside the calling request, ``delay`` seconds from now."""
@@ -128,6 +129,6 @@ class Engine(ABC):
         """
         return False
 
-    def interrupter(self) -> Callable[[], None] | None:
+    def interrupter(self) -> Callable[[], object] | None:
         """Return what breaks into the running handler; None where nothing can."""
         return None

@@ -255,9 +255,6 @@ class GeventEngine(Engine):
         self.process.unwatch_request(self.worker().hub.loop.fileno())
         return ()
 
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        run_to_end(coroutine)
-
     def when_serving(self, callback: Callable[[], object]) -> None:
         def wait() -> None:
             wait_until(self.process.is_serving, sleep=gevent.sleep)
@@ -301,7 +298,7 @@ class GeventEngine(Engine):
         hub.loop.run_callback(hub.handle_system_error, KeyboardInterrupt, error)
         return True
 
-    def interrupter(self) -> Callable[[], None] | None:
+    def interrupter(self) -> Callable[[], object] | None:
         greenlet = getcurrent()
         again = False
 

@@ -18,14 +18,14 @@ import time
 from _socket import socket as Socket
 from _thread import LockType, allocate_lock
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from itertools import count
 from typing import Any, cast
 
 from ..codec import Protocol
 from ..connection.base import Callback, Limits, Message
-from ..connection.blocking import DONE, BlockingConnection, run_to_end
+from ..connection.blocking import DONE, BlockingConnection
 from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, wait_and_receive
 from ..connection.worker import Worker
 from ..helpers.log import logger
@@ -362,9 +362,6 @@ class ThreadsEngine(Engine):
             time.sleep(seconds)
         elif worker.stopped.wait(seconds):
             raise SystemExit
-
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        run_to_end(coroutine)
 
     def worker(self) -> ThreadsWorker:
         return cast(ThreadsWorker, super().worker())

@@ -9,6 +9,8 @@ from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from flask import Flask
+
 from ..clients.asyncio import AsyncioWebSocketClient
 from ..clients.base import Data
 from ..clients.open_clients import Excluded
@@ -20,8 +22,6 @@ from .extension import WebSocket
 from .middleware import WebSocketMiddleware
 
 if TYPE_CHECKING:
-    from flask import Flask
-
     from ..engines.asyncio import AsyncioEngine
 
 T = TypeVar("T")

@@ -5,19 +5,17 @@ from __future__ import annotations
 from _thread import RLock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..engines.base import Engine
 from ..exceptions import EngineError
 from ..helpers.engines import ENGINES
 from ..helpers.functions import check_kind, name_of
 from ..helpers.log import log_exception, logger
+from ..helpers.wsgi import WSGIEnvironment
 from ..process.leader import leader_of
 from ..servers import uwsgi
 from ..servers.find import background_engine
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 Function = Callable[..., Any]
 

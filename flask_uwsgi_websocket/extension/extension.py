@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flask import Flask, current_app, has_app_context, has_request_context, request
+from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
 
 from ..clients.base import Data
 from ..clients.class_based import handler_of, subprotocol_options
@@ -16,6 +16,7 @@ from ..helpers.checks import SECONDS_OR_NONE
 from ..helpers.engines import ENGINES
 from ..helpers.environment import is_on
 from ..helpers.functions import check_kind
+from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..launch.defaults import leaves_open
 from ..launch.run import run_uwsgi
 from ..servers import uwsgi
@@ -26,9 +27,6 @@ from .middleware import WebSocketMiddleware
 from .routing import Router
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-    from flask import Blueprint
-
     from ..testing import WebSocketTestClient
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+
+from flask import Flask
 
 from ..clients.blocking import AsyncWebSocketClient, GeventWebSocketClient
 from ..exceptions import GeventNotInstalled
@@ -12,9 +13,6 @@ from ..servers import uwsgi
 from . import config
 from .extension import WebSocket
 from .middleware import WebSocketMiddleware
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 
 class GeventWebSocketMiddleware(WebSocketMiddleware):

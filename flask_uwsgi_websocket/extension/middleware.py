@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Request, Response
 from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, InternalServerError, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
@@ -24,6 +24,7 @@ from ..helpers.environment import propagates
 from ..helpers.functions import is_decorated
 from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable
+from ..helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from ..servers import uwsgi
 from ..servers.find import server_of
 from ..servers.upgrade import Headers, upgrade_of
@@ -39,10 +40,6 @@ from ..session.negotiate import (
 from . import config
 from .routing import WebSocketRule
 from .upgrade_response import missed_response, upgrade_class
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from flask import Request
 
 #: Connections with the same limits share them.
 _limits = lru_cache(Limits)

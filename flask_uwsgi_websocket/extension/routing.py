@@ -6,22 +6,17 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from flask import Flask
+from flask import Blueprint, Flask, Request
 from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule, RuleFactory
 
+from ..codec import DeflateSettings
 from ..codec.handshake import is_token
 from ..helpers.checks import BYTES, SWITCH, nearest
 from ..helpers.functions import innermost
 from .config import COMPRESSION, check_origins
-
-if TYPE_CHECKING:
-    from flask import Blueprint, Request
-
-    from ..codec import DeflateSettings
-
 
 #: Options of a rule that are Werkzeug's own.
 _RULE_OPTIONS = inspect.signature(Rule.__init__).parameters.keys() - {"self", "string"}

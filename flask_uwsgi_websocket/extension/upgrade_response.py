@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Response
 from flask.globals import request_ctx
+from werkzeug.datastructures import Headers
 
 from ..helpers.functions import innermost
+from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..servers.upgrade import upgrade_of
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-    from werkzeug.datastructures import Headers
 
 
 @cache

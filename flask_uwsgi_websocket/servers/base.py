@@ -7,15 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from socket import SHUT_WR
-from typing import TYPE_CHECKING
 
 from ..connection.detached import Body
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
+from ..helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from .upgrade import RAW_FAILURE, UPGRADE, Headers, Upgrade, upgrade_of
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 class Server(ABC):

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..engines.base import Engine
 from ..helpers.threads import threads_are_greenlets
+from ..helpers.wsgi import WSGIEnvironment
 from . import uwsgi
 from .base import Server
 from .sockets import Gunicorn, SocketServer, Werkzeug, plain_engine
 from .uwsgi.server import UWSGI
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 UWSGI_SERVER: Server = UWSGI()
 _SOCKET_SERVERS: list[SocketServer] = [Werkzeug(), Gunicorn()]

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import cache
 from io import BufferedReader, BytesIO
 from threading import current_thread, main_thread
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, ref
 
 from ..connection.detached import Body
@@ -28,12 +28,10 @@ from ..engines.threads import ThreadsEngine
 from ..exceptions import EngineError, UnsupportedFront
 from ..helpers.engines import ENGINES
 from ..helpers.threads import threads_are_greenlets, wait_until
+from ..helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from ..process.server_process import ServerProcess
 from .base import Server
 from .upgrade import upgrade_of
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 #: Seconds for which clients that a stopping process has told to leave are waited for.
 LEAVE_TIME = 0.5

@@ -129,7 +129,7 @@ class _Attempt:
         self.sock = sock
         self._session = session
         self._protocol = session.protocol()
-        self._interrupt: Callable[[], None] | None = None
+        self._interrupt: Callable[[], object] | None = None
         self._answer: Any = None
         # Until it has run to an end: a Task can be cancelled at any point.
         self._failure: BaseException | None = RuntimeError("the handler was cancelled")

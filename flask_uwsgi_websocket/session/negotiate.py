@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import responses
 from logging import Logger
-from typing import TYPE_CHECKING
 
 from werkzeug.datastructures import EnvironHeaders
 
@@ -24,12 +23,10 @@ from ..exceptions import EngineError, HandshakeError
 from ..helpers.engines import WEBSOCKETS
 from ..helpers.log import RateLimit, logger
 from ..helpers.text import path_of, printable
+from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..servers.find import server_of
 from ..servers.upgrade import Headers, check_headers
 from .origins import check_origin
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _upgrade_lost = RateLimit()
 

@@ -8,21 +8,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from socket import SHUT_RDWR
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..codec import SERVER, Protocol
 from ..connection.connection import Connection
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
 from ..helpers.log import log_exception
+from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..process.fork import end_of_children
 from ..servers.base import Server
 from ..servers.find import server_of
 from ..servers.upgrade import Headers, upgrade_of
 from .negotiate import Negotiation
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 #: RFC 6455 7.1.6: a close reason is UTF-8 of at most 123 bytes.
 MAX_REASON = 123

@@ -21,17 +21,15 @@ from socket import (
     SOL_SOCKET,
     TCP_NODELAY,
 )
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ...helpers.wsgi import WSGIEnvironment
 from ...inspection.effects import has_router
 from ...inspection.socket_rules import ROUTERS_OWN
 from ...process.fork import reset_signals
 from .instance import options, running_engine, uwsgi
 from .request import new_devnull, take
 from .requirements import detaches
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 
 def disable_nagle_on_listeners() -> None:

@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 
 from ...helpers.engines import ENGINES
 from ...helpers.threads import unpatched, wait_until
@@ -19,9 +20,6 @@ from ...process.signals import RELOAD_SIGNAL
 from .descriptors import router_room
 from .instance import C, number, options, uwsgi, version, worker_id, worker_state
 from .requirements import detaches
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 # uWSGI's exit codes (uwsgi.h) that tell the master what a worker wants.
 _END_CODE, _RELOAD_CODE = 30, 17

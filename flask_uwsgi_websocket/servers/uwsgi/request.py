@@ -8,14 +8,11 @@ from _socket import socket as Socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING
 
 from ...exceptions import ConnectionClosed
 from ...helpers.engines import ENGINES
+from ...helpers.wsgi import StartResponse, WSGIEnvironment
 from .instance import running_engine, uwsgi
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 Headers = list[tuple[str, str]]
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from _socket import socket as Socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ...connection.detached import Body, DetachedRequest
 from ...engines.base import Engine
 from ...exceptions import HandshakeError, UnsupportedFront
 from ...helpers.log import RateLimit, logger
 from ...helpers.threads import caller
+from ...helpers.wsgi import WSGIApplication, WSGIEnvironment
 from ..base import Server
 from ..upgrade import Headers, upgrade_of
 from . import request, start
 from .descriptors import no_room_reason
 from .requirements import detaches, require_engine, unsupported_reason
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 
 class UWSGI(Server):
