@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -71,6 +72,18 @@ def test_time_passes_in_uwsgi_s_own_async_mode(serve) -> None:
     with server.raw("/timeout") as client:
         assert client.message() == "timeout"
         assert client.read().opcode == PING
+
+
+def test_clients_that_vanish_while_sends_wait_in_uwsgi_s_own_async_mode(serve) -> None:
+    """All that such a send waits for is ready at once then, and uWSGI is to close none of it."""
+    server = serve("async", cores=16)
+    for _ in range(4):
+        clients = [server.raw("/flood/vanished") for _ in range(12)]
+        time.sleep(0.2)  # until their queues are full
+        for client in clients:
+            client.abort()
+        works(server)
+    server.wait_idle()
 
 
 def test_gevent_that_uwsgi_has_patched(serve) -> None:

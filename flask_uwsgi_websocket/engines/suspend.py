@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import time
 from _socket import socket as Socket
 from _thread import get_ident
@@ -59,11 +60,11 @@ class SuspendConnection(ThreadsConnection):
                     try:
                         self.read()
                         if not ready():
-                            self._suspend((self.fd,), (), deadline)
+                            self._suspend(select.POLLIN, deadline)
                     finally:
                         self._reading.release()
                 else:
-                    self._suspend((), (), time.monotonic() + POLL)  # another request receives
+                    self._suspend(0, time.monotonic() + POLL)  # another request receives
         return DONE
 
     def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
@@ -74,8 +75,8 @@ class SuspendConnection(ThreadsConnection):
             self._peek()
             if not ready():
                 # Readable too, unless enough has been read ahead.
-                readable = () if self._read_pausing else (self.fd,)
-                self._suspend(readable, (self.fd,), deadline)
+                read = 0 if self._read_pausing else select.POLLIN
+                self._suspend(read | select.POLLOUT, deadline)
         return DONE
 
     def _pause(self, seconds: float) -> Awaitable[None]:
@@ -85,32 +86,25 @@ class SuspendConnection(ThreadsConnection):
         deadline = time.monotonic() + seconds
         with suppress(TimeoutError):
             while True:
-                self._suspend((), (), deadline)
+                self._suspend(0, deadline)
         return DONE
 
-    def _suspend(
-        self, readable: tuple[int, ...], writable: tuple[int, ...], deadline: float | None
-    ) -> None:
-        """Wait for a second at most, or until the deadline.
+    def _suspend(self, events: int, deadline: float | None) -> None:
+        """Wait for events of the descriptor, for a second at most, or until the deadline.
 
         :raises TimeoutError: the deadline has passed already.
         """
-        # uWSGI waits for each descriptor once: a duplicate stands for the other direction.
-        duplicate = os.dup(self.fd) if readable and writable else -1
-        if duplicate >= 0:
-            writable = (duplicate,)
-        try:
-            if deadline is None:
-                self._wait(readable, writable, 1)
-                return
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            with _timer(min(left, 1)) as timer:
-                self._wait((*readable, timer), writable)
-        finally:
-            if duplicate >= 0:
-                os.close(duplicate)
+        if deadline is None:  # nobody waits for ever but to read
+            self._wait(self.fd, 1)
+            return
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        with _timer(min(left, 1)) as timer, select.epoll() as either:
+            either.register(timer, select.EPOLLIN)
+            if events:
+                either.register(self.fd, events)
+            self._wait(either.fileno())
 
 
 class _TimerSetting(ctypes.Structure):
@@ -165,4 +159,4 @@ class SuspendEngine(ThreadsEngine):
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             with _timer(min(left, 1)) as timer:
-                self.process.suspend((timer,))
+                self.process.suspend(timer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,11 +14,11 @@ class ServerProcess:
     #: Whether to take the stop signals over from the server's own handlers.
     gives_signals = False
 
-    def suspend(
-        self, readable: Sequence[int] = (), writable: Sequence[int] = (), seconds: int = 0
-    ) -> None:
-        """Park the calling request until its greenlet is switched to, or a descriptor is ready.
+    def suspend(self, readable: int = -1, seconds: int = 0) -> None:
+        """Park the calling request until its greenlet is switched to, or a descriptor is readable.
 
+        :param readable: only one: of several that are ready at the same moment, uWSGI closes all
+            but the first (core/async.c: "unknown fd, remove it (for safety)").
         :param seconds: at most; 0: for ever. Only after the handshake: when they have passed, uWSGI
             leaves a mark on the request for its next wait, which may be to send a response.
         """

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -46,14 +46,10 @@ class UWSGIProcess(ServerProcess):
         self._engine = engine
         self._recycles = options().has(*RECYCLING, "cheaper")
 
-    def suspend(
-        self, readable: Sequence[int] = (), writable: Sequence[int] = (), seconds: int = 0
-    ) -> None:
+    def suspend(self, readable: int = -1, seconds: int = 0) -> None:
         # https://uwsgi-docs.readthedocs.io/en/latest/Async.html
-        for fd in readable:
-            uwsgi.wait_fd_read(fd, seconds)
-        for fd in writable:
-            uwsgi.wait_fd_write(fd, seconds)
+        if readable >= 0:
+            uwsgi.wait_fd_read(readable, seconds)
         uwsgi.suspend()
 
     def cores(self) -> int:
