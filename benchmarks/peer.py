@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from flask_uwsgi_websocket.exceptions import EngineError
-from flask_uwsgi_websocket.inspection.binary import find_uwsgi
+from flask_uwsgi_websocket.inspection.binaries import find_uwsgi
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / "benchmarks" / "servers"

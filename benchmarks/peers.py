@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.peer import ROOT, SERVERS, CPeer, NodePeer, Peer
-from flask_uwsgi_websocket.inspection.binary import find_uwsgi
+from flask_uwsgi_websocket.inspection.binaries import find_uwsgi
 
 ORIGINAL = ROOT / "benchmarks" / ".peers" / "original"
 

@@ -24,7 +24,7 @@ from benchmarks.results import Results
 from benchmarks.works import SESSIONS, SPARE, Work
 from flask_uwsgi_websocket.codec import fast_path
 from flask_uwsgi_websocket.exceptions import EngineError
-from flask_uwsgi_websocket.inspection.binary import find_uwsgi
+from flask_uwsgi_websocket.inspection.binaries import find_uwsgi
 from tests.server import free_port
 
 #: Seconds that a task may take beyond those of its load.

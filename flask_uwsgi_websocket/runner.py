@@ -1,6 +1,6 @@
 """Run an app on uWSGI from its own script, also one without :class:`.WebSocket`."""
 
-from .inspection.binary import find_uwsgi
+from .inspection.binaries import find_uwsgi
 from .launch.run import run_uwsgi
 
 __all__ = ["find_uwsgi", "run_uwsgi"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flask_uwsgi_websocket.exceptions import EngineError
-from flask_uwsgi_websocket.inspection.binary import PLUGINS
+from flask_uwsgi_websocket.inspection.binaries import PLUGINS
 from flask_uwsgi_websocket.launch import install
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +65,7 @@ def test_a_uwsgi_that_has_less_is_not_adequate(
         f'case "$*" in *--python-version) echo {version};; --version) echo 2.0.20;; '
         f'*) printf "{listed}";; esac',
     )
-    monkeypatch.setattr(install, "installed_uwsgi", lambda: less)
+    monkeypatch.setattr(install.binaries, "installed_uwsgi", lambda: less)
     assert install.adequate_uwsgi() is None
     with pytest.raises(EngineError, match=error):
         install.verify(lambda line: None)

@@ -31,8 +31,8 @@ from flask_uwsgi_websocket.exceptions import (
     GeventNotInstalled,
     UWSGINotFound,
 )
-from flask_uwsgi_websocket.inspection import binary
-from flask_uwsgi_websocket.inspection.binary import UWSGIBinary
+from flask_uwsgi_websocket.inspection import binaries
+from flask_uwsgi_websocket.inspection.binaries import UWSGIBinary
 from flask_uwsgi_websocket.launch import defaults, keywords, locate, run
 from flask_uwsgi_websocket.launch.locate import Target
 from tests.rawclient import RawClient, close_frame
@@ -319,7 +319,7 @@ def test_find_uwsgi_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         folder.mkdir()
         fake_uwsgi(folder)
     monkeypatch.setattr(sys, "executable", str(beside / "python"))
-    monkeypatch.setattr(binary.sysconfig, "get_path", lambda *_: str(tmp_path / "none"))
+    monkeypatch.setattr(binaries.sysconfig, "get_path", lambda *_: str(tmp_path / "none"))
     monkeypatch.setenv("PATH", str(path))
     monkeypatch.setenv("FLASK_UWSGI_BINARY", str(named / "uwsgi"))
     argument = shutil.copy(named / "uwsgi", tmp_path / "argument")

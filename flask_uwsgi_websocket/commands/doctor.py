@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..exceptions import EngineError
-from ..inspection import processes, sources
-from ..inspection.binary import (
-    BUILD_ONE,
-    PLUGINS,
-    UWSGIBinary,
-    check_python,
-    find_uwsgi,
-    inspect_uwsgi,
-)
+from ..inspection import binaries, processes, sources
+from ..inspection.binaries import UWSGIBinary
 from ..inspection.effects import version_of
 from ..inspection.findings import Finding, Severity, Surroundings
 from ..inspection.options import Options
@@ -79,16 +72,16 @@ def examine(process: Process, app: Any, say: Say) -> bool:
 
 def _examine_binary(process: Process, say: Say) -> UWSGIBinary | None:
     try:
-        binary = inspect_uwsgi(find_uwsgi(process.binary), PLUGINS)
+        binary = binaries.inspect_uwsgi(binaries.find_uwsgi(process.binary), binaries.PLUGINS)
         say(str(binary))
         if process.pid is None:
-            check_python(binary)
+            binaries.check_python(binary)
     except EngineError as error:
         say(f"error: {error}.")
         return None
-    missing = [name for name in PLUGINS if name not in binary.options]
+    missing = [name for name in binaries.PLUGINS if name not in binary.options]
     if missing:
-        say(f"  without {', '.join(missing)}: {BUILD_ONE}")
+        say(f"  without {', '.join(missing)}: {binaries.BUILD_ONE}")
     return binary
 
 

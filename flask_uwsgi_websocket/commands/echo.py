@@ -121,7 +121,6 @@ def _request(parts: SplitResult, fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _response(sock: socket) -> HTTPResponse:
-    """Read the response 101."""
     response = HTTPResponse(sock)
     try:
         response.begin()

@@ -76,7 +76,10 @@ def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
 
     :raises OSError: the connection broke.
     """
-    sent = _send(sock, frame)
+    try:
+        sent = sock.send(frame, SEND_FLAGS)
+    except (BlockingIOError, InterruptedError):
+        sent = 0
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
@@ -89,13 +92,6 @@ def send_to_idle_in_python(frame: bytes, connections: Sequence[T]) -> list[T]:
     :return: those that are left to the caller: nothing was sent to them.
     """
     return list(connections)
-
-
-def _send(sock: Socket, frame: bytes) -> int:
-    try:
-        return sock.send(frame, SEND_FLAGS)
-    except (BlockingIOError, InterruptedError):
-        return 0
 
 
 try:

@@ -69,7 +69,6 @@ class Heartbeat(Closing):
             self._write_control(self.protocol.ping(self._pinged))
 
     def _ponged(self, data: bytes) -> None:
-        """Handle the peer's pong."""
         if data == self._pinged:
             self._pinged = None
             self.latency = time.monotonic() - self._ping_at

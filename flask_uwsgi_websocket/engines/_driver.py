@@ -14,13 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from asyncio import (  # type: ignore[attr-defined, unused-ignore]
-    Future,
-    Task,
-    _enter_task,
-    _leave_task,
-    current_task,
-)
+from asyncio import Future, Task, current_task
+from asyncio.tasks import _enter_task, _leave_task  # type: ignore[attr-defined, unused-ignore]
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, Generic, TypeVar

@@ -22,6 +22,7 @@ from ..codec import Protocol
 from ..connection.base import Limits
 from ..connection.blocking import DONE, BlockingConnection
 from ..connection.sending import Sending
+from .base import Engine
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
 
 #: Seconds between two looks of a request that waits for another request's receive.
@@ -107,16 +108,6 @@ class SuspendConnection(ThreadsConnection):
             self._wait(either.fileno())
 
 
-class _TimerSetting(ctypes.Structure):
-    """An itimerspec of C's: seconds and nanoseconds, of the repetition and of the first."""
-
-    _fields_ = (
-        ("repeat", ctypes.c_long * 2),
-        ("seconds", ctypes.c_long),
-        ("nanoseconds", ctypes.c_long),
-    )
-
-
 @contextmanager
 def _timer(seconds: float) -> Iterator[int]:
     """Give a descriptor that becomes readable then, whichever thread runs.
@@ -130,7 +121,8 @@ def _timer(seconds: float) -> Iterator[int]:
         raise OSError(error, os.strerror(error))
     try:
         nanoseconds = max(int(seconds * 1e9), 1)
-        setting = _TimerSetting(seconds=nanoseconds // 10**9, nanoseconds=nanoseconds % 10**9)
+        # An itimerspec of C's: seconds and nanoseconds, of the repetition and of the first.
+        setting = (ctypes.c_long * 4)(0, 0, *divmod(nanoseconds, 10**9))
         libc.timerfd_settime(fd, 0, ctypes.byref(setting), None)
         yield fd
     finally:
@@ -144,12 +136,8 @@ class SuspendEngine(ThreadsEngine):
     worker_class = SuspendWorker
     connection_class = SuspendConnection
 
-    def prepare(self) -> None:
-        """Nothing: uWSGI stops this engine at once, whatever its requests do."""
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        yield
+    # uWSGI stops this engine at once, whatever its requests do.
+    prepare, request = Engine.prepare, Engine.request
 
     def sleep(self, seconds: float) -> None:
         """Let other requests run; in a thread, background work for instance, block it alone."""

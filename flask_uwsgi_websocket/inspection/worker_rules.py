@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..helpers.engines import ENGINES, LOOPS
-from .binary import BUILD_ONE, PLUGINS
+from .binaries import BUILD_ONE, PLUGINS
 from .effects import HOLDING, cores, detaches, engine_of, keeps_connections, workers
 from .findings import Finding, Rule, Surroundings, error, hint, warning
 from .options import MASTERED, Options

@@ -35,7 +35,7 @@ from typing import Any
 
 from ..exceptions import EngineError
 from ..helpers.engines import CORES
-from ..inspection.binary import is_plain
+from ..inspection.binaries import is_plain
 from ..inspection.options import FASTCGI_SOCKETS, FILES, ROUTERS, SOCKETS, TLS_SOCKETS, spellings
 from ..inspection.socket_rules import ROUTER_BUFFER
 from . import watch

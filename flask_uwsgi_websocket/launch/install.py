@@ -24,19 +24,8 @@ from pathlib import Path
 from socket import create_server
 
 from ..exceptions import EngineError
-from ..inspection.binary import (
-    ADD_SSL,
-    INSTALL,
-    NO_WINDOWS,
-    PLUGINS,
-    UWSGIBinary,
-    check_python,
-    environment_without_options,
-    inspect_uwsgi,
-    installed_uwsgi,
-    interpreter,
-    python_tag,
-)
+from ..inspection import binaries
+from ..inspection.binaries import ADD_SSL, INSTALL, UWSGIBinary, python_tag
 from ..inspection.effects import version_of
 from ..inspection.worker_rules import LOWEST_UWSGI
 
@@ -93,12 +82,12 @@ def _inspect() -> UWSGIBinary:
 
     :raises EngineError: there is none, or it has less than we build.
     """
-    path = installed_uwsgi()
+    path = binaries.installed_uwsgi()
     if path is None:
         raise EngineError(f"there is no uwsgi beside {sys.executable}")
-    binary = inspect_uwsgi(path)
-    check_python(binary)
-    missing = [name for name in PLUGINS if name not in binary.options]
+    binary = binaries.inspect_uwsgi(path)
+    binaries.check_python(binary)
+    missing = [name for name in binaries.PLUGINS if name not in binary.options]
     if missing:
         raise EngineError(f"{path} was built without {', '.join(missing)}")
     if version_of(binary.version) < _LOWEST:
@@ -141,7 +130,7 @@ def check_machine(say: Say = print) -> None:
 
 def _reasons_not_to_build() -> Iterator[str]:
     if sys.platform == "win32":
-        yield NO_WINDOWS
+        yield binaries.NO_WINDOWS
     if find_spec("pip") is None:
         yield (
             f"this Python environment has no pip: {sys.executable} -m ensurepip, or make the "
@@ -289,7 +278,7 @@ def verify(say: Say = print) -> UWSGIBinary:
 def _answer(binary: UWSGIBinary, options: Sequence[str], folder: Path) -> str:
     """Start uWSGI in a folder, fetch a page, stop it."""
     Path(folder, "check.py").write_text(_CHECK)
-    python, variables = interpreter(binary.path)
+    python, variables = binaries.interpreter(binary.path)
     # uWSGI serves a descriptor that it is handed: no port that another could take meanwhile. Closed
     # here, it is uWSGI's alone: a request waits in it for uWSGI, and fails with it.
     with create_server(("127.0.0.1", 0)) as listener, Path(folder, "log").open("wb") as log:
@@ -299,7 +288,7 @@ def _answer(binary: UWSGIBinary, options: Sequence[str], folder: Path) -> str:
                 *(binary.path, "--http-socket", f"fd://{number}", "--enable-threads", "--need-app"),
                 *(*python, *options, "--wsgi-file", "check.py"),
             ],
-            env=environment_without_options() | variables,
+            env=binaries.environment_without_options() | variables,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -18,17 +18,9 @@ from typing import Any
 
 from ..exceptions import AsyncioNotAvailable, EngineError, GeventNotInstalled
 from ..helpers.engines import LOOPS
+from ..inspection import binaries
 from ..inspection import options as inspection
-from ..inspection.binary import (
-    ADD_SSL,
-    BUILD_ONE,
-    INSTALL,
-    PLUGINS,
-    SSL,
-    UWSGIBinary,
-    check_python,
-    is_expanded,
-)
+from ..inspection.binaries import ADD_SSL, INSTALL, UWSGIBinary
 from ..inspection.findings import Surroundings
 from ..inspection.options import FLAGS, OFF, ON, OPTIONAL, SHORT, spellings
 from ..inspection.worker_rules import two_engines
@@ -124,13 +116,13 @@ def check_binary(binary: UWSGIBinary, wanted: Iterable[str]) -> None:
 
     :raises EngineError: with the remedy.
     """
-    check_python(binary)
+    binaries.check_python(binary)
     for option in wanted:
         if binary.knows(option):
             continue
-        if option in PLUGINS:
-            raise EngineError(f"{binary.path} was built without {option}: {BUILD_ONE}")
-        if option in SSL:
+        if option in binaries.PLUGINS:
+            raise EngineError(f"{binary.path} was built without {option}: {binaries.BUILD_ONE}")
+        if option in binaries.SSL:
             raise EngineError(f"{binary.path} was built without SSL and has no {option}: {ADD_SSL}")
         similar = get_close_matches(option, binary.options, n=1, cutoff=0.7)
         raise EngineError(
@@ -145,7 +137,7 @@ def check_taken_literally(text: str, what: str) -> None:
 
     :raises EngineError: with the remedy.
     """
-    if is_expanded(text):
+    if binaries.is_expanded(text):
         raise EngineError(
             f"{what} is {text!r}, in which uWSGI would expand $(...), @(...) or %(...): give it a "
             f"name without them"

@@ -38,7 +38,7 @@ from types import ModuleType
 from typing import Any
 
 from ..exceptions import EngineError
-from ..inspection.binary import is_plain
+from ..inspection.binaries import is_plain
 from . import replay
 
 #: Modules that uWSGI brings.

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..helpers.log import logger
-from ..inspection.binary import UWSGIBinary, find_uwsgi, inspect_uwsgi, interpreter
+from ..inspection.binaries import UWSGIBinary, find_uwsgi, inspect_uwsgi, interpreter
 from ..inspection.effects import cores
 from ..inspection.options import LOADERS, spellings
 from . import replay, watch
