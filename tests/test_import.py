@@ -79,6 +79,8 @@ PUBLIC_MODULES = {
         "WebSocket",
         "WebSocketMiddleware",
     ],
+    # Of 0.6.
+    "websocket": ["WebSocket", "WebSocketClient", "WebSocketMiddleware"],
 }
 
 

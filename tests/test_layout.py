@@ -30,6 +30,7 @@ ROOMS = [
     "testing",
     "launch",
     "extension",
+    "websocket",
     "uwasp",
     "runner",
     "commands",
