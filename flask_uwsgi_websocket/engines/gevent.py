@@ -300,27 +300,37 @@ class GeventEngine(Engine):
 
     def interrupter(self) -> Callable[[], object] | None:
         greenlet = getcurrent()
-        again = False
+        return _Interrupter(greenlet) if isinstance(greenlet, gevent.Greenlet) else None
 
-        def interrupt() -> None:
-            nonlocal again
-            error: BaseException = gevent.GreenletExit()  # no `except Exception` swallows it
-            if not again:
-                error = ConnectionClosed(1006, "the handler did not notice the end")
-            again = True
-            greenlet.kill(error, block=False)
 
-        return interrupt if isinstance(greenlet, gevent.Greenlet) else None
+class _Interrupter:
+    """Breaks into a handler. A class, since each open connection keeps one: see end_of_children."""
+
+    __slots__ = ("_again", "_greenlet")
+
+    def __init__(self, greenlet: gevent.Greenlet) -> None:
+        self._greenlet = greenlet
+        self._again = False
+
+    def __call__(self) -> None:
+        error: BaseException = gevent.GreenletExit()  # no `except Exception` swallows it
+        if not self._again:
+            error = ConnectionClosed(1006, "the handler did not notice the end")
+        self._again = True
+        self._greenlet.kill(error, block=False)
 
 
 class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
     """Runs a request in a greenlet of its own; see detached.py."""
 
+    #: What gevent keeps of the stack, for its debugging tools: it would be the same for all.
+    spawning_stack_limit = 0
+
     def __init__(self, engine: Engine, application: Application) -> None:
         super().__init__()
         self._context = self.gr_context = contextvars.copy_context()
         #: For uWSGI's greenlet; None once the request is detached.
-        self.answer: AsyncResult[Body | None] = AsyncResult()
+        self.answer: Any = AsyncResult()
         self._engine = engine
         self._application = application
         self._worker: Worker | None = None  # once the request is detached
@@ -328,12 +338,12 @@ class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
     def _run(self) -> None:
         try:
             body = self._application(self)
-            if self._worker is None:
+            if self.answer is not None:
                 self.answer.set(in_context(self._context, body))
             else:
                 end_late(body)
         except BaseException as error:
-            if self._worker is None:
+            if self.answer is not None:
                 self.answer.set_exception(error, sys.exc_info())
             else:
                 report_late(error)
@@ -350,4 +360,5 @@ class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
         self._worker = worker
         worker.detached.add(self)
         self._engine.process.unbind_request(self)
-        self.answer.set(None)
+        answer, self.answer = self.answer, None
+        answer.set(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _socket import socket as Socket
 from collections.abc import Mapping
+from sys import intern
 
 from ...connection.detached import Body, DetachedRequest
 from ...engines.base import Engine
@@ -16,6 +17,31 @@ from ..upgrade import Headers, upgrade_of
 from . import request, start
 from .descriptors import no_room_reason
 from .requirements import detaches, require_engine, unsupported_reason
+
+
+class _Detachable:
+    """An application with a request that may be detached.
+
+    A class, since each open connection keeps one, and a function weighs twice as much.
+    """
+
+    __slots__ = ("_application", "_environ")
+
+    def __init__(self, application: WSGIApplication, environ: WSGIEnvironment) -> None:
+        self._application = application
+        # A copy: uWSGI clears its own when the request ends. Connections share what of its strings,
+        # which uWSGI makes anew for each, they have in common: all names, and most values.
+        self._environ: WSGIEnvironment = {
+            intern(name): intern(value) if type(value) is str else value
+            for name, value in environ.items()
+        }
+        self._environ["wsgi.input"] = upgrade_of(environ).input
+
+    def run(self, detachable: DetachedRequest) -> Body:
+        """Call the application, for a greenlet that carries it."""
+        upgrade = upgrade_of(self._environ)
+        upgrade.detachable = detachable
+        return upgrade.run(self._application, self._environ)
 
 
 class UWSGI(Server):
@@ -54,14 +80,8 @@ class UWSGI(Server):
     ) -> Body:
         upgrade = upgrade_of(environ)
         devnull = request.devnull()
-        # In a copy of the environment: uWSGI clears its own when the request ends.
-        own = {**environ, "wsgi.input": upgrade.input}
-
-        def run(detachable: DetachedRequest) -> Body:
-            upgrade.detachable = detachable
-            return upgrade.run(application, own)
-
-        body = start.engine(engine).run_detachable(run)
+        detachable = _Detachable(application, environ)
+        body = start.engine(engine).run_detachable(detachable.run)
         if upgrade.detached:
             request.redirect_request(devnull)
             if not upgrade.told:
