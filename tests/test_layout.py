@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,17 @@ def test_each_room_is_in_the_order() -> None:
     contributing = (ROOT / "CONTRIBUTING.rst").read_text()
     named = [contributing.index(f"\n``{room}``") for room in ROOMS]
     assert named == sorted(named), "the map in CONTRIBUTING.rst has another order"
+
+
+def test_the_journeys_lead_through_what_is_there() -> None:
+    steps = re.findall(
+        r"``([\w.]+)``\s+\(``(\w+/\w+\.py)``", (ROOT / "CONTRIBUTING.rst").read_text()
+    )
+    assert len(steps) > 15
+    for name, path in steps:
+        found: object = import_module(f"{PACKAGE.name}.{path[:-3].replace('/', '.')}")
+        for part in name.split("."):
+            found = getattr(found, part)
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -44,11 +44,11 @@ ENDS_TOLD = 2
 #: twice as long as the one before, and none for longer than this.
 LONGEST_PAUSE = 1.0
 
-#: Given by the ``switch`` of a receiver that did not take the message.
+#: Given by the ``switch`` of a waiter that did not take the message.
 REFUSED = object()
 
 
-class Receiver(Protocol):
+class Waiter(Protocol):
     """A handler that waits for a message: a greenlet, or what runs a Task on."""
 
     def switch(self, message: Any = ..., /) -> object:
@@ -61,11 +61,11 @@ class Receiver(Protocol):
 class Receiving(Heartbeat):
     """The receiving half of a connection."""
 
-    __slots__ = ("_ends_told", "_inflated", "_quick_ack", "_read_size", "_receiver")
+    __slots__ = ("_ends_told", "_inflated", "_quick_ack", "_read_size", "_waiter")
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
-        self._receiver: Receiver | None = None
+        self._waiter: Waiter | None = None
         self._read_size = READ_SIZE_COMPRESSED if self.protocol.deflate else READ_SIZE
         self._inflated = 0  # of the protocol's, before the last read
         self._ends_told = 0  # how many receives have been told of the end
@@ -142,13 +142,8 @@ class Receiving(Heartbeat):
                 return
             if not isinstance(got, tuple):  # a message, and no more was there
                 self._saw_traffic = True
-                receiver = self._receiver
-                if (
-                    receiver is None
-                    or self._messages
-                    or self.ended
-                    or receiver.switch(got) is REFUSED
-                ):
+                waiter = self._waiter
+                if waiter is None or self._messages or self.ended or waiter.switch(got) is REFUSED:
                     self._take_in([got])
                 return
             self._received(got[0])

@@ -125,16 +125,16 @@ class AsyncioConnection(LoopConnection):
         while not self._messages and self._wants_more():
             waited = True
             driver = None
-            if self._receiver is None and deadline is None:
+            if self._waiter is None and deadline is None:
                 driver = self.worker.drivers.get(current_task(self._loop))
             if driver is None:
                 yield from self._wait_input(self._receivable, deadline)
                 continue
-            self._receiver = driver
+            self._waiter = driver
             try:
                 message = yield PARKED
             finally:
-                self._receiver = None
+                self._waiter = None
             if message is not None:
                 self._replying = True
                 return message
@@ -197,22 +197,22 @@ class AsyncioConnection(LoopConnection):
         return asyncio.sleep(seconds)
 
     def _arrived(self) -> None:
-        if self._receiver is not None:
-            self._receiver.switch()
+        if self._waiter is not None:
+            self._waiter.switch()
         for future in self._waiting:
             _wake_one(future)
 
     def _wake(self) -> None:
-        receiver = self._receiver
-        if not self._waiting and receiver is None:
+        waiter = self._waiter
+        if not self._waiting and waiter is None:
             return
         if not self.worker.on_loop():
             self.worker.call_soon(self._wake)
             return
         for future in self._waiting:
             _wake_one(future)
-        if receiver is not None:
-            cast("Driver[Any]", receiver).wake()
+        if waiter is not None:
+            cast("Driver[Any]", waiter).wake()
 
     def tick(self, now: float) -> None:
         has_read = self._saw_traffic

@@ -143,15 +143,15 @@ class GeventConnection(LoopConnection, BlockingConnection):
     ) -> Message | None:
         if _get_ident() != self.worker.thread:  # on_loop(), without a call for each message
             return self._run_here(partial(super().receive_blocking, timeout))
-        if timeout is not None or self._receiver is not None:
+        if timeout is not None or self._waiter is not None:
             return super().receive_blocking(timeout)
         while not self._messages and self._wants_more():
             waited = True
-            self._receiver = getcurrent()
+            self._waiter = getcurrent()
             try:
                 message = self._hub.switch()
             finally:
-                self._receiver = None
+                self._waiter = None
             if message or isinstance(message, (str, bytes)):  # a switch without one gives ()
                 self._replying = True
                 return message
@@ -189,13 +189,13 @@ class GeventConnection(LoopConnection, BlockingConnection):
         return DONE
 
     def _wake(self) -> None:
-        if not self._waiting and self._receiver is None:
+        if not self._waiting and self._waiter is None:
             return
         if getcurrent() is not self._hub:
             self.worker.call_soon(self._wake)
             return
-        if self._receiver is not None:
-            self._receiver.switch()
+        if self._waiter is not None:
+            self._waiter.switch()
         for greenlet in tuple(self._waiting):
             if greenlet in self._waiting:
                 greenlet.switch()

@@ -20,7 +20,7 @@ class WatchedConnection(Connection):
     def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
         super().__init__(sock, protocol, limits, worker)
         self.fd = sock.fileno()
-        self._waiting: list[Any] = []  # what the engine wakes, beside the receiver
+        self._waiting: list[Any] = []  # what the engine wakes, beside the waiter
 
     def _watch_reading(self) -> None:
         self.worker.run_on_loop(self._watch)
@@ -66,9 +66,9 @@ class LoopConnection(WatchedConnection):
         if not self.worker.on_loop():  # it would read beside the loop
             return
         # A handler is running: another one cannot be switched to, only woken.
-        receiver, self._receiver = self._receiver, None
+        waiter, self._waiter = self._waiter, None
         try:
             self.read()
         finally:
-            self._receiver = receiver
+            self._waiter = waiter
         self._wake()
