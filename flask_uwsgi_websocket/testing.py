@@ -37,7 +37,7 @@ from .codec.handshake import new_key
 from .connection.base import Limits, Message
 from .connection.connection import Connection
 from .exceptions import ConnectionClosed, HandshakeError
-from .helpers.environment import propagates
+from .helpers.checks import propagates
 from .helpers.text import path_of, printable
 from .helpers.threads import threads_are_greenlets
 from .helpers.wsgi import StartResponse, WSGIEnvironment

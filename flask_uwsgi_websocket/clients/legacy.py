@@ -83,13 +83,11 @@ class _LegacyClient(BaseClient[Any]):
 
 class _LegacyBlockingClient(_LegacyClient, WebSocketClient):
     def receive(self, timeout: float | None = None) -> Message | None:
-        """Receive as in 1.0, in bytes."""
         return self._in_bytes(super().receive(timeout))
 
     recv = receive
 
     def send(self, msg: Data, binary: bool | None = None) -> None:
-        """Send as in 1.0, but drop what is for a client that has left."""
         if not self._in_handler():
             return self.send_nb(msg, binary)
         try:
@@ -100,7 +98,6 @@ class _LegacyBlockingClient(_LegacyClient, WebSocketClient):
 
 class _LegacyAsyncioClient(_LegacyClient, AsyncioWebSocketClient):
     async def receive(self, timeout: float | None = None) -> Message | None:
-        """Receive as in 1.0, in bytes."""
         return self._in_bytes(await super().receive(timeout))
 
     recv = a_recv = receive
@@ -111,7 +108,6 @@ class _LegacyAsyncioClient(_LegacyClient, AsyncioWebSocketClient):
         return "" if message == b"" else message
 
     async def send(self, msg: Data, binary: bool | None = None) -> None:
-        """Send as in 1.0, but drop what is for a client that has left."""
         if not self._in_handler():
             return self.send_nb(msg, binary)
         try:

@@ -24,7 +24,7 @@ from flask.cli import NoAppException, ScriptInfo, with_appcontext
 from flask.helpers import get_debug_flag
 
 from ..exceptions import EngineError, HandshakeError, ProtocolError
-from ..helpers.environment import is_on
+from ..helpers.checks import is_on
 from ..helpers.text import printable
 from ..inspection.sources import ConfigError
 from ..launch import install

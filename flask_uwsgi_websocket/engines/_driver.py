@@ -116,7 +116,7 @@ class Driver(Generic[T]):
             awaited = send(value)
             if awaited is PARKED:
                 return None
-            self._left = partial(_give, awaited)
+            self._left = lambda: awaited
         except BaseException as error:  # StopIteration is its return
             self._left = partial(_raise, error)
         finally:
@@ -129,10 +129,6 @@ class Driver(Generic[T]):
         stand_in = self._stand_in
         if stand_in is not None and not stand_in.done():
             stand_in.set_result(None)
-
-
-def _give(value: T) -> T:
-    return value
 
 
 def _raise(error: BaseException) -> Any:

@@ -327,7 +327,7 @@ class AsyncioEngine(Engine):
         threading.Thread(target=run, name="websocket-start", daemon=True).start()
 
     def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
-        loop = self._task_loop()
+        loop = self.worker().loop if self._loop is None else self._loop
         if not runs_here(loop):
             loop.call_soon_threadsafe(self.start_task, work, timeout)
             return None
@@ -337,9 +337,6 @@ class AsyncioEngine(Engine):
         task.add_done_callback(lambda _: worker.tasks.pop(task, None))
         worker.add_task(task, task.cancel, timeout)
         return task
-
-    def _task_loop(self) -> asyncio.AbstractEventLoop:
-        return self.worker().loop if self._loop is None else self._loop
 
     def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:
         if isinstance(awaitable, Coroutine):

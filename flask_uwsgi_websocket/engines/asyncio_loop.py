@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import greenlet
 
-from ..helpers.environment import is_on
+from ..helpers.checks import is_on
 from ..helpers.log import logger
 
 

@@ -12,9 +12,8 @@ from flask import Blueprint, Flask, current_app, has_app_context, has_request_co
 from ..clients.base import Data
 from ..clients.class_based import handler_of, subprotocol_options
 from ..clients.open_clients import Clients, Excluded, send_to_all
-from ..helpers.checks import SECONDS_OR_NONE
+from ..helpers.checks import SECONDS_OR_NONE, is_on
 from ..helpers.engines import ENGINES
-from ..helpers.environment import is_on
 from ..helpers.functions import check_kind
 from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..launch.defaults import leaves_open

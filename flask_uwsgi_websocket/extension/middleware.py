@@ -20,7 +20,7 @@ from ..connection.base import Limits
 from ..connection.connection import Connection
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
-from ..helpers.environment import propagates
+from ..helpers.checks import propagates
 from ..helpers.functions import is_decorated
 from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable

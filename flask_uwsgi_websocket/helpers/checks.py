@@ -1,11 +1,15 @@
-"""Kinds of values that a setting may have, and the errors for others."""
+"""Settings: kinds of values, the errors for others, and switches in the environment."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 #: What C can wait for in nanoseconds is 292 years; nobody needs more than this, in seconds.
 _LONGEST = 1e9
@@ -65,3 +69,18 @@ def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
     """
     similar = get_close_matches(name, known, n=1)
     return f": did you mean {prefix}{similar[0]}?" if similar else ""
+
+
+def is_on(variable: str, default: bool = False) -> bool:
+    """Tell whether an environment variable says yes, read as Flask reads ``FLASK_DEBUG``.
+
+    :param default: for one that is not set, or empty.
+    """
+    value = os.environ.get(variable)
+    return value.lower() not in ("0", "false", "no") if value else default
+
+
+def propagates(app: Flask) -> bool:
+    """Tell whether an app's exceptions go on to its caller, by Flask's own key."""
+    propagate = app.config["PROPAGATE_EXCEPTIONS"]
+    return bool(app.testing or app.debug if propagate is None else propagate)
