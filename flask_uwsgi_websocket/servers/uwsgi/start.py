@@ -12,11 +12,11 @@ from ...helpers.log import logger
 from ...helpers.threads import threads_are_greenlets
 from ...inspection.findings import Severity, Surroundings
 from ...inspection.rules import judge
-from ...process.early_threads import warn_of_lost
 from ...process.fork import own
 from .descriptors import ParentsSockets, descriptor_limit, disable_nagle_on_listeners, router_room
 from .instance import after_fork, options, running_engine, version, worker_id
 from .process import UWSGIProcess
+from .requirements import warn_of_lost
 
 #: What the log has said already: several extensions and apps share the process.
 _said: set[str] = set()
