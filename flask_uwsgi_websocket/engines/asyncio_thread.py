@@ -6,18 +6,17 @@ The thread of a request waits while the handler of its WebSocket runs as a Task 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from _socket import socket as Socket
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from ..codec import Protocol
 from ..connection.base import Limits
 from ..connection.connection import Connection
 from ..connection.worker import Worker
-from .asyncio import AsyncioConnection, AsyncioEngine, AsyncioWorker
+from .asyncio import AsyncioEngine, AsyncioWorker
 
 T = TypeVar("T")
 
@@ -42,37 +41,17 @@ class AsyncioThreadEngine(AsyncioEngine):
         return asyncio.run_coroutine_threadsafe(make(), loop).result()
 
     def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
-        worker = self.worker()
-        assert isinstance(worker, AsyncioThreadWorker)
-        if worker.on_loop():
+        if self.worker().on_loop():
             return super().open(sock, protocol, limits)
 
-        async def make() -> Connection:
-            connection = AsyncioConnection(sock, protocol, limits, worker)
-            worker.add(connection)
-            return connection
+        async def open_there() -> Connection:
+            return self.open(sock, protocol, limits)
 
-        return asyncio.run_coroutine_threadsafe(make(), worker.loop).result()
+        return self.wait_for(open_there())
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Block this thread until a Task has run the coroutine, in this thread's context."""
-        worker = self.worker()
-        assert isinstance(worker, AsyncioThreadWorker)
-        result: Future[T] = Future()
-        task: asyncio.Task[T]
-
-        def finish(task: asyncio.Task[T]) -> None:
-            if task.cancelled():
-                result.set_exception(asyncio.CancelledError())
-            elif (error := task.exception()) is not None:
-                result.set_exception(error)
-            else:
-                result.set_result(task.result())
-
-        def start() -> None:
-            nonlocal task  # the loop itself holds tasks weakly
-            task = worker.loop.create_task(coroutine)
-            task.add_done_callback(finish)
-
-        worker.loop.call_soon_threadsafe(start, context=contextvars.copy_context())
-        return result.result()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self.worker().loop).result()
+        except CancelledError:
+            raise asyncio.CancelledError from None

@@ -62,7 +62,7 @@ class ThreadsWorker(Worker):
         self._alarm.setblocking(False)
         self._bell.setblocking(False)
         self._watched: dict[int, Watch] = {}
-        self._watch(self._alarm.fileno(), self._hear, None)
+        self._watch(self._alarm.fileno(), lambda: self._alarm.recv(4096), None)
 
     def start(self) -> None:
         super().start()
@@ -81,9 +81,6 @@ class ThreadsWorker(Worker):
         if not self.on_loop():
             with suppress(BlockingIOError):  # it rings already
                 self._bell.send(b"!")
-
-    def _hear(self) -> None:
-        self._alarm.recv(4096)
 
     def _call_later(self, delay: float, callback: Callback) -> None:
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._number), callback))
