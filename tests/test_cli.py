@@ -15,7 +15,7 @@ from flask_uwsgi_websocket import __main__
 from flask_uwsgi_websocket.commands import cli
 from flask_uwsgi_websocket.exceptions import EngineError
 from flask_uwsgi_websocket.launch import install
-from tests.test_runner import ODD, Start, free_port, odd, start  # noqa: F401 (fixtures)
+from tests.test_runner import ODD, Start, find_free_port, odd, start  # noqa: F401 (fixtures)
 
 # What `flask` does, with our group as its entry point would add it.
 FLASK = """
@@ -67,7 +67,7 @@ def test_words_that_are_no_option(words: str) -> None:
 
 def flask(
     start: Start,  # noqa: F811
-    free_port: int,  # noqa: F811
+    free_port: int,
     app: Sequence[str],
     *words: str,
     cwd: str = ".",
@@ -89,7 +89,7 @@ def flask(
 )
 def test_run(
     start: Start,  # noqa: F811
-    free_port: int,  # noqa: F811
+    free_port: int,
     tmp_path: Path,
     end: str,
     app: Sequence[str],
@@ -112,7 +112,7 @@ def test_run(
 
 def test_run_without_naming_the_app(
     start: Start,  # noqa: F811
-    free_port: int,  # noqa: F811
+    free_port: int,
     tmp_path: Path,
 ) -> None:
     (tmp_path / "app.py").write_text(textwrap.dedent(SOURCE))
@@ -121,7 +121,7 @@ def test_run_without_naming_the_app(
 
 def test_run_takes_the_engine_of_the_extension(
     start: Start,  # noqa: F811
-    free_port: int,  # noqa: F811
+    free_port: int,
     tmp_path: Path,
 ) -> None:
     end = "app = create_app()\nfrom flask_uwsgi_websocket import AsyncioWebSocket\n"
@@ -134,7 +134,7 @@ def test_run_takes_the_engine_of_the_extension(
 
 def test_run_in_a_folder_with_odd_characters(
     start: Start,  # noqa: F811
-    free_port: int,  # noqa: F811
+    free_port: int,
     odd: Path,  # noqa: F811
 ) -> None:
     (odd / "chat.py").write_text(textwrap.dedent(SOURCE))
@@ -144,7 +144,7 @@ def test_run_in_a_folder_with_odd_characters(
 
 def test_debug_is_flasks(
     start: Start,  # noqa: F811
-    free_port: int,  # noqa: F811
+    free_port: int,
     tmp_path: Path,
 ) -> None:
     (tmp_path / "chat.py").write_text(textwrap.dedent(SOURCE) + "app = create_app()\n")
@@ -164,7 +164,7 @@ def test_debug_is_flasks(
 )
 def test_errors(
     start: Start,  # noqa: F811
-    free_port: int,  # noqa: F811
+    free_port: int,
     tmp_path: Path,
     app: Sequence[str],
     words: Sequence[str],
