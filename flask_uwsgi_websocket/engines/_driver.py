@@ -34,7 +34,7 @@ class Driver(Generic[T]):
     :param drivers: where a coroutine finds the driver of its Task, while that runs.
     """
 
-    __slots__ = ("_drivers", "_left", "_loop", "_send", "_stand_in", "_task", "_throw")
+    __slots__ = ("_coroutine", "_drivers", "_left", "_loop", "_run", "_send", "_stand_in", "_task")
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, T], drivers: dict[Task[Any] | None, Driver[Any]]
@@ -42,8 +42,9 @@ class Driver(Generic[T]):
         self._drivers = drivers
         # One context for both ways to run: a Task's own cannot be had before Python 3.12.
         run: Callable[..., Any] = contextvars.copy_context().run
+        self._run = run
+        self._coroutine = coroutine
         self._send: Callable[[Any], Any] = partial(run, coroutine.send)
-        self._throw: Callable[[BaseException], Any] = partial(run, coroutine.throw)
         #: What the Task waits for while the coroutine is parked.
         self._stand_in: Future[None] | None = None
         #: Gives or raises what the coroutine left for its Task in :meth:`switch`.
@@ -55,38 +56,33 @@ class Driver(Generic[T]):
         assert task is not None
         self._task = task
         self._drivers[task] = self
+        resume: Callable[[], Any] | None = None
         try:
-            return (yield from self._steps())
+            while True:
+                awaited = self._send(None) if resume is None else resume()
+                try:
+                    if awaited is PARKED:
+                        self._stand_in = self._loop.create_future()
+                        try:
+                            yield from self._stand_in
+                        finally:
+                            self._stand_in = None
+                    else:
+                        yield awaited
+                except BaseException as error:
+                    resume = self._interrupted(error)
+                else:
+                    resume, self._left = self._left, None
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
         finally:
             del self._drivers[task]
-
-    def _steps(self) -> Generator[Any, None, T]:
-        go_on: Callable[[], Any] = partial(self._send, None)
-        resume = go_on
-        while True:
-            try:
-                awaited = resume()
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            try:
-                if awaited is PARKED:
-                    self._stand_in = self._loop.create_future()
-                    try:
-                        yield from self._stand_in
-                    finally:
-                        self._stand_in = None
-                else:
-                    yield awaited
-            except BaseException as error:
-                resume = self._interrupted(error)
-            else:
-                resume, self._left = self._left or go_on, None
 
     def _interrupted(self, error: BaseException) -> Callable[[], Any]:
         """Return how to go on where the Task has been cancelled."""
         left, self._left = self._left, None
         if left is None:
-            return partial(self._throw, error)
+            return partial(self._run, self._coroutine.throw, error)
         # The coroutine did it itself, in switch(): what it awaits since is cancelled, as a Task
         # would do it.
         try:
@@ -96,7 +92,7 @@ class Driver(Generic[T]):
         except BaseException:
             return left
         if awaited is None or not awaited.cancel():
-            return partial(self._throw, error)
+            return partial(self._run, self._coroutine.throw, error)
         return left
 
     def switch(self, value: Any = None) -> object:

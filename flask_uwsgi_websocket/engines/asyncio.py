@@ -239,6 +239,23 @@ def _report_late(task: asyncio.Task[Any]) -> None:
         log_exception("Exception in a coroutine that was abandoned", error=error)
 
 
+class _Wake:
+    """Resumes a request once its Task has ended.
+
+    A class, since each open connection keeps one, and a function weighs more.
+    """
+
+    __slots__ = ("_resume", "came")
+
+    def __init__(self, resume: Callable[[], Any]) -> None:
+        self._resume = resume
+        self.came = False
+
+    def __call__(self, task: asyncio.Task[Any]) -> None:
+        self.came = True
+        self._resume()
+
+
 class AsyncioEngine(Engine):
     """A Task for each handler; the greenlet of the request is parked meanwhile."""
 
@@ -291,23 +308,17 @@ class AsyncioEngine(Engine):
         resume: Callable[[], Any] = request.switch
         if isinstance(request, AsyncioDetachedRequest):
             park, resume = request.park, request.wake
-        ended = False
-
-        def wake(_: asyncio.Task[T]) -> None:
-            nonlocal ended
-            ended = True
-            resume()
-
+        wake = _Wake(resume)
         # The Task copies the context of the request, and with it Flask's.
         task = asyncio.get_running_loop().create_task(coroutine)
         task.add_done_callback(wake)
         try:
             # Not "until the task is done": wake must have switched here, or a later switch would
             # find the request where uWSGI has parked it, and crash the worker.
-            while not ended:
+            while not wake.came:
                 park()
         finally:
-            if not ended:  # something was thrown into the request's greenlet
+            if not wake.came:  # something was thrown into the request's greenlet
                 task.remove_done_callback(wake)
                 task.add_done_callback(_report_late)
                 task.cancel()

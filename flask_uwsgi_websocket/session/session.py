@@ -113,46 +113,45 @@ class Session(ABC):
 
     async def run(self, connection: Connection, handle: Callable[[Connection], Any]) -> None:
         """Run what handles an open connection, then close it as that has ended."""
+        engine = self.engine
+        code, reason = 1000, ""
         try:
-            connection.interrupt = self.engine.interrupter()
-            code, reason = await self._outcome(connection, handle)
+            connection.interrupt = engine.interrupter()
+            try:
+                # Here, since a coroutine more would be kept for each open connection, and, with
+                # the stack of its greenlet, what C needs to run it.
+                with end_of_children():
+                    result = handle(connection)
+                    if engine.asynchronous and isinstance(result, Awaitable):
+                        await engine.drive(result)
+            except BaseException as error:  # sys.exit() in a handler must not end the worker
+                code, reason = self._code_for(error, connection)
             at_end, connection.at_end = connection.at_end, None  # it may refer to the connection
             if at_end is not None:
                 connection.start_closing(code, reason)
-                await self._outcome(connection, lambda _: at_end())
+                await self.run(connection, lambda _: at_end())
+                return
             connection.interrupt = None
             await connection.close(code, reason)
             await connection.finish()
         except BaseException as error:
-            if not isinstance(error, (ConnectionClosed, *self.engine.killed)):
+            if not isinstance(error, (ConnectionClosed, *engine.killed)):
                 raise
             # An interrupt that came late: the handler is through.
         finally:
             connection.release()
 
-    async def _outcome(
-        self, connection: Connection, handle: Callable[[Connection], Any]
-    ) -> tuple[int, str]:
-        """Run the handler; return the close code and reason that its end means (RFC 6455 7.4.1)."""
-        engine = self.engine
-        try:
-            with end_of_children():
-                result = handle(connection)
-                if engine.asynchronous and isinstance(result, Awaitable):
-                    await engine.drive(result)
-        except engine.killed as killed:
-            if connection.ended:
-                return 1011, ""  # by us
-            return self.report_safely(killed)
-        except BaseException as error:  # sys.exit() in a handler must not end the worker
-            if isinstance(error, KeyboardInterrupt) and engine.pass_on(error):
-                return 1001, ""  # the process ends
-            if not _says_closed(error):
-                return self.report_safely(error)
-            if not connection.ended:
-                return self.report_safely(error, another_had_left=True)
-            # It went on until its client left: nothing to report.
-        return 1000, ""
+    def _code_for(self, error: BaseException, connection: Connection) -> tuple[int, str]:
+        """Return the close code and reason that a handler's exception means (RFC 6455 7.4.1)."""
+        if isinstance(error, self.engine.killed) and connection.ended:
+            return 1011, ""  # by us
+        if isinstance(error, KeyboardInterrupt) and self.engine.pass_on(error):
+            return 1001, ""  # the process ends
+        if not _says_closed(error):
+            return self.report_safely(error)
+        if not connection.ended:
+            return self.report_safely(error, another_had_left=True)
+        return 1000, ""  # it went on until its client left: nothing to report
 
     def report_safely(
         self, error: BaseException, another_had_left: bool = False
