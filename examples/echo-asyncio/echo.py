@@ -9,7 +9,7 @@ or let uWSGI start it itself, as you would in production::
     uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
         --asyncio 100 --greenlet --chdir examples/echo-asyncio --wsgi echo:app
 
-The 100 slots are for HTTP: open WebSockets take none. PORT=8080 before the first command moves it.
+The 100 cores are for HTTP: open WebSockets hold none. PORT=8080 before the first command moves it.
 """
 
 import os
