@@ -41,10 +41,6 @@ PING: Final = 0x9
 PONG: Final = 0xA
 # "Opcodes 0xB-0xF are reserved for further control frames yet to be defined" (5.5)
 
-# The first octet of a message of one frame, without reserved bits.
-WHOLE_TEXT: Final = FIN | TEXT
-WHOLE_BINARY: Final = FIN | BINARY
-
 # The second octet: MASK, and the payload length up to 125.
 MASK: Final = 0x80
 LENGTH_IN_16_BITS: Final = 126

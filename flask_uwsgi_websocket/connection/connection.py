@@ -19,15 +19,13 @@ of which knows those below it::
 from __future__ import annotations
 
 import time
-from _socket import socket as Socket
 from _thread import RLock
 from collections.abc import Callable
 from contextlib import suppress
 from socket import SHUT_RDWR
 from typing import Any
 
-from ..codec import Protocol
-from .base import NOTHING, Limits, Loop
+from .base import NOTHING
 from .receiving import Receiving
 from .states import LOST, RELEASE
 
@@ -41,8 +39,8 @@ class Connection(Receiving):
 
     __slots__ = ("_at_release", "at_end", "client")
 
-    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Loop) -> None:
-        super().__init__(sock, protocol, limits, worker)
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
         #: As what its handler knows it, until it is released: the two refer to each other.
         self.client: Any = None
         #: What the handler wants called once the connection has ended and it is through itself.

@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-from _socket import socket as Socket
 from asyncio import current_task
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
@@ -17,8 +16,7 @@ from typing import Any, TypeVar, cast
 
 import greenlet
 
-from ..codec import Protocol
-from ..connection.base import Callback, Limits, Message
+from ..connection.base import Callback, Message
 from ..connection.detached import Application, Body
 from ..connection.receiving import ENDS_TOLD
 from ..connection.states import LOST
@@ -103,11 +101,9 @@ class AsyncioConnection(LoopConnection):
 
     __slots__ = ("_loop",)
 
-    def __init__(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: AsyncioWorker
-    ) -> None:
-        super().__init__(sock, protocol, limits, worker)
-        self._loop = worker.loop
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
+        self._loop = self.worker.loop
 
     @coroutine
     def next_message(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import sys
 import time
-from _socket import socket as Socket
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
@@ -17,8 +16,7 @@ from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
 from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
-from ..codec import Protocol
-from ..connection.base import Callback, Limits, Message
+from ..connection.base import Callback, Message
 from ..connection.blocking import DONE, BlockingConnection, run_to_end
 from ..connection.detached import Application, Body, end_late, in_context, report_late
 from ..connection.worker import INTERRUPT_TIME, Worker
@@ -114,11 +112,9 @@ class GeventConnection(LoopConnection, BlockingConnection):
 
     __slots__ = ("_hub",)
 
-    def __init__(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: GeventWorker
-    ) -> None:
-        super().__init__(sock, protocol, limits, worker)
-        self._hub = worker.hub
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
+        self._hub = self.worker.hub
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._run_here(partial(run_to_end, coroutine))

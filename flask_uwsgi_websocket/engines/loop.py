@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from _socket import socket as Socket
 from typing import Any
 
-from ..codec import Protocol
-from ..connection.base import Limits
 from ..connection.connection import Connection
 from ..connection.states import LOST
-from ..connection.worker import Worker
 
 
 class WatchedConnection(Connection):
@@ -17,9 +13,9 @@ class WatchedConnection(Connection):
 
     __slots__ = ("_waiting", "fd")
 
-    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
-        super().__init__(sock, protocol, limits, worker)
-        self.fd = sock.fileno()
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
+        self.fd = self.socket.fileno()
         self._waiting: list[Any] = []  # what the engine wakes, beside the waiter
 
     def _watch_reading(self) -> None:
@@ -57,9 +53,9 @@ class LoopConnection(WatchedConnection):
 
     __slots__ = ()
 
-    def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Worker) -> None:
-        super().__init__(sock, protocol, limits, worker)
-        sock.setblocking(False)
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
+        self.socket.setblocking(False)
         self._watch()
 
     def _peek(self) -> None:

@@ -11,15 +11,13 @@ import ctypes
 import os
 import select
 import time
-from _socket import socket as Socket
 from _thread import get_ident
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from greenlet import getcurrent
 
-from ..codec import Protocol
-from ..connection.base import Limits
 from ..connection.blocking import DONE, BlockingConnection
 from ..connection.sending import Sending
 from .base import Engine
@@ -41,12 +39,10 @@ class SuspendConnection(ThreadsConnection):
 
     __slots__ = ("_thread", "_wait")
 
-    def __init__(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
-    ) -> None:
-        super().__init__(sock, protocol, limits, worker)
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
         self._thread = get_ident()
-        self._wait = worker.process.suspend
+        self._wait = self.worker.process.suspend
 
     # The quick way of threads blocks in recv.
     receive_blocking = BlockingConnection.receive_blocking

@@ -15,7 +15,6 @@ import selectors
 import socket
 import threading
 import time
-from _socket import socket as Socket
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,8 +22,7 @@ from contextlib import AbstractContextManager, suppress
 from itertools import count
 from typing import Any, cast
 
-from ..codec import Protocol
-from ..connection.base import Callback, Limits, Message
+from ..connection.base import Callback, Message
 from ..connection.blocking import DONE, BlockingConnection
 from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, wait_and_receive
 from ..connection.worker import Worker
@@ -153,11 +151,9 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
 
     __slots__ = ("_reading", "_was_watched")
 
-    def __init__(
-        self, sock: Socket, protocol: Protocol, limits: Limits, worker: ThreadsWorker
-    ) -> None:
-        super().__init__(sock, protocol, limits, worker)
-        sock.setblocking(bool(MSG_DONTWAIT))  # without it each call would block
+    def __init__(self, *opened: Any) -> None:
+        super().__init__(*opened)
+        self.socket.setblocking(bool(MSG_DONTWAIT))  # without it each call would block
         self._was_watched = False
         self._reading = allocate_lock()  # held by whoever reads
 
