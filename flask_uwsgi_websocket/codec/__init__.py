@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from .deflate import Deflate, DeflateSettings, negotiate
 from .events import Close, Event, Fail, Ping, Pong
-from .frames import CloseCode
 from .handshake import (
     Extension,
     UpgradeRequest,
@@ -37,7 +36,6 @@ __all__ = [
     "CLIENT",
     "SERVER",
     "Close",
-    "CloseCode",
     "Deflate",
     "DeflateSettings",
     "Event",

@@ -21,7 +21,6 @@
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
 from typing import Final
 
 from ..exceptions import LocalProtocolError
@@ -58,28 +57,8 @@ _pack_header_64 = struct.Struct(">BBQ").pack
 # Octets in front of the payload of a masked frame whose length is in the second octet.
 SHORT_HEADER: Final = 6
 
-
-class CloseCode(IntEnum):
-    """Status codes of a Close frame, RFC 6455 section 7.4.1 and the IANA registry (11.7)."""
-
-    NORMAL_CLOSURE = 1000
-    GOING_AWAY = 1001
-    PROTOCOL_ERROR = 1002
-    UNSUPPORTED_DATA = 1003
-    #: Never sent: says that a Close frame came without a code.
-    NO_STATUS_RECEIVED = 1005
-    #: Never sent: says that the connection ended without a Close frame.
-    ABNORMAL_CLOSURE = 1006
-    INVALID_PAYLOAD = 1007
-    POLICY_VIOLATION = 1008
-    MESSAGE_TOO_BIG = 1009
-    MANDATORY_EXTENSION = 1010
-    INTERNAL_ERROR = 1011
-    SERVICE_RESTART = 1012
-    TRY_AGAIN_LATER = 1013
-    BAD_GATEWAY = 1014
-    #: Never sent: says that the TLS handshake failed.
-    TLS_HANDSHAKE = 1015
+#: RFC 6455 7.1.5: never sent, it says that a Close frame came without a code.
+NO_STATUS_RECEIVED: Final = 1005
 
 
 def close_code_may_travel(code: int) -> bool:

@@ -24,11 +24,11 @@ from .frames import (
     CLOSE,
     FIN,
     MAX_CONTROL_PAYLOAD,
+    NO_STATUS_RECEIVED,
     PING,
     PONG,
     RSV1,
     TEXT,
-    CloseCode,
     check_close,
     encode_text,
     frame,
@@ -127,7 +127,7 @@ class Protocol(Receiver):
         if self.close_sent:
             raise LocalProtocolError("Close was sent already")
         payload = b""
-        if code != CloseCode.NO_STATUS_RECEIVED:
+        if code != NO_STATUS_RECEIVED:
             check_close(code, reason)
             payload = code.to_bytes(2, "big") + encode_text(reason)
         elif reason:

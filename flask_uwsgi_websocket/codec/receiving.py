@@ -36,6 +36,7 @@ from .frames import (
     MASK,
     MAX_CONTROL_PAYLOAD,
     MAX_LENGTH,
+    NO_STATUS_RECEIVED,
     PING,
     PONG,
     RSV1,
@@ -43,7 +44,6 @@ from .frames import (
     RSV3,
     SHORT_HEADER,
     TEXT,
-    CloseCode,
     FrameSkipper,
     apply_mask,
     close_code_may_travel,
@@ -335,7 +335,7 @@ class Receiver:
 def _parse_close(payload: bytes) -> Close:
     """Read the peer's Close, RFC 6455 5.5.1, 7.1.5 and 7.1.6."""
     if not payload:
-        return Close(CloseCode.NO_STATUS_RECEIVED.value, "")
+        return Close(NO_STATUS_RECEIVED, "")
     if len(payload) == 1:
         raise RemoteProtocolError("close code cut off")
     code = int.from_bytes(payload[:2], "big")
