@@ -14,18 +14,20 @@ from typing import Any
 _PAUSE = 0.01
 
 
-def caller() -> tuple[int, Any, Any]:
+def caller() -> list[Any]:
     """Return the thread, and the greenlet and the Task where there are any, that call this.
 
-    Whoever compares two of them has to do so while the first one lives.
+    Whoever compares two of them has to do so while the first one lives. It is no tuple: of one that
+    refers to a greenlet which runs, the garbage collector believes that it refers to nothing, and
+    from then on never frees a greenlet that refers back to it.
     """
     greenlet, asyncio = sys.modules.get("greenlet"), sys.modules.get("asyncio")
     loop = asyncio._get_running_loop() if asyncio is not None else None
-    return (
+    return [
         get_ident(),
         greenlet.getcurrent() if greenlet is not None else None,
         asyncio.current_task(loop) if asyncio is not None and loop is not None else None,
-    )
+    ]
 
 
 def looks(is_over: Callable[[], object], seconds: float = math.inf) -> Iterator[float]:

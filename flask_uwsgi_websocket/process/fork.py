@@ -34,7 +34,7 @@ class _Fork(_local):
 
     parent = 0
     #: Who called it.
-    caller: tuple[Any, ...] | None = None
+    caller: list[Any] | None = None
     #: The signals that were blocked.
     mask: set[Any]
 
@@ -81,7 +81,7 @@ class end_of_children:
             _exit(_status(error) if error is not None else 0)
 
 
-def _is_child_of(parent: tuple[Any, ...]) -> bool:
+def _is_child_of(parent: list[Any]) -> bool:
     """Tell whether this process was made by that very greenlet and Task: a child has others too."""
     return _fork.caller == parent and _fork.parent != os.getpid()
 
