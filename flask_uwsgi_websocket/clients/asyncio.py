@@ -24,7 +24,12 @@ class AsyncioWebSocketClient(BaseClient[Coroutine[Any, Any, None]]):
     _connection: AsyncioConnection
 
     async def receive(self, timeout: float | None = None) -> Message | None:
-        return await self._connection.receive(timeout)
+        if timeout is not None:
+            return await self._connection.receive(timeout)
+        try:  # without its coroutine, which each open connection would keep
+            return await self._connection.next_message()
+        except StopAsyncIteration:
+            return None
 
     recv = a_recv = receive
 

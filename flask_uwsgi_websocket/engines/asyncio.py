@@ -10,7 +10,6 @@ import threading
 import time
 from asyncio import current_task
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import suppress
 from types import coroutine
 from typing import Any, TypeVar, cast
 
@@ -294,8 +293,10 @@ class AsyncioEngine(Engine):
         return detached.answer()
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        with suppress(asyncio.CancelledError):  # by somebody who cancels all tasks
+        try:  # noqa: SIM105  # suppress() would be kept for each open connection
             self.wait_for(coroutine)
+        except asyncio.CancelledError:  # by somebody who cancels all tasks
+            pass
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Park the request whose greenlet calls this until a Task has run the coroutine."""

@@ -20,10 +20,20 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
     until the request is detached, its greenlet parks by having uWSGI's greenlet do it.
     """
 
+    __slots__ = (
+        "_application",
+        "_context",
+        "_engine",
+        "_leaving",
+        "_loop",
+        "_loops_greenlet",
+        "_uwsgis",
+    )
+
     def __init__(self, engine: Engine, application: Application) -> None:
         uwsgis = greenlet.getcurrent()
         super().__init__(parent=uwsgis)
-        self._context = self.gr_context = contextvars.copy_context()
+        self._context = self.gr_context = contextvars.copy_context()  # type: ignore[misc]
         self._engine = engine
         self._application = application
         self._loop = asyncio.get_running_loop()
@@ -82,7 +92,7 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
     def _leave(self) -> None:
         self._engine.worker().detached.add(self)
         self._engine.process.unbind_request(self)
-        self.parent = self._loops_greenlet
+        self.parent = self._loops_greenlet  # type: ignore[misc]
         self._uwsgis = None
 
     def _leave_parked(self) -> None:

@@ -22,6 +22,8 @@ from ..process.server_process import ServerProcess
 
 T = TypeVar("T")
 
+_NOTHING = nullcontext()  # one for all: each open connection keeps what its request is within
+
 
 class Engine(ABC):
     """One way to run handlers: makes connections, and runs the rules in a request."""
@@ -83,7 +85,7 @@ class Engine(ABC):
 
     def request(self) -> AbstractContextManager[None]:
         """Surround a request that becomes a WebSocket, from before its handshake."""
-        return nullcontext()
+        return _NOTHING
 
     def run_detachable(self, application: Application) -> Body:
         """Run a request that asks for a WebSocket so that it can be detached; see detached.py."""

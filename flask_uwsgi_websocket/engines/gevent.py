@@ -319,12 +319,14 @@ class _Interrupter:
 class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
     """Runs a request in a greenlet of its own; see detached.py."""
 
+    __slots__ = ("_application", "_context", "_engine", "_worker", "answer")
+
     #: What gevent keeps of the stack, for its debugging tools: it would be the same for all.
     spawning_stack_limit = 0
 
     def __init__(self, engine: Engine, application: Application) -> None:
         super().__init__()
-        self._context = self.gr_context = contextvars.copy_context()
+        self._context = self.gr_context = contextvars.copy_context()  # type: ignore[misc]
         #: For uWSGI's greenlet; None once the request is detached.
         self.answer: Any = AsyncResult()
         self._engine = engine

@@ -120,7 +120,7 @@ def refuse(error: HandshakeError, start_response: StartResponse) -> Sequence[byt
     return [body]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The terms that a server offers to one connection."""
 
@@ -132,7 +132,7 @@ class Settings:
     compression: DeflateSettings | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Negotiation:
     """The terms that client and server agreed on in the opening handshake."""
 

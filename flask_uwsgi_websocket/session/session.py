@@ -66,6 +66,7 @@ class Session(ABC):
                 connection = self.open(sock, self.protocol(), self.negotiation.headers)
             except ConnectionClosed:
                 return self.server.leave(start_response)
+            self.negotiation.headers.clear()  # they were sent, and would be kept with the rest
             conversation = self.run(connection, self.handle)
             if keep_context:
                 self.engine.run(conversation)

@@ -106,7 +106,8 @@ class UWSGI(Server):
         # uWSGI then knows, and logs, what was answered. But its functions serve the request of
         # the thread or greenlet that calls them.
         upgrade = upgrade_of(environ)
-        if upgrade.taken_in == caller():
+        taken_here, upgrade.taken_in = upgrade.taken_in == caller(), None
+        if taken_here:
             request.answer(environ, upgrade.start_response, headers)
             upgrade.told = True
         else:
