@@ -3,8 +3,12 @@
 Importing this package needs neither uWSGI nor gevent nor greenlet, and patches nothing.
 """
 
-from .clients.asyncio import AsyncioWebSocketClient
-from .clients.blocking import AsyncWebSocketClient, GeventWebSocketClient, WebSocketClient
+from .clients.client import (
+    AsyncioWebSocketClient,
+    AsyncWebSocketClient,
+    GeventWebSocketClient,
+    WebSocketClient,
+)
 from .clients.uwsgi_api import UWSGIWebSocketClient
 from .exceptions import (
     AsyncioNotAvailable,

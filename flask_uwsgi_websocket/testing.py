@@ -29,7 +29,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import run_wsgi_app
 
 from .clients.base import Data
-from .clients.blocking import WebSocketClient
+from .clients.client import WebSocketClient
 from .codec import CLIENT, Deflate, DeflateSettings, Protocol, request_headers, validate_response
 from .codec.deflate import accept as accept_deflate
 from .codec.deflate import offer

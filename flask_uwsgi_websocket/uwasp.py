@@ -22,10 +22,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from werkzeug.wsgi import get_host
 
-from .clients.asyncio import AsyncioWebSocketClient
 from .clients.base import BaseClient
-from .clients.blocking import GeventWebSocketClient, WebSocketClient
 from .clients.class_based import AwaitableWebSocket, Server, WebSocket, check_methods, converse
+from .clients.client import AsyncioWebSocketClient, GeventWebSocketClient, WebSocketClient
 from .codec import DeflateSettings, UpgradeRequest
 from .connection.base import Limits
 from .connection.blocking import run_to_end

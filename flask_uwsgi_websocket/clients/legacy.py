@@ -17,9 +17,8 @@ from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from ..helpers.threads import caller
 from ..session.lazy import Unopened
-from .asyncio import AsyncioWebSocketClient
 from .base import BaseClient, Data
-from .blocking import WebSocketClient
+from .client import AsyncioWebSocketClient, WebSocketClient
 
 #: Messages that a handler may send in vain without receiving one. Sending a history to somebody who
 #: has left is no reason to stop it, but a loop that does nothing else would never end.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flask import Flask
 
-from ..clients.asyncio import AsyncioWebSocketClient
 from ..clients.base import Data
+from ..clients.client import AsyncioWebSocketClient
 from ..clients.open_clients import Excluded
 from ..connection.blocking import DONE
 from ..exceptions import AsyncioNotAvailable, EngineError

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from flask import Flask
 
-from ..clients.blocking import AsyncWebSocketClient, GeventWebSocketClient
+from ..clients.client import AsyncWebSocketClient, GeventWebSocketClient
 from ..exceptions import GeventNotInstalled
 from ..servers import uwsgi
 from . import config

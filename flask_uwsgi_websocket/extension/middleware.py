@@ -12,7 +12,7 @@ from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, InternalServerError, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 
-from ..clients.blocking import WebSocketClient
+from ..clients.client import WebSocketClient
 from ..clients.legacy import legacy_class
 from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..codec import DeflateSettings, UpgradeRequest
