@@ -58,7 +58,8 @@ def imports_of(module: Name) -> Iterator[Name]:
             base += tuple(node.module.split(".")) if node.module else ()
             for alias in node.names:
                 found = (*base, alias.name)
-                yield found if found in MODULES else base
+                is_ours = found in MODULES or (*found, "__init__") in MODULES
+                yield found if is_ours else base
         elif isinstance(node, ast.ImportFrom):
             assert not (node.module or "").startswith(PACKAGE.name), name_of(module)
 

@@ -19,18 +19,9 @@ from ..helpers.log import logger
 from ..inspection.binaries import UWSGIBinary, find_uwsgi, inspect_uwsgi, interpreter
 from ..inspection.effects import cores
 from ..inspection.options import LOADERS, spellings
-from . import replay, watch
+from . import keywords, replay, watch
 from .defaults import DEFAULT_HOST, DEFAULT_PORT, complete, take_over_reloading
-from .keywords import (
-    PLUGIN_LOADERS,
-    Options,
-    arguments,
-    check,
-    check_binary,
-    check_taken_literally,
-    for_rules,
-    plugin_arguments,
-)
+from .keywords import PLUGIN_LOADERS, Options
 from .locate import Target, locate, project_files
 
 #: What a process should be able to open at least: under gevent and asyncio the descriptors of a
@@ -100,10 +91,10 @@ def exec_uwsgi(
     :raises EngineError: as :func:`run_uwsgi`.
     """
     options = complete(uwsgi_options, debug, host, port)
-    check(options)
+    keywords.check(options)
     wanted = [name for name in options if name not in PLUGIN_LOADERS]
-    binary = inspect_uwsgi(find_uwsgi(uwsgi_binary), wanted, plugin_arguments(options))
-    check_binary(binary, wanted)
+    binary = inspect_uwsgi(find_uwsgi(uwsgi_binary), wanted, keywords.plugin_arguments(options))
+    keywords.check_binary(binary, wanted)
     interval = take_over_reloading(options) if debug else None
     command = build_command(binary, target, options)
     environment = {**target.environment, **_interpreter(binary, options)[1]}
@@ -121,13 +112,13 @@ def exec_uwsgi(
 def build_command(binary: UWSGIBinary, target: Target, options: Options) -> list[str]:
     """Return the argument list for uWSGI, the binary first."""
     for text in target.arguments:
-        check_taken_literally(text, "what uWSGI is to load")
-    command = [binary.path, *plugin_arguments(options)]
+        keywords.check_taken_literally(text, "what uWSGI is to load")
+    command = [binary.path, *keywords.plugin_arguments(options)]
     if binary.plugins:
         command += ["--plugins", ",".join(binary.plugins)]
     for name, value in options.items():
         if name not in PLUGIN_LOADERS:
-            command += arguments(name, value)
+            command += keywords.arguments(name, value)
     command += _interpreter(binary, options)[0]
     # The last --pythonpath becomes the first entry.
     for folder in reversed(target.python_path):
@@ -174,7 +165,7 @@ def _raise_descriptor_limit(options: Options) -> None:
     import resource  # Not on Windows, where find_uwsgi has refused.
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = max(256 + 2 * cores(for_rules(options)), DESCRIPTORS)
+    need = max(256 + 2 * cores(keywords.for_rules(options)), DESCRIPTORS)
     if hard != resource.RLIM_INFINITY:
         need = min(need, hard)
     if soft != resource.RLIM_INFINITY and soft < need:

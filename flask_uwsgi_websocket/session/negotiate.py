@@ -9,15 +9,7 @@ from logging import Logger
 
 from werkzeug.datastructures import EnvironHeaders
 
-from ..codec import (
-    Deflate,
-    DeflateSettings,
-    UpgradeRequest,
-    response_headers,
-    select_subprotocol,
-    validate_request,
-)
-from ..codec import negotiate as negotiate_compression
+from .. import codec
 from ..connection.base import Limits
 from ..exceptions import EngineError, HandshakeError
 from ..helpers.engines import WEBSOCKETS
@@ -48,7 +40,7 @@ def admit(
     setting: str,
     classes: Mapping[str, str] = WEBSOCKETS,
     log: Logger = logger,
-) -> UpgradeRequest:
+) -> codec.UpgradeRequest:
     """Check all that may speak against a handshake, in this order; return what the client asks.
 
     :param engine: that of the class which serves it.
@@ -58,7 +50,7 @@ def admit(
     :raises HandshakeError: when the request is wrong, there is no room, or a page may not connect.
     :raises EngineError: when the server was not started for the engine.
     """
-    request = validate_request(
+    request = codec.validate_request(
         environ["REQUEST_METHOD"],
         EnvironHeaders(environ),
         environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
@@ -129,7 +121,7 @@ class Settings:
     #: Whether a client must offer one of them.
     require_subprotocol: bool = False
     #: permessage-deflate (RFC 7692), where the client offers it; None turns it off.
-    compression: DeflateSettings | None = None
+    compression: codec.DeflateSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +130,23 @@ class Negotiation:
 
     headers: list[tuple[str, str]]
     subprotocol: str | None
-    deflate: Deflate | None
+    deflate: codec.Deflate | None
     settings: Settings
 
 
-def negotiate(request: UpgradeRequest, settings: Settings) -> Negotiation:
+def negotiate(request: codec.UpgradeRequest, settings: Settings) -> Negotiation:
     """Choose among what the client offers (RFC 6455 4.2.2, RFC 7692 5).
 
     :raises HandshakeError: 400, when it offers no subprotocol of those that it must.
     """
-    subprotocol = select_subprotocol(request.subprotocols, settings.subprotocols)
+    subprotocol = codec.select_subprotocol(request.subprotocols, settings.subprotocols)
     if subprotocol is None and settings.require_subprotocol:
         names = ", ".join(settings.subprotocols)
         raise HandshakeError(400, f"Sec-WebSocket-Protocol must offer a subprotocol of: {names}")
     deflate, extensions = None, None
     if settings.compression is not None:
-        deflate, extensions = negotiate_compression(request.extensions, settings.compression)
-    headers = response_headers(request.key, subprotocol, extensions or None)
+        deflate, extensions = codec.negotiate(request.extensions, settings.compression)
+    headers = codec.response_headers(request.key, subprotocol, extensions or None)
     return Negotiation(headers, subprotocol, deflate, settings)
 
 

@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import socket
 from _socket import socket as Socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
-from socket import (
-    AF_INET,
-    AF_INET6,
-    IPPROTO_TCP,
-    SO_ACCEPTCONN,
-    SOCK_STREAM,
-    SOL_SOCKET,
-    TCP_NODELAY,
-)
 from typing import Any
 
 from ...helpers.wsgi import WSGIEnvironment
@@ -43,9 +35,9 @@ def disable_nagle_on_listeners() -> None:
 
 
 def _disable_nagle(sock: Socket) -> None:
-    is_tcp = sock.family in (AF_INET, AF_INET6) and sock.type == SOCK_STREAM
-    if is_tcp and sock.getsockopt(SOL_SOCKET, SO_ACCEPTCONN):
-        sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+    if is_tcp and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class ParentsSockets:
