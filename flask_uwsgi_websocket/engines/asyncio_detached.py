@@ -94,6 +94,13 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
         self._engine.process.unbind_request(self)
         self.parent = self._loops_greenlet  # type: ignore[misc]
         self._uwsgis = None
+        # It is suspended in a switch to uWSGI's greenlet, which that keeps though it is dead. So it
+        # parks once more.
+        self._loop.call_soon(self._park_anew)
+
+    def _park_anew(self) -> None:
+        if not self.dead:
+            self.switch()
 
     def _leave_parked(self) -> None:
         uwsgis = self._uwsgis
