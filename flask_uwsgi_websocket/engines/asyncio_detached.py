@@ -52,7 +52,7 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
             if self._uwsgis is not None:
                 raise  # to uWSGI's greenlet, which is the parent
             report_late(error)
-        self._engine.worker().detached.discard(self)
+        self._engine.worker().detached.pop(self, None)
         return ()
 
     def answer(self) -> Body:
@@ -90,7 +90,7 @@ class AsyncioDetachedRequest(greenlet.greenlet):  # type: ignore[misc]  # untype
             self._loop.call_soon_threadsafe(self._leave_parked)
 
     def _leave(self) -> None:
-        self._engine.worker().detached.add(self)
+        self._engine.worker().detached[self] = None
         self._engine.process.unbind_request(self)
         self.parent = self._loops_greenlet  # type: ignore[misc]
         self._uwsgis = None

@@ -346,7 +346,7 @@ class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
             else:
                 report_late(error)
         if self._worker is not None:
-            self._worker.detached.discard(self)
+            self._worker.detached.pop(self, None)
 
     def detach(self) -> None:
         worker = self._engine.worker()
@@ -356,7 +356,7 @@ class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
         if self.dead:  # it has left a generator behind, which only now comes to the handshake
             return
         self._worker = worker
-        worker.detached.add(self)
+        worker.detached[self] = None
         self._engine.process.unbind_request(self)
         answer, self.answer = self.answer, None
         answer.set(None)

@@ -173,6 +173,16 @@ class _AnsweredBody:
             self._upgrade.fail(error)
 
 
+class _NothingMore(BytesIO):
+    """An input at its end, which all detached requests share: nobody may close it."""
+
+    def close(self) -> None:
+        pass
+
+
+_NOTHING_MORE = _NothingMore()
+
+
 class Input:
     """``wsgi.input`` of a request that may be detached, wherever it has got to by then.
 
@@ -192,7 +202,7 @@ class Input:
 
     def end(self) -> None:
         """Have nothing more to read."""
-        self.stream = BytesIO()
+        self.stream = _NOTHING_MORE
 
 
 def _ignore(data: bytes) -> None:

@@ -151,7 +151,7 @@ class _Attempt:
         """Run the handler and, unless it has answered otherwise, the connection to its end."""
         session, engine = self._session, self._session.engine
         self._interrupt = engine.interrupter()
-        unopened = Unopened(self._protocol, session.negotiation.settings.limits, self._open)
+        unopened = Unopened(self._protocol, session.negotiation.limits, self._open)
         engine.call_in_background(OPEN_TIME, unopened.open_late)
         answer, failure = None, None
         try:

@@ -131,7 +131,7 @@ class Negotiation:
     headers: list[tuple[str, str]]
     subprotocol: str | None
     deflate: codec.Deflate | None
-    settings: Settings
+    limits: Limits
 
 
 def negotiate(request: codec.UpgradeRequest, settings: Settings) -> Negotiation:
@@ -147,7 +147,7 @@ def negotiate(request: codec.UpgradeRequest, settings: Settings) -> Negotiation:
     if settings.compression is not None:
         deflate, extensions = codec.negotiate(request.extensions, settings.compression)
     headers = codec.response_headers(request.key, subprotocol, extensions or None)
-    return Negotiation(headers, subprotocol, deflate, settings)
+    return Negotiation(headers, subprotocol, deflate, settings.limits)
 
 
 #: Header fields of which only the handshake knows how they must be in a 101, and those which it

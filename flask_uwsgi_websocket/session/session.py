@@ -78,7 +78,7 @@ class Session(ABC):
         """Make the protocol of the connection, as it was negotiated."""
         return Protocol(
             SERVER,
-            max_message_size=self.negotiation.settings.limits.max_message_size,
+            max_message_size=self.negotiation.limits.max_message_size,
             deflate=self.negotiation.deflate,
         )
 
@@ -104,7 +104,7 @@ class Session(ABC):
     def _connect(self, sock: Socket, protocol: Protocol) -> Connection:
         """Open a connection that is a WebSocket by now; its client hears if that fails."""
         try:
-            return self.engine.open(sock, protocol, self.negotiation.settings.limits)
+            return self.engine.open(sock, protocol, self.negotiation.limits)
         except BaseException:
             with suppress(OSError):
                 sock.sendall(protocol.close(1011))
