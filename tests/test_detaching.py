@@ -269,3 +269,11 @@ def _replaced(server: Server, old: int) -> None:
     eventually(lambda: server.worker_pid != old, "another worker")
     with server.raw() as client:
         echoes(client, "again")
+
+
+def test_what_was_the_requests_is_not_kept(server: Server) -> None:
+    before = int(server.get("/dead-greenlets").body)
+    with ExitStack() as clients:
+        for _ in range(8):
+            echoes(clients.enter_context(server.raw("/echo")), "hello")
+        assert int(server.get("/dead-greenlets").body) < before + 8

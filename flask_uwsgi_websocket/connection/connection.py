@@ -72,7 +72,7 @@ class Connection(Receiving):
         if self.released:
             return
         self.client = None
-        self.worker.connections.discard(self)
+        self.worker.connections.pop(self, None)
         self._lost()
         self._notice(RELEASE)
         # Without it a second duplicate (uWSGI's) would hold the connection open.

@@ -23,7 +23,7 @@ INTERRUPT_TIME = 0.5
 class Worker(Loop):
     """The connections of one engine in one worker process, and the loop that serves them."""
 
-    connections: set[Connection]
+    connections: dict[Connection, None]
     #: Seconds between two looks at all connections.
     tick_interval = 1.0
 
@@ -33,7 +33,6 @@ class Worker(Loop):
         #: Whose handler has still to open, or to refuse, its connection.
         self.expected: set[Any] = set()
         #: Requests that run on as WebSockets, and are detached; see detached.py.
-        #: A dict, since a large set takes up to three times the memory.
         self.detached: dict[DetachedRequest, None] = {}
         #: What runs beside all requests, and what tells each that the worker stops.
         self.tasks: dict[Any, Callable[[], object]] = {}
@@ -59,7 +58,7 @@ class Worker(Loop):
         waits = [w for w in (limits.ping_interval, limits.ping_timeout, limits.timeout) if w > 0]
         self.tick_interval = min([self.tick_interval, *(w / 4 for w in waits)])
         self._longest = max(self._longest, limits.timeout)
-        self.connections.add(connection)
+        self.connections[connection] = None
         self._count()
         if len(self.connections) == self.process.max_websockets():
             self._warn_full()

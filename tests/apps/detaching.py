@@ -1,11 +1,13 @@
 """Handlers that outlive their requests, and look at what those have left."""
 
 import asyncio
+import gc
 import sys
 import time
 from contextlib import suppress
 from contextvars import ContextVar
 
+import greenlet
 import uwsgi
 from flask import Response, g, request, stream_with_context
 from werkzeug.exceptions import ClientDisconnected
@@ -115,6 +117,12 @@ async def look(ws):
             facts["input"] += request.stream.read().decode()
         facts["descriptor"] = g.descriptor >= 0
         await ws.send_json(facts)
+
+
+@app.get("/dead-greenlets")
+def dead_greenlets():
+    found = [it for it in gc.get_objects() if isinstance(it, greenlet.greenlet) and it.dead]
+    return str(len(found))
 
 
 @app.post("/body")
