@@ -136,7 +136,6 @@ class Deflate:
     def decompress(self, data: bytes, last: bool, room: int) -> bytes:
         """Inflate a piece of a message, RFC 7692 7.2.2.
 
-        :param last: whether it is the message's last piece.
         :param room: octets that the message may still grow by. Nothing is inflated beyond.
         :raises MessageTooBig: when it would be more.
         :raises InvalidPayload: for what is not deflate.
@@ -224,7 +223,6 @@ def negotiate(
 ) -> tuple[Deflate | None, str | None]:
     """Take, as the server, the client's first offer that we can fulfil.
 
-    :param offers: the client's ``Sec-WebSocket-Extensions``, in its order of preference.
     :returns: the extension, and the value of the answer's ``Sec-WebSocket-Extensions``; both
         ``None`` when no offer is taken.
     """
@@ -290,7 +288,6 @@ def offer(settings: DeflateSettings) -> str:
 def accept(extensions: Iterable[Extension], settings: DeflateSettings | None) -> Deflate | None:
     """Take, as a client, what the server made of the :func:`offer`.
 
-    :param extensions: the answer's ``Sec-WebSocket-Extensions``.
     :param settings: those offered; ``None`` when nothing was.
     :raises HandshakeError: for an answer that the offer did not allow (RFC 6455 4.1, RFC 7692
         7: "A client MUST _Fail the WebSocket Connection_").

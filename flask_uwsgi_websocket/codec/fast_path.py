@@ -21,8 +21,7 @@ except ImportError:
     def whole_message(data: bytes, max_size: int) -> str | bytes | None:
         """Return the message, where ``data`` is one masked frame that is all of a message.
 
-        None for all else, also for what is wrong, for a message above ``max_size`` octets and for
-        a length in 64 bits.
+        None for all else, also for what is wrong, above ``max_size`` or has a length in 64 bits.
         """
         return None
 

@@ -94,10 +94,7 @@ def check_close(code: int, reason: str) -> None:
 
 
 def encode_text(text: str) -> bytes:
-    """Encode a text as UTF-8.
-
-    :raises LocalProtocolError: for a lone surrogate, which UTF-8 cannot say.
-    """
+    """Encode a text as UTF-8; LocalProtocolError for a lone surrogate, which UTF-8 cannot say."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -131,9 +128,6 @@ def apply_mask_in_python(data: bytes | memoryview, key: bytes) -> bytes:
     "Octet i of the transformed data ("transformed-octet-i") is the XOR of octet i of the original
     data ("original-octet-i") with octet at index i modulo 4 of the masking key". Where setup.py
     could compile ``_speedups.c``, its :func:`apply_mask` gives the same.
-
-    :param data: payload octets, or a view of them.
-    :param key: the masking key, 4 octets.
     """
     size = len(data)
     if size < _STRIDES_FROM:
@@ -153,11 +147,9 @@ except ImportError:
 
 
 def frame(first: int, payload: bytes, key: bytes | None = None) -> bytes:
-    """Make a whole frame, masked when there is a key.
+    """Make a whole frame, masked when there is a key, from its first octet: FIN, RSV bits, opcode.
 
     Nothing is checked: tests build wrong frames with it as well.
-
-    :param first: the first octet: FIN, RSV bits, opcode.
     """
     length = len(payload)
     mask = 0 if key is None else MASK

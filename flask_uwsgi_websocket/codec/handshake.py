@@ -51,8 +51,7 @@ _is_key = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch
 class HeaderFields(Protocol):
     """The header fields of a message: names without regard to case, lines joined by commas.
 
-    A ``werkzeug`` ``Headers`` or ``EnvironHeaders`` is one; so is a ``dict`` whose keys are
-    spelled as in the RFC.
+    A ``werkzeug`` ``Headers`` is one; so is a ``dict`` whose keys are spelled as in the RFC.
     """
 
     def get(self, key: str, default: str, /) -> str: ...
@@ -105,10 +104,7 @@ def new_key() -> str:
 
 
 def parse_tokens(name: str, value: str) -> tuple[str, ...]:
-    """Read a header field that is a list of tokens; empty elements don't count.
-
-    :raises HandshakeError: 400, when it is not such a list.
-    """
+    """Read a list of tokens; empty elements don't count. HandshakeError 400 when it is not one."""
     _check_field_size(name, value)
     tokens = tuple(element for part in value.split(",") if (element := part.strip(" \t")))
     for token in tokens:
@@ -118,10 +114,7 @@ def parse_tokens(name: str, value: str) -> tuple[str, ...]:
 
 
 def parse_extensions(value: str) -> tuple[Extension, ...]:
-    """Read ``Sec-WebSocket-Extensions`` (RFC 6455 9.1).
-
-    :raises HandshakeError: 400, when the syntax is wrong.
-    """
+    """Read ``Sec-WebSocket-Extensions`` (RFC 6455 9.1); HandshakeError 400 for wrong syntax."""
     name = "Sec-WebSocket-Extensions"
     _check_field_size(name, value)
     extensions = []
@@ -282,7 +275,6 @@ def request_headers(
 ) -> list[tuple[str, str]]:
     """Make the header fields of a client's GET, RFC 6455 4.1.
 
-    :param key: a :func:`new_key`.
     :param extensions: value of ``Sec-WebSocket-Extensions``, as ``offer`` gives it.
     """
     headers = [
@@ -308,8 +300,7 @@ def validate_response(
 
     Whether the extensions were offered is for ``accept`` to say.
 
-    :param key: the one sent.
-    :param subprotocols: those sent.
+    :param key: the one sent; so are the subprotocols.
     :raises HandshakeError: when the client must fail the connection.
     """
     # 1. "If the status code received from the server is not 101, the client handles the response

@@ -75,37 +75,25 @@ class Protocol(Receiver):
             self.plain_below = min(self.plain_below, deflate.threshold)
 
     def encode(self, message: Any) -> bytes:
-        """Make the frame of a message: of a text message for a str, of a binary one for bytes.
-
-        :raises LocalProtocolError: as :meth:`text` and :meth:`binary`.
-        """
+        """Make the frame of a message: as :meth:`text` for a str, as :meth:`binary` for bytes."""
         whole = whole_frame(message, self.plain_below)
         if whole is not None:
             return whole
         return self.text(message) if isinstance(message, str) else self.binary(message)
 
     def text(self, message: str) -> bytes:
-        """Make the frame of a text message.
-
-        :raises LocalProtocolError: after our Close; for a lone surrogate, which UTF-8 cannot say.
-        """
+        """Make the frame of a text message; raises as :meth:`binary` and :func:`encode_text`."""
         whole = whole_frame(message, self.plain_below)
         return self._data_frame(TEXT, encode_text(message)) if whole is None else whole
 
     def binary(self, message: bytes | bytearray | memoryview) -> bytes:
-        """Make the frame of a binary message.
-
-        :raises LocalProtocolError: after our Close.
-        """
+        """Make the frame of a binary message; LocalProtocolError after our Close."""
         data = message if type(message) is bytes else bytes(memoryview(message))
         whole = whole_frame(data, self.plain_below)
         return self._data_frame(BINARY, data) if whole is None else whole
 
     def ping(self, data: bytes = b"") -> bytes:
-        """Make a Ping frame (RFC 6455 5.5.2).
-
-        :raises LocalProtocolError: for more than 125 octets; once the connection is closed.
-        """
+        """Make a Ping frame (RFC 6455 5.5.2); LocalProtocolError above 125 octets or at the end."""
         return self._control_frame(PING, data)
 
     def pong(self, data: bytes = b"") -> bytes:
@@ -164,11 +152,7 @@ class Protocol(Receiver):
 
 
 class Frames:
-    """The frames of a message that servers send: plain, or compressed as a connection agreed to.
-
-    :param opcode: TEXT or BINARY.
-    :param data: the payload.
-    """
+    """The frames of a message that servers send: plain, or compressed as a connection agreed to."""
 
     __slots__ = ("_compressed", "_data", "_opcode", "plain")
 
@@ -199,10 +183,7 @@ class Frames:
 
 
 def encode_message(message: str | bytes | bytearray | memoryview) -> Frames:
-    """Encode a message for many connections: str as text, bytes as binary.
-
-    :raises LocalProtocolError: for a lone surrogate, which UTF-8 cannot say.
-    """
+    """Encode a message for many connections: str as :func:`encode_text` does, bytes as binary."""
     if isinstance(message, str):
         return Frames(TEXT, encode_text(message))
     return Frames(BINARY, bytes(memoryview(message)))

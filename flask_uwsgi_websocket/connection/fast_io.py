@@ -72,10 +72,7 @@ def send_in_python(
 
 
 def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
-    """Send a frame, and return what was not taken of it, if anything.
-
-    :raises OSError: the connection broke.
-    """
+    """Send a frame; return what was not taken of it, if anything. OSError: the connection broke."""
     try:
         sent = sock.send(frame, SEND_FLAGS)
     except (BlockingIOError, InterruptedError):
@@ -86,10 +83,9 @@ def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
 def send_to_idle_in_python(frame: bytes, connections: Sequence[T]) -> list[T]:
     """Send a frame to each connection that has nothing queued and whose lock is free.
 
-    In Python that would be no quicker than one by one: all are left.
+    Return those that are left to the caller: in Python, where it would be no quicker, all.
 
     :param frame: it must not depend on what is sent before it.
-    :return: those that are left to the caller: nothing was sent to them.
     """
     return list(connections)
 

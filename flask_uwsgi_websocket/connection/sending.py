@@ -106,10 +106,7 @@ class Sending(ReadAhead):
         return self.limits.send_queue_size // 2
 
     async def drained(self) -> None:
-        """Wait until half of the queue is free.
-
-        :raises ConnectionClosed: the peer took nothing for ``send_timeout`` seconds, or left.
-        """
+        """Wait until half of the queue is free; ConnectionClosed if the peer is slow or left."""
         try:
             await self._drain(self._low, self.limits.send_timeout)
         except TimeoutError:
@@ -129,10 +126,7 @@ class Sending(ReadAhead):
         callback()
 
     def post_nowait(self, encode: Callable[[M], bytes] | None, message: M) -> None:
-        """Do :meth:`post` for a sender that will not wait: close a slow peer with 1013.
-
-        :raises ConnectionClosed: the connection has ended, or ends by this.
-        """
+        """Do :meth:`post` for a sender that will not wait: close a slow peer with 1013."""
         if self.congested:
             self._close_if_slow()
         self.post(encode, message)

@@ -84,10 +84,7 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
 
 
 def next_state(state: State, cause: Cause) -> State:
-    """Return the state to which the cause leads.
-
-    :raises RuntimeError: when it leads nowhere from there: a fault of ours.
-    """
+    """Return the state to which the cause leads; RuntimeError for none: that is a fault of ours."""
     if cause is RELEASE:
         return RELEASED
     try:

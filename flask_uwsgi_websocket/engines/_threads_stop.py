@@ -22,10 +22,7 @@ _SETTLED = 1.0
 
 
 class GracefulStop:
-    """The stop of this process, for the engine of threads.
-
-    :param worker: gives the connections.
-    """
+    """The stop of this process, for the engine of threads."""
 
     def __init__(self, process: ServerProcess, worker: Callable[[], Worker]) -> None:
         self._process = process

@@ -140,11 +140,7 @@ class AsyncioConnection(LoopConnection):
         return message
 
     async def receive(self, timeout: float | None = None) -> Message | None:
-        """Return the next message; None once the connection has ended.
-
-        :raises TimeoutError: when ``timeout`` seconds have passed without one.
-        :raises ConnectionClosed: as :meth:`_tell_end`.
-        """
+        """Return the next message, or None at the end, as ``receive_blocking`` does elsewhere."""
         deadline = None
         if timeout is not None:
             deadline = time.monotonic() + timeout
@@ -235,10 +231,7 @@ def _report_late(task: asyncio.Task[Any]) -> None:
 
 
 class _Wake:
-    """Resumes a request once its Task has ended.
-
-    A class, since each open connection keeps one, and a function weighs more.
-    """
+    """Resumes a request once its Task has ended; a class, since a function weighs more."""
 
     __slots__ = ("_resume", "came")
 

@@ -87,10 +87,7 @@ class SuspendConnection(ThreadsConnection):
         return DONE
 
     def _suspend(self, events: int, deadline: float | None) -> None:
-        """Wait for events of the descriptor, for a second at most, or until the deadline.
-
-        :raises TimeoutError: the deadline has passed already.
-        """
+        """Wait for events of the descriptor, a second at most; TimeoutError after the deadline."""
         if deadline is None:  # nobody waits for ever but to read
             self._wait(self.fd, 1)
             return

@@ -162,8 +162,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
     ) -> Message | None:
         """Receive in few steps, for a handler that waits for message after message.
 
-        They are taken with the GIL held, and threads that meet at it cost each other ten times
-        what the steps do.
+        They are taken with the GIL held: threads that meet at it cost far more than the steps.
         """
         if timeout is not None:
             return super().receive_blocking(timeout)
@@ -346,10 +345,7 @@ class ThreadsEngine(Engine):
         return thread
 
     def sleep(self, seconds: float) -> None:
-        """Wait; in background work only until the worker stops, which ends it.
-
-        :raises SystemExit: in background work, when the worker stops.
-        """
+        """Wait; in background work only until the worker stops, which ends it by SystemExit."""
         worker = self.worker()
         if threading.current_thread() not in worker.tasks:
             time.sleep(seconds)

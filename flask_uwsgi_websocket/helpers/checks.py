@@ -17,20 +17,13 @@ _LONGEST = 1e9
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of values.
-
-    :param words: what is accepted, for the error.
-    """
+    """A kind of values; ``words`` say what is accepted, for the error."""
 
     words: str
     accepts: Callable[[Any], bool]
 
     def check(self, name: str, value: Any) -> None:
-        """Check that a value is of this kind.
-
-        :param name: of what has the value.
-        :raises ValueError: when it isn't; the message says what is accepted.
-        """
+        """Check that what has this name is of this kind; ValueError says what is accepted."""
         if not self.accepts(value):
             raise ValueError(f"{name} is {value!r}: it must be {self.words}")
 
@@ -63,19 +56,13 @@ SWITCH = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1))
 
 
 def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
-    """Suggest the known name that was meant, for the end of a message; "" if none is similar.
-
-    :param prefix: of the known names, in the message.
-    """
+    """Suggest the known name that was meant, prefixed, to end a message; "" if none is similar."""
     similar = get_close_matches(name, known, n=1)
     return f": did you mean {prefix}{similar[0]}?" if similar else ""
 
 
 def is_on(variable: str, default: bool = False) -> bool:
-    """Tell whether an environment variable says yes, read as Flask reads ``FLASK_DEBUG``.
-
-    :param default: for one that is not set, or empty.
-    """
+    """Read yes or no from the environment, as Flask does; the default if it is unset or empty."""
     value = os.environ.get(variable)
     return value.lower() not in ("0", "false", "no") if value else default
 

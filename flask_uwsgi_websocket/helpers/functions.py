@@ -19,11 +19,7 @@ def is_decorated(function: Callable[..., Any]) -> bool:
 
 
 def check_kind(function: Callable[..., Any], asynchronous: bool, whose: str) -> None:
-    """Check that a function waits as the handlers of an engine do.
-
-    :param whose: what such functions are, for the error.
-    :raises TypeError: when it does not; names the remedy.
-    """
+    """Check that a function waits as the handlers of an engine do; TypeError names the remedy."""
     if is_coroutine_function(function) == asynchronous:
         return
     if asynchronous:

@@ -78,10 +78,7 @@ class UWSGIBinary:
 
 
 def is_plain(text: str) -> bool:
-    """Tell whether uWSGI takes this in the value of an option for what it is.
-
-    It reads what it gives to Python's interpreter as ASCII.
-    """
+    """Tell whether uWSGI takes an option's value as it is; for Python it must be ASCII."""
     return text.isascii() and text.isprintable() and not is_expanded(text)
 
 
@@ -91,10 +88,7 @@ def is_expanded(text: str) -> bool:
 
 
 def interpreter(binary: str) -> tuple[list[str], dict[str, str]]:
-    """Tell uWSGI which Python it is to be: this one, and in its virtualenv.
-
-    :returns: arguments, and environment variables to set.
-    """
+    """Return the arguments and variables that have uWSGI be this Python, in its virtualenv."""
     folder, name = os.path.split(sys.executable)
     if not (is_plain(sys.executable) and is_plain(sys.prefix)):
         # Python itself looks for a bare name on PATH.
@@ -151,8 +145,6 @@ def inspect_uwsgi(
     A distribution's uWSGI has Python, the HTTP router and the engines in plugins: those that
     the wanted options need are looked for under the names that Debian gives them.
 
-    :param path: the executable.
-    :param wanted: options that the caller is about to use.
     :param plugin_arguments: the caller's own ``--plugins``, ``--plugins-dir`` and so on.
     :raises EngineError: it does not run, or has no Python.
     """
@@ -178,10 +170,7 @@ def inspect_uwsgi(
 
 
 def check_python(binary: UWSGIBinary) -> None:
-    """Refuse a binary that embeds another Python than this one.
-
-    :raises EngineError: the versions differ, so uWSGI would not find the app's packages.
-    """
+    """Refuse a binary of another Python, with EngineError: it would not find the app's packages."""
     if binary.python.split(".")[:2] != python_tag().split("."):
         raise EngineError(
             f"{binary.path} embeds Python {binary.python} and cannot run an app of "

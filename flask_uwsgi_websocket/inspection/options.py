@@ -122,11 +122,7 @@ class Options:
         return (self.values(name) or [""])[-1]
 
     def number(self, name: str, default: int | None = None) -> int | None:
-        """Return the value that counts as uWSGI reads it: its leading digits, or 0.
-
-        :param default: what uWSGI takes when the option is not given.
-        :returns: None in doubt.
-        """
+        """Return the value that counts, as uWSGI reads it: leading digits, or 0; None in doubt."""
         values = self.values(name)
         if not values:
             missing = name not in self._values and name not in self._uncertain

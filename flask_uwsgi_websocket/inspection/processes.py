@@ -45,10 +45,7 @@ class Process:
 
 
 def look_at(pid: int) -> Process:
-    """Look at a process of uWSGI's.
-
-    :raises ConfigError: there is none, or it is not ours to look at.
-    """
+    """Look at a process of uWSGI's; ConfigError if there is none, or it is not ours to see."""
     place = Path(f"/proc/{pid}")
     try:
         words = _strings(place / "cmdline")

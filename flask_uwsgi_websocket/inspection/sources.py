@@ -128,10 +128,7 @@ class _Reader:
             self.load(name, value)
 
     def add_word(self, word: str) -> None:
-        """Take a word that belongs to no option, as ``uwsgi app.ini`` has it.
-
-        :raises ConfigError: it is none of the things that uWSGI takes.
-        """
+        """Take a word that belongs to no option, as ``uwsgi app.ini`` has it; else ConfigError."""
         path = self._path(_split(word)[0])
         if word.startswith("["):
             return  # what the emperor leaves on its vassals' command lines
