@@ -138,10 +138,7 @@ class _Request:
         self.theirs.close()
 
     def wait(self, timeout: float) -> None:
-        """Wait until the request is over.
-
-        :raises TimeoutError: when it isn't after ``timeout`` seconds.
-        """
+        """Wait until the request is over; TimeoutError when it isn't after ``timeout`` seconds."""
         if not self._ended.wait(timeout):
             raise TimeoutError(
                 f"the handler of {printable(path_of(self.environ))} still runs {timeout} s after "

@@ -31,19 +31,15 @@ def of_command(words: Sequence[str], binary: str | None) -> Process:
 
 
 def of_process(pid: int, binary: str | None) -> Process:
-    """Take a uWSGI that runs.
-
-    :raises ConfigError: it cannot be looked at.
-    """
+    """Take a uWSGI that runs; ConfigError when it cannot be looked at."""
     process = processes.look_at(pid)
     return replace(process, pid=pid, binary=binary or process.binary)
 
 
 def examine(process: Process, app: Any, say: Say) -> bool:
-    """Say what was found; return whether nothing is wrong.
+    """Say what was found; return whether nothing is wrong. ConfigError for unreadable options.
 
     :param app: the Flask app, or None.
-    :raises ConfigError: the options cannot be read.
     """
     binary = _examine_binary(process, say)
     if process.unit:

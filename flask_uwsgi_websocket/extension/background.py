@@ -21,10 +21,7 @@ Function = Callable[..., Any]
 
 
 class Background:
-    """The background work of one extension in this process.
-
-    :param websocket: the :class:`~.extension.WebSocket` whose work it is.
-    """
+    """The background work of one :class:`~.extension.WebSocket` in this process."""
 
     def __init__(self, websocket: Any) -> None:
         self._websocket = websocket

@@ -18,20 +18,14 @@ PREFIX = "UWSGI_WEBSOCKET_"
 
 @dataclass(frozen=True)
 class Setting:
-    """A configuration key: its default, and what it may be.
-
-    :param check: called with the key and a value; ValueError for one that is not accepted.
-    """
+    """A configuration key: its default, and a check that raises ValueError for a bad value."""
 
     default: Any
     check: Callable[[str, Any], None]
 
 
 def check_origins(name: str, value: Any) -> None:
-    """Check origins, as they are configured; None means those on the host of the request.
-
-    :raises ValueError: for others.
-    """
+    """Check configured origins, of which None means the request's host; else ValueError."""
     if value is not None:
         try:
             parse_origins(value)
@@ -60,20 +54,14 @@ SETTINGS = {
 
 
 def read(config: MutableMapping[str, Any], name: str) -> Any:
-    """Return a value, checked: an app may set it after :func:`set_up`.
-
-    :raises ValueError: for one that is not accepted; says what is.
-    """
+    """Return a checked value, since an app may set it after :func:`set_up`; else ValueError."""
     value = config.get(PREFIX + name, SETTINGS[name].default)
     SETTINGS[name].check(PREFIX + name, value)
     return value
 
 
 def set_up(config: MutableMapping[str, Any]) -> None:
-    """Check the values that an app has, warn of unknown keys, and add the defaults.
-
-    :raises ValueError: as :func:`read`.
-    """
+    """Check the values that an app has, as :func:`read`; warn of unknown keys; add the defaults."""
     for key in config:
         if key.removeprefix(PREFIX) in SETTINGS or not key.startswith(PREFIX.rstrip("_")):
             continue

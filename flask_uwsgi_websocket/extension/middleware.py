@@ -28,15 +28,8 @@ from ..helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from ..servers import uwsgi
 from ..servers.find import server_of
 from ..servers.upgrade import Headers, upgrade_of
+from ..session import negotiate
 from ..session.lazy import LazySession
-from ..session.negotiate import (
-    Negotiation,
-    Settings,
-    admit,
-    is_upgrade_request,
-    negotiate,
-    switch_headers,
-)
 from . import config
 from .routing import WebSocketRule
 from .upgrade_response import missed_response, upgrade_class
@@ -88,17 +81,14 @@ class WebSocketMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self.websocket._background.waits_for_request:
             self.websocket._background.start_with_request(environ)
-        if is_upgrade_request(environ):
+        if negotiate.is_upgrade_request(environ):
             _name_scheme_as_http(environ)
             server = server_of(environ)
             return server.call(self.wsgi_app, environ, start_response, self.engine_name)
         return self.wsgi_app(environ, start_response)
 
     def take(self, request: Request) -> bool:
-        """Take an upgrade request if a route matches it; Flask then dispatches that route.
-
-        :raises HTTPException: when the route answers by itself, with a redirect.
-        """
+        """Take an upgrade request that a route matches, for Flask; HTTPException is a redirect."""
         try:
             rule, values = self.websocket.router.match(self.app, request)
         except NotFound:
@@ -114,15 +104,14 @@ class WebSocketMiddleware:
     ) -> Any:
         """Return the response 101, which runs the handler when it is sent.
 
-        Or whatever else the handler answers, where the handshake waits for it.
-
-        :param process_response: what Flask does to a response before it is sent.
+        Or whatever else the handler answers, where the handshake waits for it. ``process_response``
+        is what Flask does to a response before it is sent.
         """
         environ = request.environ
         upgrade = self._admit(request, rule)
         engine = server_of(environ).engine(environ, self.engine_name)
         self.websocket.clients.look_in(engine)
-        negotiation = negotiate(upgrade, self._settings(rule))
+        negotiation = negotiate.negotiate(upgrade, self._settings(rule))
         handshake = Handshake(self, environ, rule, request.view_args, negotiation, engine)
         if self.waits_for_handler(rule):
             return handshake.accept_lazily(process_response)
@@ -144,7 +133,7 @@ class WebSocketMiddleware:
         if origins is None:
             origins = self.setting("ALLOWED_ORIGINS")
             setting = "UWSGI_WEBSOCKET_ALLOWED_ORIGINS, or the route's origins="
-        return admit(
+        return negotiate.admit(
             request.environ,
             self.engine_name,
             origins,
@@ -156,13 +145,13 @@ class WebSocketMiddleware:
     def setting(self, name: str) -> Any:
         return config.read(self.app.config, name)
 
-    def _settings(self, rule: WebSocketRule) -> Settings:
+    def _settings(self, rule: WebSocketRule) -> negotiate.Settings:
         compression = rule.compression
         if compression is None:
             compression = self.setting("COMPRESSION")
         if compression is True:
             compression = DeflateSettings()
-        return Settings(
+        return negotiate.Settings(
             limits=_limits(
                 timeout=self.websocket.timeout,
                 ping_interval=self.setting("PING_INTERVAL"),
@@ -200,7 +189,7 @@ class Handshake(LazySession):
         environ: WSGIEnvironment,
         rule: WebSocketRule,
         view_args: dict[str, Any] | None,
-        negotiation: Negotiation,
+        negotiation: negotiate.Negotiation,
         engine: Engine,
     ) -> None:
         super().__init__(environ, negotiation, engine)
@@ -217,7 +206,7 @@ class Handshake(LazySession):
         """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
         middleware, negotiation = self._middleware, self.negotiation
         try:
-            negotiation.headers[:] = switch_headers(negotiation, self.response.headers)
+            negotiation.headers[:] = negotiate.switch_headers(negotiation, self.response.headers)
         except ValueError as error:
             return self._fail(start_response, error)
         if issubclass(middleware.client, UWSGIWebSocketClient):
@@ -229,10 +218,9 @@ class Handshake(LazySession):
             self._end()
 
     def accept_lazily(self, process_response: Callable[[Response], Response]) -> Any:
-        """Run the handler, and answer 101 when it uses its client.
+        """Run the handler, and answer 101 when it uses its client, as :meth:`accept` has it.
 
-        :param process_response: what Flask does to a response before it is sent.
-        :return: what it answers instead; or, after a WebSocket, a response that was sent already.
+        Return what it answers instead; or, after a WebSocket, a response that was sent already.
         """
         response, server = self.response, self.server
         # Whoever uses the connection first, the response belongs to this request.
@@ -261,7 +249,7 @@ class Handshake(LazySession):
         if processed is not response or response.status_code != 101:
             raise RuntimeError("an after_request function has replaced the response 101")
         response.sent = True
-        return switch_headers(self.negotiation, response.headers)
+        return negotiate.switch_headers(self.negotiation, response.headers)
 
     def meaning(self, result: Any) -> Any:
         """Return the answer that a handler's result means, whatever its decorators made of it."""

@@ -39,11 +39,9 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Instance:
-    """One uWSGI that would run, or runs.
+    """One uWSGI that would run, or runs: its options, and notes on what could not be judged.
 
-    :param name: a vassal's file; empty for what was asked for itself.
-    :param options: its options.
-    :param notes: what could not be judged.
+    The name is a vassal's file; empty for what was asked for itself.
     """
 
     name: str
@@ -59,9 +57,7 @@ def read(
 ) -> list[Instance]:
     """Read what a command line of uWSGI's comes to, and all vassals of an emperor in it.
 
-    :param words: the arguments, without uWSGI's name.
     :param environment: uWSGI's, whose ``UWSGI_*`` variables are options.
-    :param folder: uWSGI's working directory.
     :param known: uWSGI's options, for abbreviated ones.
     :raises ConfigError: when uWSGI would not take the words.
     """

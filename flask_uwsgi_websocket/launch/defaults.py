@@ -126,10 +126,7 @@ def take_over_reloading(options: Options) -> int | None:
 
 
 def _address(host: str, port: int | str) -> str:
-    """Return the address; refuse what uWSGI would take for another one, without a word.
-
-    :raises EngineError: which says what is accepted.
-    """
+    """Return the address; EngineError for one that uWSGI would take for another, without a word."""
     check_taken_literally(f"{host}:{port}", "the address to listen on")
     if not str(port).isdecimal() or int(port) > 65535:
         raise EngineError(f"port is {port!r}: it must be a whole number, 65535 at most")

@@ -45,9 +45,7 @@ def install_uwsgi(force: bool = False, say: Say = print) -> UWSGIBinary:
 
     Nothing is done when it has one already, unless ``force``.
 
-    :param force: build also when an adequate uWSGI is there.
     :param say: is given each line about the progress.
-    :returns: the binary, verified.
     :raises EngineError: the machine lacks something, or the build or its result failed; the
         message names the remedy.
     """
@@ -78,10 +76,7 @@ def adequate_uwsgi() -> UWSGIBinary | None:
 
 
 def _inspect() -> UWSGIBinary:
-    """Inspect this environment's own uWSGI.
-
-    :raises EngineError: there is none, or it has less than we build.
-    """
+    """Inspect this environment's own uWSGI; EngineError when it has none, or less than we build."""
     path = binaries.installed_uwsgi()
     if path is None:
         raise EngineError(f"there is no uwsgi beside {sys.executable}")
@@ -96,10 +91,7 @@ def _inspect() -> UWSGIBinary:
 
 
 def build_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables with which pip builds uWSGI with the engines.
-
-    :raises EngineError: greenlet is not installed.
-    """
+    """Return the variables with which pip builds the engines; EngineError without greenlet."""
     importlib.invalidate_caches()
     greenlet = find_spec("greenlet")
     if greenlet is None or greenlet.origin is None:
@@ -118,10 +110,7 @@ def build_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
 
 
 def check_machine(say: Say = print) -> None:
-    """Look for what the build needs, before it takes the time.
-
-    :raises EngineError: with all that is missing and Debian's command for it.
-    """
+    """Look for what the build needs, before it takes the time; EngineError has a remedy."""
     for reason in _reasons_not_to_build():
         raise EngineError(reason)
     if not compiles("#include <openssl/ssl.h>", ["ssl", "crypto"]):
@@ -201,10 +190,7 @@ def _runs(command: Sequence[str]) -> bool:
 
 
 def _pip(arguments: Sequence[str], environment: Mapping[str, str], say: Say) -> None:
-    """Run pip, tell what it compiles.
-
-    :raises EngineError: pip failed; with the end of what it wrote.
-    """
+    """Run pip and tell what it compiles; EngineError with the end of its output if it fails."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     process = subprocess.Popen(
         command,
@@ -258,10 +244,7 @@ _START_SECONDS = 30.0
 
 
 def verify(say: Say = print) -> UWSGIBinary:
-    """Inspect this environment's uWSGI and have it answer a request on each engine.
-
-    :raises EngineError: something is missing, or an engine does not answer.
-    """
+    """Inspect this environment's uWSGI and have it answer on each engine; else EngineError."""
     binary = _inspect()
     for engine, options in _MODES.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -38,11 +38,9 @@ def spelling(keyword: str) -> str:
 
 
 def settled(name: str, value: Any) -> Any:
-    """Return an option's value; that of a flag as True or False.
+    """Return an option's value, for a flag True or False; EngineError if it means neither.
 
     uWSGI itself would take what else a flag was given for the name of a configuration file.
-
-    :raises EngineError: for a value that means neither.
     """
     if SHORT.get(name, name) not in FLAGS or value is None:
         return value
@@ -93,10 +91,7 @@ def for_rules(options: Options) -> inspection.Options:
 
 
 def check(options: Options) -> None:
-    """Refuse options that contradict each other, or need a package that is not installed.
-
-    :raises EngineError: with the remedy.
-    """
+    """Refuse options that contradict each other, or whose package is missing, by EngineError."""
     for engine in options.keys() & LOOPS:
         cores = options[engine]
         if cores is True or number(cores) < 2:
@@ -112,10 +107,7 @@ def check(options: Options) -> None:
 
 
 def check_binary(binary: UWSGIBinary, wanted: Iterable[str]) -> None:
-    """Refuse options that the binary does not have.
-
-    :raises EngineError: with the remedy.
-    """
+    """Refuse options that the binary does not have, by an EngineError with the remedy."""
     binaries.check_python(binary)
     for option in wanted:
         if binary.knows(option):
@@ -133,10 +125,7 @@ def check_binary(binary: UWSGIBinary, wanted: Iterable[str]) -> None:
 
 
 def check_taken_literally(text: str, what: str) -> None:
-    """Refuse what uWSGI would expand.
-
-    :raises EngineError: with the remedy.
-    """
+    """Refuse what uWSGI would expand, by an EngineError with the remedy."""
     if binaries.is_expanded(text):
         raise EngineError(
             f"{what} is {text!r}, in which uWSGI would expand $(...), @(...) or %(...): give it a "

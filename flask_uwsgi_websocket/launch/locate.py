@@ -60,9 +60,8 @@ class Target:
 
 
 def locate(app: Any) -> Target:
-    """Find out how uWSGI loads an app.
+    """Find out how uWSGI loads a WSGI application, or what a string ``module:variable`` names.
 
-    :param app: a WSGI application such as a Flask app, or a string ``module:variable``.
     :raises EngineError: no module holds it and there is no script to run again.
     """
     if isinstance(app, str):
@@ -95,11 +94,7 @@ def module_variable(app: Any) -> Target | None:
 
 @dataclass(frozen=True)
 class _Script:
-    """The script that ``__main__`` was started from.
-
-    :param path: its file, absolute.
-    :param module: its name under ``python -m``, else ``None``.
-    """
+    """The script of ``__main__``: its absolute path, and its module if ``python -m`` ran it."""
 
     path: Path
     module: str | None

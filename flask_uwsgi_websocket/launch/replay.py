@@ -46,10 +46,7 @@ def running() -> bool:
 
 
 def reached(app: WSGIApplication) -> None:
-    """Take the app on which the script calls ``run``, and end the script.
-
-    :raises BaseException: always, to leave the script.
-    """
+    """Take the app on which the script calls ``run``, and leave the script by an exception."""
     _Replay.app = app
     raise _AppReached
 
@@ -57,18 +54,14 @@ def reached(app: WSGIApplication) -> None:
 def describe(module: str | None, path: str) -> dict[str, str]:
     """Return the variable that tells :func:`application` which script to run, with its arguments.
 
-    :param module: the name that ``python -m`` ran, ``None`` for a script.
-    :param path: the script's file.
+    The module is what ``python -m`` ran; ``None`` for a script.
     """
     script = {"module": module, "path": path, "argv": [path, *sys.argv[1:]]}
     return {SCRIPT_VARIABLE: json.dumps(script)}
 
 
 def application() -> WSGIApplication:
-    """Run the script and return the app on which it calls ``run``; uWSGI calls this.
-
-    :raises RuntimeError: the script ended before.
-    """
+    """Return, to uWSGI, the app on which the script calls ``run``; RuntimeError if it does not."""
     script = json.loads(os.environ[SCRIPT_VARIABLE])
     sys.argv[:] = script["argv"]
     code, attributes = _load(script["module"], script["path"])

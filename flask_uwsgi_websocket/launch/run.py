@@ -86,10 +86,7 @@ def exec_uwsgi(
     uwsgi_binary: str | os.PathLike[str] | None,
     uwsgi_options: Mapping[str, Any],
 ) -> None:
-    """Check the options against the uWSGI binary, print the command and become it.
-
-    :raises EngineError: as :func:`run_uwsgi`.
-    """
+    """Check the options against the binary, or raise EngineError; print the command, become it."""
     options = complete(uwsgi_options, debug, host, port)
     keywords.check(options)
     wanted = [name for name in options if name not in PLUGIN_LOADERS]

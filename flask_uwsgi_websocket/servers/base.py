@@ -25,7 +25,6 @@ class Server(ABC):
     def check(self, environ: WSGIEnvironment, engine: str, classes: Mapping[str, str]) -> None:
         """Check that WebSockets can be served here, by the class made for this engine.
 
-        :param classes: the class for each engine, for the messages.
         :raises HandshakeError: when there is no room for another one.
         :raises EngineError: when another class, or another way to start it, is needed.
         """
@@ -36,16 +35,10 @@ class Server(ABC):
 
     @abstractmethod
     def take(self, environ: WSGIEnvironment) -> Socket:
-        """Take the connection of the request over, in its own thread or greenlet.
-
-        :raises OSError: when the process has no descriptor left.
-        """
+        """Take the request's connection over, in its own thread or greenlet; may raise OSError."""
 
     def answer(self, environ: WSGIEnvironment, sock: Socket, headers: Headers) -> None:
-        """Answer 101 with these header fields, on a connection that was taken over; from anywhere.
-
-        :raises ConnectionClosed: when the client has gone.
-        """
+        """Answer 101, from anywhere, on a connection taken over; may raise ConnectionClosed."""
         lines = [f"{name}: {value}\r\n" for name, value in headers]
         # RFC 6455 4.2.2. Not through start_response: servers add headers of their own.
         answer = f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n"
@@ -78,10 +71,7 @@ class Server(ABC):
         start_response: StartResponse,
         engine: str,
     ) -> Body:
-        """Call an application with a request that asks for a WebSocket.
-
-        :param engine: that of the class which may serve it.
-        """
+        """Call an application with a request for a WebSocket, for a class of this engine."""
         upgrade = environ.get(UPGRADE)
         if upgrade is not None:  # within another middleware of ours
             upgrade.start_response = start_response

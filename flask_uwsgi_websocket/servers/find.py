@@ -29,10 +29,7 @@ def server_of(environ: WSGIEnvironment) -> Server:
 
 
 def background_engine(name: str, environ: WSGIEnvironment | None = None) -> Engine:
-    """Return what runs background work of the class made for an engine.
-
-    :param environ: of a request, where there is one: it tells the server.
-    """
+    """Return what runs an engine's background work; ``environ``, of a request, tells the server."""
     server = server_of(environ or {})
     if server is UWSGI_SERVER and not uwsgi.inside():
         return plain_engine(name, threads_are_greenlets())

@@ -53,10 +53,7 @@ class PlainProcess(ServerProcess):
 
 
 def plain_engine(name: str, greenlets: bool) -> Engine:
-    """Return what runs the handlers of the class made for an engine.
-
-    :param greenlets: whether those that block run in greenlets, not in threads.
-    """
+    """Return what runs an engine's handlers: those that block in greenlets, or in threads."""
     if ENGINES[name].asynchronous:
         return _loop_engine()
     return _gevent_engine() if greenlets else _threads_engine()

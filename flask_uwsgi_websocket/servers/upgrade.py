@@ -37,10 +37,7 @@ RAW_FAILURE = f"HTTP/1.1 {_FAILED}\r\nConnection: close\r\nContent-Length: 0\r\n
 
 
 def check_headers(headers: Iterable[tuple[str, str]]) -> None:
-    """Check that header fields can be sent.
-
-    :raises ValueError: names the field; not its value, which may be a secret.
-    """
+    """Check that header fields can be sent; ValueError without the value: it may be secret."""
     for name, value in headers:
         bad = _find_bad(name) or _find_bad(value)
         if bad:
@@ -101,10 +98,7 @@ class Upgrade:
         self.failure: BaseException | None = None
 
     def begin(self, status: str, headers: Headers, exc_info: Any = None) -> Any:
-        """Begin the HTTP response, for the application.
-
-        :raises ValueError: for header fields that cannot be sent.
-        """
+        """Begin the HTTP response, for the application; ValueError as :func:`check_headers`."""
         if self.switched:
             if self._tells_end:
                 self._tells_end = False

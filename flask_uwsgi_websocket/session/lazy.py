@@ -48,10 +48,9 @@ class Unopened:
         self._lock = threading.RLock()
 
     def open(self) -> Connection:
-        """Answer the handshake, if that was not done; return the connection.
+        """Answer the handshake, if that was not done, and return the connection.
 
-        :raises ConnectionClosed: when the client has gone.
-        :raises BaseException: what went wrong in answering.
+        :raises BaseException: what went wrong; ConnectionClosed when the client has gone.
         """
         with self._lock:
             if self._withdrawn:
@@ -135,10 +134,7 @@ class _Attempt:
         self._failure: BaseException | None = RuntimeError("the handler was cancelled")
 
     def outcome(self) -> Any:
-        """Return what the handler answers in place of the handshake, if anything.
-
-        :raises Exception: what it raised in its place.
-        """
+        """Return, or raise, what the handler answers in place of the handshake, if anything."""
         failure = self._failure
         if failure is None:
             return self._answer

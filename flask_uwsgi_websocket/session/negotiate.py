@@ -43,10 +43,7 @@ def admit(
 ) -> codec.UpgradeRequest:
     """Check all that may speak against a handshake, in this order; return what the client asks.
 
-    :param engine: that of the class which serves it.
-    :param origins: whose pages may connect; None: those on ``host``.
-    :param setting: where origins are configured, for the log.
-    :param classes: the class for each engine, for messages.
+    :param origins: as ``allowed`` of :func:`~.origins.is_allowed`; ``setting`` is for the log.
     :raises HandshakeError: when the request is wrong, there is no room, or a page may not connect.
     :raises EngineError: when the server was not started for the engine.
     """
@@ -170,10 +167,7 @@ _NOT_IN_101 = {
 
 
 def switch_headers(negotiation: Negotiation, others: Iterable[tuple[str, str]]) -> Headers:
-    """Return the header fields of the 101: what was agreed on, and what others may add to it.
-
-    :raises ValueError: for header fields that cannot be sent.
-    """
+    """Return the 101's fields: what was agreed on, and what others may add; else ValueError."""
     fields = [
         (name, value)
         for name, value in others

@@ -80,10 +80,7 @@ class Origins:
     subdomains: tuple[tuple[str, str], ...]
 
     def __contains__(self, origin: str) -> bool:
-        """Tell whether an origin is one of these.
-
-        :param origin: in its normal form.
-        """
+        """Tell whether an origin, in its normal form, is one of these."""
         return (
             self.all
             or origin in self.exact
@@ -159,11 +156,9 @@ def check_origin(
     setting: str,
     logger: Logger = logger,
 ) -> None:
-    """Check that pages of an origin may open WebSockets here, as :func:`is_allowed` has it.
+    """Check an origin as :func:`is_allowed` does, and refuse others with HandshakeError 403.
 
-    :param path: the request's, for the log.
-    :param setting: where origins are configured.
-    :raises HandshakeError: 403.
+    The path and ``setting``, where origins are configured, are for the log.
     """
     if is_allowed(origin, host, allowed):
         return

@@ -54,10 +54,9 @@ class Session(ABC):
         """
 
     def serve(self, start_response: StartResponse, *, keep_context: bool = True) -> Sequence[bytes]:
-        """Answer 101 and run the handler, in this request.
+        """Answer 101 and run the handler, in this request; return the body, which is empty.
 
         :param keep_context: whether the handler sees the request's context variables.
-        :return: the body of the WSGI response: nothing.
         """
         upgrade_of(self.environ).start_response = start_response
         with self.engine.request():
@@ -83,10 +82,7 @@ class Session(ABC):
         )
 
     def open(self, sock: Socket, protocol: Protocol, headers: Headers) -> Connection:
-        """Answer 101, on a connection that was taken over, and open it; close it if that fails.
-
-        :raises ConnectionClosed: when the client has gone.
-        """
+        """Answer 101, on a connection taken over, and open it; close it and raise if that fails."""
         server, environ = self.server, self.environ
         try:
             server.switch(environ, sock, headers)

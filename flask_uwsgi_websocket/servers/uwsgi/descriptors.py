@@ -154,10 +154,7 @@ class RouterRoom:
         self._counts = memoryview(mmap.mmap(-1, 4 * (workers + 1))).cast("I")
 
     def count(self, worker: int, websockets: int) -> None:
-        """Note how many WebSockets a worker has.
-
-        :param worker: its number, from 1 on.
-        """
+        """Note how many WebSockets a worker has; workers are numbered from 1 on."""
         self._counts[worker] = websockets
 
     def is_full(self) -> bool:

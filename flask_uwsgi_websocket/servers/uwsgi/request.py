@@ -23,10 +23,7 @@ _READ_SIZE, _READS = 4096, 16
 
 
 def take() -> Socket:
-    """Return a duplicate of the connection.
-
-    :raises OSError: when the process has no descriptor left.
-    """
+    """Return a duplicate of the connection; OSError when the process has no descriptor left."""
     return Socket(fileno=os.dup(uwsgi.connection_fd()))
 
 
@@ -70,11 +67,9 @@ def _reader() -> Callable[[], bytes] | None:
 
 
 def devnull() -> int:
-    """Return a descriptor to which the little that uWSGI writes for a request may go.
+    """Return a descriptor for the little that uWSGI writes for a request; OSError if none is left.
 
     Not /dev/null, which a chroot may lack.
-
-    :raises OSError: when the process has no descriptor left.
     """
     out, into = _sink()
     with suppress(BlockingIOError):
@@ -107,10 +102,7 @@ def redirect_request(descriptor: int) -> None:
 
 
 def answer(environ: WSGIEnvironment, start_response: StartResponse, headers: Headers) -> None:
-    """Answer 101 with these headers.
-
-    :raises ConnectionClosed: when the client has gone.
-    """
+    """Answer 101 with these headers; ConnectionClosed when the client has gone."""
     try:
         if not _handshake(environ, headers):
             # RFC 6455 4.2.2, answered by ourselves; the empty write sends the headers.

@@ -21,7 +21,6 @@ from .instance import inside, options, running_engine, running_loop, worker_id
 def require_engine(engine: str, classes: Mapping[str, str] = WEBSOCKETS) -> None:
     """Check that uWSGI runs the engine that a class was made for.
 
-    :param classes: the class for each engine, for the message.
     :raises UWSGINotFound: outside of uWSGI.
     :raises EngineError: when uWSGI runs another one.
     """
@@ -73,11 +72,9 @@ def require_main_interpreter() -> None:
 
 
 def check_that_gevent_can_patch() -> None:
-    """Check that no thread is at work which the patch of gevent would disturb.
+    """Check that no thread is at work that gevent's patch would disturb; else EngineError.
 
     uWSGI's reloader is, with ``--lazy-apps``: the patch then breaks the import of the app.
-
-    :raises EngineError: with the remedy.
     """
     if not inside() or options().has("gevent-early-monkey-patch"):
         return
@@ -121,10 +118,7 @@ def _started() -> list[threading.Thread]:
 
 
 def check_before_patch() -> None:
-    """Check that gevent's patch finds no thread.
-
-    :raises EngineError: which names the thread and the remedies.
-    """
+    """Check that gevent's patch finds no thread; EngineError names it, and the remedies."""
     threads = _started()
     if threads:
         raise EngineError(

@@ -36,12 +36,7 @@ def engine(name: str) -> Engine:
 def set_up(
     engine: Engine, timeout: float, ping_interval: float, classes: Mapping[str, str] = WEBSOCKETS
 ) -> None:
-    """Prepare this uWSGI for serving WebSockets with an engine, if it is the one that runs.
-
-    :param timeout: the extension's.
-    :param ping_interval: seconds between pings.
-    :param classes: the class for each engine, for messages.
-    """
+    """Prepare this uWSGI for WebSockets on an engine, if it runs that. Times are in seconds."""
     if worker_id() <= 1:  # with --lazy-apps the first worker says it for all
         _warn_of_options(
             Surroundings(
