@@ -275,6 +275,7 @@ def request_headers(
 ) -> list[tuple[str, str]]:
     """Make the header fields of a client's GET, RFC 6455 4.1.
 
+    :param key: a :func:`new_key`.
     :param extensions: value of ``Sec-WebSocket-Extensions``, as ``offer`` gives it.
     """
     headers = [

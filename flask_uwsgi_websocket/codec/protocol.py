@@ -93,7 +93,7 @@ class Protocol(Receiver):
         return self._data_frame(BINARY, data) if whole is None else whole
 
     def ping(self, data: bytes = b"") -> bytes:
-        """Make a Ping frame (RFC 6455 5.5.2); LocalProtocolError above 125 octets or at the end."""
+        """Make a Ping frame (RFC 6455 5.5.2); LocalProtocolError above 125 octets or if closed."""
         return self._control_frame(PING, data)
 
     def pong(self, data: bytes = b"") -> bytes:

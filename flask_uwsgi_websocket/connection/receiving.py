@@ -111,7 +111,7 @@ class Receiving(Heartbeat):
 
     @abstractmethod
     def receive_nowait(self) -> Message | None:
-        """Return a message that is already here, else ``''``; at the end as :meth:`_tell_end`."""
+        """Return a message that is here, else ``''``; None at the end, as :meth:`_tell_end`."""
 
     def _take_or_read(self) -> Message | None:
         """Return a message that has been read already, or can be read now."""

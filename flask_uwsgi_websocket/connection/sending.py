@@ -106,7 +106,7 @@ class Sending(ReadAhead):
         return self.limits.send_queue_size // 2
 
     async def drained(self) -> None:
-        """Wait until half of the queue is free; ConnectionClosed if the peer is slow or left."""
+        """Wait until half the queue is free; ConnectionClosed if the peer takes nothing or left."""
         try:
             await self._drain(self._low, self.limits.send_timeout)
         except TimeoutError:
@@ -126,7 +126,7 @@ class Sending(ReadAhead):
         callback()
 
     def post_nowait(self, encode: Callable[[M], bytes] | None, message: M) -> None:
-        """Do :meth:`post` for a sender that will not wait: close a slow peer with 1013."""
+        """Do :meth:`post` and never wait: a slow peer is closed (1013), with ConnectionClosed."""
         if self.congested:
             self._close_if_slow()
         self.post(encode, message)

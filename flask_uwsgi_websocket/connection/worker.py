@@ -74,7 +74,7 @@ class Worker(Loop):
         self.process.count_websockets(len(self.connections) + len(self.expected))
 
     def add_task(self, task: Any, end: Callable[[], object], timeout: float) -> None:
-        """Know background work until it leaves :attr:`tasks`; a stop gives it ``timeout`` s."""
+        """Know background work until it leaves :attr:`tasks`; it has ``timeout`` seconds to end."""
         self.tasks[task] = end
         self._longest = max(self._longest, timeout)
         if self.stopping is not None:
