@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from io import BytesIO
-from sys import intern
 from typing import Any
 
 from ..connection.detached import Body, DetachedRequest, close_body, is_made_late
@@ -74,7 +73,7 @@ class Upgrade:
     def __init__(
         self, environ: WSGIEnvironment, start_response: StartResponse, *, tells_end: bool
     ) -> None:
-        self._path = intern(printable(path_of(environ)))  # mostly as in the environment
+        self._path = printable(path_of(environ))
         self._start = start_response
         self._tells_end = tells_end
         #: The function that whoever answers 101 was called with.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _socket import socket as Socket
 from collections.abc import Mapping
-from sys import intern
+from functools import lru_cache
 
 from ...connection.detached import Body, DetachedRequest
 from ...engines.base import Engine
@@ -18,6 +18,22 @@ from . import request, start
 from .descriptors import no_room_reason
 from .requirements import detaches, require_engine, unsupported_reason
 
+#: Characters up to which a string of an environment is shared: cookies are each client's own.
+LONGEST_SHARED = 256
+
+
+@lru_cache(1024)  # sys.intern() would keep all that clients ever sent: Python 3.12 frees none
+def _known(text: str) -> str:
+    return text
+
+
+def _shared(text: str) -> str:
+    """Return an equal string, if there was one lately: for what most connections have in common.
+
+    uWSGI makes each string of an environment anew.
+    """
+    return _known(text) if len(text) <= LONGEST_SHARED else text
+
 
 class _Detachable:
     """An application with a request that may be detached.
@@ -29,10 +45,9 @@ class _Detachable:
 
     def __init__(self, application: WSGIApplication, environ: WSGIEnvironment) -> None:
         self._application = application
-        # A copy: uWSGI clears its own when the request ends. Connections share what of its strings,
-        # which uWSGI makes anew for each, they have in common: all names, and most values.
+        # A copy: uWSGI clears its own when the request ends.
         self._environ: WSGIEnvironment = {
-            intern(name): intern(value) if type(value) is str else value
+            _shared(name): _shared(value) if type(value) is str else value
             for name, value in environ.items()
         }
         self._environ["wsgi.input"] = upgrade_of(environ).input
