@@ -407,6 +407,9 @@ class Script:
     ) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("UWSGI_")}
         environment |= {"PYTHONPATH": package, "PORT": str(port)}
+        # Tests edit scripts within the second in which they were compiled, by as many characters:
+        # Python would take the bytecode for that of the new source.
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
         environment.pop("FLASK_UWSGI_DEBUG", None)
         self.port = port
         self._log = log
