@@ -78,7 +78,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _mark(item: pytest.Item) -> None:
     for name in ENGINE_MARKERS.get(_engine_of(item) or "", ()):
         item.add_marker(name)
-    if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+    own_server = SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+    if own_server or _engine_of(item) == UVLOOP:  # asyncio's own loop stands for both
         item.add_marker("slow")
 
 

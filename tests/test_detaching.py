@@ -35,6 +35,7 @@ def echoes(client: RawClient, text: str) -> None:
     client.echo(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/echo", "/lazy"])
 @pytest.mark.parametrize("front", ["http-socket", "http", "nginx-uwsgi", "nginx-proxy"])
 def test_more_websockets_than_cores(shared_server, engine: str, front: str, path: str) -> None:

@@ -34,6 +34,7 @@ def test_forks_know_the_name_and_nobody_else() -> None:
     assert len({Leader(1)._name[1:], name_elsewhere(), name_elsewhere()}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["bind", "listen", "accept"])
 def test_a_name_that_another_program_has_costs_nothing_but_the_wait(
     caplog, monkeypatch, way: str

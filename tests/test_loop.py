@@ -31,6 +31,7 @@ def test_a_pipe_is_watched(loop: Server, token: str, kind: str) -> None:
     assert seen == {"seen": on_loop}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/pushed", "/pushed-compressed"])
 def test_pushed_messages_and_sent_ones_keep_their_order(loop: Server, path: str) -> None:
     count = 3000
@@ -71,6 +72,7 @@ def test_who_does_not_read_what_is_pushed_is_closed(loop: Server, token: str) ->
         client.close()
 
 
+@pytest.mark.slow
 def test_who_waits_for_the_queue_hears_when_half_of_it_is_free(loop: Server, token: str) -> None:
     with loop.raw(f"/drained/{token}") as client:
         full = loop.record(token)

@@ -83,6 +83,7 @@ def test_the_router_with_its_small_buffer(serve, engine: str) -> None:
         echo_in_flight(client, [os.urandom(size) for size in (5000, 70_000, 300_000, 1)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", ["http", "nginx-proxy", "nginx-uwsgi"])
 def test_ends_through_every_front(engine: str, shared_server, front: str, token: str) -> None:
     server = shared_server(engine, front)

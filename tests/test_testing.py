@@ -632,6 +632,7 @@ def test_a_close_without_a_code_is_told_as_1005_and_cannot_be_sent_on():
         assert (conn.close_code, conn.close_reason) == (4000, "bye")
 
 
+@pytest.mark.slow
 def test_an_ended_connection_leaves_its_handshake_to_no_garbage_collector(kit: Kit) -> None:
     def handshakes() -> int:
         return sum(isinstance(thing, Handshake) for thing in gc.get_objects())

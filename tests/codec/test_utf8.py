@@ -100,6 +100,7 @@ def test_messages_in_pieces_of_all_sizes(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("make", [TextMessage, BinaryMessage])
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 100, 4095, 4096, 65536])
 def test_a_message_in_the_making_costs_little_more_than_it_weighs(make: Any, size: int) -> None:
     weight = 4 << 20 if size > 1 else 1 << 18
