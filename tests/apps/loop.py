@@ -24,7 +24,7 @@ async def in_order(ws, token):
         worker.call_soon(lambda: seen.append(worker.on_loop()))
 
     os_thread(call, 1000)
-    while True not in seen[-1:]:
+    while len(seen) <= 1000:
         await sleep(0.01)
     os_thread(worker.call_later, 0.1, partial(seen.append, "later"))
     worker.call_soon(partial(seen.append, "soon"))

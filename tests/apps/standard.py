@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import threading
+import time
 
 import uwsgi
 from flask import (
@@ -222,10 +222,13 @@ async def senders(ws, number, each):
 @websocket.route("/from-threads/<int:number>/<int:each>")
 async def from_threads(ws, number, each):
     """Threads of the operating system send on a connection of this engine."""
-    ready = threading.Barrier(number)
+    arrived = []  # not a Barrier: of several threads, gevent's patched locks may forget one
+    deadline = time.monotonic() + 30
 
     def sender(name):
-        ready.wait(30)
+        arrived.append(name)
+        while len(arrived) < number and time.monotonic() < deadline:
+            time.sleep(0.001)
         for index in range(each):
             (ws.send_nb if ASYNC else ws.send)(f"{name} {index}")
 
