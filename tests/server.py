@@ -368,9 +368,8 @@ class Server:
 
     def signal(self, signum: int) -> None:
         """Signal the master alone, as an operator would."""
-        assert self._uwsgi is not None
         self.stopping = signum == signal.SIGINT
-        os.kill(self._uwsgi.pid, signum)
+        os.kill(self._pid, signum)
 
     def wait_ended(self, patience: float = PATIENCE) -> int:
         assert self._uwsgi is not None
