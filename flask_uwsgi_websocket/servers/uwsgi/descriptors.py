@@ -124,7 +124,9 @@ def _is_full() -> bool:
         probe = take()
     except OSError:
         return True
-    descriptor = probe.fileno()  # the lowest number that is free (POSIX, 2.6): so many are in use
+    # Each was the lowest number that was free (POSIX, 2.6), so at least as many were in use; one
+    # may have become free between the two.
+    descriptor = max(probe.fileno(), uwsgi.connection_fd())
     probe.close()
     return limit is not None and descriptor >= limit - limit // 8
 
