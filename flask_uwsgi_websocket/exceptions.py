@@ -10,11 +10,15 @@
     │       ├── InvalidPayload          1007        text that is not UTF-8, data that won't inflate
     │       └── MessageTooBig           1009        a message above the limit
     ├── HandshakeError                              an opening handshake that cannot be accepted
-    └── EngineError                                 this process cannot run the engine asked for
-        ├── UWSGINotFound                           no uWSGI binary
-        ├── GeventNotInstalled
-        ├── AsyncioNotAvailable
-        └── UnsupportedFront                        nor behind what the server was started with
+    ├── EngineError                                 this process cannot run the engine asked for
+    │   ├── UWSGINotFound                           no uWSGI binary
+    │   ├── GeventNotInstalled
+    │   ├── AsyncioNotAvailable
+    │   └── UnsupportedFront                        nor behind what the server was started with
+    └── RoomError                                   a room that cannot be joined, or sent to
+        ├── BackplaneUnavailable    1013            what connects the workers does not answer
+        ├── TooManyRooms                            a client that joins more rooms than it may
+        └── RoomFull                                a room with as many members as it may have
 
 A close code is one of RFC 6455 section 7.4.
 """
@@ -122,3 +126,22 @@ class UnsupportedFront(EngineError):
     """WebSockets cannot pass what the server was started with in front of them."""
 
     status = 501
+
+
+class RoomError(WebSocketError):
+    """A room that cannot be joined, or sent to."""
+
+
+class BackplaneUnavailable(RoomError, ConnectionError):
+    """What connects the workers does not answer: nobody, or an unknown part, got the message.
+
+    In a handler that does not catch it, it closes the client with 1013.
+    """
+
+
+class TooManyRooms(RoomError):
+    """A client that joins more rooms than ``UWSGI_WEBSOCKET_MAX_ROOMS``."""
+
+
+class RoomFull(RoomError):
+    """A room with as many members as its ``max_members``."""

@@ -27,6 +27,7 @@ ROOMS = [
     "engines",
     "inspection",
     "servers",
+    "rooms",
     "session",
     "clients",
     "testing",

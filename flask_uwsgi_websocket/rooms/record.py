@@ -1,0 +1,89 @@
+"""Records: what travels between workers, and its form in bytes."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+#: Of the form below. A record of another version is refused, not guessed at.
+VERSION = 1
+
+#: Version, kind, flags, origin, number, length of channels and excluded ids.
+_HEAD = struct.Struct("!BBB8sQI")
+_TEXT, _SERVED = 1, 2
+
+
+class Kind(IntEnum):
+    """What a record asks its receivers to do for the clients that it is to."""
+
+    #: Send ``data``.
+    MESSAGE = 1
+    #: Close; ``data`` is the code, in two bytes, and the reason (RFC 6455 5.5.1).
+    CLOSE = 2
+    #: Join the room that ``data`` names.
+    JOIN = 3
+    #: Leave the room that ``data`` names.
+    LEAVE = 4
+    #: Answer what ``data`` asks, on the channel of the worker that is its origin.
+    ASK = 5
+    #: The answer, to one worker.
+    ANSWER = 6
+
+
+class BadRecord(ValueError):
+    """Bytes that are no record, or one of another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Something for the clients in one or more channels.
+
+    :param channels: whose clients it is to; each of them gets it once.
+    :param data: the message, in UTF-8 if it is text; else as :class:`Kind` says.
+    :param text: whether a message is text, not binary.
+    :param exclude: the ids of clients that are not to get it.
+    :param origin: 8 bytes that no other worker or publisher has.
+    :param number: counts the records of an origin, from 1 on.
+    :param served: whether the origin has delivered it to its own clients already.
+    """
+
+    kind: Kind
+    channels: tuple[str, ...]
+    data: bytes = b""
+    text: bool = False
+    exclude: tuple[str, ...] = ()
+    origin: bytes = bytes(8)
+    number: int = 0
+    served: bool = False
+
+    def encode(self) -> bytes:
+        """Return its form in bytes."""
+        names = "\n".join(["\t".join(self.channels), "\t".join(self.exclude)]).encode()
+        flags = _TEXT * self.text | _SERVED * self.served
+        head = _HEAD.pack(VERSION, self.kind, flags, self.origin, self.number, len(names))
+        return b"".join([head, names, self.data])
+
+
+def decode(data: bytes) -> Record:
+    """Read a record; :exc:`BadRecord` where that is impossible."""
+    try:
+        version, kind, flags, origin, number, size = _HEAD.unpack_from(data)
+        if version != VERSION:
+            raise BadRecord(f"a record of version {version}: this release knows {VERSION}")
+        begin = _HEAD.size + size
+        if len(data) < begin:
+            raise BadRecord("a record that was cut")
+        channels, excluded = data[_HEAD.size : begin].decode().split("\n")
+        return Record(
+            Kind(kind),
+            tuple(channels.split("\t")),
+            data[begin:],
+            bool(flags & _TEXT),
+            tuple(excluded.split("\t")) if excluded else (),
+            origin,
+            number,
+            bool(flags & _SERVED),
+        )
+    except (struct.error, ValueError) as error:
+        raise error if isinstance(error, BadRecord) else BadRecord(str(error)) from None
