@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,32 @@ def test_send_gives_up_on_a_client_that_never_reads(serve, engine: str, token: s
         assert seen["number"] * 65536 < BOUNDED
         server.wait_idle()
         client.close()
+
+
+@pytest.mark.parametrize("size", [1 << 16, 1 << 18])
+def test_what_the_kernel_takes_for_a_client_that_never_reads(
+    serve, engine: str, token: str, size: int
+) -> None:
+    server = serve(engine, config={"UWSGI_WEBSOCKET_SEND_BUFFER": size})
+    with server.raw(f"/flood/{token}") as client:
+        sizes = [0, -1]
+
+        def full() -> bool:
+            sizes.append(in_kernel(client.socket.getsockname()[1]))
+            return sizes[-1] == sizes[-2] > 0
+
+        eventually(full, "the server to be held up")
+        # Linux doubles the size, to have room for what it needs to keep account.
+        assert size / 2 < sizes[-1] < size * 2.5
+        client.abort()
+        server.record(token)
+
+
+def in_kernel(port: int) -> int:
+    """How many bytes the kernel has of us for the peer with this port, who has yet to take them."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = [row[4] for row in rows if row[2].endswith(f":{port:04X}")]
+    return sum(int(queue.partition(":")[0], 16) for queue in queues)
 
 
 def test_send_nb_is_bounded(serve, engine: str, token: str) -> None:

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 from ..codec import Protocol
 from ..exceptions import ConnectionClosed
-from ..helpers.checks import BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE
+from ..helpers.checks import BUFFER, BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE
 from .states import LOST, OPEN, RELEASED
 
 
@@ -35,6 +36,8 @@ class Limits:
     send_queue_size: int = 256 * 1024
     #: Longest wait of ``send`` without a byte taken by the peer.
     send_timeout: float = 20
+    #: Bytes that the kernel takes beyond what a slow peer reads (SO_SNDBUF); None: as it likes.
+    send_buffer: int | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _LIMITS.items():
@@ -48,6 +51,7 @@ _LIMITS = {
     "ping_timeout": SECONDS,
     "send_queue_size": BYTES_OR_NONE,
     "send_timeout": SECONDS,
+    "send_buffer": BUFFER,
 }
 
 Message = str | bytes
@@ -157,6 +161,8 @@ class BaseConnection(ABC):
         #: Sends raise, and receives give None once the messages are used up: the state says so, but
         #: is too slow to ask with each message.
         self.ended = False
+        if limits.send_buffer is not None:
+            sock.setsockopt(SOL_SOCKET, SO_SNDBUF, limits.send_buffer)
         self._lock = RLock()  # against other threads: greenlets and tasks don't switch inside
         self._saw_traffic = False  # a sign of life since the last tick
 

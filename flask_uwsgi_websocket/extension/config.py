@@ -9,7 +9,16 @@ from typing import Any
 
 from ..codec import DeflateSettings
 from ..connection.base import Limits
-from ..helpers.checks import BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE, SWITCH, Kind, nearest
+from ..helpers.checks import (
+    BUFFER,
+    BYTES,
+    BYTES_OR_NONE,
+    SECONDS,
+    SECONDS_OR_NONE,
+    SWITCH,
+    Kind,
+    nearest,
+)
 from ..helpers.log import logger
 from ..session.origins import parse_origins
 
@@ -45,6 +54,7 @@ SETTINGS = {
     "PING_TIMEOUT": Setting(Limits.ping_timeout, SECONDS.check),
     "SEND_QUEUE_SIZE": Setting(Limits.send_queue_size, BYTES_OR_NONE.check),
     "SEND_TIMEOUT": Setting(Limits.send_timeout, SECONDS.check),
+    "SEND_BUFFER": Setting(Limits.send_buffer, BUFFER.check),
     "COMPRESSION": Setting(False, COMPRESSION.check),
     "ALLOWED_ORIGINS": Setting(None, check_origins),
     "REQUEST_CONTEXT": Setting(True, SWITCH.check),

@@ -158,6 +158,7 @@ class WebSocketMiddleware:
                 ping_timeout=self.setting("PING_TIMEOUT"),
                 send_queue_size=self.setting("SEND_QUEUE_SIZE"),
                 send_timeout=self.setting("SEND_TIMEOUT"),
+                send_buffer=self.setting("SEND_BUFFER"),
                 max_message_size=rule.max_message_size or self.setting("MAX_MESSAGE_SIZE"),
             ),
             subprotocols=rule.subprotocols,

@@ -43,6 +43,11 @@ def _is_number(value: Any, kind: Any = (int, float)) -> bool:
 
 BYTES = whole(1, float("inf"), " of bytes")
 BYTES_OR_NONE = whole(0, float("inf"), " of bytes")
+#: Of a buffer of the kernel's, whose size is a C int.
+BUFFER = Kind(
+    f"None for the system's or {whole(1, 2**31 - 1, ' of bytes').words}",
+    lambda value: value is None or whole(1, 2**31 - 1).accepts(value),
+)
 SECONDS = Kind(
     f"a number of seconds above 0, {_LONGEST:,.0f} at most",
     lambda v: _is_number(v) and 0 < v <= _LONGEST,
