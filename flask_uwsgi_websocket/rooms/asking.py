@@ -1,0 +1,92 @@
+"""Questions to all workers, and their answers: who is in a room, everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from typing import Any, NamedTuple
+
+from .channels import ALL, worker_channel
+from .record import Kind, Record
+
+#: Seconds for which answers are waited for.
+ANSWER_TIME = 1.0
+
+
+class Answers(NamedTuple):
+    """What the workers answered."""
+
+    answers: list[Any]
+    #: Whether all have.
+    complete: bool
+
+
+class _Pending:
+    """A question whose answers are still to come."""
+
+    def __init__(self, expected: int | None) -> None:
+        self.expected = expected
+        self.answers: list[Any] = []
+        self.complete = asyncio.Event()
+
+    def add(self, answer: Any) -> None:
+        self.answers.append(answer)
+        if self.expected is not None and len(self.answers) >= self.expected:
+            self.complete.set()
+
+
+class Questions:
+    """The questions of one worker or publisher. All on the loop.
+
+    :param publish: publishes a record.
+    :param workers: see :meth:`.Backplane.workers`.
+    """
+
+    def __init__(
+        self,
+        publish: Callable[[Record], Awaitable[None]],
+        workers: Callable[[], Awaitable[int | None]],
+    ) -> None:
+        self._publish = publish
+        self._workers = workers
+        self._pending: dict[int, _Pending] = {}
+        self._numbers = count()
+
+    async def ask(self, question: Mapping[str, Any]) -> Answers:
+        """Ask all workers; wait at most :data:`ANSWER_TIME` for what they answer.
+
+        :param question: of what JSON has.
+        """
+        number = next(self._numbers)
+        pending = self._pending[number] = _Pending(await self._workers())
+        try:
+            if pending.expected != 0:
+                data = json.dumps({"number": number, "question": question}).encode()
+                await self._publish(Record(Kind.ASK, (ALL,), data))
+                await asyncio.wait_for(pending.complete.wait(), ANSWER_TIME)
+            complete = True
+        except asyncio.TimeoutError:
+            complete = False
+        finally:
+            del self._pending[number]
+        return Answers(pending.answers, complete)
+
+    def take(self, record: Record) -> None:
+        """Take an answer; one that comes too late is dropped."""
+        message = json.loads(record.data)
+        pending = self._pending.get(message["number"])
+        if pending is not None:
+            pending.add(message["answer"])
+
+
+def answer_to(record: Record, answer: Callable[[Any], Any]) -> Record:
+    """Make the record that answers a question.
+
+    :param answer: is called with the question.
+    """
+    message = json.loads(record.data)
+    data = {"number": message["number"], "answer": answer(message["question"])}
+    channel = worker_channel(record.origin.hex())
+    return Record(Kind.ANSWER, (channel,), json.dumps(data).encode())

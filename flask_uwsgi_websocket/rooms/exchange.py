@@ -1,0 +1,263 @@
+"""The exchange: what a process publishes to its backplane, and hears of it.
+
+It knows no Flask, no server and no connection, so whoever only publishes has one too. The backplane
+runs on a loop; everything here may be called from any thread, and waits nowhere. What comes of it
+is told to a future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import Context
+from typing import Any, TypeVar
+
+from ..helpers.log import RateLimit, logger
+from .asking import Answers, Questions, answer_to
+from .backplane import BackplaneOptions, Inbox
+from .backplanes import make_backplane, scheme_of
+from .channels import worker_channel
+from .outbox import Outbox, unavailable, uncancellable
+from .record import Kind, Record
+from .subscriptions import Subscriptions
+
+T = TypeVar("T")
+
+#: How many of the records that came by several channels are remembered.
+_REMEMBERED = 4096
+#: Seconds that a backplane has to notice by itself that a call takes too long.
+_PATIENCE = 1.0
+
+
+def worker_name() -> str:
+    """Return a new name for :class:`.BackplaneOptions`: that of the exchange, and its origin."""
+    return os.urandom(8).hex()
+
+
+class Exchange(Inbox):
+    """The backplane of a URL and prefix, as one process uses it; starts with the first use.
+
+    :param options: ``worker`` is from :func:`worker_name`.
+    :param loop: returns the loop that the backplane is to run on.
+    :param receive: is called with each record to a subscribed channel, on the loop. It must not
+        wait.
+    :param answer: answers a question of another worker's, on the loop.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: BackplaneOptions,
+        loop: Callable[[], asyncio.AbstractEventLoop],
+        receive: Callable[[Record], object] = lambda record: None,
+        answer: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.options = options
+        self.origin = bytes.fromhex(options.worker)
+        self._scheme = scheme_of(url)
+        self._backplane = make_backplane(url, options)
+        self._find_loop = loop
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._receive, self._answer = receive, answer
+        self._starting: asyncio.Future[None] | None = None
+        self._started = False
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself refers to them weakly
+        self._outbox = Outbox(
+            self.origin, self._publish, lambda: self._run_soon(self._outbox.publish_all)
+        )
+        self._subscriptions = Subscriptions(
+            self._subscribe,
+            self._unsubscribe,
+            lambda delay: self._run_soon(self._subscriptions.change_all, delay),
+        )
+        self._questions = Questions(self.publish, self._workers)
+        self._seen: OrderedDict[tuple[bytes, int], None] = OrderedDict()
+        #: Why the backplane does not work; None while it does.
+        self.error: str | None = None
+        self._received = self._gaps = self._lost = 0
+        self._warning, self._failure = RateLimit(), RateLimit()
+
+    # -- from any thread -----------------------------------------------------------------
+
+    def send(self, record: Record) -> Future[None]:
+        """Publish a record, behind all that were sent before.
+
+        :return: is done when the backplane has it; or has :exc:`.BackplaneUnavailable`.
+        """
+        future = uncancellable()
+        self._outbox.put(record, future)
+        return future
+
+    def send_nowait(self, record: Record) -> None:
+        """Publish a record, behind all that were sent before; what is lost is only counted."""
+        self._outbox.put(record)
+
+    def subscribe(self, channel: str) -> Future[None] | None:
+        """Have the records of a channel; as many times as :meth:`unsubscribe` is called for it.
+
+        :return: is done when the subscription is in force; or has :exc:`.BackplaneUnavailable`,
+            and the channel stays wanted. None when it is in force already.
+        """
+        return self._subscriptions.add(channel, again=self.error is not None)
+
+    def unsubscribe(self, channel: str) -> None:
+        """Have its records no longer, unless others want them."""
+        self._subscriptions.remove(channel)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """How many of what there were, in records; ``gaps`` are times, ``channels`` a state."""
+        outbox = self._outbox
+        return {
+            "published": outbox.published,
+            "failed": outbox.failed,
+            "overflowed": outbox.overflowed,
+            "received": self._received,
+            "gaps": self._gaps,
+            "lost": self._lost,
+            "channels": len(self._subscriptions),
+        }
+
+    # -- on the loop ---------------------------------------------------------------------
+
+    async def publish(self, record: Record) -> None:
+        """Do :meth:`send`, and wait for it."""
+        await asyncio.wrap_future(self.send(record))
+
+    async def ask(self, question: Mapping[str, Any]) -> Answers:
+        """Ask all workers that are subscribed to :data:`~.channels.ALL`.
+
+        :raises BackplaneUnavailable: where that is impossible.
+        """
+        channel = worker_channel(self.options.worker)
+        subscribing = self.subscribe(channel)
+        try:
+            if subscribing is not None:
+                await asyncio.wrap_future(subscribing)
+            return await self._questions.ask(question)
+        except (OSError, asyncio.TimeoutError) as error:
+            raise unavailable(error) from None
+        finally:
+            self.unsubscribe(channel)
+
+    async def check(self) -> list[str]:
+        """Return what an operator should know: see :meth:`.Backplane.check`."""
+        await self._start()
+        return await self._backplane.check()
+
+    async def stop(self) -> None:
+        """Give what was sent a moment to go out, then end."""
+        deadline = asyncio.get_running_loop().time() + self.options.timeout
+        while not self._outbox.is_empty() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self._backplane.stop()
+
+    # -- the backplane's calls -----------------------------------------------------------
+
+    def record(self, record: Record) -> None:
+        if record.served and record.origin == self.origin:
+            return
+        if len(record.channels) > 1 and self._has_come(record):
+            return
+        self._received += 1
+        try:
+            self._handle(record)
+        except Exception:
+            if self._failure.passes():
+                logger.exception("a record of the backplane could not be handled")
+
+    def _handle(self, record: Record) -> None:
+        if record.kind is Kind.ANSWER:
+            self._questions.take(record)
+        elif record.kind is not Kind.ASK:
+            self._receive(record)
+        elif self._answer is not None:
+            self.send_nowait(answer_to(record, self._answer))
+
+    def _has_come(self, record: Record) -> bool:
+        """Tell whether a record has come by another one of its channels."""
+        key = record.origin, record.number
+        if key in self._seen:
+            return True
+        self._seen[key] = None
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        return False
+
+    def gap(self, channels: Collection[str] | None = None, lost: int = 0) -> None:
+        self._gaps += 1
+        self._lost += lost
+        if self._warning.passes():
+            logger.warning(
+                "messages to rooms may be missing: the backplane (%s) was away, or too slow",
+                self._scheme,
+            )
+
+    def health(self, error: str | None) -> None:
+        if error is None and self.error is not None:
+            logger.info("the backplane (%s) is back", self._scheme)
+        elif error is not None and self.error is None and self._warning.passes():
+            logger.warning("the backplane (%s) is not available: %s", self._scheme, error)
+        self.error = error
+
+    # -- how it runs ---------------------------------------------------------------------
+
+    def _run_soon(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float = 0.0) -> None:
+        """Have the loop run something; from any thread."""
+        if self._loop is None:
+            self._loop = self._find_loop()
+        with suppress(RuntimeError):  # it is closed: the process ends
+            # In no context, since the Task would keep that of a request.
+            self._loop.call_soon_threadsafe(self._run, work, delay, context=Context())
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float) -> None:
+        assert self._loop is not None
+        if delay > 0:
+            self._loop.call_later(delay, self._run, work, 0.0)
+            return
+        task = self._loop.create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start(self) -> None:
+        """Start the backplane, if that was not done; wait until it is."""
+        if self._started:
+            return
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._backplane.start(self))
+        try:
+            await self._bounded(asyncio.shield(self._starting))
+            self._started = True
+        finally:
+            if self._starting is not None and self._starting.done():
+                self._starting = None
+
+    async def _publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+        await self._start()
+        return await self._bounded(self._backplane.publish(records))
+
+    async def _subscribe(self, channels: Collection[str]) -> None:
+        await self._start()
+        await self._bounded(self._backplane.subscribe(channels))
+
+    async def _unsubscribe(self, channels: Collection[str]) -> None:
+        with suppress(Exception):
+            await self._bounded(self._backplane.unsubscribe(channels))
+
+    async def _workers(self) -> int | None:
+        await self._start()
+        return await self._bounded(self._backplane.workers())
+
+    def _bounded(self, call: Awaitable[T]) -> Coroutine[Any, Any, T]:
+        return asyncio.wait_for(call, self.options.timeout + _PATIENCE)
+
+    def leave_to_parent(self) -> None:
+        """Do nothing more, in a child process."""
+        self._outbox.leave_to_parent()
+        self._subscriptions.leave_to_parent()

@@ -1,0 +1,148 @@
+"""Records on their way to the backplane: in their order, one batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+from ..exceptions import BackplaneUnavailable, RoomError
+from ..helpers.log import RateLimit, logger
+from .record import Record
+
+#: Bytes of records that may wait: what comes while the backplane is away, or too slow.
+MAX_WAITING = 8 << 20
+#: Bytes that a record costs besides its data, about.
+_OVERHEAD = 500
+
+#: And who is told, if anybody.
+_Waiting = tuple[Record, Future[None] | None]
+#: Publishes a batch; returns why some of it failed, as :meth:`.Backplane.publish`.
+Publish = Callable[[Sequence[Record]], Awaitable[Sequence[BaseException | None]]]
+
+
+class Outbox:
+    """Numbers records, and publishes them in the order in which they were put in.
+
+    Whoever puts one into an empty box starts :meth:`publish_all`, on the loop; all that come
+    meanwhile go as the next batch.
+
+    :param origin: what all records of this one publisher carry.
+    :param publish: see :data:`Publish`.
+    :param start: has the loop run :meth:`publish_all`; from any thread.
+    """
+
+    def __init__(self, origin: bytes, publish: Publish, start: Callable[[], None]) -> None:
+        self._origin = origin
+        self._publish = publish
+        self._start = start
+        self._lock = allocate_lock()
+        self._waiting: deque[_Waiting] = deque()
+        self._size = 0
+        self._number = 0
+        self._is_publishing = False
+        self._overflow = RateLimit()
+        #: Records that were published, that failed, and that found the box full.
+        self.published = self.failed = self.overflowed = 0
+
+    def put(self, record: Record, future: Future[None] | None = None) -> None:
+        """Have a record published; from any thread, without waiting.
+
+        :param future: is told when the backplane has it, or why not. Nobody hears of what fails
+            without one but the counters.
+        """
+        with self._lock:
+            fits = self._size < MAX_WAITING
+            if fits:
+                self._number += 1
+                record = replace(record, origin=self._origin, number=self._number)
+                self._waiting.append((record, future))
+                self._size += len(record.data) + _OVERHEAD
+                starts, self._is_publishing = not self._is_publishing, True
+        if not fits:
+            self._refuse(future)
+        elif starts:
+            self._start()
+
+    def _refuse(self, future: Future[None] | None) -> None:
+        self.overflowed += 1
+        if future is not None:
+            future.set_exception(
+                BackplaneUnavailable(f"{MAX_WAITING >> 20} MiB wait for the backplane already")
+            )
+        elif self._overflow.passes():
+            logger.warning(
+                "messages to rooms are dropped, %d so far: %d MiB wait for the backplane already",
+                self.overflowed,
+                MAX_WAITING >> 20,
+            )
+
+    def is_empty(self) -> bool:
+        """Tell whether the backplane has all that was put in."""
+        return not self._is_publishing
+
+    async def publish_all(self) -> None:
+        """Publish what waits, and what comes meanwhile; on the loop, once at a time."""
+        try:
+            while batch := self._take():
+                await self._publish_batch(batch)
+        except BaseException:  # the loop ends, or somebody has cancelled all of its Tasks
+            self._is_publishing = False
+            raise
+
+    async def _publish_batch(self, batch: list[_Waiting]) -> None:
+        results: Sequence[BaseException | None] = [RuntimeError("interrupted")] * len(batch)
+        try:
+            results = await self._publish([record for record, _ in batch])
+        except Exception as error:
+            results = [error] * len(batch)
+        finally:
+            for (_, future), result in zip(batch, results, strict=True):
+                self._settle(future, result)
+
+    def _take(self) -> list[_Waiting]:
+        with self._lock:
+            batch = list(self._waiting)
+            self._waiting.clear()
+            self._size = 0
+            self._is_publishing = bool(batch)
+            return batch
+
+    def _settle(self, future: Future[None] | None, error: BaseException | None) -> None:
+        if error is None:
+            self.published += 1
+        else:
+            self.failed += 1
+        if future is None:
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(unavailable(error))
+
+    def leave_to_parent(self) -> None:
+        """Forget all, in a child process."""
+        self._lock = allocate_lock()
+        self._waiting.clear()
+        self._is_publishing = False
+
+
+def uncancellable() -> Future[None]:
+    """Make a future that nobody can cancel: what it is for goes on, whoever waits."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def unavailable(error: BaseException) -> BaseException:
+    """Make what callers catch of whatever a backplane raised."""
+    if isinstance(error, RoomError):
+        return error
+    is_late = isinstance(error, (TimeoutError, asyncio.TimeoutError))  # one, from 3.11 on
+    reason = "it does not answer in time" if is_late else error
+    made = BackplaneUnavailable(f"the backplane is not available: {reason}")
+    made.__cause__ = error
+    return made

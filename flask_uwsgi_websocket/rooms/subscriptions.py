@@ -1,0 +1,155 @@
+"""The channels that a worker is subscribed to, each for as long as somebody wants it."""
+
+from __future__ import annotations
+
+import time
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from concurrent.futures import Future
+
+from .outbox import unavailable, uncancellable
+
+#: Seconds for which a channel that nobody wants is kept: a page that is loaded anew needs it again.
+KEEP_TIME = 1.0
+
+_Change = Callable[[Collection[str]], Awaitable[None]]
+
+
+class _Channel:
+    """A channel that is wanted, or was until a moment ago."""
+
+    __slots__ = ("count", "expires", "subscribing")
+
+    def __init__(self) -> None:
+        #: By how many it is wanted.
+        self.count = 0
+        #: When it may be unsubscribed from, while nobody wants it.
+        self.expires = 0.0
+        #: Told when the subscription is in force; None once it is.
+        self.subscribing: Future[None] | None = None
+
+
+class Subscriptions:
+    """Counts who wants which channel, and subscribes for the first and unsubscribes after the last.
+
+    One change after the other, on the loop, so that they cannot pass each other.
+
+    :param subscribe: see :meth:`.Backplane.subscribe`; so for ``unsubscribe``.
+    :param start: has the loop run :meth:`change_all` after some seconds; from any thread.
+    """
+
+    def __init__(
+        self, subscribe: _Change, unsubscribe: _Change, start: Callable[[float], None]
+    ) -> None:
+        self._subscribe, self._unsubscribe = subscribe, unsubscribe
+        self._start = start
+        self._lock = allocate_lock()
+        self._channels: dict[str, _Channel] = {}
+        self._wanted: list[str] = []
+        self._expiring: deque[tuple[float, str]] = deque()
+        self._will_change = self._will_expire = False  # what has been asked of the loop
+        self._is_changing = False  # on the loop
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def add(self, channel: str, again: bool = False) -> Future[None] | None:
+        """Want a channel; from any thread.
+
+        :param again: whether to subscribe anew, since it may not be in force any more.
+        :return: what is told when it is in force, or why it is not; None when it is already.
+        """
+        with self._lock:
+            entry = self._channels.get(channel)
+            is_new = entry is None
+            if entry is None:
+                entry = self._channels[channel] = _Channel()
+            entry.count += 1
+            waiting = entry.subscribing
+            if waiting is None and not is_new and not again:
+                return None
+            if waiting is None or waiting.done():  # done: it was in vain
+                waiting = entry.subscribing = uncancellable()
+                self._wanted.append(channel)
+            starts, self._will_change = not self._will_change, True
+        if starts:
+            self._start(0)
+        return waiting
+
+    def remove(self, channel: str) -> None:
+        """Want a channel no longer; from any thread."""
+        with self._lock:
+            entry = self._channels[channel]
+            entry.count -= 1
+            if entry.count:
+                return
+            entry.expires = time.monotonic() + KEEP_TIME
+            self._expiring.append((entry.expires, channel))
+            starts, self._will_expire = not self._will_expire, True
+        if starts:
+            self._start(KEEP_TIME)
+
+    async def change_all(self) -> None:
+        """Make the changes that are due, and those that come meanwhile; on the loop."""
+        if self._is_changing:
+            return
+        self._is_changing = True
+        try:
+            while (changes := self._take()) != ([], []):
+                await self._change(*changes)
+        finally:
+            self._is_changing = False
+
+    def _take(self) -> tuple[list[str], list[str]]:
+        """Take what is to be subscribed to, and unsubscribed from."""
+        now = time.monotonic()
+        with self._lock:
+            unwanted = list(self._expired(now))
+            wanted = [channel for channel in self._wanted if channel in self._channels]
+            self._wanted, self._will_change = [], False
+            later, self._will_expire = bool(self._expiring), bool(self._expiring)
+        if later and not (wanted or unwanted):
+            self._start(self._expiring[0][0] - now)
+        return wanted, unwanted
+
+    def _expired(self, now: float) -> Iterator[str]:
+        while self._expiring and self._expiring[0][0] <= now:
+            expires, channel = self._expiring.popleft()
+            entry = self._channels.get(channel)
+            if entry is not None and not entry.count and entry.expires == expires:
+                del self._channels[channel]
+                yield channel
+
+    async def _change(self, wanted: list[str], unwanted: list[str]) -> None:
+        if unwanted:
+            await self._unsubscribe(unwanted)
+        if not wanted:
+            return
+        error: BaseException | None = RuntimeError("it was interrupted")
+        try:
+            await self._subscribe(wanted)
+            error = None
+        except Exception as failure:
+            error = failure
+        finally:
+            self._tell(wanted, error)
+
+    def _tell(self, channels: list[str], error: BaseException | None) -> None:
+        for channel in channels:
+            with self._lock:
+                entry = self._channels[channel]
+                future = entry.subscribing
+                if error is None:
+                    entry.subscribing = None
+            if future is None:
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(unavailable(error))
+
+    def leave_to_parent(self) -> None:
+        """Forget all, in a child process."""
+        self._lock = allocate_lock()
+        self._channels.clear()

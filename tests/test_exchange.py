@@ -1,0 +1,340 @@
+"""The exchange between a process and its backplane, and the backplane within one process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+from weakref import ref
+
+import pytest
+
+from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
+from flask_uwsgi_websocket.rooms import outbox, subscriptions
+from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions, Inbox
+from flask_uwsgi_websocket.rooms.backplanes import make_backplane
+from flask_uwsgi_websocket.rooms.channels import ALL
+from flask_uwsgi_websocket.rooms.exchange import Exchange, worker_name
+from flask_uwsgi_websocket.rooms.record import Kind, Record
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def make(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[..., Exchange]]:
+    """Make exchanges of one memory backplane."""
+    made: list[Exchange] = []
+    url = f"memory://{uuid.uuid4()}"
+
+    def make(*arguments: Any, url: str = url, prefix: str = "p", timeout: float = 2.0) -> Exchange:
+        options = BackplaneOptions(prefix, worker_name(), timeout=timeout)
+        made.append(Exchange(url, options, lambda: loop, *arguments))
+        return made[-1]
+
+    yield make
+    for exchange in made:
+        asyncio.run_coroutine_threadsafe(exchange.stop(), loop).result(5)
+
+
+@pytest.fixture
+def run(loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:
+    return lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(5)
+
+
+def message(*channels: str, data: bytes = b"hi", **fields: Any) -> Record:
+    return Record(Kind.MESSAGE, channels, data, **fields)
+
+
+def wait_for(is_so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 5
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def subscribe(exchange: Exchange, channel: str) -> None:
+    future = exchange.subscribe(channel)
+    if future is not None:
+        future.result(5)
+
+
+class Faulty(Backplane):
+    """A backplane that a test has fail."""
+
+    def __init__(self, url: str, options: BackplaneOptions) -> None:
+        super().__init__(url, options)
+        self.calls: list[tuple[str, Any]] = []
+        self.failure: BaseException | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def start(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        await self._do("start", None)
+
+    async def stop(self) -> None:
+        self.calls.append(("stop", None))
+
+    async def subscribe(self, channels: Collection[str]) -> None:
+        await self._do("subscribe", sorted(channels))
+
+    async def unsubscribe(self, channels: Collection[str]) -> None:
+        await self._do("unsubscribe", sorted(channels))
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+        await self._do("publish", [record.data for record in records])
+        return [None] * len(records)
+
+    async def workers(self) -> int | None:
+        return None
+
+    async def _do(self, name: str, value: Any) -> None:
+        self.calls.append((name, value))
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def faulty(
+    make: Callable[..., Exchange], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Exchange, Faulty]:
+    made: list[Faulty] = []
+
+    def instead(url: str, options: BackplaneOptions) -> Backplane:
+        made.append(Faulty(url, options))
+        return made[-1]
+
+    monkeypatch.setattr("flask_uwsgi_websocket.rooms.exchange.make_backplane", instead)
+    return make(timeout=0.1), made[0]
+
+
+def test_a_record_reaches_all_that_are_subscribed_the_publisher_too(
+    make: Callable[..., Exchange],
+) -> None:
+    heard: list[list[Record]] = [[], [], []]
+    exchanges = [make(each.append) for each in heard]
+    for exchange in exchanges[:2]:
+        subscribe(exchange, "room:a")
+    exchanges[0].send(message("room:a")).result(5)
+    assert [len(each) for each in heard] == [1, 1, 0]
+    assert heard[0][0].origin == exchanges[0].origin
+    assert heard[0][0].number == 1
+
+
+def test_those_with_other_prefixes_or_urls_never_hear_it(make: Callable[..., Exchange]) -> None:
+    heard: list[Record] = []
+    for other in (make(heard.append, prefix="q"), make(heard.append, url="memory://other")):
+        subscribe(other, "room:a")
+    make().send(message("room:a")).result(5)
+    assert not heard
+
+
+def test_order_is_kept_among_send_and_send_nowait(make: Callable[..., Exchange]) -> None:
+    heard: list[Record] = []
+    exchange = make(heard.append)
+    subscribe(exchange, "room:a")
+    for number in range(300):
+        if number % 7:
+            exchange.send_nowait(message("room:a", data=b"%d" % number))
+        else:
+            future = exchange.send(message("room:a", data=b"%d" % number))
+    future.result(5)
+    exchange.send(message("room:a", data=b"last")).result(5)
+    assert [record.data for record in heard] == [b"%d" % n for n in range(300)] + [b"last"]
+
+
+def test_a_record_of_several_channels_comes_once(make: Callable[..., Exchange]) -> None:
+    heard: list[Record] = []
+    exchange = make(heard.append)
+    for _ in range(2):  # as by a backplane that sends it once for each channel
+        exchange.record(message("room:a", "room:b", origin=b"12345678", number=3))
+    exchange.record(message("room:a", "room:b", origin=b"12345678", number=4))
+    assert [record.number for record in heard] == [3, 4]
+
+
+def test_what_was_served_already_is_for_others_only(make: Callable[..., Exchange]) -> None:
+    heard: list[list[Record]] = [[], []]
+    ours, other = (make(each.append) for each in heard)
+    for exchange in (ours, other):
+        subscribe(exchange, ALL)
+    ours.send(message(ALL, served=True)).result(5)
+    assert [len(each) for each in heard] == [0, 1]
+
+
+def test_channels_are_counted_and_kept_for_a_moment(
+    faulty: tuple[Exchange, Faulty], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "KEEP_TIME", 0.1)
+    exchange, backplane = faulty
+    subscribe(exchange, "room:a")
+    assert exchange.subscribe("room:a") is None  # in force: no waiting
+    exchange.unsubscribe("room:a")
+    exchange.unsubscribe("room:a")
+    assert exchange.subscribe("room:a") is None
+    time.sleep(0.3)
+    assert [name for name, _ in backplane.calls] == ["start", "subscribe"]
+    exchange.unsubscribe("room:a")
+    wait_for(lambda: backplane.calls[-1] == ("unsubscribe", ["room:a"]))
+    assert exchange.counters["channels"] == 0
+
+
+def test_many_channels_go_together(faulty: tuple[Exchange, Faulty]) -> None:
+    exchange, backplane = faulty
+    backplane.gate.clear()
+    first = exchange.subscribe("room:first")
+    wait_for(lambda: backplane.calls)
+    futures = [exchange.subscribe(f"room:{number}") for number in range(10)]
+    exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
+    for future in [first, *futures]:
+        assert future is not None
+        future.result(5)
+    assert len([1 for name, _ in backplane.calls if name == "subscribe"]) <= 2
+
+
+def test_a_subscription_that_failed_is_tried_again_by_the_next(
+    faulty: tuple[Exchange, Faulty],
+) -> None:
+    exchange, backplane = faulty
+    backplane.failure = OSError("no route")
+    with pytest.raises(BackplaneUnavailable, match="no route"):
+        subscribe(exchange, "room:a")
+    backplane.failure = None
+    subscribe(exchange, "room:a")
+    assert exchange.subscribe("room:a") is None
+    backplane.inbox.health("away")  # what was in force may not be so any more
+    subscribe(exchange, "room:a")
+    assert [name for name, _ in backplane.calls].count("subscribe") == 2  # beside the start
+
+
+def test_send_tells_why_it_failed(faulty: tuple[Exchange, Faulty]) -> None:
+    exchange, backplane = faulty
+    backplane.failure = OSError("connection refused")
+    with pytest.raises(BackplaneUnavailable, match="connection refused"):
+        exchange.send(message("room:a")).result(5)
+    backplane.failure = None
+    exchange.send(message("room:a")).result(5)
+    assert exchange.counters["failed"] == 1
+    assert exchange.counters["published"] == 1
+
+
+def test_a_backplane_that_hangs_is_unavailable(
+    faulty: tuple[Exchange, Faulty], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_uwsgi_websocket.rooms.exchange._PATIENCE", 0.0)
+    exchange, backplane = faulty
+    backplane.gate.clear()
+    for _ in range(2):
+        with pytest.raises(BackplaneUnavailable, match="in time"):
+            exchange.send(message("room:a")).result(5)
+    with pytest.raises(BackplaneUnavailable, match="in time"):
+        subscribe(exchange, "room:a")
+
+
+def test_what_is_too_much_is_refused_dropped_counted_and_logged_once(
+    faulty: tuple[Exchange, Faulty],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_WAITING", 10_000)
+    exchange, backplane = faulty
+    backplane.gate.clear()
+    for _ in range(200):
+        exchange.send_nowait(message("room:a", data=bytes(1000)))
+    with pytest.raises(BackplaneUnavailable, match="wait for the backplane already"):
+        exchange.send(message("room:a")).result(0)
+    assert exchange.counters["overflowed"] > 150
+    assert len([1 for record in caplog.records if "are dropped" in record.message]) == 1
+    exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
+
+
+def test_gaps_and_health_are_counted_and_logged(
+    make: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = make()
+    for _ in range(3):
+        exchange.gap(lost=2)
+    assert exchange.counters["gaps"] == 3
+    assert exchange.counters["lost"] == 6
+    exchange.health("refused")
+    assert exchange.error == "refused"
+    exchange.health(None)
+    assert exchange.error is None
+    assert len([1 for record in caplog.records if record.levelname == "WARNING"]) == 1
+
+
+def test_all_workers_are_asked(make: Callable[..., Exchange], run: Callable[..., Any]) -> None:
+    workers = [
+        make(lambda record: None, lambda question, n=number: [question["room"], n])
+        for number in range(3)
+    ]
+    publisher = make()
+    assert run(publisher.ask({"room": "a"})) == ([], True)  # there is nobody
+    for worker in workers:
+        subscribe(worker, ALL)
+    for asker in (publisher, workers[0]):
+        answers, complete = run(asker.ask({"room": "a"}))
+        assert sorted(answers) == [["a", 0], ["a", 1], ["a", 2]]
+        assert complete
+    subscribe(publisher, ALL)  # it is one more now, and has no answer
+    began = time.monotonic()
+    answers, complete = run(publisher.ask({"room": "a"}))
+    assert len(answers) == 3
+    assert not complete
+    assert 0.5 < time.monotonic() - began < 3
+
+
+def test_a_broken_receiver_does_not_end_it(
+    make: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Record] = []
+
+    def receive(record: Record) -> None:
+        if record.data == b"bad":
+            raise ZeroDivisionError
+        heard.append(record)
+
+    exchange = make(receive)
+    subscribe(exchange, "room:a")
+    exchange.send(message("room:a", data=b"bad")).result(5)
+    exchange.send(message("room:a")).result(5)
+    assert len(heard) == 1
+    assert "could not be handled" in caplog.text
+
+
+def test_nothing_keeps_an_exchange_that_nobody_uses(make: Callable[..., Exchange]) -> None:
+    loop = asyncio.new_event_loop()
+    options = BackplaneOptions("p", worker_name())
+    exchange = Exchange("memory://alone", options, lambda: loop)
+    future = exchange.send(message("room:a"))
+    loop.run_until_complete(asyncio.wrap_future(future, loop=loop))
+    gone = ref(exchange)
+    del exchange
+    loop.run_until_complete(asyncio.sleep(0))
+    gc.collect()
+    assert gone() is None
+    loop.close()
+
+
+def test_urls() -> None:
+    options = BackplaneOptions("p", worker_name())
+    for url, words in {
+        "nonsense": "no URL of a backplane: one begins with memory://",
+        "carrier-pigeon://x": "no backplane for carrier-pigeon://, only for memory://",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            make_backplane(url, options)
+    assert make_backplane("MEMORY://x", options).url == "MEMORY://x"
