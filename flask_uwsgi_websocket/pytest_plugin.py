@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from .testing import WebSocketTestClient
 
 
+# So that a failure of BackplaneConformance shows the values.
+pytest.register_assert_rewrite(f"{__package__}.rooms.conformance")
+
+
 @pytest.fixture
 def websocket_client(app: Flask) -> WebSocketTestClient:
     """Make a test client that opens WebSockets, for the project's own fixture ``app``."""

@@ -41,6 +41,7 @@ from .helpers.checks import propagates
 from .helpers.text import path_of, printable
 from .helpers.threads import threads_are_greenlets
 from .helpers.wsgi import StartResponse, WSGIEnvironment
+from .rooms.conformance import BackplaneConformance
 from .servers.base import Server
 from .servers.find import add_server
 from .servers.sockets import SocketServer
@@ -50,7 +51,12 @@ if TYPE_CHECKING:
     from flask import Flask
     from werkzeug.test import TestResponse
 
-__all__ = ["HandshakeRejected", "WebSocketTestClient", "WebSocketTestConnection"]
+__all__ = [
+    "BackplaneConformance",
+    "HandshakeRejected",
+    "WebSocketTestClient",
+    "WebSocketTestConnection",
+]
 
 _Fields = Iterable[tuple[str, str]]
 

@@ -66,7 +66,12 @@ def test_public_names_without_uwsgi_gevent_and_greenlet() -> None:
 PUBLIC_MODULES = {
     "pytest_plugin": ["websocket_client"],
     "runner": ["find_uwsgi", "run_uwsgi"],
-    "testing": ["HandshakeRejected", "WebSocketTestClient", "WebSocketTestConnection"],
+    "testing": [
+        "BackplaneConformance",
+        "HandshakeRejected",
+        "WebSocketTestClient",
+        "WebSocketTestConnection",
+    ],
     "uwasp": [
         "AsyncioHandler",
         "ConnectionClosed",

@@ -1,0 +1,123 @@
+"""A third party's backplane, whose server is an object of this process with faults to make."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+
+from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
+from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions, Inbox
+from flask_uwsgi_websocket.rooms.channels import ALL
+from flask_uwsgi_websocket.rooms.record import Record
+
+
+class Loft:
+    """The server: who is subscribed to what."""
+
+    def __init__(self) -> None:
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.is_up = True
+        self.connected: dict[PigeonBackplane, set[tuple[str, str]]] = {}
+        self.known: list[PigeonBackplane] = []
+
+    def fail(self) -> None:
+        self.is_up = False
+        self.answers.clear()
+        for pigeon in list(self.connected):
+            pigeon.disconnected()
+
+    def pause(self) -> None:
+        self.answers.clear()
+
+    def recover(self) -> None:
+        self.answers.set()
+        if not self.is_up:
+            self.is_up = True
+            self.lose()
+
+    def lose(self) -> None:
+        for pigeon in list(self.known):
+            pigeon.disconnected()
+            pigeon.connect()
+
+
+LOFTS: dict[str, Loft] = {}
+
+
+class PigeonBackplane(Backplane):
+    """What a worker has of it."""
+
+    def __init__(self, url: str, options: BackplaneOptions) -> None:
+        super().__init__(url, options)
+        self.wanted: set[str] = set()
+        self.inbox: Inbox | None = None
+        self.has_been_connected = False
+
+    @property
+    def loft(self) -> Loft:
+        return LOFTS.setdefault(self.url, Loft())
+
+    def key(self, channel: str) -> tuple[str, str]:
+        return self.options.prefix, channel
+
+    async def start(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self.loft.known.append(self)
+        if self.loft.is_up:
+            self.connect()
+
+    async def stop(self) -> None:
+        self.inbox = None
+        self.loft.connected.pop(self, None)
+        if self in self.loft.known:
+            self.loft.known.remove(self)
+
+    def connect(self) -> None:
+        self.loft.connected[self] = {self.key(channel) for channel in self.wanted}
+        if self.inbox is not None:
+            self.inbox.health(None)
+            if self.has_been_connected:
+                self.inbox.gap()
+        self.has_been_connected = True
+
+    def disconnected(self) -> None:
+        self.loft.connected.pop(self, None)
+        if self.inbox is not None:
+            self.inbox.health("the loft is closed")
+
+    async def subscribe(self, channels: Collection[str]) -> None:
+        self.wanted.update(channels)
+        await self.answer()
+        self.loft.connected[self].update(map(self.key, channels))
+
+    async def unsubscribe(self, channels: Collection[str]) -> None:
+        self.wanted.difference_update(channels)
+        self.loft.connected.get(self, set()).difference_update(map(self.key, channels))
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+        try:
+            await self.answer()
+        except BackplaneUnavailable as error:
+            return [error] * len(records)
+        for record in records:
+            self.deliver(record)
+        return [None] * len(records)
+
+    def deliver(self, record: Record) -> None:
+        keys = set(map(self.key, record.channels))
+        for pigeon, subscribed in list(self.loft.connected.items()):
+            if keys & subscribed and pigeon.inbox is not None:
+                pigeon.inbox.record(record)
+
+    async def workers(self) -> int | None:
+        key = self.key(ALL)
+        return sum(key in subscribed for subscribed in self.loft.connected.values())
+
+    async def answer(self) -> None:
+        """Wait for the loft to answer."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.loft.answers.wait(), self.options.timeout)
+        if not self.loft.answers.is_set():
+            raise BackplaneUnavailable("the loft does not answer")
