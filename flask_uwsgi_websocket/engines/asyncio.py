@@ -25,8 +25,9 @@ from ..helpers.threads import looks
 from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS, action_of, set_action
 from ._driver import PARKED, Driver
+from .async_call import runs_here, within
 from .asyncio_detached import AsyncioDetachedRequest
-from .asyncio_loop import end_loop, make_loop, runs_here
+from .asyncio_loop import end_loop, in_request, in_task, make_loop
 from .base import Engine
 from .loop import LoopConnection
 
@@ -293,14 +294,16 @@ class AsyncioEngine(Engine):
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Park the request whose greenlet calls this until a Task has run the coroutine."""
+        # The Task copies the context of the request, and with it Flask's.
+        return self._wait_for_task(asyncio.get_running_loop().create_task(coroutine))
+
+    def _wait_for_task(self, task: asyncio.Task[T]) -> T:
         request = greenlet.getcurrent()
         park: Callable[[], None] = self.process.suspend
         resume: Callable[[], Any] = request.switch
         if isinstance(request, AsyncioDetachedRequest):
             park, resume = request.park, request.wake
         wake = _Wake(resume)
-        # The Task copies the context of the request, and with it Flask's.
-        task = asyncio.get_running_loop().create_task(coroutine)
         task.add_done_callback(wake)
         try:
             # Not "until the task is done": wake must have switched here, or a later switch would
@@ -313,6 +316,20 @@ class AsyncioEngine(Engine):
                 task.add_done_callback(_report_late)
                 task.cancel()
         return task.result()
+
+    def async_loop(self) -> asyncio.AbstractEventLoop:
+        # A child of the worker has it no more.
+        if self._loop is not None and self._prepared == os.getpid():
+            return self._loop
+        return super().async_loop()
+
+    def run_async(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        loop = self.async_loop()
+        if not runs_here(loop) or in_task() or not in_request():
+            return super().run_async(coroutine, timeout)
+        # What the coroutine starts may outlive the request, and would keep its context.
+        task = contextvars.Context().run(loop.create_task, within(timeout, coroutine))
+        return self._wait_for_task(task)
 
     def when_serving(self, callback: Callable[[], object]) -> None:
         assert self._loop is not None  # prepared

@@ -46,14 +46,6 @@ def _end_child() -> None:
     os._exit(1)
 
 
-def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether a loop runs in this thread."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
-
-
 def in_task() -> bool:
     """Tell whether a Task of the loop, which may await, is running here."""
     try:

@@ -1,4 +1,4 @@
-"""asyncio beside a server that has no loop: one in a daemon thread, for the whole process.
+"""asyncio beside a server that has no loop: that of the whole process, in a native thread.
 
 The thread of a request waits while the handler of its WebSocket runs as a Task on the loop.
 """
@@ -6,7 +6,6 @@ The thread of a request waits while the handler of its WebSocket runs as a Task 
 from __future__ import annotations
 
 import asyncio
-import threading
 from _socket import socket as Socket
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
@@ -29,16 +28,13 @@ class AsyncioThreadWorker(AsyncioWorker):
 
 
 class AsyncioThreadEngine(AsyncioEngine):
-    """A Task for each handler, on a loop in a thread of its own."""
+    """A Task for each handler, on the loop of :mod:`.async_thread`."""
 
     def _make_worker(self) -> AsyncioThreadWorker:
-        loop = asyncio.SelectorEventLoop()  # Windows' default one cannot watch descriptors
-        threading.Thread(target=loop.run_forever, name="websocket-loop", daemon=True).start()
-
         async def make() -> AsyncioThreadWorker:
             return AsyncioThreadWorker(self.process)
 
-        return asyncio.run_coroutine_threadsafe(make(), loop).result()
+        return asyncio.run_coroutine_threadsafe(make(), self.async_loop()).result()
 
     def open(self, sock: Socket, protocol: Protocol, limits: Limits) -> Connection:
         if self.worker().on_loop():

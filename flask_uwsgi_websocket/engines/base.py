@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from _socket import socket as Socket
 from _thread import RLock
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 from ..codec import Protocol
@@ -17,12 +19,25 @@ from ..connection.connection import Connection
 from ..connection.detached import Application, Body
 from ..connection.worker import Worker
 from ..helpers.engines import ENGINES
+from ..helpers.threads import unpatched
 from ..process.fork import own
 from ..process.server_process import ServerProcess
+from .async_call import AsyncCall, runs_here
+from .async_thread import process_loop
 
 T = TypeVar("T")
 
+#: How to wait, for some seconds at most or for ever, and what ends that from any thread.
+Bell = tuple[Callable[[float | None], bool], Callable[[], object]]
+
 _NOTHING = nullcontext()  # one for all: each open connection keeps what its request is within
+
+
+#: Whoever must not wait is told so.
+WOULD_STOP_LOOP = (
+    "waiting here would stop the loop that everybody waits for: await in a coroutine, "
+    "and use send_nowait() in a callback"
+)
 
 
 class Engine(ABC):
@@ -115,6 +130,57 @@ class Engine(ABC):
     @abstractmethod
     def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
         """Block a thread in ``wait``, then call ``callback`` where the engine's work runs."""
+
+    def async_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop for asynchronous work of this process, such as that of its backplanes.
+
+        It is the worker's own under asyncio, elsewhere one in a native thread.
+        """
+        return process_loop()
+
+    def run_async(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Wait as blocking handlers do until a coroutine has run on :meth:`async_loop`.
+
+        What it had called on the worker's loop has been called then. It sees no context variable of
+        the caller's, and is cancelled when something breaks into the wait.
+
+        :raises TimeoutError: after ``timeout`` seconds.
+        :raises concurrent.futures.CancelledError: where it was cancelled.
+        :raises RuntimeError: where waiting would stop a loop.
+        """
+        try:
+            loop = self.async_loop()
+            wait, ring = self._make_bell(loop)
+        except BaseException:
+            coroutine.close()  # no "was never awaited"
+            raise
+        call = AsyncCall(coroutine, loop, ring)
+        try:
+            wait(timeout)
+        finally:
+            over = call.is_over()
+            if not over:
+                call.abandon()
+        if not over:
+            raise TimeoutError
+        return call.result()
+
+    def _make_bell(self, loop: asyncio.AbstractEventLoop) -> Bell:
+        """Return a bell for the caller. It rings on the worker's loop, behind earlier calls.
+
+        :raises RuntimeError: where the caller would stop that, or ``loop``.
+        """
+        worker = self.running_worker()
+        if runs_here(loop) or (worker is not None and worker.on_loop()):
+            raise RuntimeError(WOULD_STOP_LOOP)
+        lock = unpatched("_thread", "allocate_lock")()
+        lock.acquire()
+
+        def wait(seconds: float | None) -> bool:
+            return bool(lock.acquire(timeout=-1 if seconds is None else max(seconds, 0)))
+
+        ring = lock.release
+        return wait, ring if worker is None else partial(worker.call_soon, ring)
 
     def sleep(self, seconds: float) -> None:
         """Wait as blocking handlers do."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import sys
 import time
+from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any, TypeVar, cast
 import gevent
 from gevent import get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 from gevent.monkey import get_original
 
 from ..connection.base import Callback, Message
@@ -24,13 +25,15 @@ from ..exceptions import ConnectionClosed
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
 from ..process.signals import STOP_SIGNALS
-from .base import Engine
+from .base import WOULD_STOP_LOOP, Bell, Engine
 from .loop import LoopConnection
 
 T = TypeVar("T")
 _get_ident = get_original("_thread", "get_ident")
 _sleep = get_original("time", "sleep")
 _READ, _WRITE = 1, 2
+#: Seconds.
+FOR_EVER = 1e8
 
 
 class GeventWorker(Worker):
@@ -277,6 +280,21 @@ class GeventEngine(Engine):
         worker.add_task(task, partial(task.kill, block=False), timeout)
         task.start()
         return task
+
+    def _make_bell(self, loop: AbstractEventLoop) -> Bell:
+        worker = self.running_worker()
+        if worker is not None and not worker.on_loop():  # a thread without greenlets
+            return super()._make_bell(loop)
+        hub = get_hub()
+        if getcurrent() is hub:
+            raise RuntimeError(WOULD_STOP_LOOP)
+        bell = Event()
+
+        def wait(seconds: float | None) -> bool:
+            # A hub with nothing to wait for, not even a timer, gives up: it knows no other threads.
+            return bool(bell.wait(FOR_EVER if seconds is None else seconds))
+
+        return wait, partial(hub.loop.run_callback_threadsafe, bell.set)
 
     def sleep(self, seconds: float) -> None:
         """Let other greenlets run."""

@@ -8,10 +8,12 @@ when a request does. So each wait ends after a second, and no timeout depends on
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import select
 import time
 from _thread import get_ident
+from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -20,11 +22,13 @@ from greenlet import getcurrent
 
 from ..connection.blocking import DONE, BlockingConnection
 from ..connection.sending import Sending
-from .base import Engine
+from .base import Bell, Engine
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
 
 #: Seconds between two looks of a request that waits for another request's receive.
 POLL = 0.05
+#: Seconds for which a request that waits for another thread blocks the worker, and lets it run.
+TURN = 0.002
 
 
 class SuspendWorker(ThreadsWorker):
@@ -131,6 +135,20 @@ class SuspendEngine(ThreadsEngine):
 
     # uWSGI stops this engine at once, whatever its requests do.
     prepare, request = Engine.prepare, Engine.request
+
+    def _make_bell(self, loop: AbstractEventLoop) -> Bell:
+        wait, ring = super()._make_bell(loop)
+        if getcurrent().parent is None:  # not in a request's greenlet
+            return wait, ring
+
+        def wait_by_turns(seconds: float | None) -> bool:
+            """Let the loop's thread run, then other requests, and so on."""
+            deadline = math.inf if seconds is None else time.monotonic() + seconds
+            while not (rung := wait(TURN)) and time.monotonic() < deadline:
+                self.sleep(TURN)
+            return rung
+
+        return wait_by_turns, ring
 
     def sleep(self, seconds: float) -> None:
         """Let other requests run; in a thread, background work for instance, block it alone."""

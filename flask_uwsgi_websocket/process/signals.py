@@ -91,6 +91,23 @@ def block_stop_signals() -> None:
 
 
 @contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Leave them to other threads meanwhile, and for ever in a thread that is started in here.
+
+    A thread that blocked them itself would do so too late: uWSGI's own handler of SIGINT, in any
+    but its own thread, hangs.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
 def stop_signals_unblocked() -> Iterator[None]:
     """Let the calling thread have them meanwhile."""
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -1,0 +1,90 @@
+"""A coroutine that runs on a loop for a caller who waits elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
+from contextvars import Context
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class AsyncCall(Generic[T]):
+    """A coroutine as a Task on a loop of another thread, in no context of the caller's.
+
+    :param tell: called on the loop when the Task has ended, unless it was abandoned.
+    """
+
+    __slots__ = ("_abandoned", "_coroutine", "_loop", "_task", "_tell")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        loop: asyncio.AbstractEventLoop,
+        tell: Callable[[], object],
+    ) -> None:
+        self._coroutine = coroutine
+        self._loop = loop
+        self._tell = tell
+        self._task: asyncio.Task[T] | None = None
+        self._abandoned = False
+        # What the coroutine starts may outlive a request, and would keep its context.
+        loop.call_soon_threadsafe(self._start, context=Context())
+
+    def _start(self) -> None:
+        if self._abandoned:
+            self._coroutine.close()
+            return
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if not self._abandoned:
+            self._tell()
+        elif not task.cancelled():
+            task.exception()  # the caller, who has another one, does not ask for it
+
+    def is_over(self) -> bool:
+        """Tell whether there is a result."""
+        return self._task is not None and self._task.done()
+
+    def abandon(self) -> None:
+        """Cancel the coroutine: nobody waits for it any more."""
+        self._abandoned = True
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def result(self) -> T:
+        """Return what the coroutine has returned, or raise what it has raised.
+
+        :raises concurrent.futures.CancelledError: where it was cancelled.
+        """
+        task, self._task = self._task, None  # or its exception would lead back to itself
+        assert task is not None
+        try:
+            return task.result()
+        except asyncio.CancelledError:
+            raise CancelledError from None
+        finally:
+            del task
+
+
+def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether a loop runs in this thread."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+async def within(timeout: float | None, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine for some seconds; TimeoutError after them."""
+    try:
+        return await asyncio.wait_for(coroutine, timeout)
+    except asyncio.TimeoutError as error:  # another class than ours before Python 3.11
+        raise TimeoutError(*error.args) from error.__cause__
