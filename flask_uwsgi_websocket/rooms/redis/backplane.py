@@ -1,0 +1,158 @@
+"""The backplane that is Redis or Valkey: publish and subscribe, each record at most once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+
+from ...exceptions import BackplaneUnavailable
+from ...helpers.log import RateLimit, logger
+from ..backplane import Backplane, BackplaneOptions, Inbox
+from ..channels import ALL
+from ..record import BadRecord, Record, decode
+from .deployment import Deployment, OneServer
+from .dialer import Dialer
+from .errors import NotAnswering, explain
+from .line import Events
+from .subscription import Subscription
+from .url import parse
+
+#: Bytes since a connection began that make an overflow a likely cause of its end. Redis cuts a
+#: subscriber that has not read 32 MiB yet, or 8 MiB for a minute.
+_MUCH = 1 << 20
+
+
+class RedisBackplane(Backplane):
+    """Carries records by PUBLISH and SUBSCRIBE; in a cluster by those of its shards.
+
+    All see the records of a server in one order; those of several shards in any.
+    """
+
+    def __init__(self, url: str, options: BackplaneOptions) -> None:
+        location = parse(url)
+        super().__init__(str(location), options)
+        self._dialer = Dialer(location, options)
+        self._events = _Events(str(location))
+        self._deployment: Deployment | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    async def start(self, inbox: Inbox) -> None:
+        self._events.inbox = inbox
+        self._deployment = OneServer(self._dialer, self._events, self.options.timeout)
+
+    async def stop(self) -> None:
+        deployment, self._deployment = self._deployment, None
+        if deployment is not None:
+            await deployment.close()
+
+    async def subscribe(self, channels: Collection[str]) -> None:
+        names = [self._name(channel) for channel in channels]
+        try:
+            await asyncio.wait_for(self._running().subscribe(names), self.options.timeout)
+        except asyncio.TimeoutError:
+            raise self._unavailable(self._events.error or NotAnswering()) from None
+        except Exception as error:
+            raise self._unavailable(error) from None
+
+    async def unsubscribe(self, channels: Collection[str]) -> None:
+        if self._deployment is not None:
+            await self._deployment.unsubscribe([self._name(channel) for channel in channels])
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+        owners, messages = [], []
+        for index, record in enumerate(records):
+            data = record.encode()
+            for channel in dict.fromkeys(record.channels):
+                owners.append(index)
+                messages.append((self._name(channel), data))
+        results: list[BaseException | None] = [None] * len(records)
+        errors = await self._running().publish(messages)
+        for index, error in zip(owners, errors, strict=True):
+            if error is not None and results[index] is None:
+                results[index] = self._unavailable(error)
+        return results
+
+    async def workers(self) -> int | None:
+        try:
+            return await self._running().count(self._name(ALL))
+        except Exception:
+            return None
+
+    def _name(self, channel: str) -> bytes:
+        # In a cluster, what is kept of a room shall be where its channel is: hence the hash tag.
+        return f"{self.options.prefix}:{{{channel}}}".encode()
+
+    def _running(self) -> Deployment:
+        if self._deployment is None:
+            raise BackplaneUnavailable(f"{self.url}: not started, or stopped")
+        return self._deployment
+
+    def _unavailable(self, error: BaseException) -> BackplaneUnavailable:
+        if isinstance(error, BackplaneUnavailable):
+            return error
+        return BackplaneUnavailable(f"{self.url}: {explain(error)}")
+
+
+class _Events(Events):
+    """Tells the inbox and the log."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.inbox: Inbox | None = None
+        self._down: dict[object, BaseException] = {}
+        self._limit = RateLimit()
+        self._bad_limit = RateLimit()
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why a connection is down."""
+        return next(iter(self._down.values()), None)
+
+    def message(self, data: bytes) -> None:
+        assert self.inbox is not None
+        try:
+            record = decode(data)
+        except BadRecord as error:
+            self.inbox.gap(None, 1)
+            if self._bad_limit.passes():
+                logger.warning("rooms: %s: %s is dropped", self._url, error)
+            return
+        self.inbox.record(record)
+
+    def gap(self) -> None:
+        assert self.inbox is not None
+        self.inbox.gap(None)
+
+    def changed(self, line: object, error: BaseException | None) -> None:
+        assert self.inbox is not None
+        if error is None:
+            self._down.pop(line, None)
+        else:
+            self._down[line] = error
+        if (why := self.error) is None:
+            self.inbox.health(None)
+            return
+        self.inbox.health(explain(why))
+        if error is not None and self._limit.passes():
+            logger.warning(
+                "rooms: %s: %s. Clients stay connected; what is sent to rooms is refused until "
+                "it is back. This is said once a minute.%s",
+                self._url,
+                explain(error),
+                _hint(line, error),
+            )
+
+
+def _hint(line: object, error: BaseException) -> str:
+    """Return what else may be the cause, where a server has closed a connection itself."""
+    if not isinstance(line, Subscription) or line.volume < _MUCH:
+        return ""
+    if isinstance(error, NotAnswering):
+        return ""
+    return (
+        f" It came after {line.volume >> 20} MiB of messages: if its log says that output buffer "
+        "limits were overcome, send less or smaller messages, or raise its "
+        "client-output-buffer-limit pubsub (32mb 8mb 60)."
+    )

@@ -1,0 +1,125 @@
+"""How a server is reached: where it is now, and how to log in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from redis.asyncio.connection import (
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from ..backplane import BackplaneOptions
+from .errors import Lost, NoMaster, NotAnswering, explain
+from .link import Link, Pushes
+from .url import Address, Kind, Login, RedisURL
+
+#: Seconds that a sentinel has, before the next one is asked.
+_SENTINEL_TIMEOUT = 0.5
+
+
+class Dialer:
+    """Opens connections to the server that a URL means."""
+
+    def __init__(self, url: RedisURL, options: BackplaneOptions) -> None:
+        self.url = url
+        self._timeout = options.timeout
+        self._name = f"{options.prefix}:{options.worker}".translate({ord(" "): "-", ord("\n"): "-"})
+        self._sentinels = list(url.addresses)
+
+    async def dial(self, pushes: Pushes) -> Link:
+        """Open a connection to the server: behind sentinels to who is the master now."""
+        if self.url.kind is Kind.SENTINEL:
+            address = await self._master()
+            link = await self.open(address, pushes)
+            try:
+                await self._check_master(link, address)
+            except BaseException:
+                await link.close()
+                raise
+            return link
+        return await self.open(self.url.addresses[0], pushes)
+
+    async def open(self, address: Address, pushes: Pushes) -> Link:
+        """Open a connection to an address; raises what explain() knows to explain."""
+        link = await self._open(address, self.url.login, self.url.db, pushes, self._timeout)
+        # Shows in CLIENT LIST whose it is; an ACL may forbid to say so.
+        await link.call([(b"CLIENT", b"SETNAME", self._name)])
+        return link
+
+    async def _open(
+        self, address: Address, login: Login, db: int, pushes: Pushes, timeout: float
+    ) -> Link:
+        connection = self._connection(address, login, db)
+        try:
+            await asyncio.wait_for(connection.connect(), timeout)
+        except asyncio.TimeoutError:
+            raise NotAnswering(self.url.tls is not None) from None
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return Link(connection, pushes)
+
+    def _connection(self, address: Address, login: Login, db: int) -> Any:
+        arguments: dict[str, Any] = {
+            "db": db,
+            "username": login.username,
+            "password": login.password,
+            "protocol": self.url.protocol,
+            # We wait and retry ourselves: a PUBLISH that is repeated would be doubled.
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": None,
+            "health_check_interval": 0,
+        }
+        if not address.port:
+            return UnixDomainSocketConnection(path=address.host, **arguments)
+        arguments |= {"host": address.host, "port": address.port}
+        if self.url.tls is None:
+            return Connection(**arguments)
+        verify = self.url.tls.get("verify", "full")
+        return SSLConnection(
+            ssl_ca_certs=self.url.tls.get("ca"),
+            ssl_certfile=self.url.tls.get("cert"),
+            ssl_keyfile=self.url.tls.get("key"),
+            ssl_cert_reqs="none" if verify == "none" else "required",
+            ssl_check_hostname=verify == "full",
+            **arguments,
+        )
+
+    async def _master(self) -> Address:
+        """Ask the sentinels, the one that answered last first."""
+        reasons = []
+        for sentinel in list(self._sentinels):
+            try:
+                address = await asyncio.wait_for(self._ask(sentinel), _SENTINEL_TIMEOUT)
+            except (RedisError, OSError, Lost, NoMaster, asyncio.TimeoutError) as error:
+                reasons.append(f"{sentinel}: {explain(error)}")
+                continue
+            self._sentinels.remove(sentinel)
+            self._sentinels.insert(0, sentinel)
+            return address
+        raise NoMaster(f"no sentinel says where the master is; {'; '.join(reasons)}")
+
+    async def _ask(self, sentinel: Address) -> Address:
+        link = await self._open(sentinel, self.url.sentinel_login, 0, Pushes(), _SENTINEL_TIMEOUT)
+        try:
+            command = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self.url.master)
+            [reply] = await link.call([command])
+        finally:
+            await link.close()
+        if isinstance(reply, ResponseError):
+            raise reply
+        if reply is None:
+            raise NoMaster(f"it watches no master of the name {self.url.master}")
+        return Address(reply[0].decode(), int(reply[1]))
+
+    async def _check_master(self, link: Link, address: Address) -> None:
+        """Refuse a replica: what is published there reaches its own subscribers only."""
+        [role] = await asyncio.wait_for(link.call([(b"ROLE",)]), self._timeout)
+        if isinstance(role, list) and role[0] != b"master":
+            raise NoMaster(f"the sentinels name {address}, which is not yet a master again")

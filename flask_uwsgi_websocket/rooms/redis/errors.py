@@ -1,0 +1,88 @@
+"""What goes wrong with Redis, in words for those who run it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from redis import exceptions as redis
+
+#: Where what is wrong can be told by the text only: a part of it, and what to do.
+_TEXTS = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not to be trusted here: name the authority "
+    "that signed it by ?ca=FILE, and the server as the certificate does",
+    "No such file": "a file is not there: that of a Unix socket, or of the options ca, cert, key",
+    "WRONG_VERSION_NUMBER": "it speaks no TLS there: take its TLS port, or redis://",
+    "record layer": "it speaks no TLS there: take its TLS port, or redis://",
+    "Connection refused": "nothing listens there: is the server running, and is the port right?",
+    "Connect call failed": "nothing listens there: is the server running, and is the port right?",
+    "Name or service not known": "the name of its host is not known",
+    "Temporary failure in name": "the name of its host could not be looked up",
+    "Permission denied": "this user may not open the socket: see its mode and the directory's",
+    "max number of clients": "it has as many clients as maxclients allows",
+    "unknown command": "it is too old: rooms need Redis 6.2, in a cluster 7.0, or Valkey",
+    "closed connection": "it closed the connection",
+    "closed by server": "it closed the connection",
+    "Connection reset": "it closed the connection",
+}
+
+_TYPES: tuple[tuple[type[BaseException], str], ...] = (
+    (redis.NoPermissionError, "its ACL forbids it: see docs/rooms for what the user needs"),
+    (redis.AuthenticationError, "it refuses user and password: correct those in the URL"),
+    (redis.BusyLoadingError, "it has just started, and is loading its data"),
+    (redis.OutOfMemoryError, "it is full: raise its maxmemory"),
+    (redis.ReadOnlyError, "it is a replica: name the master, or use redis+sentinel://"),
+    (redis.ClusterDownError, "the cluster is down: see redis-cli cluster info"),
+    (redis.MovedError, "the cluster is moving slots"),
+)
+
+_SECRETS = re.compile(r"//[^/@\s]*@")
+
+
+class Lost(Exception):
+    """A connection is over before all replies to a call have come.
+
+    :param replies: those that have; None where nothing was sent.
+    """
+
+    def __init__(self, error: BaseException, replies: list[Any] | None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.replies = replies
+
+
+class NotAnswering(Exception):
+    """A server that has not answered within the time it had."""
+
+    def __init__(self, tls: bool = False) -> None:
+        super().__init__(
+            "it does not answer: it hangs or is paused, or something on the way drops what is sent"
+            + (", or it speaks no TLS at that port" if tls else "")
+        )
+
+
+class NoMaster(Exception):
+    """Sentinels that know no master, or cannot be asked."""
+
+
+def explain(error: BaseException) -> str:
+    """Return what went wrong, and the remedy where there is one."""
+    if isinstance(error, Lost):
+        return explain(error.error)
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError, redis.TimeoutError)):
+        return str(NotAnswering())
+    if isinstance(error, (NotAnswering, NoMaster)):
+        return str(error)
+    text = " ".join(str(error).split())
+    for kind, remedy in _TYPES:
+        if isinstance(error, kind):
+            return _joined(remedy, text)
+    for part, remedy in _TEXTS.items():
+        if part in text:
+            return _joined(remedy, text)
+    return _SECRETS.sub("//", text) or type(error).__name__
+
+
+def _joined(remedy: str, text: str) -> str:
+    return f"{remedy} ({_SECRETS.sub('//', text):.200})" if text else remedy
