@@ -8,18 +8,15 @@ from typing import Any
 
 from ..codec import Frames, encode_message
 from ..connection.connection import Connection
-from ..connection.fast_io import send_to_idle
 from ..connection.worker import Worker
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
+from ..rooms.fan_out import send_to_many
 from ..session.lazy import Unopened
 from .base import BaseClient, Data, decode_text
 
 #: A client or several, each by itself or by its id.
 Excluded = BaseClient[Any] | str | Collection[BaseClient[Any] | str]
-
-#: Connections to which one frame goes before other threads may run.
-SENT_AT_ONCE = 256
 
 
 class Clients(Collection[Any]):
@@ -95,18 +92,14 @@ def send_to_all(clients: Clients, msg: Data, binary: bool | None, exclude: Exclu
             frames[bytes_are_text] = _encode(msg, binary, bytes_are_text)
         receivers.setdefault(bytes_are_text, []).append(client._connection)
     for bytes_are_text, connections in receivers.items():
-        for begin in range(0, len(connections), SENT_AT_ONCE):
-            _send(frames[bytes_are_text], connections[begin : begin + SENT_AT_ONCE])
+        _send(frames[bytes_are_text], connections)
 
 
 def _send(frames: Frames, connections: list[Connection]) -> None:
-    plain = [each for each in connections if frames.is_plain_for(each.protocol)]
-    left = send_to_idle(frames.plain, plain)
-    if len(plain) < len(connections):
-        left += [each for each in connections if not frames.is_plain_for(each.protocol)]
-    for connection in left:
-        with suppress(ConnectionClosed):
-            connection.post_nowait(frames.for_, connection.protocol)
+    for left in send_to_many(frames, connections):
+        for connection in left:
+            with suppress(ConnectionClosed):
+                connection.post_nowait(frames.for_, connection.protocol)
 
 
 def _encode(msg: Data, binary: bool | None, bytes_are_text: bool) -> Frames:

@@ -84,13 +84,13 @@ class Protocol(Receiver):
     def text(self, message: str) -> bytes:
         """Make the frame of a text message; raises as :meth:`binary` and :func:`encode_text`."""
         whole = whole_frame(message, self.plain_below)
-        return self._data_frame(TEXT, encode_text(message)) if whole is None else whole
+        return self.data_frame(TEXT, encode_text(message)) if whole is None else whole
 
     def binary(self, message: bytes | bytearray | memoryview) -> bytes:
         """Make the frame of a binary message; LocalProtocolError after our Close."""
         data = message if type(message) is bytes else bytes(memoryview(message))
         whole = whole_frame(data, self.plain_below)
-        return self._data_frame(BINARY, data) if whole is None else whole
+        return self.data_frame(BINARY, data) if whole is None else whole
 
     def ping(self, data: bytes = b"") -> bytes:
         """Make a Ping frame (RFC 6455 5.5.2); LocalProtocolError above 125 octets or if closed."""
@@ -127,7 +127,8 @@ class Protocol(Receiver):
         self.plain_below = 0
         return close
 
-    def _data_frame(self, opcode: int, data: bytes) -> bytes:
+    def data_frame(self, opcode: int, data: bytes) -> bytes:
+        """Make the frame of a message, compressed where it should be; as :meth:`binary`."""
         if self.close_sent:
             # 5.5.1: "The application MUST NOT send any more data frames after sending a Close
             # frame."
@@ -152,38 +153,44 @@ class Protocol(Receiver):
 
 
 class Frames:
-    """The frames of a message that servers send: plain, or compressed as a connection agreed to."""
+    """The frames of what servers send: plain, or compressed as a connection agreed to.
 
-    __slots__ = ("_compressed", "_data", "_opcode", "plain")
+    :param messages: the opcode and the payload of each; those of several go out together.
+    """
 
-    def __init__(self, opcode: int, data: bytes) -> None:
-        self._opcode = opcode
-        self._data = data
-        #: The frame for those that do not compress it.
-        self.plain = frame(FIN | opcode, data)
+    __slots__ = ("_compressed", "_messages", "longest", "plain")
+
+    def __init__(self, *messages: tuple[int, bytes]) -> None:
+        self._messages = messages
+        #: Bytes of the longest payload: whoever compresses none of that size compresses none.
+        self.longest = max([len(data) for _, data in messages])
+        #: The frames for those that compress none.
+        self.plain = b"".join([frame(FIN | opcode, data) for opcode, data in messages])
         self._compressed: dict[tuple[int, ...], bytes] = {}
 
     def is_plain_for(self, protocol: Protocol) -> bool:
-        """Tell whether one connection does not compress it."""
-        return protocol.deflate is None or len(self._data) < protocol.deflate.threshold
+        """Tell whether one connection compresses none of them."""
+        return protocol.deflate is None or self.longest < protocol.deflate.threshold
 
     def for_(self, protocol: Protocol) -> bytes:
-        """Return the frame for one connection, which is to be sent before its next is made."""
+        """Return the frames for one connection, which are to be sent before its next is made."""
         if self.is_plain_for(protocol):
             return self.plain
         deflate = protocol.deflate
         assert deflate is not None
         # Whoever compresses refers to what went before; what is sent to all can refer to nothing.
         deflate.reset()
-        made = self._compressed.get(deflate.compressor_settings)
+        one_stream = deflate.send_takeover or len(self._messages) == 1
+        alike = (one_stream, deflate.threshold, *deflate.compressor_settings)
+        made = self._compressed.get(alike)
         if made is None:
-            made = frame(FIN | RSV1 | self._opcode, deflate.compress(self._data))
-            self._compressed[deflate.compressor_settings] = made
+            made = b"".join([protocol.data_frame(*message) for message in self._messages])
+            self._compressed[alike] = made
         return made
 
 
 def encode_message(message: str | bytes | bytearray | memoryview) -> Frames:
     """Encode a message for many connections: str as :func:`encode_text` does, bytes as binary."""
     if isinstance(message, str):
-        return Frames(TEXT, encode_text(message))
-    return Frames(BINARY, bytes(memoryview(message)))
+        return Frames((TEXT, encode_text(message)))
+    return Frames((BINARY, bytes(memoryview(message))))

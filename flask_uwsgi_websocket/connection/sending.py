@@ -105,6 +105,12 @@ class Sending(ReadAhead):
         """How much may be queued when a sender that waits goes on."""
         return self.limits.send_queue_size // 2
 
+    def has_room(self) -> bool:
+        """Tell whether half of the queue is free, after a try to make room."""
+        if self._unsent_size > self._low:
+            self.flush()
+        return self._unsent_size <= self._low
+
     async def drained(self) -> None:
         """Wait until half the queue is free; ConnectionClosed if the peer takes nothing or left."""
         try:

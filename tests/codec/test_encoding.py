@@ -9,6 +9,7 @@ from flask_uwsgi_websocket.codec import (
     SERVER,
     Deflate,
     DeflateSettings,
+    Frames,
     Protocol,
     encode_message,
 )
@@ -57,6 +58,25 @@ def test_alike_connections_share_a_frame() -> None:
     small, client = ends(send_bits=9)
     assert frames.for_(small) is not frames.for_(first)
     assert client.receive_data(frames.for_(small)) == [TEXTS[0]]
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_several_messages_that_go_out_together(takeover: bool) -> None:
+    messages = [*TEXTS, "short", b"", TEXTS[0].encode()]
+    payloads = [one.encode() if isinstance(one, str) else one for one in messages]
+    opcodes = [TEXT if isinstance(one, str) else BINARY for one in messages]
+    pairs = [ends(takeover), ends(not takeover), ends(takeover)]
+    pairs.append((Protocol(SERVER), Protocol(CLIENT)))
+    for _ in range(3):
+        frames = Frames(*zip(opcodes, payloads, strict=True))
+        for server, client in pairs:
+            assert frames.is_plain_for(server) == (server.deflate is None)
+            assert client.receive_data(frames.for_(server)) == messages
+            assert client.receive_data(server.text(TEXTS[1])) == [TEXTS[1]]
+        assert frames.for_(pairs[0][0]) is frames.for_(pairs[2][0])
+    assert frames.plain == b"".join(
+        frame(opcode, payload, mask=None) for opcode, payload in zip(opcodes, payloads, strict=True)
+    )
 
 
 def test_text_that_utf_8_cannot_say() -> None:

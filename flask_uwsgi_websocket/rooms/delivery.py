@@ -1,0 +1,252 @@
+"""Delivery: records that came for this worker go to the clients in their channels."""
+
+from __future__ import annotations
+
+import time
+from _thread import RLock
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator
+from typing import Protocol
+
+from ..codec import Frames
+from ..codec.frames import BINARY, TEXT, check_close
+from ..connection.connection import Connection
+from ..connection.worker import Worker
+from ..exceptions import RoomError
+from ..helpers.log import RateLimit, logger
+from .channels import room_of
+from .fan_out import send_to_many
+from .options import DEFAULT, RoomOptions, RoomPatterns, Slow
+from .record import Kind, Record
+from .slow import SlowClients
+
+#: Seconds that the loop gives to records in one turn: its connections wait meanwhile.
+TURN_TIME = 0.01
+#: Bytes that are joined for one write: a socket seldom takes more at a time.
+JOINED = 64 * 1024
+#: Bytes that may wait for the loop: one that is blocked must not take all memory.
+MAX_WAITING = 32 << 20
+#: What a record weighs besides its data.
+RECORD_SIZE = 512
+
+
+class Members(Protocol):
+    """Who is in which channel."""
+
+    def members(self, channel: str) -> Collection[Connection]:
+        """Return the connections of a channel, some of which may have ended."""
+
+    def join(self, connection: Connection, room: str) -> None:
+        """Let a connection join a room, without waiting; RoomError where it may not."""
+
+    def leave(self, connection: Connection, room: str) -> None:
+        """Let a connection leave a room; do nothing where it is not in it."""
+
+
+class Delivery:
+    """Delivers records to the clients of this worker, in their order, on the worker's loop.
+
+    In order with what handlers send: a connection with something queued gets what is delivered
+    behind that. Many records are delivered in several turns of the loop.
+
+    :param members: asked for each record.
+    :param patterns: the options of rooms.
+    """
+
+    def __init__(self, members: Members, patterns: RoomPatterns, worker: Worker) -> None:
+        #: How many messages were ``delivered`` to clients, by how many ``writes``; what
+        #: :class:`~.slow.SlowClients` counts; and records that were ``overflowed``.
+        self.counters: Counter[str] = Counter()
+        self._members = members
+        self._patterns = patterns
+        self._worker = worker
+        self._slow = SlowClients(worker, self.counters)
+        self._waiting: deque[Record | Callable[[], object]] = deque()
+        self._lock = RLock()
+        self._size = 0  # of what waits, in bytes
+        self._will_deliver = False
+        self._interrupted: Iterator[None] | None = None  # by the end of a turn
+        self._overflow = RateLimit()
+
+    def receive(self, record: Record) -> None:
+        """Take a record, from any thread."""
+        with self._lock:
+            if self._size < MAX_WAITING:
+                self._size += RECORD_SIZE + len(record.data)
+                self._put(record)
+                return
+            self.counters["overflowed"] += 1
+        if self._overflow.passes():
+            logger.warning(
+                "the worker is too busy to send messages to rooms: %d were dropped until now",
+                self.counters["overflowed"],
+            )
+
+    def then(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` on the loop once what came before is delivered; from any thread."""
+        self._put(callback)
+
+    def _put(self, item: Record | Callable[[], object]) -> None:
+        self._waiting.append(item)
+        if not self._will_deliver:
+            self._will_deliver = True
+            self._worker.call_soon(self._deliver_for_a_while)
+
+    def _take(self) -> Record | Callable[[], object]:
+        item = self._waiting.popleft()
+        if isinstance(item, Record):
+            with self._lock:
+                self._size -= RECORD_SIZE + len(item.data)
+        return item
+
+    def _deliver_for_a_while(self) -> None:
+        self._will_deliver = False  # first: who comes meanwhile asks for another turn
+        steps, self._interrupted = self._interrupted or self._deliver(), None
+        deadline = time.monotonic() + TURN_TIME
+        for _ in steps:
+            if time.monotonic() > deadline:
+                self._interrupted = steps
+                self._will_deliver = True
+                self._worker.call_soon(self._deliver_for_a_while)
+                return
+
+    def _deliver(self) -> Iterator[None]:
+        """Deliver what waits; yield where there is an end to what must be done in one go."""
+        while self._waiting:
+            item = self._take()
+            try:
+                if not isinstance(item, Record):
+                    item()
+                elif item.kind is Kind.MESSAGE:
+                    yield from self._send(item.channels, self._run_of(item))
+                else:
+                    self._carry_out(item)
+            except Exception:
+                logger.exception("messages to rooms go on after an error")
+            yield
+
+    def _run_of(self, first: Record) -> list[Record]:
+        """Return a record with those behind it that are to the same channels."""
+        run, size = [first], len(first.data)
+        waiting = self._waiting
+        while waiting and size < JOINED:
+            item = waiting[0]
+            if not isinstance(item, Record) or item.kind is not Kind.MESSAGE:
+                break
+            if item.channels != first.channels:
+                break
+            self._take()
+            run.append(item)
+            size += len(item.data)
+        return run
+
+    def _receivers(self, channels: tuple[str, ...]) -> list[Connection]:
+        if len(channels) == 1:
+            return list(self._members.members(channels[0]))
+        union: dict[Connection, None] = {}
+        for channel in channels:
+            union.update(dict.fromkeys(self._members.members(channel)))
+        return list(union)
+
+    def _send(self, channels: tuple[str, ...], run: list[Record]) -> Iterator[None]:
+        for records, receivers in _by_records(run, self._receivers(channels)):
+            if not records:
+                continue
+            for as_text, connections in _by_type(records, receivers):
+                messages = [_message(record, as_text) for record in records]
+                yield from self._send_all(messages, connections, channels[0])
+
+    def _send_all(
+        self, messages: list[tuple[int, bytes]], connections: list[Connection], channel: str
+    ) -> Iterator[None]:
+        slow = self._options(channel).slow
+        self.counters["delivered"] += len(messages) * len(connections)
+        self.counters["writes"] += len(connections)
+        frames = Frames(*messages)
+        one_by_one = [Frames(message) for message in messages] if slow != "close" else [frames]
+        behind: list[Connection] = []
+        if backlogs := self._slow.backlogs:
+            behind = [each for each in connections if backlogs.get(each)]
+            connections = [each for each in connections if not backlogs.get(each)]
+        for left in send_to_many(frames, connections):
+            self._push(left, one_by_one, slow, channel)
+            yield
+        self._push(behind, one_by_one, slow, channel)
+
+    def _push(
+        self, connections: list[Connection], messages: list[Frames], slow: Slow, channel: str
+    ) -> None:
+        for connection in connections:
+            try:
+                self._slow.push(connection, messages, slow, channel)
+            except Exception:
+                logger.exception("messages to other clients go on after an error")
+
+    def _options(self, channel: str) -> RoomOptions:
+        room = room_of(channel)
+        return DEFAULT if room is None else self._patterns.of(room)
+
+    def _carry_out(self, record: Record) -> None:
+        """Do what a record asks for each of its clients."""
+        do = self._action(record)
+        for records, receivers in _by_records([record], self._receivers(record.channels)):
+            for connection in receivers if records else ():
+                try:
+                    do(connection)
+                except RoomError as error:
+                    logger.warning("a client cannot join %r: %s", record.data.decode(), error)
+                except Exception:
+                    logger.exception("messages to other clients go on after an error")
+
+    def _action(self, record: Record) -> Callable[[Connection], None]:
+        if record.kind is Kind.CLOSE:
+            code, reason = int.from_bytes(record.data[:2], "big"), record.data[2:].decode()
+            check_close(code, reason)  # once, not for each
+            return lambda connection: connection.start_closing(code, reason)
+        do = self._members.join if record.kind is Kind.JOIN else self._members.leave
+        room = record.data.decode()
+        return lambda connection: do(connection, room)
+
+
+def _by_records(
+    run: list[Record], receivers: list[Connection]
+) -> Iterator[tuple[list[Record], list[Connection]]]:
+    """Tell apart who gets all the records, and those whom some of them exclude."""
+    excluded = {one for record in run for one in record.exclude}
+    if not excluded:
+        yield run, receivers
+        return
+    # An id is made when it is asked for. Of those that have none yet nobody can have known it.
+    ids = [getattr(each.client, "__dict__", {}).get("id") for each in receivers]
+    for id_, connection in zip(ids, receivers, strict=True):
+        if id_ in excluded:
+            yield [record for record in run if id_ not in record.exclude], [connection]
+    yield run, [one for id_, one in zip(ids, receivers, strict=True) if id_ not in excluded]
+
+
+def _by_type(
+    records: list[Record], receivers: list[Connection]
+) -> Iterator[tuple[bool, list[Connection]]]:
+    """Tell apart the clients for which bytes are text, where there are any."""
+    if not all(record.text for record in records):
+        as_text = [each for each in receivers if getattr(each.client, "_bytes_are_text", False)]
+        if as_text:
+            yield True, as_text
+            others = dict.fromkeys(as_text)
+            receivers = [each for each in receivers if each not in others]
+    yield False, receivers
+
+
+def _message(record: Record, bytes_are_text: bool) -> tuple[int, bytes]:
+    """Return opcode and payload; what should be text and is not UTF-8 stays binary."""
+    if record.text or (bytes_are_text and _is_text(record.data)):
+        return TEXT, record.data
+    return BINARY, record.data
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

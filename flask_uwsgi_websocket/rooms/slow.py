@@ -1,0 +1,139 @@
+"""What becomes of messages for clients that read too slowly, by the options of their room.
+
+``close``: more than ``UWSGI_WEBSOCKET_SEND_QUEUE_SIZE`` bytes are queued, so the client is closed
+with 1013. The others keep what is for a client, of whose queue more than half is taken, until that
+has become less: ``latest`` the last message of each room, ``drop-oldest`` the last ones that fit.
+What is queued already goes out in any case, since the first of it may be half sent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+
+from ..codec import Frames
+from ..connection.connection import Connection
+from ..connection.worker import Worker
+from ..helpers.log import RateLimit, logger
+from .options import Slow
+
+
+class Backlog:
+    """What is kept for a client, in the order in which it goes out.
+
+    :param limit: bytes of it, unless a single message is larger.
+    """
+
+    __slots__ = ("_frames", "_limit", "_number", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._number = 0
+        self._frames: dict[str | int, Frames] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._frames)
+
+    def keep(self, frames: Frames, conflate: str | None = None) -> tuple[int, int]:
+        """Keep a message; return how many gave way to it: older ones of its kind, and the oldest.
+
+        :param conflate: takes the place of the message for which the same was given.
+        """
+        conflated = conflate is not None and self._forget(conflate)
+        self._number += 1
+        self._frames[self._number if conflate is None else conflate] = frames
+        self._size += len(frames.plain)
+        dropped = 0
+        while self._size > self._limit and len(self._frames) > 1:
+            self.next()
+            dropped += 1
+        return int(conflated), dropped
+
+    def next(self) -> Frames:
+        """Return the oldest message, and keep it no longer."""
+        first = next(iter(self._frames))
+        frames = self._frames[first]
+        self._forget(first)
+        return frames
+
+    def _forget(self, key: str | int) -> bool:
+        frames = self._frames.pop(key, None)
+        if frames is None:
+            return False
+        self._size -= len(frames.plain)
+        return True
+
+
+class SlowClients:
+    """The clients that read too slowly, and what is kept for them; on the worker's loop alone.
+
+    :param counts: of ``slow_closed``, ``slow_dropped`` and ``slow_conflated``.
+    """
+
+    def __init__(self, worker: Worker, counts: Counter[str]) -> None:
+        self._worker = worker
+        self._counts = counts
+        self._warnings = {key: RateLimit() for key in _WARNINGS}
+        #: Of those that have been slow, until they are released.
+        self.backlogs: dict[Connection, Backlog] = {}
+
+    def push(
+        self, connection: Connection, messages: Sequence[Frames], slow: Slow, channel: str
+    ) -> None:
+        """Push messages to a connection, or keep them, as ``slow`` says."""
+        for frames in messages:
+            if slow == "close":
+                self._push_or_close(connection, frames, channel)
+            elif self.backlogs.get(connection) or not connection.has_room():
+                self._keep(connection, frames, slow, channel)
+            else:
+                connection.push(frames)
+
+    def _push_or_close(self, connection: Connection, frames: Frames, channel: str) -> None:
+        had_ended = connection.ended
+        if not connection.push(frames) and not had_ended and connection.close_code == 1013:
+            self._count("slow_closed", 1, channel)
+
+    def _keep(self, connection: Connection, frames: Frames, slow: Slow, channel: str) -> None:
+        if connection.ended:
+            return
+        backlog = self.backlogs.get(connection)
+        if backlog is None:
+            backlog = self.backlogs[connection] = Backlog(connection.limits.send_queue_size)
+            connection.on_release(partial(self.backlogs.pop, connection, None))
+        was_empty = not backlog
+        conflated, dropped = backlog.keep(frames, channel if slow == "latest" else None)
+        self._count("slow_conflated", conflated, channel)
+        self._count("slow_dropped", dropped, channel)
+        if was_empty:
+            self._wait_for_room(connection)
+
+    def _wait_for_room(self, connection: Connection) -> None:
+        # Under threads the handler may be the one who makes room.
+        go_on = partial(self._worker.call_soon, partial(self._go_on, connection))
+        connection.on_drained(go_on)
+
+    def _go_on(self, connection: Connection) -> None:
+        """Push what is kept for a connection, as far as there is room."""
+        backlog = self.backlogs.get(connection)
+        while backlog and connection.has_room():
+            if not connection.push(backlog.next()):
+                return
+        if backlog and not connection.ended:
+            self._wait_for_room(connection)
+
+    def _count(self, key: str, count: int, channel: str) -> None:
+        if not count:
+            return
+        self._counts[key] += count
+        if self._warnings[key].passes():
+            logger.warning(_WARNINGS[key], channel, self._counts[key])
+
+
+_WARNINGS = {
+    "slow_closed": "a client in %s reads too slowly and is closed with 1013: %d until now",
+    "slow_dropped": "a client in %s reads too slowly, and messages to it are dropped: %d until now",
+    "slow_conflated": "a client in %s reads too slowly, and gets the latest only: %d until now",
+}

@@ -1,0 +1,365 @@
+"""Records that come for a worker go to the clients in their channels, in order, once."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from _socket import socket as Socket
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flask_uwsgi_websocket.codec import (
+    CLIENT,
+    SERVER,
+    Close,
+    Deflate,
+    DeflateSettings,
+    Event,
+    Protocol,
+)
+from flask_uwsgi_websocket.connection.base import Limits
+from flask_uwsgi_websocket.connection.connection import Connection
+from flask_uwsgi_websocket.engines.threads import ThreadsEngine, ThreadsWorker
+from flask_uwsgi_websocket.exceptions import TooManyRooms
+from flask_uwsgi_websocket.rooms import delivery as module
+from flask_uwsgi_websocket.rooms.channels import ALL
+from flask_uwsgi_websocket.rooms.delivery import Delivery
+from flask_uwsgi_websocket.rooms.options import RoomPatterns
+from flask_uwsgi_websocket.rooms.record import Kind, Record
+from flask_uwsgi_websocket.servers.sockets import PlainProcess
+from tests.server import eventually
+
+#: Bytes in a message that is not compressed, and in one that is.
+SHORT, LONG = "", " and more" * 20
+
+
+class Peer:
+    """The client's end of a connection, with the rooms that the connection is in."""
+
+    def __init__(self, engine: ThreadsEngine, *channels: str, **options: Any) -> None:
+        ours, self.socket = socket.socketpair()
+        self.channels = {*channels, ALL}
+        deflate = Deflate(settings=DeflateSettings()) if options.pop("compress", False) else None
+        self.protocol = Protocol(
+            CLIENT, max_message_size=1 << 24, deflate=Deflate() if deflate else None
+        )
+        limits = options.pop("limits", Limits())
+        server = Protocol(SERVER, deflate=deflate)
+        self.connection: Connection = engine.open(Socket(fileno=ours.detach()), server, limits)
+        self.connection.client = SimpleNamespace(_bytes_are_text=False, **options)
+        self.events: list[Event] = []
+
+    def read(self) -> bool:
+        """Read what is there; whether that was anything."""
+        if not select.select([self.socket], [], [], 0)[0]:
+            return False
+        self.events += self.protocol.receive_data(self.socket.recv(1 << 20))
+        return True
+
+    def receive(self, count: int) -> list[Event]:
+        """The next messages, so many, after which nothing more comes."""
+        eventually(lambda: len(self.events) >= count or self.read() is None, f"{count} messages")
+        assert not self.read()
+        events, self.events = self.events, []
+        return events
+
+    def close(self) -> None:
+        self.connection.release()
+        self.socket.close()
+
+
+class Channels:
+    """Who is in which channel, as Delivery asks."""
+
+    def __init__(self) -> None:
+        self.peers: list[Peer] = []
+        self.refused = 0
+
+    def members(self, channel: str) -> list[Connection]:
+        return [peer.connection for peer in self.peers if channel in peer.channels]
+
+    def _peer(self, connection: Connection) -> Peer:
+        return next(peer for peer in self.peers if peer.connection is connection)
+
+    def join(self, connection: Connection, room: str) -> None:
+        if room == "full":
+            self.refused += 1
+            raise TooManyRooms("too many rooms")
+        self._peer(connection).channels.add(f"room:{room}")
+
+    def leave(self, connection: Connection, room: str) -> None:
+        self._peer(connection).channels.discard(f"room:{room}")
+
+
+class Scene:
+    """A worker with its delivery, and some clients."""
+
+    def __init__(self, engine: ThreadsEngine) -> None:
+        self.engine = engine
+        self.worker = engine.worker()
+        assert isinstance(self.worker, ThreadsWorker)
+        self.channels = Channels()
+        self.patterns = RoomPatterns()
+        self.delivery = Delivery(self.channels, self.patterns, self.worker)
+
+    def peer(self, *channels: str, **options: Any) -> Peer:
+        peer = Peer(self.engine, *channels, **options)
+        self.channels.peers.append(peer)
+        return peer
+
+    def send(self, *channels: str, data: str | bytes, exclude: tuple[str, ...] = ()) -> None:
+        text = isinstance(data, str)
+        payload = data.encode() if isinstance(data, str) else data
+        self.delivery.receive(Record(Kind.MESSAGE, channels, payload, text, exclude))
+
+    def tell(self, kind: Kind, *channels: str, data: bytes, exclude: tuple[str, ...] = ()) -> None:
+        self.delivery.receive(Record(kind, channels, data, exclude=exclude))
+
+    def on_loop(self, work: Callable[[], object]) -> None:
+        """Do something on the loop, so that what it brings about comes after it."""
+        done = threading.Event()
+        self.worker.call_soon(lambda: (work(), done.set()))
+        assert done.wait(10)
+
+    def settle(self) -> None:
+        """Wait until all that was sent is delivered."""
+        done = threading.Event()
+        self.delivery.then(done.set)
+        assert done.wait(10)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return dict(self.delivery.counters)
+
+
+@pytest.fixture(scope="module")
+def engine() -> ThreadsEngine:
+    return ThreadsEngine(PlainProcess())
+
+
+@pytest.fixture
+def scene(engine: ThreadsEngine) -> Iterator[Scene]:
+    scene = Scene(engine)
+    yield scene
+    for peer in scene.channels.peers:
+        peer.close()
+
+
+def test_each_client_in_any_of_the_channels_gets_it_once(scene: Scene) -> None:
+    a, b, both, none = (
+        *(scene.peer("room:a"), scene.peer("room:b")),
+        *(scene.peer("room:a", "room:b", "user:1"), scene.peer()),
+    )
+    scene.send("room:a", "room:b", "user:1", data="to all three")
+    scene.send("room:a", data="to one")
+    scene.send("room:nobody", data="to none")
+    scene.send(ALL, data=b"to all")
+    scene.settle()
+    assert a.receive(3) == both.receive(3) == ["to all three", "to one", b"to all"]
+    assert b.receive(2) == ["to all three", b"to all"]
+    assert none.receive(1) == [b"to all"]
+    assert scene.counters == {"delivered": 3 + 2 + 4, "writes": 3 + 2 + 4}
+
+
+def test_excluded_clients(scene: Scene) -> None:
+    a, b = scene.peer("room:a", id="1"), scene.peer("room:a", id="2")
+    others = [scene.peer("room:a", id=None), scene.peer("room:a")]  # whose id nobody asked for
+    released = scene.peer("room:a", id="3")
+    released.connection.release()
+    scene.send("room:a", data="0")
+    scene.send("room:a", data="1", exclude=("1",))
+    scene.send("room:a", data="2", exclude=("2", "5"))
+    scene.send("room:a", data="3", exclude=("5", "2", "1"))
+    scene.settle()
+    assert a.receive(2) == ["0", "2"]
+    assert b.receive(2) == ["0", "1"]
+    assert others[0].receive(4) == others[1].receive(4) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("filler", [SHORT, LONG])
+def test_bursts_keep_their_order_and_go_out_together(scene: Scene, filler: str) -> None:
+    plain, compressed = scene.peer("room:a"), scene.peer("room:a", "room:b", compress=True)
+    texts = [f"{number}{filler}" for number in range(100)]
+
+    def burst() -> None:
+        for text in texts:
+            scene.send("room:a", data=text)
+        scene.send("room:b", "room:a", data="last")
+
+    scene.on_loop(burst)
+    scene.settle()
+    assert plain.receive(101) == compressed.receive(101) == [*texts, "last"]
+    assert scene.counters == {"delivered": 202, "writes": 4}
+
+
+def test_what_is_joined_for_one_write_is_limited(scene: Scene) -> None:
+    peer = scene.peer("room:a")
+    texts = [f"{number}" + "x" * 40_000 for number in range(10)]
+    scene.on_loop(lambda: [scene.send("room:a", data=text) for text in texts])
+    assert peer.receive(10) == texts
+    assert scene.counters == {"delivered": 10, "writes": 5}
+
+
+def test_in_order_with_what_handlers_send(scene: Scene) -> None:
+    peer = scene.peer("room:a", limits=Limits(send_queue_size=1 << 24))
+    connection = peer.connection
+
+    def post(text: str) -> None:
+        connection.post(connection.protocol.text, text)
+
+    sizes = [1, 100_000, 1]  # more than the socket takes, so that there is a queue
+    for number, size in enumerate(sizes):
+        scene.on_loop(
+            lambda number=number, size=size: (
+                post(f"{number} first"),
+                scene.send("room:a", data=f"{number} room" + "x" * size),
+                scene.delivery.then(lambda: post(f"{number} then")),
+            )
+        )
+    got = [str(text).rstrip("x") for text in peer.receive(9)]
+    assert got == [f"{number} {what}" for number in range(3) for what in ("first", "room", "then")]
+
+
+def test_compressed_with_context_beside_one_s_own(scene: Scene) -> None:
+    peers = [scene.peer("room:a", compress=True) for _ in range(3)]
+    expected = []
+    for number in range(300):
+        text = f"{number}{LONG}"
+        scene.send("room:a", data=text)
+        if number % 3 == 0:
+            scene.settle()
+            for peer in peers[:2]:
+                peer.connection.post(None, text)
+            expected += [text, text]
+        else:
+            expected.append(text)
+    scene.settle()
+    in_order = [str(event) for event in peers[2].receive(300)]
+    assert in_order == [f"{number}{LONG}" for number in range(300)]
+    for peer in peers[:2]:
+        assert sorted(map(str, peer.receive(400))) == sorted(expected)
+
+
+def test_bytes_for_clients_for_which_they_are_text(scene: Scene) -> None:
+    new, old = scene.peer("room:a"), scene.peer("room:a")
+    old.connection.client._bytes_are_text = True
+    scene.on_loop(
+        lambda: [scene.send("room:a", data=data) for data in (b"caf\xc3\xa9", "text", b"\xff")]
+    )
+    assert new.receive(3) == [b"caf\xc3\xa9", "text", b"\xff"]
+    assert old.receive(3) == ["caf\xe9", "text", b"\xff"]
+
+
+def test_one_that_fails_disturbs_nobody(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    peers = [scene.peer("room:a") for _ in range(5)]
+    vanished, closed, released, broken, alive = peers
+    vanished.socket.close()
+    closed.connection.start_closing(1000)
+    released.connection.release()
+    with broken.connection._lock:
+        broken.connection._queue(b"")  # something is queued
+    limits, broken.connection.limits = broken.connection.limits, None  # type: ignore[assignment]
+    scene.send("room:a", data="1")
+    scene.send("room:a", data="2")
+    scene.settle()
+    assert alive.receive(2) == ["1", "2"]
+    assert closed.receive(1) == [Close(1000, "")]
+    assert "messages to other clients go on after an error" in caplog.text
+    broken.connection.limits = limits
+
+
+def test_an_error_in_a_callback_is_logged(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    peer = scene.peer("room:a")
+    scene.delivery.then(lambda: 1 / 0)
+    scene.send("room:a", data="1")
+    scene.settle()
+    assert peer.receive(1) == ["1"]
+    assert "messages to rooms go on after an error" in caplog.text
+
+
+def test_clients_are_closed_by_records(scene: Scene) -> None:
+    member, excluded, other = (scene.peer("room:a", id=id_) for id_ in "123")
+    other.channels.discard("room:a")
+    scene.send("room:a", data="last")
+    scene.tell(Kind.CLOSE, "room:a", data=b"\x0f\xa1caf\xc3\xa9", exclude=("2",))
+    scene.send("room:a", ALL, data="on")
+    scene.settle()
+    assert member.receive(2) == ["last", Close(4001, "caf\xe9")]
+    assert member.connection.close_code == 4001
+    assert excluded.receive(2) == ["last", "on"]
+    assert other.receive(1) == ["on"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x03", b"\x03\xed", b"\x03\xe8\xff", b"\x03\xe8" + bytes(124)]
+)
+def test_a_wrong_close_closes_nobody(
+    scene: Scene, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    peer = scene.peer("room:a")
+    scene.tell(Kind.CLOSE, "room:a", data=data)
+    scene.send("room:a", data="on")
+    assert peer.receive(1) == ["on"]
+    assert "go on after an error" in caplog.text
+
+
+def test_clients_join_and_leave_by_records(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    first, second, third = (scene.peer("user:1", id=id_) for id_ in "123")
+    third.channels.discard("user:1")
+    scene.tell(Kind.JOIN, "user:1", data=b"a", exclude=("2",))
+    scene.send("room:a", data="1")
+    scene.tell(Kind.JOIN, "user:1", data=b"a")
+    scene.send("room:a", data="2")
+    scene.tell(Kind.LEAVE, "room:a", data=b"a", exclude=("2",))
+    scene.send("room:a", data="3")
+    scene.tell(Kind.JOIN, "user:1", data=b"full")
+    scene.send("user:1", data="on")
+    scene.settle()
+    assert first.receive(3) == ["1", "2", "on"]
+    assert second.receive(3) == ["2", "3", "on"]
+    assert not third.read()
+    assert scene.channels.refused == 2
+    assert "a client cannot join 'full': too many rooms" in caplog.text
+
+
+def test_a_flood_leaves_the_loop_to_others(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_TIME", 0)
+    peers = [scene.peer("room:a") for _ in range(3)]
+    turns = []
+
+    def turn() -> None:
+        turns.append(scene.counters.get("writes", 0))
+        if turns[-1] < 30:
+            scene.worker.call_soon(turn)
+
+    def flood() -> None:
+        for number in range(10):
+            scene.send("room:a", data=f"{number}")
+            scene.send("room:a", ALL, data=f"{number}")
+        scene.worker.call_soon(turn)
+
+    scene.on_loop(flood)
+    scene.settle()
+    for peer in peers:
+        assert peer.receive(20) == [f"{number}" for number in range(10) for _ in range(2)]
+    assert len(set(turns)) > 5, turns
+
+
+def test_what_waits_for_the_loop_is_limited(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 100_000)
+    peer = scene.peer("room:a")
+    texts = [f"{number}" + "x" * 1000 for number in range(200)]
+    scene.on_loop(lambda: [scene.send("room:a", data=text) for text in texts])
+    scene.settle()
+    kept = len(texts) - scene.counters["overflowed"]
+    assert 60 < kept < 100
+    assert peer.receive(kept) == texts[:kept]
+    assert caplog.text.count("the worker is too busy to send messages to rooms: 1 were") == 1
+    scene.send("room:a", data="again")
+    assert peer.receive(1) == ["again"]
