@@ -192,7 +192,7 @@ class BaseConnection(ABC):
 
     @abstractmethod
     def _unwatch(self) -> None:
-        """Forget the descriptor: it is about to be closed."""
+        """Forget the descriptor, which is about to be closed; on the loop."""
 
     def _unwatch_in_child(self) -> None:  # noqa: B027
         """Forget the descriptor, in a child process, where the parent goes on watching it."""

@@ -180,7 +180,7 @@ class Closing(Sending):
 
     #: What is done on entering a state.
     _on_entering: ClassVar[dict[State, Callable[[Any], None]]] = {
-        State.BROKEN: _read_rest,
+        State.BROKEN: lambda self: self._read_rest(),
         State.PENDING: _wait_for_handler,
         State.DISCARDING: _discard,
         State.CLOSED: _close_output,

@@ -77,12 +77,16 @@ class Connection(Receiving):
         self._notice(RELEASE)
         # Without it a second duplicate (uWSGI's) would hold the connection open.
         self._shutdown(SHUT_RDWR)
-        self._unwatch()
-        with self._lock:
-            self.socket.close()
+        self._close()
         callbacks, self._at_release = self._at_release, ()
         for callback in callbacks:
             callback()
+
+    def _close(self) -> None:
+        """Forget the descriptor, and close it; in the thread of whoever watches it."""
+        self._unwatch()
+        with self._lock:
+            self.socket.close()
 
     def leave_to_parent(self) -> None:
         """Close the descriptor in a child process, and say nothing: the parent has it too."""

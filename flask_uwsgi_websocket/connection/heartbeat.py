@@ -66,7 +66,9 @@ class Heartbeat(Closing):
         if now - self._ping_at >= self.limits.ping_interval:
             self._pinged = os.urandom(4)
             self._ping_at = now
-            self._write_control(self.protocol.ping(self._pinged))
+            with self._lock:  # no Close comes between, which nothing may follow
+                if not self.ended:
+                    self._write_control(self.protocol.ping(self._pinged))
 
     def _ponged(self, data: bytes) -> None:
         if data == self._pinged:

@@ -47,6 +47,10 @@ class WatchedConnection(Connection):
     def _unwatch(self) -> None:
         self.worker.unwatch(self.fd)
 
+    def _close(self) -> None:
+        # The loop must forget the number before somebody else gets it.
+        self.worker.run_on_loop(super()._close)
+
 
 class LoopConnection(WatchedConnection):
     """A connection whose handler waits on the loop itself, in one of its greenlets or Tasks."""
@@ -57,6 +61,9 @@ class LoopConnection(WatchedConnection):
         super().__init__(*opened)
         self.socket.setblocking(False)
         self._watch()
+
+    def _read_rest(self) -> None:
+        self.worker.run_on_loop(super()._read_rest)
 
     def _peek(self) -> None:
         if not self.worker.on_loop():  # it would read beside the loop

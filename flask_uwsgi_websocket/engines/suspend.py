@@ -21,6 +21,7 @@ from typing import Any
 from greenlet import getcurrent
 
 from ..connection.blocking import DONE, BlockingConnection
+from ..connection.connection import Connection
 from ..connection.sending import Sending
 from .base import Bell, Engine
 from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
@@ -89,6 +90,9 @@ class SuspendConnection(ThreadsConnection):
             while True:
                 self._suspend(0, deadline)
         return DONE
+
+    def _close(self) -> None:
+        Connection._close(self)  # the helper thread might come to it much later
 
     def _suspend(self, events: int, deadline: float | None) -> None:
         """Wait for events of the descriptor, a second at most; TimeoutError after the deadline."""

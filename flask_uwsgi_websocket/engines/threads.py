@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from ..connection.base import Callback, Message
 from ..connection.blocking import DONE, BlockingConnection
+from ..connection.connection import Connection
 from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, wait_and_receive
 from ..connection.worker import Worker
 from ..helpers.log import logger
@@ -177,11 +178,11 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
                     got = wait_and_receive(self.socket, self._read_size, self.protocol.fast_limit)
                 except OSError:
                     got = END_OF_FILE
-                if isinstance(got, tuple):
+                if type(got) is tuple:
                     self._received(got[0])
                 elif got is not None and not self.ended:
                     self._saw_traffic = self._replying = True
-                    return got
+                    return got  # type: ignore[return-value]
         message = self.take()
         return super().receive_blocking(None, waited) if message is None else message
 
@@ -243,7 +244,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
         """Do nothing: a handler reads by itself; the helper asks before it reads."""
 
     def _watch(self) -> None:
-        self._was_watched = True  # before `released` is looked at: see _unwatch
+        self._was_watched = True  # before `released` is looked at: see _close
         super()._watch()
 
     def _reads(self) -> bool:
@@ -253,13 +254,19 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
         self._reading = allocate_lock()
         self._waiting = []
 
-    def _unwatch(self) -> None:
-        if self._was_watched:
-            super()._unwatch()
+    def _close(self) -> None:
         # A thread in recv leaves it now (the descriptor is shut down): don't close it under it.
         for acquired in acquire(self._reading, 1):
             if acquired:
                 self._reading.release()
+        if self._was_watched:
+            super()._close()
+        else:  # at once, without waking the helper
+            Connection._close(self)
+
+    def _unwatch(self) -> None:
+        if self._was_watched:
+            super()._unwatch()
 
     def _readable(self) -> None:
         self._peek()
