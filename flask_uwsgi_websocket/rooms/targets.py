@@ -1,0 +1,145 @@
+"""Targets: to whom something is to be sent, wherever they are connected."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..codec.frames import check_close, encode_text
+from .channels import ALL, room_channel, user_channel
+from .record import Kind, Record
+
+#: What a call gives: None when it has waited, or else something to await.
+Done = TypeVar("Done", bound=Awaitable[None] | None, covariant=True)
+
+
+class Sender(Protocol[Done]):
+    """What a target sends through: the backplane of a worker, or of a publisher."""
+
+    #: Bytes of the largest message.
+    max_size: int
+
+    def send(self, record: Record) -> Done:
+        """Publish a record; wait until the backplane has it, or give something to await."""
+        ...
+
+    def send_nowait(self, record: Record) -> None:
+        """Queue a record."""
+        ...
+
+    def dumps(self, value: Any) -> str:
+        """Return the JSON for a value."""
+        ...
+
+
+class Target(Generic[Done]):
+    """The clients of some rooms, of some users, or all of them; each gets a message once.
+
+    Its methods block, or are to be awaited where handlers are. They raise
+    :exc:`~.exceptions.BackplaneUnavailable` when nobody, or an unknown part, got it.
+
+    :param exclude: the ids of clients that are not meant, or these themselves.
+    """
+
+    __slots__ = ("_channels", "_exclude", "_sender")
+
+    def __init__(
+        self, sender: Sender[Done], channels: Iterable[str], exclude: Iterable[Any] = ()
+    ) -> None:
+        self._sender = sender
+        self._channels = tuple(dict.fromkeys(channels))
+        self._exclude = excluded_ids(exclude)
+        if not self._channels:
+            raise TypeError("whom to send to? Name a room, or a user")
+
+    def send(self, msg: Any, binary: bool | None = None) -> Done:
+        """Send a message, and wait until the backplane has it.
+
+        :param binary: whether it goes as binary; by default bytes do, and str does not.
+        """
+        return self._sender.send(self._message(msg, binary))
+
+    def send_json(self, obj: Any) -> Done:
+        """Send an object as JSON, as :meth:`send` sends."""
+        return self.send(self._sender.dumps(obj))
+
+    def send_nowait(self, msg: Any, binary: bool | None = None) -> None:
+        """Queue a message behind what this caller has sent; never wait.
+
+        What the backplane cannot take is dropped, counted and logged.
+        """
+        self._sender.send_nowait(self._message(msg, binary))
+
+    def close(self, code: int = 1000, reason: str = "") -> Done:
+        """Close the connections.
+
+        :raises LocalProtocolError: for a code or reason that must not be sent.
+        """
+        check_close(code, reason)
+        data = struct.pack("!H", code) + encode_text(reason)
+        return self._sender.send(self._record(Kind.CLOSE, data))
+
+    def join(self, room: str) -> Done:
+        """Have the clients join a room, those who may; it need not be in force on return."""
+        return self._move(Kind.JOIN, room)
+
+    def leave(self, room: str) -> Done:
+        """Have the clients leave a room."""
+        return self._move(Kind.LEAVE, room)
+
+    def _move(self, kind: Kind, room: str) -> Done:
+        room_channel(room)  # raises
+        return self._sender.send(self._record(kind, room.encode()))
+
+    def _message(self, msg: Any, binary: bool | None) -> Record:
+        if isinstance(msg, str):
+            data, text = encode_text(msg), not binary
+        elif isinstance(msg, (bytes, bytearray, memoryview)):
+            data, text = bytes(msg), binary is False
+            if text:
+                data.decode()  # raises UnicodeDecodeError: RFC 6455 5.6, text is UTF-8
+        else:
+            raise TypeError(f"a message is str or bytes, not {type(msg).__name__}")
+        if len(data) > self._sender.max_size:
+            raise ValueError(
+                f"a message of {len(data)} bytes: to rooms go {self._sender.max_size} at most, "
+                "UWSGI_WEBSOCKET_ROOM_MESSAGE_SIZE"
+            )
+        return self._record(Kind.MESSAGE, data, text)
+
+    def _record(self, kind: Kind, data: bytes, text: bool = False) -> Record:
+        return Record(kind, self._channels, data, text, self._exclude)
+
+
+class Targets(Generic[Done]):
+    """What makes targets. A mixin for a :class:`Sender`, or its :meth:`_sender` returns one."""
+
+    def _sender(self) -> Sender[Done]:
+        raise NotImplementedError
+
+    def to(self, *rooms: str, exclude: Iterable[Any] = ()) -> Target[Done]:
+        """Return what sends to the members of one or several rooms.
+
+        :raises ValueError: for a name that no room can have.
+        """
+        return Target(self._sender(), map(room_channel, rooms), exclude)
+
+    def to_user(self, *users: str | int, exclude: Iterable[Any] = ()) -> Target[Done]:
+        """Return what sends to all clients of one or several users, as ``identify`` names them."""
+        return Target(self._sender(), map(user_channel, users), exclude)
+
+    def to_all(self, exclude: Iterable[Any] = ()) -> Target[Done]:
+        """Return what sends to all clients of the app."""
+        return Target(self._sender(), (ALL,), exclude)
+
+
+def excluded_ids(exclude: Iterable[Any]) -> tuple[str, ...]:
+    """Return the ids of those to be excluded.
+
+    :param exclude: ids, or clients; None and what can be no id are nobody's, since they may come
+        from a header field that a browser sent, or not.
+    """
+    given = [exclude] if isinstance(exclude, str) else exclude
+    ids = (each if isinstance(each, str) else getattr(each, "id", None) for each in given)
+    return tuple(id for id in ids if id and id.isascii() and id.isprintable())
