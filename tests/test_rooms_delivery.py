@@ -19,8 +19,10 @@ from flask_uwsgi_websocket.codec import (
     Deflate,
     DeflateSettings,
     Event,
+    Frames,
     Protocol,
 )
+from flask_uwsgi_websocket.codec.frames import BINARY
 from flask_uwsgi_websocket.connection.base import Limits
 from flask_uwsgi_websocket.connection.connection import Connection
 from flask_uwsgi_websocket.engines.threads import ThreadsEngine, ThreadsWorker
@@ -30,6 +32,7 @@ from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.delivery import Delivery
 from flask_uwsgi_websocket.rooms.options import RoomPatterns
 from flask_uwsgi_websocket.rooms.record import Kind, Record
+from flask_uwsgi_websocket.rooms.slow import Backlog
 from flask_uwsgi_websocket.servers.sockets import PlainProcess
 from tests.server import eventually
 
@@ -86,6 +89,8 @@ class Channels:
         return next(peer for peer in self.peers if peer.connection is connection)
 
     def join(self, connection: Connection, room: str) -> None:
+        if connection.ended:
+            raise connection.closed_error()
         if room == "full":
             self.refused += 1
             raise TooManyRooms("too many rooms")
@@ -310,6 +315,8 @@ def test_a_wrong_close_closes_nobody(
 def test_clients_join_and_leave_by_records(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     first, second, third = (scene.peer("user:1", id=id_) for id_ in "123")
     third.channels.discard("user:1")
+    gone = scene.peer("user:1")
+    gone.connection.release()
     scene.tell(Kind.JOIN, "user:1", data=b"a", exclude=("2",))
     scene.send("room:a", data="1")
     scene.tell(Kind.JOIN, "user:1", data=b"a")
@@ -323,6 +330,7 @@ def test_clients_join_and_leave_by_records(scene: Scene, caplog: pytest.LogCaptu
     assert second.receive(3) == ["2", "3", "on"]
     assert not third.read()
     assert scene.channels.refused == 2
+    assert "Traceback" not in caplog.text
     assert "a client cannot join 'full': too many rooms" in caplog.text
 
 
@@ -363,3 +371,134 @@ def test_what_waits_for_the_loop_is_limited(
     assert caplog.text.count("the worker is too busy to send messages to rooms: 1 were") == 1
     scene.send("room:a", data="again")
     assert peer.receive(1) == ["again"]
+
+
+# Clients that read too slowly
+
+QUEUE = 20_000
+BIG = "x" * 4000
+
+
+@pytest.fixture
+def room(scene: Scene) -> Callable[[str], tuple[Peer, Peer]]:
+    """Makes one that reads and one that does not, in a room of the same name as its option."""
+
+    def make(slow: str) -> tuple[Peer, Peer]:
+        scene.patterns.add(f"{slow}*", slow=slow)
+        limits = Limits(send_queue_size=QUEUE, send_buffer=1)  # the least that there is
+        channels = f"room:{slow}", f"room:{slow}/2"
+        return scene.peer(*channels), scene.peer(*channels, limits=limits)
+
+    return make
+
+
+def numbers(events: list[Event]) -> list[int]:
+    return [int(str(event).partition("x")[0]) for event in events]
+
+
+def flood(scene: Scene, reader: Peer, count: int, *rooms: str) -> None:
+    """Send numbered messages to the rooms in turn; one reads them meanwhile."""
+    for number in range(count):
+        scene.send(rooms[number % len(rooms)], data=f"{number}{BIG}")
+        scene.settle()
+        reader.read()
+    assert numbers(reader.receive(count)) == list(range(count))
+
+
+def read_on(scene: Scene, deaf: Peer, last: int) -> list[int]:
+    """Read again, up to a last message that is sent now; all the numbers that came."""
+
+    def over() -> bool:
+        while deaf.read():
+            pass
+        return bool(deaf.events) and numbers(deaf.events[-1:]) == [last]
+
+    eventually(over, "the last message")
+    return numbers(deaf.events)
+
+
+def test_who_reads_too_slowly_is_closed(
+    scene: Scene, room: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, deaf = room("close")
+    flood(scene, reader, 50, "room:close")
+    assert deaf.connection.close_code == 1013
+    assert scene.counters["slow_closed"] == 1
+    assert "a client in room:close reads too slowly and is closed with 1013: 1" in caplog.text
+    assert not scene.delivery._slow.backlogs
+
+
+def test_who_reads_too_slowly_gets_the_latest(
+    scene: Scene, room: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, deaf = room("latest")
+    flood(scene, reader, 101, "room:latest", "room:latest/2")
+    assert deaf.connection._unsent_size < QUEUE
+    assert len(deaf.connection._unsent) < 10
+    got = read_on(scene, deaf, 100)
+    assert got[-2:] == [99, 100]  # the last of each room
+    first = got[:-2]
+    assert first == list(range(len(first)))
+    assert 1 < len(first) < 10
+    assert scene.counters["slow_conflated"] == 101 - len(got)
+    assert caplog.text.count("gets the latest only") == 1
+    scene.send("room:latest", data="101")
+    assert read_on(scene, deaf, 101)[-2:] == [100, 101]
+
+
+def test_for_who_reads_too_slowly_the_oldest_are_dropped(
+    scene: Scene, room: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, deaf = room("drop-oldest")
+    flood(scene, reader, 101, "room:drop-oldest", "room:drop-oldest/2")
+    got = read_on(scene, deaf, 100)
+    kept = QUEUE // (len(BIG) + 6)
+    assert got[-kept:] == list(range(101 - kept, 101))
+    first = got[:-kept]
+    assert first == list(range(len(first)))
+    assert 1 < len(first) < 10
+    assert scene.counters["slow_dropped"] == 101 - len(got)
+    assert caplog.text.count("messages to it are dropped") == 1
+
+
+@pytest.mark.parametrize("slow", ["latest", "drop-oldest"])
+def test_bursts_for_who_reads_too_slowly(scene: Scene, room: Any, slow: str) -> None:
+    reader, deaf = room(slow)
+    texts = [f"{number}{BIG}" for number in range(40)]
+    for _ in range(3):
+        scene.on_loop(lambda: [scene.send(f"room:{slow}", data=text) for text in texts])
+        scene.settle()
+        assert reader.receive(40) == texts
+    got = read_on(scene, deaf, 39)
+    assert len(got) < 25
+    scene.send(f"room:{slow}", data="40")
+    assert read_on(scene, deaf, 40)[-2:] == [39, 40]
+
+
+@pytest.mark.parametrize("slow", ["latest", "drop-oldest"])
+def test_what_is_kept_goes_with_the_connection(scene: Scene, room: Any, slow: str) -> None:
+    reader, deaf = room(slow)
+    flood(scene, reader, 30, f"room:{slow}")
+    [backlog] = scene.delivery._slow.backlogs.values()
+    assert backlog
+    deaf.connection.abort()
+    flood(scene, reader, 3, f"room:{slow}")
+    deaf.connection.release()
+    assert not scene.delivery._slow.backlogs
+    flood(scene, reader, 3, f"room:{slow}")
+    assert not scene.delivery._slow.backlogs
+
+
+def test_a_backlog_is_limited_in_bytes() -> None:
+    def frames(size: int) -> Frames:
+        return Frames((BINARY, bytes(size)))
+
+    backlog = Backlog(1000)
+    assert not backlog
+    assert [backlog.keep(frames(300)) for _ in range(4)] == [(0, 0)] * 3 + [(0, 1)]
+    assert backlog.keep(frames(400), "a") == (0, 2)
+    assert backlog.keep(frames(500), "a") == (1, 0)
+    assert backlog.keep(last := frames(5000)) == (0, 2)
+    assert backlog.next() is last
+    assert not backlog
+    assert backlog.keep(frames(900)) == (0, 0)

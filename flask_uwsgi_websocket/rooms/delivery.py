@@ -12,7 +12,7 @@ from ..codec import Frames
 from ..codec.frames import BINARY, TEXT, check_close
 from ..connection.connection import Connection
 from ..connection.worker import Worker
-from ..exceptions import RoomError
+from ..exceptions import ConnectionClosed, RoomError
 from ..helpers.log import RateLimit, logger
 from .channels import room_of
 from .fan_out import send_to_many
@@ -193,6 +193,8 @@ class Delivery:
             for connection in receivers if records else ():
                 try:
                     do(connection)
+                except ConnectionClosed:
+                    pass
                 except RoomError as error:
                     logger.warning("a client cannot join %r: %s", record.data.decode(), error)
                 except Exception:
