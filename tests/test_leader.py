@@ -41,7 +41,7 @@ def test_a_name_that_another_program_has_costs_nothing_but_the_wait(
 ) -> None:
     monkeypatch.setattr(leaders, "PATIENCE", 2)
     if way == "listen":  # by another user, as the tests' processes are all of one
-        monkeypatch.setattr(leaders, "_is_of_our_user", lambda sock: False)
+        monkeypatch.setattr(leaders, "is_of_our_user", lambda sock: False)
     leader = Leader(0)
     cpu = []
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import socket
-import struct
 import sys
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
 from functools import cache
 
 from ..helpers.log import logger
 from ..helpers.threads import unpatched
+from .credentials import is_of_our_user
 from .fork import own
 
 #: Seconds before the next attempt.
@@ -30,9 +29,8 @@ PAUSE = 0.05
 PATIENCE = 40
 #: Attempts from one warning of that to the next.
 WARN_EVERY = 1200
-#: Of <elf.h> and <sys/socket.h>.
+#: Of <elf.h>.
 _AT_RANDOM = 25
-_UCRED = struct.Struct("3i")
 
 
 class Leader:
@@ -78,7 +76,7 @@ class Leader:
         sock = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(self._name)
-            if not _is_of_our_user(sock):
+            if not is_of_our_user(sock):
                 return False
             sock.recv(1)
         except OSError:  # it has ended meanwhile; or it has bound the name, and does not listen yet
@@ -113,9 +111,3 @@ def _secret() -> str:
     address = getauxval(_AT_RANDOM)
     # Not the bytes themselves: the C library makes its stack canaries of them.
     return hashlib.sha256(ctypes.string_at(address, 16)).hexdigest()[:32] if address else ""
-
-
-def _is_of_our_user(sock: Socket) -> bool:
-    """Tell whether a process of our own user listens at the other end."""
-    peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return bool(_UCRED.unpack(peer)[1] == os.geteuid())

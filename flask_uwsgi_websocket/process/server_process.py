@@ -67,7 +67,7 @@ class ServerProcess:
             used again; 0 where nothing tells that.
         """
         parent = self.parent_of_workers()
-        return parent, _started_at(parent)
+        return parent, started_at(parent)
 
     def is_serving(self) -> bool:
         """Tell whether the app has been imported."""
@@ -117,7 +117,8 @@ class ServerProcess:
         """Do the same, in children too."""
 
 
-def _started_at(pid: int) -> int:
+def started_at(pid: int) -> int:
+    """Return when a process started, in the kernel's ticks; 0 where nothing tells that."""
     with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
         # Field 22 of proc_pid_stat(5); the second one, in parentheses, may have spaces in it.
         return int(file.read().rpartition(b")")[2].split()[19])

@@ -1,0 +1,245 @@
+"""Directories in which the workers of an app find each other, and nobody else gets anything.
+
+Each is opened in one that is open already, without following a symbolic link, and is looked at by
+its descriptor: what another user has put in its place, or puts there a moment later, is not taken
+for ours. The sockets in it are bound and connected to through its descriptor too.
+
+Everybody who uses a directory holds a shared lock on it. Whoever gets the exclusive one may remove
+it: nobody is there, also where process ids tell nothing, as between containers. And
+systemd-tmpfiles leaves alone what is locked.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from urllib.parse import quote, unquote
+
+from ...exceptions import BackplaneUnavailable
+from ...helpers.threads import unpatched
+
+with suppress(ImportError):  # of Windows
+    import fcntl
+
+REMEDY = 'set UWSGI_WEBSOCKET_BACKPLANE to a place that only this user has: "local:///some/path"'
+
+_DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+#: For what need not be readable.
+_PARENT = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
+#: Milliseconds, and as many attempts, for a directory that is removed as we come.
+_PATIENCE = 100
+
+
+class Directory:
+    """That of one app's sockets, open and in use.
+
+    :param outer: the directory around it, which other apps share; and its descriptor.
+    :param inner: its name in there; and its descriptor.
+    :param removes_outer: whether the last one that leaves removes that one too.
+    """
+
+    def __init__(self, outer: tuple[str, int], inner: tuple[str, int], removes_outer: bool) -> None:
+        self._outer_path, self._outer = outer
+        self._name, self._inner = inner
+        self._removes_outer = removes_outer
+        #: For people.
+        self.path = os.path.join(self._outer_path, self._name)
+        through = f"/proc/self/fd/{self._inner}"  # as short as the address of a socket has to be
+        self._address = through if os.path.isdir(through) else self.path
+
+    def state(self) -> os.stat_result:
+        """Return what the system knows of it; without links it has been removed."""
+        return os.fstat(self._inner)
+
+    def names(self) -> list[str]:
+        """Return what is in it."""
+        return os.listdir(self._inner)
+
+    def has(self, name: str) -> bool:
+        """Tell whether something is in it, and it where it was."""
+        with suppress(OSError):
+            os.stat(name, dir_fd=self._inner, follow_symlinks=False)
+            return True
+        return False
+
+    def address(self, name: str) -> str:
+        """Return what to bind or connect a socket to."""
+        return f"{self._address}/{name}"
+
+    def touch(self, name: str) -> None:
+        """Put an empty file into it."""
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=self._inner))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename something in it."""
+        os.rename(old, new, src_dir_fd=self._inner, dst_dir_fd=self._inner)
+
+    def unlink(self, name: str) -> None:
+        """Remove something from it, if it is there."""
+        with suppress(OSError):
+            os.unlink(name, dir_fd=self._inner)
+
+    def close(self) -> None:
+        """Leave it; remove it if nobody else is there."""
+        os.close(self._inner)
+        with suppress(OSError):
+            if lock(self._outer, exclusive=True):
+                if self._removes_outer:
+                    remove(self._outer, self._outer_path)
+                else:
+                    _clear(self._outer, self._name)
+        os.close(self._outer)
+
+    def leave_to_parent(self) -> None:
+        """Close it in a child: the lock is the parent's."""
+        os.close(self._inner)
+        os.close(self._outer)
+
+
+def path_of(url: str) -> str | None:
+    """Return the path that a URL names; None where it names none.
+
+    :raises ValueError: for a relative one.
+    """
+    path = unquote(url.partition("://")[2])
+    if not path:
+        return None
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError(f"{url!r} names no absolute path: write local:///run/app/rooms")
+    return os.path.normpath(path)
+
+
+def name_of_app(prefix: str) -> str:
+    """Return the name of an app's directory.
+
+    :raises ValueError: for a prefix that is too long for one.
+    """
+    name = quote(prefix, safe=" ") or "%"
+    if len(name) > 255:
+        raise ValueError(f"a prefix has 255 bytes at most, once quoted as in a URL: {prefix!a:.80}")
+    return name.replace(".", "%2E") if set(name) == {"."} else name
+
+
+def prefix_of(name: str) -> str:
+    """Return the prefix that a directory is named for."""
+    return "" if name == "%" else unquote(name)
+
+
+def open_directory(
+    parent: str, names: Sequence[str], app: str, *, shared: bool = False
+) -> Directory:
+    """Open that of an app; make all that is missing.
+
+    :param parent: one that is there.
+    :param names: of the directories in it, each in the one before.
+    :param shared: whether somebody has named it; else it has to be as we have made it.
+    :raises BackplaneUnavailable: where that is impossible; says why, and what helps.
+    """
+    path = os.path.join(parent, *names)
+    if not os.path.isdir(parent):
+        raise BackplaneUnavailable(f"{parent} is no directory, so {path} cannot be made; {REMEDY}")
+    sleep = unpatched("time", "sleep")
+    with explained(path):
+        for _ in range(_PATIENCE):
+            with suppress(FileNotFoundError, BlockingIOError):
+                return _open(parent, names, app, shared)
+            sleep(0.001)
+    raise BackplaneUnavailable(f"{path} is removed again and again; {REMEDY}")
+
+
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Raise BackplaneUnavailable for what the system refuses."""
+    try:
+        yield
+    except NotADirectoryError:
+        why = "is a symbolic link or no directory"
+        raise BackplaneUnavailable(f"{path} {why}; {REMEDY}") from None
+    except (OSError, AttributeError) as error:  # an attribute of Linux
+        if isinstance(error, BackplaneUnavailable):
+            raise
+        why = getattr(error, "strerror", None) or str(error)
+        raise BackplaneUnavailable(f"{path} cannot be used: {why}; {REMEDY}") from None
+
+
+def _open(parent: str, names: Sequence[str], app: str, shared: bool) -> Directory:
+    path = parent
+    fd = os.open(parent, _PARENT)
+    try:
+        for name in names:
+            path = os.path.join(path, name)
+            fd = _descend(fd, name, path, shared)
+        if not lock(fd) or not os.fstat(fd).st_nlink:
+            raise BlockingIOError  # it is being removed
+        inner = enter(fd, app, os.path.join(path, app))
+        return Directory((path, fd), (app, inner), not shared)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _descend(fd: int, name: str, path: str, shared: bool) -> int:
+    inner = enter(fd, name, path, 0o022 if shared else 0o077)
+    os.close(fd)
+    return inner
+
+
+def enter(parent: int, name: str, path: str, forbidden: int = 0o077, make: bool = True) -> int:
+    """Return the descriptor of a directory of ours in another.
+
+    :param forbidden: bits of its mode.
+    """
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
+    fd = os.open(name, os.O_RDONLY | _DIRECTORY, dir_fd=parent)
+    found = os.fstat(fd)
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid == os.geteuid() and not mode & forbidden:
+        return fd
+    os.close(fd)
+    if found.st_uid != os.geteuid():
+        why = f"belongs to uid {found.st_uid}, and this process is of uid {os.geteuid()}"
+    else:
+        why = f"is open to others: its mode is {mode:04o}, not 0700"
+    raise BackplaneUnavailable(f"{path} {why}; {REMEDY}")
+
+
+def lock(fd: int, exclusive: bool = False) -> bool:
+    """Lock a directory; return whether that went, or nobody can there."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_NB | (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH))
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return not exclusive
+    return True
+
+
+def remove(fd: int, path: str) -> None:
+    """Remove a directory that nobody uses, with what the dead have left; and the one around it,
+    if there is nothing else in it."""
+    for app in os.listdir(fd):
+        _clear(fd, app)
+    above = os.open("..", _PARENT, dir_fd=fd)
+    try:
+        os.rmdir(os.path.basename(path), dir_fd=above)
+        further = os.open("..", _PARENT, dir_fd=above)
+        try:
+            os.rmdir(os.path.basename(os.path.dirname(path)), dir_fd=further)
+        finally:
+            os.close(further)
+    finally:
+        os.close(above)
+
+
+def _clear(parent: int, app: str) -> None:
+    fd = os.open(app, os.O_RDONLY | _DIRECTORY, dir_fd=parent)
+    try:
+        for name in os.listdir(fd):
+            os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(app, dir_fd=parent)

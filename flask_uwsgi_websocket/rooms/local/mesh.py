@@ -1,0 +1,206 @@
+"""The mesh: each worker listens, and each that publishes connects to all that listen.
+
+What ``publish`` promises: when it returns, each worker that listens has the record in its socket,
+or in a queue of ours for it; publishers wait while a queue is longer than 1 MiB. A worker that does
+not read at all, being stopped, is waited for once, for ``options.timeout``; then the others go on
+without it, it gets what its queue takes, 8 MiB, and it is told how much is missing. So a record is
+refused to nobody on account of one worker, and the records of a publisher that is killed may stay
+in its queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+
+from ...exceptions import BackplaneUnavailable
+from ...helpers.log import RateLimit, logger
+from ...process.fork import own
+from ..backplane import Backplane, BackplaneOptions, Inbox
+from ..channels import ALL
+from ..record import Record
+from .directory import Directory, explained, name_of_app, path_of
+from .instances import open_place
+from .listening import Listener
+from .peers import Peers
+from .wire import frame
+
+#: Seconds between two looks whether our socket is still where others find it.
+_INTERVAL = 5.0
+
+
+class LocalBackplane(Backplane):
+    """Connects the workers of one machine, through UNIX sockets in a directory.
+
+    :param url: ``local://``, or with the path of a directory: ``local:///run/app/rooms``.
+    """
+
+    def __init__(self, url: str, options: BackplaneOptions) -> None:
+        super().__init__(url, options)
+        self._path = path_of(url)
+        name_of_app(options.prefix)
+        self._channels: set[str] = set()
+        self._inbox: Inbox | None = None
+        self._directory: Directory | None = None
+        self._listener: Listener | None = None
+        self._peers: Peers | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._warnings = RateLimit()
+
+    async def start(self, inbox: Inbox) -> None:
+        """Open the directory; where that fails, whoever needs it tries again."""
+        own(self)
+        self._inbox = inbox
+        self._peers = Peers(asyncio.get_running_loop(), self.options.timeout)
+        with suppress(BackplaneUnavailable):
+            self._open()
+
+    async def stop(self) -> None:
+        """Leave the mesh, when all that was published has been taken by those who read."""
+        if self._timer is not None:
+            self._timer.cancel()
+        listener, peers, directory = self._listener, self._peers, self._directory
+        self._forget()
+        if listener is not None:
+            listener.hide()
+        try:
+            if peers is not None:
+                await peers.close()
+        finally:
+            if listener is not None:
+                listener.close()
+            if directory is not None:
+                directory.close()
+
+    def _forget(self) -> None:
+        self._channels = set()
+        self._inbox = self._directory = self._listener = self._peers = self._timer = None
+
+    def leave_to_parent(self) -> None:
+        """Give all up in a child of ``os.fork()``, which may start anew."""
+        for part in (self._listener, self._peers, self._directory):
+            if part is not None:
+                part.leave_to_parent()
+        self._forget()
+
+    async def subscribe(self, channels: Collection[str]) -> None:
+        """Listen, from the first time on."""
+        self._channels.update(channels)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._look_again)
+        self._listen()
+
+    async def unsubscribe(self, channels: Collection[str]) -> None:
+        """Drop their records: all come to all, since a filter would race with the publishers."""
+        self._channels.difference_update(channels)
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+        """Write to all who listen, and wait for those whose queues are long."""
+        try:
+            peers = self._look()
+        except (OSError, BackplaneUnavailable) as error:
+            return [_unavailable(error)] * len(records)
+        results: list[BaseException | None] = []
+        frames: list[bytes] = []
+        for record in records:
+            data = record.encode()
+            results.append(self._too_large(data))
+            if results[-1] is None:
+                frames.append(frame(peers.number + len(frames), data))
+        peers.publish(b"".join(frames), len(frames))
+        for record, refused in zip(records, results, strict=True):
+            if refused is None:
+                self._receive(record)
+        await peers.settle()
+        return results
+
+    def _too_large(self, data: bytes) -> ValueError | None:
+        if len(data) <= self.options.max_size:
+            return None
+        return ValueError(f"a record of {len(data)} bytes; the limit is {self.options.max_size}")
+
+    @property
+    def dropped(self) -> int:
+        """How many records did not reach a worker that does not read, summed over those."""
+        return self._peers.dropped if self._peers is not None else 0
+
+    async def workers(self) -> int | None:
+        """Count them by their files, having removed those of the dead."""
+        return len(self._look().workers)
+
+    def _look(self) -> Peers:
+        """Return whom to publish to, as of now."""
+        directory = self._open()
+        assert self._peers is not None
+        self._peers.look(directory, self._listener.name if self._listener is not None else "")
+        return self._peers
+
+    def _open(self) -> Directory:
+        """Return the directory; open it where that has not been done, or it has been removed."""
+        if self._inbox is None:
+            raise BackplaneUnavailable("it has not been started")
+        if self._directory is not None:
+            if self._directory.state().st_nlink:
+                return self._directory
+            self._go_out()
+        options = self.options
+        try:
+            self._directory = open_place(self._path, options.instance, options.prefix)
+        except BackplaneUnavailable as error:
+            self._inbox.health(str(error))
+            if self._warnings.passes():
+                logger.error("workers cannot reach each other: %s", error)
+            raise
+        self._inbox.health(None)
+        if self._timer is not None:
+            self._listen()
+        return self._directory
+
+    def _go_out(self) -> None:
+        """Do without what others cannot find: else who finds us anew would tell us all twice."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            self._lose(0)
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
+
+    def _listen(self) -> None:
+        directory = self._open()
+        if self._listener is not None and not directory.has(self._listener.name):
+            self._go_out()
+            directory = self._open()
+        if self._listener is None:
+            with explained(directory.path):
+                self._listener = Listener(
+                    asyncio.get_running_loop(),
+                    directory,
+                    self.options.max_size,
+                    self._receive,
+                    self._lose,
+                )
+        if ALL in self._channels:
+            self._listener.be_worker()
+
+    def _look_again(self) -> None:
+        """Be where others find us, whatever has happened to the directory."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_INTERVAL, self._look_again)
+        with suppress(BackplaneUnavailable):
+            self._listen()
+
+    def _receive(self, record: Record) -> None:
+        if self._inbox is not None and not self._channels.isdisjoint(record.channels):
+            self._inbox.record(record)
+
+    def _lose(self, count: int) -> None:
+        if self._inbox is not None:
+            self._inbox.gap(None, count)
+
+
+def _unavailable(error: Exception) -> BackplaneUnavailable:
+    if isinstance(error, BackplaneUnavailable):
+        return error
+    return BackplaneUnavailable(f"a worker cannot be reached: {error}")
