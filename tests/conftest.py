@@ -21,6 +21,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.redis_servers import RedisServer
 from tests.server import PATIENCE, Server
 
 ENGINES = ("threads", "gevent", "asyncio")
@@ -259,6 +260,20 @@ def browser() -> Iterator[Any]:
 
     with chromium() as browser:
         yield browser
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Starts servers of Redis for the test alone."""
+    servers: list[RedisServer] = []
+
+    def start(*mode: str, **options: Any) -> RedisServer:
+        servers.append(RedisServer(tmp_path, *mode, **options))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        server.kill()
 
 
 @pytest.fixture

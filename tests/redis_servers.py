@@ -54,11 +54,14 @@ class RedisServer:
         self._mode = mode
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
-        self._paused = False
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
 
     @property
     def pid(self) -> int:
@@ -103,11 +106,9 @@ class RedisServer:
         self._process.send_signal(number)
 
     def pause(self) -> None:
-        self._paused = True
         self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._paused = False
         self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
@@ -116,7 +117,6 @@ class RedisServer:
             self._process.kill()
             self._process.wait(PATIENCE)
             self._process = None
-            self._paused = False
             self.socket.unlink(missing_ok=True)
 
     def restart(self) -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from .backplane import Backplane, BackplaneOptions
+from .redis.url import SCHEMES
 
 #: The entry points of third parties: each is named as the scheme of its URLs.
 GROUP = "flask_uwsgi_websocket.backplanes"
@@ -16,13 +17,7 @@ _REDIS = "redis.backplane:RedisBackplane"
 _OURS = {
     "memory": "memory:MemoryBackplane",
     "local": "local.mesh:LocalBackplane",
-    "redis": _REDIS,
-    "rediss": _REDIS,
-    "unix": _REDIS,
-    "valkey": _REDIS,
-    "valkeys": _REDIS,
-    "redis+sentinel": _REDIS,
-    "redis+cluster": _REDIS,
+    **dict.fromkeys(sorted(SCHEMES), _REDIS),
 }
 
 

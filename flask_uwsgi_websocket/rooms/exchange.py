@@ -202,7 +202,7 @@ class Exchange(Inbox):
     def health(self, error: str | None) -> None:
         if error is None and self.error is not None:
             logger.info("the backplane (%s) is back", self._scheme)
-        elif error is not None and self.error is None and self._warning.passes():
+        elif error is not None and self._warning.passes():
             logger.warning("the backplane (%s) is not available: %s", self._scheme, error)
         self.error = error
 

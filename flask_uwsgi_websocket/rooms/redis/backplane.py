@@ -10,12 +10,14 @@ from ...helpers.log import RateLimit, logger
 from ..backplane import Backplane, BackplaneOptions, Inbox
 from ..channels import ALL
 from ..record import BadRecord, Record, decode
+from .checks import check
+from .cluster import Cluster
 from .deployment import Deployment, OneServer
 from .dialer import Dialer
 from .errors import NotAnswering, explain
 from .line import Events
 from .subscription import Subscription
-from .url import parse
+from .url import Kind, parse
 
 #: Bytes since a connection began that make an overflow a likely cause of its end. Redis cuts a
 #: subscriber that has not read 32 MiB yet, or 8 MiB for a minute.
@@ -40,7 +42,8 @@ class RedisBackplane(Backplane):
 
     async def start(self, inbox: Inbox) -> None:
         self._events.inbox = inbox
-        self._deployment = OneServer(self._dialer, self._events, self.options.timeout)
+        kind = Cluster if self._dialer.url.kind is Kind.CLUSTER else OneServer
+        self._deployment = kind(self._dialer, self._events, self.options.timeout)
 
     async def stop(self) -> None:
         deployment, self._deployment = self._deployment, None
@@ -80,6 +83,9 @@ class RedisBackplane(Backplane):
         except Exception:
             return None
 
+    async def check(self) -> list[str]:
+        return await check(self._running(), self._dialer)
+
     def _name(self, channel: str) -> bytes:
         # In a cluster, what is kept of a room shall be where its channel is: hence the hash tag.
         return f"{self.options.prefix}:{{{channel}}}".encode()
@@ -103,7 +109,6 @@ class _Events(Events):
         self.inbox: Inbox | None = None
         self._down: dict[object, BaseException] = {}
         self._limit = RateLimit()
-        self._bad_limit = RateLimit()
 
     @property
     def error(self) -> BaseException | None:
@@ -116,8 +121,8 @@ class _Events(Events):
             record = decode(data)
         except BadRecord as error:
             self.inbox.gap(None, 1)
-            if self._bad_limit.passes():
-                logger.warning("rooms: %s: %s is dropped", self._url, error)
+            if self._limit.passes():
+                logger.warning("%s: %s, which is dropped", self._url, error)
             return
         self.inbox.record(record)
 
@@ -125,34 +130,26 @@ class _Events(Events):
         assert self.inbox is not None
         self.inbox.gap(None)
 
+    def moved(self) -> None:
+        self.gap()
+
     def changed(self, line: object, error: BaseException | None) -> None:
         assert self.inbox is not None
-        if error is None:
-            self._down.pop(line, None)
-        else:
+        if error is not None:
             self._down[line] = error
-        if (why := self.error) is None:
-            self.inbox.health(None)
+            self.inbox.health(explain(error) + _hint(line, error))
             return
-        self.inbox.health(explain(why))
-        if error is not None and self._limit.passes():
-            logger.warning(
-                "rooms: %s: %s. Clients stay connected; what is sent to rooms is refused until "
-                "it is back. This is said once a minute.%s",
-                self._url,
-                explain(error),
-                _hint(line, error),
-            )
+        self._down.pop(line, None)
+        if self.error is None:
+            self.inbox.health(None)
 
 
 def _hint(line: object, error: BaseException) -> str:
-    """Return what else may be the cause, where a server has closed a connection itself."""
-    if not isinstance(line, Subscription) or line.volume < _MUCH:
-        return ""
-    if isinstance(error, NotAnswering):
+    """Return what may be the cause where a server has closed a connection itself."""
+    much = isinstance(line, Subscription) and line.volume >= _MUCH
+    if not much or isinstance(error, NotAnswering):
         return ""
     return (
-        f" It came after {line.volume >> 20} MiB of messages: if its log says that output buffer "
-        "limits were overcome, send less or smaller messages, or raise its "
-        "client-output-buffer-limit pubsub (32mb 8mb 60)."
+        "; that was after many or large messages: if its log says that output buffer limits were "
+        "overcome, send less, or raise its client-output-buffer-limit pubsub (32mb 8mb 60)"
     )

@@ -16,11 +16,13 @@ from redis.exceptions import RedisError, ResponseError
 
 from ..backplane import BackplaneOptions
 from .errors import Lost, NoMaster, NotAnswering, explain
-from .link import Link, Pushes
+from .link import Command, Link, Pushes
 from .url import Address, Kind, Login, RedisURL
 
 #: Seconds that a sentinel has, before the next one is asked.
 _SENTINEL_TIMEOUT = 0.5
+
+_FAILURES = (RedisError, OSError, Lost, NotAnswering, asyncio.TimeoutError)
 
 
 class Dialer:
@@ -97,7 +99,7 @@ class Dialer:
         for sentinel in list(self._sentinels):
             try:
                 address = await asyncio.wait_for(self._ask(sentinel), _SENTINEL_TIMEOUT)
-            except (RedisError, OSError, Lost, NoMaster, asyncio.TimeoutError) as error:
+            except (*_FAILURES, NoMaster) as error:
                 reasons.append(f"{sentinel}: {explain(error)}")
                 continue
             self._sentinels.remove(sentinel)
@@ -106,20 +108,37 @@ class Dialer:
         raise NoMaster(f"no sentinel says where the master is; {'; '.join(reasons)}")
 
     async def _ask(self, sentinel: Address) -> Address:
+        command = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self.url.master)
+        reply = await self._call_sentinel(sentinel, command)
+        if reply is None:
+            raise NoMaster(f"it watches no master of the name {self.url.master}")
+        return Address(reply[0].decode(), int(reply[1]))
+
+    async def _call_sentinel(self, sentinel: Address, command: Command) -> Any:
         link = await self._open(sentinel, self.url.sentinel_login, 0, Pushes(), _SENTINEL_TIMEOUT)
         try:
-            command = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self.url.master)
             [reply] = await link.call([command])
         finally:
             await link.close()
         if isinstance(reply, ResponseError):
             raise reply
-        if reply is None:
-            raise NoMaster(f"it watches no master of the name {self.url.master}")
-        return Address(reply[0].decode(), int(reply[1]))
+        return reply
+
+    async def check_sentinels(self) -> list[str]:
+        """Return what there is to say of each sentinel that a URL names."""
+        command = (b"SENTINEL", b"CKQUORUM", self.url.master)
+        findings = []
+        for sentinel in self.url.addresses:
+            try:
+                call = self._call_sentinel(sentinel, command)
+                reply = (await asyncio.wait_for(call, _SENTINEL_TIMEOUT)).decode()
+            except _FAILURES as error:
+                reply = explain(error)
+            findings.append(f"sentinel {sentinel}: {reply}")
+        return findings
 
     async def _check_master(self, link: Link, address: Address) -> None:
         """Refuse a replica: what is published there reaches its own subscribers only."""
         [role] = await asyncio.wait_for(link.call([(b"ROLE",)]), self._timeout)
         if isinstance(role, list) and role[0] != b"master":
-            raise NoMaster(f"the sentinels name {address}, which is not yet a master again")
+            raise NoMaster(f"the sentinels name {address}, which is no master at the moment")

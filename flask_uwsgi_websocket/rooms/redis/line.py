@@ -35,6 +35,10 @@ class Events(ABC):
     def changed(self, line: object, error: BaseException | None) -> None:
         """Take note that a line is up (None), or why it is not."""
 
+    @abstractmethod
+    def moved(self) -> None:
+        """Take note that a channel is at another server now."""
+
 
 class Line(ABC):
     """Keeps a :class:`~.link.Link` up, from when it is first wanted."""
@@ -55,10 +59,14 @@ class Line(ABC):
     async def dial(self) -> Link:
         """Open a link, and do there what there is to do before it counts as up."""
 
-    async def link(self) -> Link:
-        """Return the link, as soon as it is up."""
+    def open(self) -> None:
+        """Begin to keep a link up."""
         if self._task is None:
             self._task = asyncio.ensure_future(self._keep())
+
+    async def link(self) -> Link:
+        """Return the link, as soon as it is up."""
+        self.open()
         self._waiting += 1
         self._called.set()
         try:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from itertools import islice
+from itertools import groupby, islice
 
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from .errors import Lost
 from .line import Events, Line
 from .link import Link, Pushes
 
-#: Channels in one command, so that others have their turn at the server.
+#: Channels subscribed to at a time, so that others have their turn at the server.
 _CHUNK = 500
 
 
@@ -21,11 +22,16 @@ class Subscription(Line, Pushes):
     """The connection that one server's messages come by, and which channels are wanted of it.
 
     They stay wanted when the connection is lost: a new one counts as up only when it has them all.
+
+    :param sharded: whether channels are those of a cluster's shards.
     """
 
-    def __init__(self, dial: Callable[[Pushes], Awaitable[Link]], events: Events) -> None:
+    def __init__(
+        self, dial: Callable[[Pushes], Awaitable[Link]], events: Events, sharded: bool = False
+    ) -> None:
         super().__init__(events)
         self._dial = dial
+        self._sharded = sharded
         self._lock = asyncio.Lock()
         self._wanted: set[bytes] = set()
         #: Those of the wanted that the present link has not yet.
@@ -48,6 +54,11 @@ class Subscription(Line, Pushes):
 
     def message(self, data: bytes) -> None:
         self.events.message(data)
+
+    def moved(self, channel: bytes) -> None:
+        if channel in self._wanted:
+            self._missing.add(channel)
+            self.events.moved()
 
     def want(self, names: Collection[bytes]) -> None:
         """Want these channels' messages."""
@@ -73,11 +84,34 @@ class Subscription(Line, Pushes):
             self._missing -= gone
             if held and self._link is not None:
                 with suppress(Lost, RedisError):
-                    await self._link.change(b"UNSUBSCRIBE", held)
+                    await self._change(self._link, b"UNSUBSCRIBE", held)
+
+    async def keep(self, names: set[bytes]) -> None:
+        """Want these, and no others; without waiting for a server that is not there."""
+        self.want(names)
+        await self.unsubscribe(self._wanted - names)
+        if names:
+            self.open()
+        if self._link is not None:
+            await self.settled()
 
     async def _settle(self, link: Link) -> None:
         """Subscribe to all that is missing, whoever asked for it; needs the lock."""
         while self._missing:
-            chunk = list(islice(self._missing, _CHUNK))
-            await link.change(b"SUBSCRIBE", chunk)
-            self._missing.difference_update(chunk)
+            await self._change(link, b"SUBSCRIBE", set(islice(self._missing, _CHUNK)))
+
+    async def _change(self, link: Link, verb: bytes, names: Collection[bytes]) -> None:
+        """Subscribe or unsubscribe; raises what went wrong with any of the channels."""
+        groups = [tuple(names)]
+        if self._sharded:  # each command has the channels of one slot
+            verb = b"S" + verb
+            ordered = sorted(names, key=key_slot)
+            groups = [tuple(group) for _, group in groupby(ordered, key_slot)]
+        changes = [link.change(verb, group) for group in groups]
+        results = await asyncio.gather(*changes, return_exceptions=True)
+        for group, result in zip(groups, results, strict=True):
+            if result is None:
+                self._missing.difference_update(group)
+        for result in results:
+            if result is not None:
+                raise result
