@@ -12,6 +12,8 @@ ASYNCIO_UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows' and python_version
 REDIS = ["redis>=5.1"]
 BENCH = [
     "aiohttp>=3.11",
+    "channels>=4",
+    "channels-redis>=4.2",
     "Flask-Sock>=0.7",
     "Flask-SocketIO>=5.5",
     "granian>=2",
@@ -20,6 +22,7 @@ BENCH = [
     "matplotlib>=3.8",
     "picows>=2",
     "Quart>=0.20",
+    "redis>=5",
     "sanic>=24",
     "socketify>=0.0.31",
     "starlette>=0.40",

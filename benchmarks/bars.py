@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks import works
-from benchmarks.peers import BY_NAME, OURS, PEERS
+from benchmarks import peers, works
+from benchmarks.fanout.peers import BY_NAME as ROOM_PEERS
+from benchmarks.fanout.works import BY_NAME as ROOM_WORKS
+from benchmarks.peers import OURS
 from benchmarks.results import Results
+
+WORKS = {**works.BY_NAME, **ROOM_WORKS}
+PEERS = {**peers.BY_NAME, **ROOM_PEERS}
 
 #: Takes the place of one that cannot be installed.
 STAND_INS = {"original-gevent": "uwsgi-gevent", "original-threads": "uwsgi-threads"}
@@ -20,6 +25,7 @@ class Bar:
     :param against: the peers; the best of them counts.
     :param limit: at least, or where less is better at most.
     :param cpu: whether it is about the CPU time for a message.
+    :param tail: whether it is about the time within which 99 % of the messages have reached all.
     """
 
     work: str
@@ -27,14 +33,20 @@ class Bar:
     against: tuple[str, ...]
     limit: float
     cpu: bool = False
+    tail: bool = False
 
     @property
     def figure(self) -> str:
-        return "cpu_us" if self.cpu else works.BY_NAME[self.work].figure
+        return "cpu_us" if self.cpu else "p99_ms" if self.tail else WORKS[self.work].figure
 
     @property
     def less(self) -> bool:
-        return self.cpu or works.BY_NAME[self.work].less
+        return self.cpu or self.tail or WORKS[self.work].less
+
+    @property
+    def label(self) -> str:
+        what = "CPU time for a message" if self.cpu else "99 % reach all" if self.tail else ""
+        return WORKS[self.work].label + (f": {what}" if what else "")
 
 
 @dataclass(frozen=True)
@@ -68,13 +80,13 @@ class Verdict:
         return "the other failed" if self.failed else "not measured"
 
 
-UVICORN = tuple(peer.name for peer in PEERS if peer.name.startswith("uvicorn"))
+UVICORN = tuple(peer.name for peer in peers.PEERS if peer.name.startswith("uvicorn"))
 
 
 def _kin(kind: str) -> tuple[str, ...]:
     return tuple(
         peer.name
-        for peer in PEERS
+        for peer in peers.PEERS
         if peer.kind == kind and not peer.is_ours and peer.dialect == "websocket"
     )
 
@@ -127,9 +139,24 @@ BARS = (
 )
 
 
-def judge(results: Results) -> Iterator[Verdict]:
+PYTHON = tuple(name for name, peer in ROOM_PEERS.items() if peer.kind == "python")
+NODE = tuple(name for name, peer in ROOM_PEERS.items() if peer.kind == "node")
+
+#: For rooms, on both backplanes, and with 8 messages under way: a chat that is busy.
+ROOM_BARS = tuple(
+    bar
+    for ours in ("gevent-local", "gevent-redis", "uvloop-local", "uvloop-redis")
+    for against, limit in ((PYTHON, 5.0), (NODE, 2.0))
+    for bar in (
+        Bar("flight-8", f"ours-{ours}", against, limit),
+        Bar("flight-8", f"ours-{ours}", against, 1.0, tail=True),
+    )
+)
+
+
+def judge(results: Results, bars: tuple[Bar, ...] = BARS) -> Iterator[Verdict]:
     """Each bar in a run."""
-    for bar in BARS:
+    for bar in bars:
         against = [
             STAND_INS[peer] if peer in results.missing and peer in STAND_INS else peer
             for peer in bar.against
@@ -147,4 +174,4 @@ def judge(results: Results) -> Iterator[Verdict]:
 
 
 def label(name: str) -> str:
-    return BY_NAME[name].label
+    return PEERS[name].label

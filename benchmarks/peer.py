@@ -18,7 +18,7 @@ from flask_uwsgi_websocket.inspection.binaries import find_uwsgi
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / "benchmarks" / "servers"
 
-#: Where npm puts ``ws``.
+#: Where npm puts the servers for Node.
 NODE = ROOT / "benchmarks" / ".peers" / "node"
 
 
@@ -109,7 +109,7 @@ class NodePeer(Peer):
             return "there is no node"
         if all(self._manifest(package).exists() for package in self.packages):
             return None
-        return f"run npm install --prefix {NODE.relative_to(ROOT)} {' '.join(self.packages)} first"
+        return "run python -m benchmarks.setup first"
 
     def versions(self) -> dict[str, str]:
         versions = {

@@ -46,7 +46,7 @@ def _module(name: str, *arguments: str) -> Callable[[int, int], list[str]]:
 
 
 #: Flask-SocketIO takes gevent-websocket where it is installed, and simple-websocket otherwise.
-_SOCKETIO_WORKER, _SOCKETIO_PACKAGE = (
+SOCKETIO_WORKER, SOCKETIO_PACKAGE = (
     ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "gevent-websocket")
     if find_spec("geventwebsocket")
     else ("gevent", "simple-websocket")
@@ -253,11 +253,11 @@ PEERS = (
         kind="gevent",
         command=_gunicorn(
             "with_flask_socketio:app",
-            f"--worker-class={_SOCKETIO_WORKER}",
+            f"--worker-class={SOCKETIO_WORKER}",
             "--worker-connections={cores}",
         ),
         packages=(
-            *("Flask-SocketIO", "python-socketio", "python-engineio", _SOCKETIO_PACKAGE),
+            *("Flask-SocketIO", "python-socketio", "python-engineio", SOCKETIO_PACKAGE),
             *("Flask", "gunicorn", "gevent"),
         ),
         path="/socket.io/?EIO=4&transport=websocket",

@@ -95,7 +95,7 @@ class Server:
 
     def __enter__(self) -> Server:
         try:
-            self._wait_until_ready()
+            self.wait_until_ready()
         except BaseException:
             self.stop()
             raise
@@ -109,7 +109,7 @@ class Server:
     ) -> None:
         self.stop()
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE
         answer = b""
         while time.monotonic() < deadline:

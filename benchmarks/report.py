@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from benchmarks import bars, works
+from benchmarks import bars
 from benchmarks.peers import BY_NAME, OURS
 from benchmarks.results import Results
 from benchmarks.works import GROWTH, MEMORY, WORKS, Work
@@ -57,25 +57,24 @@ def report(results: Results) -> Iterator[str]:
     yield from surroundings(results)
 
 
-def bars_table(results: Results) -> Iterator[str]:
+def bars_table(results: Results, chosen: tuple[bars.Bar, ...] = bars.BARS) -> Iterator[str]:
     yield from heading("Bars")
     yield "The ratio of ours to the other's, of messages, time or memory as the work has it."
     yield ""
     rows, unknown = [], 0
-    for verdict in bars.judge(results):
+    for verdict in bars.judge(results, chosen):
         bar = verdict.bar
         if verdict.measured is None and not verdict.failed:
             unknown += 1
             continue
-        work = works.BY_NAME[bar.work].label
         limit = f"at {'most' if bar.less else 'least'} {bar.limit:g}"
         measured = NONE if verdict.measured is None else f"{verdict.measured:.2f}"
         rows.append(
-            (work, bars.label(bar.ours), bars.label(verdict.peer), limit, measured, verdict.word)
+            (bar.label, *map(bars.label, (bar.ours, verdict.peer)), limit, measured, verdict.word)
         )
     yield from table(("Work", "Ours", "against", "needed", "measured", "verdict"), rows)
     if unknown:
-        yield f"Not measured in this run: {unknown} of {len(bars.BARS)} bars."
+        yield f"Not measured in this run: {unknown} of {len(chosen)} bars."
         yield ""
 
 
@@ -99,9 +98,6 @@ def work_table(results: Results, work: Work) -> Iterator[str]:
                 "p99_us",
                 "half_ms",
                 "cpu_us",
-                "server_cpu",
-                "client_cpu",
-                "other_cpu",
             )
         }
         extra = {"latency": "p99_us", "ticks": "half_ms"}.get(work.action)
@@ -113,10 +109,7 @@ def work_table(results: Results, work: Work) -> Iterator[str]:
                 _against(results, work, peer),
                 number(figures["cpu_us"]),
                 _of_limit(results, work, figures["cpu_us"]),
-                _share(figures["server_cpu"]),
-                _share(figures["client_cpu"]) + (" !" if results.is_busy(work.name, peer) else ""),
-                _share(figures["other_cpu"])
-                + (" ?" if results.is_disturbed(work.name, peer) else ""),
+                *shares(results, work, peer),
             )
         )
     for peer in failed:
@@ -128,6 +121,11 @@ def work_table(results: Results, work: Work) -> Iterator[str]:
         *(f"CPU µs for a {each}", "of C's", "server CPU", "client CPU", "others"),
     )
     yield from table(header, rows)
+    yield from warnings(results, work, measured)
+
+
+def warnings(results: Results, work: Work, measured: Sequence[str]) -> Iterator[str]:
+    """What the marks mean, where there are any."""
     if any(results.is_busy(work.name, peer) for peer in measured):
         yield "!: the client was at its limit, the server may be able to do more."
         yield ""
@@ -151,8 +149,19 @@ def _of_limit(results: Results, work: Work, cpu: float | None) -> str:
     return NONE if not limit or cpu is None else f"{cpu / limit:.1f}"
 
 
-def _share(value: float | None) -> str:
+def share(value: float | None) -> str:
     return NONE if value is None else f"{value:.0%}".replace("%", " %")
+
+
+def shares(results: Results, work: Work, peer: str) -> tuple[str, str, str]:
+    """What server, client and the rest of the machine took of a core, with marks."""
+    server, client, other = (
+        share(results.median(work.name, peer, f"{who}_cpu"))
+        for who in ("server", "client", "other")
+    )
+    busy = " !" if results.is_busy(work.name, peer) else ""
+    disturbed = " ?" if results.is_disturbed(work.name, peer) else ""
+    return server, client + busy, other + disturbed
 
 
 def cpu_table(results: Results) -> Iterator[str]:
@@ -165,7 +174,7 @@ def cpu_table(results: Results) -> Iterator[str]:
         "echo-256k": "256 KiB",
         "echo-1m": "1 MiB",
     }
-    yield from _matrix(
+    yield from matrix(
         results,
         "Server CPU for 10,000 messages, in ms",
         [(label, name, "cpu_us", 10.0) for name, label in columns.items()],
@@ -173,7 +182,7 @@ def cpu_table(results: Results) -> Iterator[str]:
 
 
 def memory_table(results: Results) -> Iterator[str]:
-    yield from _matrix(
+    yield from matrix(
         results,
         "Memory of the server for each idle connection, in KiB",
         [(f"{work.connections:,}", work.name, "bytes", work.scale) for work in MEMORY],
@@ -181,17 +190,20 @@ def memory_table(results: Results) -> Iterator[str]:
 
 
 def growth_table(results: Results) -> Iterator[str]:
-    yield from _matrix(
+    yield from matrix(
         results,
         "CPU µs for a message of 32 B, by the number of connections",
         [(f"{work.connections:,}", work.name, "cpu_us", 1.0) for work in GROWTH],
     )
 
 
-def _matrix(
-    results: Results, title: str, columns: Sequence[tuple[str, str, str, float]]
+def matrix(
+    results: Results,
+    title: str,
+    columns: Sequence[tuple[str, str, str, float]],
+    less: bool = True,
 ) -> Iterator[str]:
-    """Peers by columns of label, work, figure and scale; less is better, by the last column."""
+    """Peers by columns of label, work, figure and scale, the best first."""
     rows = {}
     for peer in results.peers:
         values = [
@@ -205,10 +217,13 @@ def _matrix(
     if not rows:
         return
     yield from heading(title)
-    order = sorted(rows, key=lambda peer: [value or float("inf") for value in rows[peer]])
+    worst = float("inf") if less else 0.0
+    order = sorted(
+        rows, key=lambda peer: [value or worst for value in rows[peer]], reverse=not less
+    )
     yield from table(
         ("Server", *(label for label, *_ in columns)),
-        [(BY_NAME[peer].label, *map(number, rows[peer])) for peer in order],
+        [(bars.label(peer), *map(number, rows[peer])) for peer in order],
     )
 
 
@@ -218,7 +233,7 @@ def failures(results: Results) -> Iterator[str]:
     yield from heading("Failures")
     for each in results.failures:
         yield (
-            f"{BY_NAME[each['peer']].label}, {works.BY_NAME[each['work']].label}, "
+            f"{bars.label(each['peer'])}, {bars.WORKS[each['work']].label}, "
             f"round {each['round']}: {each['reason']}"
         )
         if each["log"]:
@@ -233,13 +248,13 @@ def left_out(results: Results) -> Iterator[str]:
     for peer, reason in results.missing.items():
         stands_in = bars.STAND_INS.get(peer)
         instead = f"; {bars.label(stands_in)}, stands in for it" if stands_in else ""
-        yield f"- {BY_NAME[peer].label}: {reason}{instead}"
+        yield f"- {bars.label(peer)}: {reason}{instead}"
     reasons: dict[tuple[str, str], list[str]] = {}
     for each in results.skipped:
         reasons.setdefault((each["work"], each["reason"]), []).append(each["peer"])
     for (work, reason), names in reasons.items():
-        labels = "; ".join(BY_NAME[name].label for name in names)
-        yield f"- {works.BY_NAME[work].label}: {labels}: {reason}"
+        labels = "; ".join(bars.label(name) for name in names)
+        yield f"- {bars.WORKS[work].label}: {labels}: {reason}"
     yield ""
 
 
@@ -258,7 +273,7 @@ def surroundings(results: Results) -> Iterator[str]:
     yield from table(
         ("Server", "Versions"),
         [
-            (BY_NAME[name].label, ", ".join(f"{n} {v}" for n, v in peer["versions"].items()))
+            (bars.label(name), ", ".join(f"{n} {v}" for n, v in peer["versions"].items()))
             for name, peer in results.peers.items()
         ],
     )

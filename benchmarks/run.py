@@ -21,7 +21,7 @@ from benchmarks.client import Failed, Task
 from benchmarks.peer import ROOT, Peer, uwsgi_version
 from benchmarks.processes import Server, ServerFailed
 from benchmarks.results import Results
-from benchmarks.works import SESSIONS, SPARE, Work
+from benchmarks.works import SPARE, Work
 from flask_uwsgi_websocket.codec import fast_path
 from flask_uwsgi_websocket.exceptions import EngineError
 from flask_uwsgi_websocket.inspection.binaries import find_uwsgi
@@ -32,11 +32,17 @@ PATIENCE = 90.0
 
 
 class Client:
-    """The client's process, from ``with`` to its end."""
+    """The client's process, from ``with`` to its end.
+
+    :param module: what runs in it.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module = module
 
     def __enter__(self) -> Client:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.client"],
+            [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -54,7 +60,7 @@ class Client:
         self._process.kill()
         self._process.communicate()
 
-    def ask(self, task: Task) -> dict[str, float]:
+    def ask(self, task: Any) -> dict[str, float]:
         """The figures of a task.
 
         :raises Failed: the server, or the client.
@@ -81,6 +87,9 @@ class Client:
 
 class Run:
     """Fills `results`; interrupted, it leaves in them what there is."""
+
+    #: The module that the client's process runs.
+    client = "benchmarks.client"
 
     def __init__(
         self,
@@ -121,8 +130,9 @@ class Run:
             self.results.skipped.append({"peer": peer.name, "work": work.name, "reason": reason})
 
     def perform(self) -> None:
+        sessions = dict.fromkeys(work.session for work in self._works)
         for number in range(self._rounds):
-            for session in SESSIONS:
+            for session in sessions:
                 works = [
                     work
                     for work in self._works
@@ -154,23 +164,12 @@ class Run:
         self, number: int, peer: Peer, left: list[Work]
     ) -> Iterator[tuple[Work, dict[str, float]]]:
         """Do the works that are left, and take each off the list."""
-        port = free_port()
-        cores = max(work.connections for work in left) + SPARE
-        compression = any(work.compression for work in left)
-        log = self._logs / f"{peer.name}.log"
-        server = Server(
-            peer.command(port, cores),
-            port,
-            peer.path,
-            log,
-            peer.variables(port, cores, compression),
-            peer.directory(),
-        )
+        server = self._server(peer, left)
         try:
-            with server, Client() as client:
+            with server, Client(self.client) as client:
                 while left:
                     work = left[0]
-                    figures = client.ask(self._task(work, peer, server))
+                    figures = self._measure(client, work, peer, server)
                     left.pop(0)
                     self.results.samples.append(
                         {"round": number, "peer": peer.name, "work": work.name, "figures": figures}
@@ -191,7 +190,24 @@ class Run:
             )
             raise _Spoilt from error
 
-    def _task(self, work: Work, peer: Peer, server: Server) -> Task:
+    def _measure(self, client: Client, work: Work, peer: Peer, server: Any) -> dict[str, float]:
+        return client.ask(self._task(work, peer, server))
+
+    def _server(self, peer: Peer, works: Sequence[Work]) -> Any:
+        """What holds all the connections of these works."""
+        port = free_port()
+        cores = max(work.connections for work in works) + SPARE
+        compression = any(work.compression for work in works)
+        return Server(
+            peer.command(port, cores),
+            port,
+            peer.path,
+            self._logs / f"{peer.name}.log",
+            peer.variables(port, cores, compression),
+            peer.directory(),
+        )
+
+    def _task(self, work: Any, peer: Peer, server: Any) -> Any:
         path = peer.path
         if work.goes_to_all and peer.dialect == "websocket":
             path = "/all"

@@ -1,7 +1,8 @@
-"""Make the environment of the original library: ``python -m benchmarks.setup``.
+"""Make what the peers need that pip does not install: ``python -m benchmarks.setup``.
 
 Flask-uWSGI-WebSocket 0.6.1 does not run on what came after Python 3.8 and Flask 2.0, and not beside
-its successor. It gets an environment of its own in ``benchmarks/.peers/``.
+its successor. It gets an environment of its own in ``benchmarks/.peers/``; packages for Node come
+there too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.bars import PEERS
+from benchmarks.peer import NODE, NodePeer
 from benchmarks.peers import ORIGINAL
 
 REQUIREMENTS = (
@@ -35,7 +38,26 @@ def find_python() -> str | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--python", help="a Python 3.8; else python3.8, or one of pyenv's")
-    python = parser.parse_args().python or find_python()
+    options = parser.parse_args()
+    return max(set_up_node(), set_up_original(options.python or find_python()))
+
+
+def set_up_node() -> int:
+    if shutil.which("npm") is None:
+        print("There is no npm here: Node's servers are left out.", file=sys.stderr)
+        return 1
+    packages = {
+        package
+        for peer in PEERS.values()
+        if isinstance(peer, NodePeer)
+        for package in peer.packages
+    }
+    NODE.mkdir(parents=True, exist_ok=True)
+    npm = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(NODE)]
+    return subprocess.run([*npm, *sorted(packages)]).returncode
+
+
+def set_up_original(python: str | None) -> int:
     if python is None:
         print(
             "There is no Python 3.8 here (name one with --python): uWSGI's bare API stands in for "

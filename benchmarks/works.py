@@ -169,4 +169,3 @@ WORKS = (
 )
 
 BY_NAME = {work.name: work for work in WORKS}
-SESSIONS = tuple(dict.fromkeys(work.session for work in WORKS))

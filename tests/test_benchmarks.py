@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 
 from benchmarks import bars, peers, works
-from benchmarks.__main__ import chosen, missed
+from benchmarks.command import chosen, missed
+from benchmarks.fanout import peers as room_peers
+from benchmarks.fanout import works as room_works
+from benchmarks.fanout.report import report as room_report
+from benchmarks.fanout.run import RoomRun
 from benchmarks.report import report
 from benchmarks.results import Results
 from benchmarks.run import Run
@@ -124,10 +128,10 @@ def test_bars_take_the_median_of_the_rounds_ratios() -> None:
     [verdict] = [each for each in bars.judge(results) if each.measured is not None]
     assert verdict.measured == 1.5
     assert verdict.word == "met"
-    assert missed(results) == 0
+    assert missed(results, bars.BARS) == 0
     for each in results.samples:
         each["figures"]["rate"] *= 0.5 if each["peer"] == "ours-gevent" else 1
-    assert missed(results) == 1
+    assert missed(results, bars.BARS) == 1
 
 
 def test_the_best_of_several_peers_counts() -> None:
@@ -157,10 +161,10 @@ def test_ours_failing_misses_a_bar_and_theirs_does_not() -> None:
     results = Results(peers=known("ours-gevent", "aiohttp"))
     results.samples = [sample("ours-gevent", "echo-32", rate=40.0)]
     results.failures = [{"peer": "aiohttp", "work": "echo-32", "round": 1}]
-    assert missed(results) == 0
+    assert missed(results, bars.BARS) == 0
     results.failures[0]["peer"] = "ours-gevent"
     results.samples[0]["peer"] = "aiohttp"
-    assert missed(results) == 1
+    assert missed(results, bars.BARS) == 1
 
 
 def test_the_beginning_of_names_is_enough() -> None:
@@ -173,7 +177,107 @@ def test_the_beginning_of_names_is_enough() -> None:
 
 
 def test_every_bar_is_about_a_work_and_peers_that_exist() -> None:
-    for bar in bars.BARS:
-        work = works.BY_NAME[bar.work]
+    for bar in (*bars.BARS, *bars.ROOM_BARS):
+        work = bars.WORKS[bar.work]
         for name in (bar.ours, *bar.against):
-            assert work.reason_to_skip(peers.BY_NAME[name], 20_000) is None, bar
+            assert work.reason_to_skip(bars.PEERS[name], 20_000) is None, bar
+
+
+#: A chat in one process for all ports; ``spoil`` says what becomes of a text that goes to all.
+CHAT = """if True:
+    import asyncio, os, websockets
+    everybody, held = set(), []
+
+    def spoil(text, number):
+        return [text]
+    SPOIL
+    async def chat(ws):
+        everybody.add(ws)
+        async for text in ws:
+            number = int(text[2:11]) if text[0] == "#" else 0
+            for each in spoil(text, number):
+                websockets.broadcast(everybody, each)
+
+    async def serve():
+        ports = os.environ["BENCHMARK_PORTS"].split(",")
+        servers = [await websockets.serve(chat, "127.0.0.1", int(port)) for port in ports]
+        await asyncio.Future()
+
+    asyncio.run(serve())
+"""
+
+
+def chat(tmp_path: Path, spoil: str, name: str = "starlette-redis") -> Results:
+    """Fan-out in a small room, of a server that spoils some messages."""
+    command = [sys.executable, "-c", CHAT.replace("SPOIL", spoil)]
+    peer = dataclasses.replace(
+        room_peers.BY_NAME[name],
+        command=lambda port, cores: command,
+        packages=("websockets",),
+        redis=False,
+        whole=True,
+    )
+    return rooms_run(peer, tmp_path)
+
+
+def rooms_run(peer: room_peers.RoomPeer, tmp_path: Path) -> Results:
+    work = dataclasses.replace(room_works.BY_NAME["flight-8"], connections=8)
+    results = Results(settings={"rounds": 1, "seconds": 0.2})
+    RoomRun(results, [peer], [work], 1, 0.2, tmp_path).perform()
+    assert results.missing == {}
+    return results
+
+
+def figures_of(results: Results) -> dict[str, float]:
+    assert results.failures == []
+    [only] = results.samples
+    figures: dict[str, float] = only["figures"]
+    return figures
+
+
+@pytest.mark.slow
+def test_a_fan_out_counts_deliveries_and_finds_them_in_order(tmp_path: Path) -> None:
+    results = chat(tmp_path, "")
+    figures = figures_of(results)
+    assert (figures["lost"], figures["twice"], figures["disordered"]) == (0, 0, 0)
+    assert figures["expected"] % 8 == 0
+    assert figures["expected"] > 8 * 50
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    text = "\n".join(room_report(results))
+    assert "8 messages of 200 B under way" in text
+    assert "Starlette" in text
+
+
+LOSE = "spoil = lambda text, number: [] if number == 7 else [text]"
+DOUBLE = "spoil = lambda text, number: [text, text] if number == 7 else [text]"
+SWAP = """
+    def spoil(text, number):
+        if number == 7:
+            held.append(text)
+        return [] if number == 7 else [text, held.pop()] if held and number == 9 else [text]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        # The four who speak in turn have a message with this number each.
+        pytest.param(LOSE, {"lost": 4 * 8, "twice": 0, "disordered": 0}, id="lost"),
+        pytest.param(DOUBLE, {"lost": 0, "twice": 4 * 8, "disordered": 0}, id="twice"),
+        pytest.param(SWAP, {"lost": 0, "twice": 0, "disordered": 4 * 8}, id="out of order"),
+    ],
+)
+def test_a_fan_out_counts_what_goes_wrong(
+    tmp_path: Path, spoil: str, found: dict[str, int]
+) -> None:
+    figures = figures_of(chat(tmp_path, spoil))
+    assert {name: figures[name] for name in found} == found
+
+
+@pytest.mark.slow
+def test_a_fan_out_of_ours_that_loses_messages_fails(tmp_path: Path) -> None:
+    results = chat(tmp_path, LOSE, "ours-gevent-local")
+    [failure] = results.failures
+    assert "32 lost" in failure["reason"]
+    assert "FAILED" in "\n".join(room_report(results))
