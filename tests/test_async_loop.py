@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server import Server
+from tests.conftest import ServerFactory
+from tests.server import Server, eventually
 
 #: The engines, and what the app is configured with.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -115,3 +118,46 @@ def test_whoever_would_stop_the_loop_is_told_what_to_do(worker: Server) -> None:
 
 def test_a_thread_that_is_no_requests_waits_too(worker: Server) -> None:
     assert ask(worker, "/foreign") == {"seen": [3]}
+
+
+def test_a_child_process_makes_a_loop_of_its_own(worker: Server) -> None:
+    assert ask(worker, "/fork") == {"child": 42, "after": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BESIDE)
+def test_a_thousand_wait_at_a_time(worker: Server, token: str) -> None:
+    with worker.raw(f"/many/{token}/1000"):
+        assert worker.record(token) == {"right": True}
+
+
+@pytest.mark.parametrize("kind", ["gevent", "gevent-unpatched"])
+def test_a_greenlet_that_is_killed_cancels_its_coroutine(worker: Server, token: str) -> None:
+    with worker.raw(f"/killed/{token}"):
+        assert worker.record(token) == {"ends": ["CancelledError"], "value": "GreenletExit()"}
+
+
+@pytest.mark.parametrize("kind", BESIDE)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
+def test_a_worker_stops_in_the_middle_of_a_call(
+    serve: ServerFactory, kind: str, signum: int
+) -> None:
+    engine, config = KINDS[kind]
+    server = serve(engine, app="async_loop", config={**config, "TEST_TIMEOUT": 1})
+    pid = ask(server, "/pid")
+    with server.raw("/hang") as client:
+        assert client.message() == "waits"
+        began = time.monotonic()
+        server.signal(signum)
+        if signum == signal.SIGINT:
+            server.wait_ended()
+        else:
+            eventually(lambda: _answers_with(server, pid), "another worker")
+        assert time.monotonic() - began < 8
+
+
+def _answers_with(server: Server, former: int) -> bool:
+    try:
+        return bool(ask(server, "/pid") != former)
+    except OSError:
+        return False

@@ -11,13 +11,14 @@ import _socket
 import asyncio
 import atexit
 import os
+import threading
 from _thread import RLock
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ..helpers.threads import unpatched
+from ..helpers.threads import threads_are_greenlets, unpatched
 from ..process.fork import own
 from ..process.signals import stop_signals_blocked
 
@@ -91,7 +92,10 @@ def _make_selector() -> Any:
 def _start_thread(run: Callable[[], object]) -> None:
     """Run a function in a native thread that nobody waits for, and that no stop signal reaches."""
     with stop_signals_blocked():
-        unpatched("_thread", "start_new_thread")(run, ())
+        if threads_are_greenlets():
+            unpatched("_thread", "start_new_thread")(run, ())
+        else:  # known by its name: it may have the number of a request's thread that has ended
+            threading.Thread(target=run, name="websocket-async", daemon=True).start()
 
 
 #: What a child process must not collect: it would run the `finally` blocks of the parent's Tasks.

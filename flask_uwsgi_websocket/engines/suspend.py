@@ -142,7 +142,8 @@ class SuspendEngine(ThreadsEngine):
 
     def _make_bell(self, loop: AbstractEventLoop) -> Bell:
         wait, ring = super()._make_bell(loop)
-        if getcurrent().parent is None:  # not in a request's greenlet
+        # Not in a request's greenlet; or in a child, which must not go on with other requests.
+        if getcurrent().parent is None or not self.process.worker_id():
             return wait, ring
 
         def wait_by_turns(seconds: float | None) -> bool:

@@ -7,7 +7,7 @@ import traceback
 from flask import request
 
 from tests.apps import coroutines
-from tests.apps.kit import make_app, make_extension, os_thread, record, sleep, spawn
+from tests.apps.kit import ENGINE, make_app, make_extension, os_thread, record
 
 app = make_app(__name__)
 websocket = make_extension(app)
@@ -26,6 +26,15 @@ def native_sleep(seconds):
     from flask_uwsgi_websocket.helpers.threads import unpatched
 
     unpatched("time", "sleep")(seconds)
+
+
+def beside(function, *args):
+    """Run a function in a greenlet or thread, patched or not."""
+    if ENGINE == "gevent":
+        import gevent
+
+        return gevent.spawn(function, *args)
+    return os_thread(function, *args)
 
 
 @app.get("/add")
@@ -141,22 +150,29 @@ def fork():
             os._exit(run(coroutines.add(40, 2)))
         finally:
             os._exit(1)
-    while not os.waitpid(child, os.WNOHANG)[0]:
+    pid = 0
+    while not pid:
         run(coroutines.tick(0.02))
-    return {"after": run(coroutines.add(1, 2))}
+        pid, status = os.waitpid(child, os.WNOHANG)
+    return {"child": os.waitstatus_to_exitcode(status), "after": run(coroutines.add(1, 2))}
+
+
+@app.get("/pid")
+def pid():
+    return str(os.getpid())
 
 
 @websocket.route("/many/<token>/<int:count>")
 async def many(ws, token, count):
     sums = []
 
-    async def one(number):
+    def one(number):
         sums.append(run(coroutines.add(number, 1), 60))
 
     for number in range(count):
-        spawn(one, number)
+        beside(one, number)
     while len(sums) < count:
-        await sleep(0.05)
+        websocket.sleep(0.05)
     record(token, right=sorted(sums) == list(range(1, count + 1)))
 
 
