@@ -12,6 +12,7 @@ systemd-tmpfiles leaves alone what is locked.
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +21,10 @@ from urllib.parse import quote, unquote
 from ...exceptions import BackplaneUnavailable
 from ...helpers.threads import unpatched
 
-with suppress(ImportError):  # of Windows
+try:
     import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 REMEDY = 'set UWSGI_WEBSOCKET_BACKPLANE to a place that only this user has: "local:///some/path"'
 
@@ -83,13 +86,13 @@ class Directory:
 
     def close(self) -> None:
         """Leave it; remove it if nobody else is there."""
+        with suppress(OSError):
+            if lock(self._inner, exclusive=True):
+                _clear(self._outer, self._name)
         os.close(self._inner)
         with suppress(OSError):
-            if lock(self._outer, exclusive=True):
-                if self._removes_outer:
-                    remove(self._outer, self._outer_path)
-                else:
-                    _clear(self._outer, self._name)
+            if self._removes_outer and lock(self._outer, exclusive=True):
+                remove(self._outer, self._outer_path)
         os.close(self._outer)
 
     def leave_to_parent(self) -> None:
@@ -143,10 +146,18 @@ def open_directory(
     sleep = unpatched("time", "sleep")
     with explained(path):
         for _ in range(_PATIENCE):
-            with suppress(FileNotFoundError, BlockingIOError):
+            with suppress(FileNotFoundError):
                 return _open(parent, names, app, shared)
             sleep(0.001)
     raise BackplaneUnavailable(f"{path} is removed again and again; {REMEDY}")
+
+
+def require_sockets() -> None:
+    """Raise BackplaneUnavailable where the system or this Python has none that have paths."""
+    if fcntl is None or not hasattr(socket, "AF_UNIX"):
+        raise BackplaneUnavailable(
+            "there are no UNIX sockets here: set UWSGI_WEBSOCKET_BACKPLANE to memory:// or redis://"
+        )
 
 
 @contextmanager
@@ -157,10 +168,10 @@ def explained(path: str) -> Iterator[None]:
     except NotADirectoryError:
         why = "is a symbolic link or no directory"
         raise BackplaneUnavailable(f"{path} {why}; {REMEDY}") from None
-    except (OSError, AttributeError) as error:  # an attribute of Linux
-        if isinstance(error, BackplaneUnavailable):
-            raise
-        why = getattr(error, "strerror", None) or str(error)
+    except BackplaneUnavailable:
+        raise
+    except OSError as error:
+        why = error.strerror or str(error)  # that of a path which is too long has no number
         raise BackplaneUnavailable(f"{path} cannot be used: {why}; {REMEDY}") from None
 
 
@@ -171,9 +182,13 @@ def _open(parent: str, names: Sequence[str], app: str, shared: bool) -> Director
         for name in names:
             path = os.path.join(path, name)
             fd = _descend(fd, name, path, shared)
-        if not lock(fd) or not os.fstat(fd).st_nlink:
-            raise BlockingIOError  # it is being removed
+        _use(fd)
         inner = enter(fd, app, os.path.join(path, app))
+        try:
+            _use(inner)
+        except BaseException:
+            os.close(inner)
+            raise
         return Directory((path, fd), (app, inner), not shared)
     except BaseException:
         os.close(fd)
@@ -205,6 +220,12 @@ def enter(parent: int, name: str, path: str, forbidden: int = 0o077, make: bool 
     else:
         why = f"is open to others: its mode is {mode:04o}, not 0700"
     raise BackplaneUnavailable(f"{path} {why}; {REMEDY}")
+
+
+def _use(fd: int) -> None:
+    """Lock a directory; raise FileNotFoundError where somebody removes it."""
+    if not lock(fd) or not os.fstat(fd).st_nlink:
+        raise FileNotFoundError
 
 
 def lock(fd: int, exclusive: bool = False) -> bool:

@@ -13,7 +13,6 @@ from urllib.parse import quote
 from ...exceptions import BackplaneUnavailable
 from ...process.server_process import started_at
 from .directory import (
-    REMEDY,
     Directory,
     enter,
     explained,
@@ -22,6 +21,7 @@ from .directory import (
     open_directory,
     prefix_of,
     remove,
+    require_sockets,
 )
 
 #: In the name of the mark that a worker, not a mere publisher, is behind a socket.
@@ -73,6 +73,7 @@ def open_place(path: str | None, instance: tuple[int, int] | None, prefix: str) 
     :param instance: see :class:`~.backplane.BackplaneOptions`; None: the only one that there is.
     :raises BackplaneUnavailable: see :func:`~.directory.open_directory`.
     """
+    require_sockets()
     app = name_of_app(prefix)
     if path is None and instance is None:
         path = _only_one().path
@@ -91,8 +92,8 @@ def _only_one() -> Instance:
         return found[0]
     if not found:
         raise BackplaneUnavailable(
-            "no uWSGI of this user has rooms, or it has them in a place that is not seen from "
-            f"here; {REMEDY} there, and name the same one here"
+            "no uWSGI of this user has rooms, or they are in a place that is not seen from here: "
+            'name one in both, as in UWSGI_WEBSOCKET_BACKPLANE = "local:///run/app/rooms"'
         )
     raise BackplaneUnavailable("name one of: " + ", ".join(map(str, found)))
 

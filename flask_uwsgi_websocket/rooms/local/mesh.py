@@ -99,8 +99,8 @@ class LocalBackplane(Backplane):
         """Write to all who listen, and wait for those whose queues are long."""
         try:
             peers = self._look()
-        except (OSError, BackplaneUnavailable) as error:
-            return [_unavailable(error)] * len(records)
+        except BackplaneUnavailable as error:
+            return [BackplaneUnavailable(str(error)) for _ in records]
         results: list[BaseException | None] = []
         frames: list[bytes] = []
         for record in records:
@@ -108,7 +108,8 @@ class LocalBackplane(Backplane):
             results.append(self._too_large(data))
             if results[-1] is None:
                 frames.append(frame(peers.number + len(frames), data))
-        peers.publish(b"".join(frames), len(frames))
+        if frames:
+            peers.publish(b"".join(frames), len(frames))
         for record, refused in zip(records, results, strict=True):
             if refused is None:
                 self._receive(record)
@@ -127,13 +128,22 @@ class LocalBackplane(Backplane):
 
     async def workers(self) -> int | None:
         """Count them by their files, having removed those of the dead."""
-        return len(self._look().workers)
+        return self._look().workers
+
+    async def check(self) -> list[str]:
+        """Return where it is, and who is there."""
+        workers = self._look().workers
+        return [f"{self._open().path}: {workers} worker{'s' * (workers != 1)}"]
 
     def _look(self) -> Peers:
         """Return whom to publish to, as of now."""
         directory = self._open()
         assert self._peers is not None
-        self._peers.look(directory, self._listener.name if self._listener is not None else "")
+        own = self._listener.name if self._listener is not None else ""
+        try:
+            self._peers.look(directory, own)
+        except OSError as error:
+            raise BackplaneUnavailable(f"a worker cannot be connected to: {error}") from None
         return self._peers
 
     def _open(self) -> Directory:
@@ -198,9 +208,3 @@ class LocalBackplane(Backplane):
     def _lose(self, count: int) -> None:
         if self._inbox is not None:
             self._inbox.gap(None, count)
-
-
-def _unavailable(error: Exception) -> BackplaneUnavailable:
-    if isinstance(error, BackplaneUnavailable):
-        return error
-    return BackplaneUnavailable(f"a worker cannot be reached: {error}")

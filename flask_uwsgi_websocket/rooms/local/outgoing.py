@@ -25,22 +25,17 @@ _PAUSE = 0.01
 class Peer:
     """A worker that listens, as its publisher sees it.
 
-    :param address: of its socket.
-    :param number: counts the frames of this publisher; that of the next one.
+    :param number: of the next frame.
     :param on_end: called once when the connection is over, with why; None: it has ended.
-    :raises OSError: for one that does not listen any more.
-    :raises Stranger: for a process of another user.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        address: str,
         number: int,
         on_end: Callable[[Peer, str | None], None],
     ) -> None:
         self._loop = loop
-        self._address = address
         self._on_end = on_end
         self._number = number
         self._most = WAIT_ABOVE
@@ -55,31 +50,41 @@ class Peer:
         #: Whether publishers have waited for it in vain, and do so no more until it reads again.
         self.is_stalled = False
         self._socket = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+
+    def connect(self, address: str) -> None:
+        """Connect to it; the first frames follow the greeting.
+
+        :raises OSError: for one that does not listen any more.
+        :raises Stranger: for a process of another user, which gets nothing.
+        """
         try:
-            self._socket.setblocking(False)
-            self._connect()
+            self._connect(address)
         except BaseException:
+            self._is_over = True
             self._socket.close()
             raise
 
-    def _connect(self) -> None:
+    def _connect(self, address: str) -> None:
         try:
-            self._socket.connect(self._address)
+            self._socket.connect(address)
         except BlockingIOError:  # it has not accepted those before; nobody tells when it will
-            self._loop.call_later(_PAUSE, self._try_again)
+            self._loop.call_later(_PAUSE, self._try_again, address)
             return
         if not is_of_our_user(self._socket):
             raise Stranger("it is a process of another user")
         self._is_connected = True
         self._loop.add_reader(self._socket.fileno(), self._read)
-        self._write()
 
-    def _try_again(self) -> None:
-        if not self._is_over:
-            try:
-                self._connect()
-            except (OSError, Stranger) as error:
-                self.end(str(error) if isinstance(error, Stranger) else None)
+    def _try_again(self, address: str) -> None:
+        if self._is_over:
+            return
+        try:
+            self._connect(address)
+        except (OSError, Stranger) as error:
+            self.end(str(error) if isinstance(error, Stranger) else None)
+        else:
+            self._write_if_connected()
 
     def put(self, data: bytes, frames: int, number: int) -> bool:
         """Give it some frames; return False where it has too many already.
@@ -93,13 +98,16 @@ class Peer:
             return False
         self.missing = 0  # it sees that by the numbers
         self._push(data)
-        if self._is_connected and not self._is_writing:
-            self._write()
+        self._write_if_connected()
         return True
 
     def _push(self, data: bytes) -> None:
         self._queue.append(data)
         self.pending += len(data)
+
+    def _write_if_connected(self) -> None:
+        if self._is_connected and not self._is_writing:
+            self._write()
 
     def _write(self) -> None:
         """Write once: what is left then waits until the socket is writable."""
@@ -177,8 +185,7 @@ class Peer:
     def leave(self) -> None:
         """Queue the last word: the connection ends when the queue is empty."""
         self._push(farewell(self._number))
-        if self._is_connected and not self._is_writing:
-            self._write()
+        self._write_if_connected()
 
     def end(self, why: str | None) -> None:
         """Close the connection, whatever is still in the queue."""

@@ -35,8 +35,8 @@ class Peers:
         self._shunned: dict[str, float] = {}
         self._directory: Directory | None = None
         self._changed = 0
-        #: The names of those that are workers, not mere publishers or listeners.
-        self.workers: set[str] = set()
+        #: How many listen who are workers, with this process.
+        self.workers = 0
         self._warnings = RateLimit(5)
         #: The number of the next frame.
         self.number = 1
@@ -55,10 +55,11 @@ class Peers:
             return
         found = directory.names()
         names = {name for name in found if not name.startswith(".")}
-        self.workers = {name[: -len(WORKER)] for name in names if name.endswith(WORKER)}
         for name in names:
             if not name.endswith(WORKER) and name != own and name not in self._peers:
                 self._connect(directory, name)
+        known = (*self._peers, own)
+        self.workers = sum(name + WORKER in names for name in known)
         self._shunned = {name: until for name, until in self._shunned.items() if name in names}
         self._directory = directory
         is_settled = now - changed > _TICK and all(map(isinf, self._shunned.values()))
@@ -68,7 +69,8 @@ class Peers:
         if self._shunned.get(name, 0.0) > self._loop.time():
             return
         try:
-            peer = Peer(self._loop, directory.address(name), self.number, self._lost)
+            peer = Peer(self._loop, self.number, self._lost)
+            peer.connect(directory.address(name))
         except (ConnectionRefusedError, FileNotFoundError):
             self._bury(directory, name)
         except Stranger as error:
@@ -80,7 +82,6 @@ class Peers:
         """Remove the socket of a dead worker."""
         directory.unlink(name)
         directory.unlink(name + WORKER)
-        self.workers.discard(name)
 
     def _shun(self, name: str, why: str) -> None:
         self._shunned[name] = inf
@@ -90,7 +91,6 @@ class Peers:
     def _lost(self, peer: Peer, why: str | None) -> None:
         name = self._names.pop(peer)
         del self._peers[name]
-        self.workers.discard(name)
         self._changed = 0
         if why is not None:
             self._shun(name, why)
