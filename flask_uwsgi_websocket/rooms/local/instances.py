@@ -33,7 +33,7 @@ class Instance:
     """Workers that have found each other in a directory.
 
     :param path: of the directory.
-    :param parent: the id of the process that started them; 0 where somebody named the directory.
+    :param parent: the id of the process that started them.
     :param workers: how many of them have each prefix.
     """
 

@@ -27,7 +27,7 @@ from .peers import Peers
 from .wire import frame
 
 #: Seconds between two looks whether our socket is still where others find it.
-_INTERVAL = 5.0
+_INTERVAL = 2.0
 
 
 class LocalBackplane(Backplane):
@@ -128,12 +128,18 @@ class LocalBackplane(Backplane):
 
     async def workers(self) -> int | None:
         """Count them by their files, having removed those of the dead."""
-        return self._look().workers
+        try:
+            return self._look().workers
+        except BackplaneUnavailable:
+            return None
 
     async def check(self) -> list[str]:
         """Return where it is, and who is there."""
-        workers = self._look().workers
-        return [f"{self._open().path}: {workers} worker{'s' * (workers != 1)}"]
+        try:
+            workers = self._look().workers
+            return [f"{self._open().path}: {workers} worker{'s' * (workers != 1)}"]
+        except BackplaneUnavailable as error:
+            return [str(error)]
 
     def _look(self) -> Peers:
         """Return whom to publish to, as of now."""
