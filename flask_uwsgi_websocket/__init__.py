@@ -12,11 +12,15 @@ from .clients.client import (
 from .clients.uwsgi_api import UWSGIWebSocketClient
 from .exceptions import (
     AsyncioNotAvailable,
+    BackplaneUnavailable,
     ConnectionClosed,
     EngineError,
     GeventNotInstalled,
     HandshakeError,
     ProtocolError,
+    RoomError,
+    RoomFull,
+    TooManyRooms,
     UWSGINotFound,
     WebSocketError,
 )
@@ -29,6 +33,7 @@ from .extension.greenlets import (
     GeventWebSocketMiddleware,
 )
 from .extension.middleware import WebSocketMiddleware
+from .rooms.backplane import Backplane, Inbox
 
 __version__ = "1.0.0.dev0"
 
@@ -40,6 +45,8 @@ __all__ = [
     "AsyncioWebSocket",
     "AsyncioWebSocketClient",
     "AsyncioWebSocketMiddleware",
+    "Backplane",
+    "BackplaneUnavailable",
     "ConnectionClosed",
     "EngineError",
     "GeventNotInstalled",
@@ -47,7 +54,11 @@ __all__ = [
     "GeventWebSocketClient",
     "GeventWebSocketMiddleware",
     "HandshakeError",
+    "Inbox",
     "ProtocolError",
+    "RoomError",
+    "RoomFull",
+    "TooManyRooms",
     "UWSGINotFound",
     "UWSGIWebSocketClient",
     "WebSocket",

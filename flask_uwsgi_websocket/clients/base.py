@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,6 +13,9 @@ from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from ..helpers.text import path_of, printable
 from ..helpers.wsgi import WSGIEnvironment
+from ..rooms.channels import room_channel
+from ..rooms.rooms import Rooms
+from ..rooms.targets import Target
 from ..servers import uwsgi
 from ..session.lazy import Unopened
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from flask.ctx import AppContext, RequestContext
 
 Data = str | bytes | bytearray | memoryview
+
+#: In the environment of a request: who has sent it, where that is known.
+USER = "flask_uwsgi_websocket.user"
 
 #: What a method that waits gives when it has nothing to return: None, or a coroutine of None.
 Done = TypeVar("Done")
@@ -67,21 +73,67 @@ class BaseClient(Generic[Done]):
         self.subprotocol = subprotocol
         self._connection = connection
         self._extension = extension
+        self._app = app
+        self._json: Any = json if app is None else app.json
         if isinstance(connection, Unopened):
             connection.opened = self._opened
         else:
-            connection.client = self
-        self._app = app
-        self._json: Any = json if app is None else app.json
+            self._opened(connection)
 
     def _opened(self, connection: Connection) -> None:
         self._connection = connection
         connection.client = self
+        if self._extension is not None:
+            self._rooms.welcome(connection, self.user)
+
+    @property
+    def _rooms(self) -> Rooms:
+        if self._extension is None:
+            raise RuntimeError("this client is none of an app's: it has no rooms")
+        rooms: Rooms = self._extension._rooms.of(self._app)
+        return rooms
 
     @cached_property
     def id(self) -> str:
         """Unique for each connection, across workers and machines."""
         return str(uuid.uuid4())
+
+    @property
+    def user(self) -> str | None:
+        """Who the client is, as the app's ``identify`` tells; None for somebody unknown."""
+        return self.environ.get(USER)
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The names of the rooms that it is in."""
+        connection: Connection | Unopened = self._connection
+        return frozenset() if isinstance(connection, Unopened) else self._rooms.rooms_of(connection)
+
+    def join(self, room: str) -> Done:
+        """Join a room, until :meth:`leave` or the end; return when that is in force.
+
+        What is sent to the room after that, from anywhere, arrives. To be in it already is no
+        error.
+
+        :raises BackplaneUnavailable: when it cannot be in force now, after two seconds. A handler
+            need not catch it: it closes the client with code 1013.
+        :raises ConnectionClosed: when the connection has ended.
+        :raises RoomFull: when the room has as many members as its ``max_members``.
+        :raises TooManyRooms: above ``UWSGI_WEBSOCKET_MAX_ROOMS``.
+        """
+        raise NotImplementedError
+
+    def leave(self, room: str) -> Awaitable[None] | None:
+        """Leave a room, at once; under asyncio the result may be awaited, but need not."""
+        connection: Connection | Unopened = self._connection
+        if not isinstance(connection, Unopened):
+            self._rooms.leave(connection, room)
+        return None
+
+    def _target(self, rooms: Iterable[str]) -> Any:
+        """Make the target of all others in some rooms."""
+        channels = [room_channel(room) for room in rooms]
+        return Target(self._rooms, channels, self)
 
     @property
     def path(self) -> str:

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..connection.base import Message
-from ..connection.blocking import BlockingConnection
+from ..connection.blocking import DONE, BlockingConnection
 from ..exceptions import ConnectionClosed
+from ..rooms.targets import Target
 from .base import BaseClient, Data
 
 if TYPE_CHECKING:
@@ -43,6 +44,18 @@ class WebSocketClient(BaseClient[None]):
         except ConnectionClosed:
             self._run(connection.send_failed())
             raise
+
+    def join(self, room: str) -> None:
+        self.accept()
+        self._rooms.join_and_wait(self._connection, room)
+
+    def to(self, *rooms: str) -> Target[None]:
+        """Return the target of all others in these rooms, on every worker; each gets it once.
+
+        Also when this client is in none of them. Raises as :meth:`~.WebSocket.to`.
+        """
+        target: Target[None] = self._target(rooms)
+        return target
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         self._run(self._connection.close(code, reason))
@@ -100,6 +113,24 @@ class AsyncioWebSocketClient(BaseClient[Coroutine[Any, Any, None]]):
             raise
 
     a_send = send
+
+    async def join(self, room: str) -> None:
+        self.accept()
+        joining = self._rooms.join(self._connection, room)
+        if joining is not None:
+            await joining
+
+    def leave(self, room: str) -> Awaitable[None]:
+        super().leave(room)
+        return DONE
+
+    def to(self, *rooms: str) -> Target[Awaitable[None]]:
+        """Return the target of all others in these rooms, on every worker; each gets it once.
+
+        Also when this client is in none of them. Raises as :meth:`~.WebSocket.to`.
+        """
+        target: Target[Awaitable[None]] = self._target(rooms)
+        return target
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         await self._connection.close(code, reason)

@@ -17,6 +17,7 @@ from ..clients.open_clients import Excluded
 from ..connection.blocking import DONE
 from ..exceptions import AsyncioNotAvailable, EngineError
 from ..process.fork import end_of_children
+from ..rooms.targets import Target
 from ..servers import uwsgi
 from .extension import WebSocket
 from .middleware import WebSocketMiddleware
@@ -65,6 +66,18 @@ class AsyncioWebSocket(WebSocket):
         """Do as :meth:`WebSocket.send_to_all`; the result may be awaited, but need not."""
         super().send_to_all(msg, binary, exclude=exclude)
         return DONE
+
+    if TYPE_CHECKING:
+        # What these targets send is to be awaited; or need not be: it goes out all the same.
+        def to(  # type: ignore[override]
+            self, *rooms: str, exclude: Any = ()
+        ) -> Target[Awaitable[None]]: ...
+        def to_user(  # type: ignore[override]
+            self, *users: str | int, exclude: Any = ()
+        ) -> Target[Awaitable[None]]: ...
+        def to_all(  # type: ignore[override]
+            self, exclude: Any = ()
+        ) -> Target[Awaitable[None]]: ...
 
     async def sleep(self, seconds: float) -> None:
         """Let others run, for some seconds: ``asyncio.sleep()``."""

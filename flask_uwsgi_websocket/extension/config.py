@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from ..codec import DeflateSettings
@@ -18,8 +19,13 @@ from ..helpers.checks import (
     SWITCH,
     Kind,
     nearest,
+    whole,
 )
 from ..helpers.log import logger
+from ..rooms.backplane import BackplaneOptions
+from ..rooms.backplanes import make_backplane
+from ..rooms.exchange import worker_name
+from ..rooms.rooms import RoomSettings
 from ..session.origins import parse_origins
 
 PREFIX = "UWSGI_WEBSOCKET_"
@@ -31,6 +37,18 @@ class Setting:
 
     default: Any
     check: Callable[[str, Any], None]
+
+
+def check_backplane(name: str, value: Any) -> None:
+    """Check the URL of a backplane, of which None means the default; else ValueError."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {value!r}: it must be None or a URL")
+    try:
+        make_backplane(value, BackplaneOptions("", worker_name()))
+    except ValueError as error:
+        raise ValueError(f"{name} is {value!r}: it must be None or a URL: {error}") from None
 
 
 def check_origins(name: str, value: Any) -> None:
@@ -47,6 +65,11 @@ COMPRESSION = Kind(
     lambda value: isinstance(value, DeflateSettings) or SWITCH.accepts(value),
 )
 
+NAME_OR_NONE = Kind(
+    "None or a str without control characters",
+    lambda value: value is None or (isinstance(value, str) and value.isprintable()),
+)
+
 #: By name, without the prefix. Sizes in bytes, times in seconds.
 SETTINGS = {
     "MAX_MESSAGE_SIZE": Setting(Limits.max_message_size, BYTES.check),
@@ -60,6 +83,10 @@ SETTINGS = {
     "REQUEST_CONTEXT": Setting(True, SWITCH.check),
     "LEGACY": Setting(False, SWITCH.check),
     "AGGRESSIVE_PATCH": Setting(True, SWITCH.check),
+    "BACKPLANE": Setting(None, check_backplane),
+    "PREFIX": Setting(None, NAME_OR_NONE.check),
+    "ROOM_MESSAGE_SIZE": Setting(RoomSettings.message_size, BYTES.check),
+    "MAX_ROOMS": Setting(RoomSettings.max_rooms, whole(1, inf).check),
 }
 
 

@@ -23,6 +23,7 @@ from . import config
 from .background import Background
 from .dispatch import dispatch_of
 from .middleware import WebSocketMiddleware
+from .rooms import RoomMethods, RoomsOfApps
 from .routing import Router
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type[Any])
 
 
-class WebSocket:
+class WebSocket(RoomMethods):
     """Routes WebSockets to handlers, for Flask apps on uWSGI.
 
     :param app: an app for :meth:`init_app`.
@@ -55,6 +56,7 @@ class WebSocket:
         self.router = Router(__name__, self._check_handler)
         #: The open clients of this worker process; see :class:`~.clients.Clients`.
         self.clients = Clients(self)
+        self._rooms = RoomsOfApps(self.middleware.engine_name, self._asynchronous, self.clients)
         self._background = Background(self)
         if app is not None:
             self.init_app(app)
@@ -91,6 +93,7 @@ class WebSocket:
         app.url_build_error_handlers.append(partial(self._build_unknown_url, app))
         dispatch_of(app).add(middleware)
         self.router.serve(app)
+        self._rooms.add(app)
         if uwsgi.inside():
             ping_interval = app.config["UWSGI_WEBSOCKET_PING_INTERVAL"]
             uwsgi.set_up(middleware.engine, self.timeout, ping_interval)
@@ -206,16 +209,21 @@ class WebSocket:
         :param endpoint: as for Flask: ``".name"`` is of the blueprint that serves the request.
         :raises RuntimeError: outside of a request, when ``SERVER_NAME`` is not set.
         """
-        app = self.app
-        if has_app_context() and self in current_app.extensions.get("uwsgi_websocket", ()):
-            app = current_app._get_current_object()  # type: ignore[attr-defined]
-        if app is None:
-            raise RuntimeError("url_for() needs an app: call init_app() first")
+        app = self._served_app()
         if endpoint.startswith("."):
             blueprint = request.blueprint if has_request_context() else None
             endpoint = f"{blueprint}{endpoint}" if blueprint else endpoint[1:]
         app.inject_url_defaults(endpoint, values)
         return self._build_url(app, endpoint, values)
+
+    def _served_app(self) -> Flask:
+        """Return the app that is current, if it has these routes; else the latest that has."""
+        if has_app_context() and self in current_app.extensions.get("uwsgi_websocket", ()):
+            current: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+            return current
+        if self.app is None:
+            raise RuntimeError("this needs an app: call init_app() first")
+        return self.app
 
     def _build_url(self, app: Flask, endpoint: str, values: dict[str, Any]) -> str:
         return self.router.build(app, request if has_request_context() else None, endpoint, values)
@@ -232,10 +240,11 @@ class WebSocket:
         return self._build_url(app, endpoint, {k: v for k, v in values.items() if k not in own})
 
     def send_to_all(self, msg: Data, binary: bool | None = None, *, exclude: Excluded = ()) -> Any:
-        """Send a message to all clients of this worker process; from any thread or greenlet.
+        """Send a message to all clients of the app; from any thread or greenlet.
 
-        Never waits: a client whose queue is full, as for ``send_nb``, is closed with code 1013.
-        Clients that have left are passed over.
+        Those of this worker process have been sent it on return; other workers hear of it, as by
+        ``to_all().send_nowait()``. Never waits: a client whose queue is full, as for ``send_nb``,
+        is closed with code 1013. Clients that have left are passed over.
 
         :param binary: as for the client's ``send``.
         :param exclude: a client or several, or their ids, that shall not get it.
@@ -243,6 +252,7 @@ class WebSocket:
         :raises ValueError: when it shall go as text, and is no UTF-8.
         """
         send_to_all(self.clients, msg, binary, exclude)
+        self._rooms.tell_others(msg, binary, exclude)
 
     def test_client(
         self, app: Flask | None = None, use_cookies: bool = True, **kwargs: Any

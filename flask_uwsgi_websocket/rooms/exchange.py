@@ -16,6 +16,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
+from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
 from .asking import Answers, Questions, answer_to
 from .backplane import BackplaneOptions, Inbox
@@ -122,7 +123,7 @@ class Exchange(Inbox):
             "channels": len(self._subscriptions),
         }
 
-    # -- on the loop ---------------------------------------------------------------------
+    # -- coroutines, for any loop --------------------------------------------------------
 
     async def publish(self, record: Record) -> None:
         """Do :meth:`send`, and wait for it."""
@@ -133,6 +134,26 @@ class Exchange(Inbox):
 
         :raises BackplaneUnavailable: where that is impossible.
         """
+        return await self._on_loop(self._ask(question))
+
+    async def check(self) -> list[str]:
+        """Return what an operator should know: see :meth:`.Backplane.check`."""
+        return await self._on_loop(self._check())
+
+    async def flush(self) -> None:
+        """Wait until what was sent has gone out, or cannot."""
+        while not self._outbox.is_empty():
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Give what was sent a moment to go out, then end; the next use starts it again."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.flush(), self.options.timeout)
+        await self._on_loop(self._end())
+
+    # -- on the loop ---------------------------------------------------------------------
+
+    async def _ask(self, question: Mapping[str, Any]) -> Answers:
         channel = worker_channel(self.options.worker)
         subscribing = self.subscribe(channel)
         try:
@@ -144,19 +165,15 @@ class Exchange(Inbox):
         finally:
             self.unsubscribe(channel)
 
-    async def check(self) -> list[str]:
-        """Return what an operator should know: see :meth:`.Backplane.check`."""
+    async def _check(self) -> list[str]:
         await self._start()
         return await self._backplane.check()
 
-    async def stop(self) -> None:
-        """Give what was sent a moment to go out, then end."""
-        deadline = asyncio.get_running_loop().time() + self.options.timeout
-        while not self._outbox.is_empty() and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+    async def _end(self) -> None:
         for task in tuple(self._tasks):
             task.cancel()
         await self._backplane.stop()
+        self._started = False
 
     # -- the backplane's calls -----------------------------------------------------------
 
@@ -208,13 +225,24 @@ class Exchange(Inbox):
 
     # -- how it runs ---------------------------------------------------------------------
 
-    def _run_soon(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float = 0.0) -> None:
-        """Have the loop run something; from any thread."""
+    def _get_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = self._find_loop()
+        return self._loop
+
+    async def _on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on our loop, for one that runs on whichever."""
+        loop = self._get_loop()
+        if asyncio.get_running_loop() is loop:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+    def _run_soon(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float = 0.0) -> None:
+        """Have the loop run something; from any thread."""
+        loop = self._get_loop()
         with suppress(RuntimeError):  # it is closed: the process ends
             # In no context, since the Task would keep that of a request.
-            self._loop.call_soon_threadsafe(self._run, work, delay, context=Context())
+            loop.call_soon_threadsafe(self._run, work, delay, context=Context())
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float) -> None:
         assert self._loop is not None
@@ -239,6 +267,10 @@ class Exchange(Inbox):
                 self._starting = None
 
     async def _publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+        # What this process has subscribed to before it publishes, it hears.
+        if (subscribing := self._subscriptions.newest) is not None and not subscribing.done():
+            with suppress(BackplaneUnavailable):
+                await asyncio.wrap_future(subscribing)
         await self._start()
         return await self._bounded(self._backplane.publish(records))
 

@@ -44,6 +44,8 @@ class Subscriptions:
     ) -> None:
         self._subscribe, self._unsubscribe = subscribe, unsubscribe
         self._start = start
+        #: The latest that :meth:`add` has returned: done when all before it are.
+        self.newest: Future[None] | None = None
         self._lock = allocate_lock()
         self._channels: dict[str, _Channel] = {}
         self._wanted: list[str] = []
@@ -70,7 +72,7 @@ class Subscriptions:
             if waiting is None and not is_new and not again:
                 return None
             if waiting is None or waiting.done():  # done: it was in vain
-                waiting = entry.subscribing = uncancellable()
+                waiting = entry.subscribing = self.newest = uncancellable()
                 self._wanted.append(channel)
             starts, self._will_change = not self._will_change, True
         if starts:

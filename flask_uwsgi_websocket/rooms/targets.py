@@ -17,8 +17,10 @@ Done = TypeVar("Done", bound=Awaitable[None] | None, covariant=True)
 class Sender(Protocol[Done]):
     """What a target sends through: the backplane of a worker, or of a publisher."""
 
-    #: Bytes of the largest message.
-    max_size: int
+    @property
+    def max_size(self) -> int:
+        """Bytes of the largest message."""
+        ...
 
     def send(self, record: Record) -> Done:
         """Publish a record; wait until the backplane has it, or give something to await."""
@@ -39,14 +41,12 @@ class Target(Generic[Done]):
     Its methods block, or are to be awaited where handlers are. They raise
     :exc:`~.exceptions.BackplaneUnavailable` when nobody, or an unknown part, got it.
 
-    :param exclude: the ids of clients that are not meant, or these themselves.
+    :param exclude: a client or several that are not meant, each by itself or by its id.
     """
 
     __slots__ = ("_channels", "_exclude", "_sender")
 
-    def __init__(
-        self, sender: Sender[Done], channels: Iterable[str], exclude: Iterable[Any] = ()
-    ) -> None:
+    def __init__(self, sender: Sender[Done], channels: Iterable[str], exclude: Any = ()) -> None:
         self._sender = sender
         self._channels = tuple(dict.fromkeys(channels))
         self._exclude = excluded_ids(exclude)
@@ -118,28 +118,30 @@ class Targets(Generic[Done]):
     def _sender(self) -> Sender[Done]:
         raise NotImplementedError
 
-    def to(self, *rooms: str, exclude: Iterable[Any] = ()) -> Target[Done]:
+    def to(self, *rooms: str, exclude: Any = ()) -> Target[Done]:
         """Return what sends to the members of one or several rooms.
 
         :raises ValueError: for a name that no room can have.
         """
         return Target(self._sender(), map(room_channel, rooms), exclude)
 
-    def to_user(self, *users: str | int, exclude: Iterable[Any] = ()) -> Target[Done]:
+    def to_user(self, *users: str | int, exclude: Any = ()) -> Target[Done]:
         """Return what sends to all clients of one or several users, as ``identify`` names them."""
         return Target(self._sender(), map(user_channel, users), exclude)
 
-    def to_all(self, exclude: Iterable[Any] = ()) -> Target[Done]:
+    def to_all(self, exclude: Any = ()) -> Target[Done]:
         """Return what sends to all clients of the app."""
         return Target(self._sender(), (ALL,), exclude)
 
 
-def excluded_ids(exclude: Iterable[Any]) -> tuple[str, ...]:
+def excluded_ids(exclude: Any) -> tuple[str, ...]:
     """Return the ids of those to be excluded.
 
     :param exclude: ids, or clients; None and what can be no id are nobody's, since they may come
         from a header field that a browser sent, or not.
     """
-    given = [exclude] if isinstance(exclude, str) else exclude
+    # To iterate over a client would be to receive its messages.
+    is_one = isinstance(exclude, str) or hasattr(exclude, "id")
+    given: Iterable[Any] = [exclude] if is_one else exclude
     ids = (each if isinstance(each, str) else getattr(each, "id", None) for each in given)
     return tuple(id for id in ids if id and id.isascii() and id.isprintable())

@@ -67,7 +67,9 @@ def _told_to_leave(engine: Engine) -> Engine:
         engine = reference()
         if engine is None:
             return
-        worker = engine.worker()
+        worker = engine.running_worker()
+        if worker is None:
+            return
         worker.close_all(1001)
         wait_until(lambda: not worker.connections, LEAVE_TIME)
 

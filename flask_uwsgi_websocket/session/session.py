@@ -13,8 +13,8 @@ from typing import Any
 from ..codec import SERVER, Protocol
 from ..connection.connection import Connection
 from ..engines.base import Engine
-from ..exceptions import ConnectionClosed
-from ..helpers.log import log_exception
+from ..exceptions import BackplaneUnavailable, ConnectionClosed
+from ..helpers.log import RateLimit, log_exception, logger
 from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..process.fork import end_of_children
 from ..servers.base import Server
@@ -144,6 +144,8 @@ class Session(ABC):
             return 1011, ""  # by us
         if isinstance(error, KeyboardInterrupt) and self.engine.pass_on(error):
             return 1001, ""  # the process ends
+        if isinstance(error, BackplaneUnavailable):
+            return _warn_of_backplane(error)
         if not _says_closed(error):
             return self.report_safely(error)
         if not connection.ended:
@@ -161,6 +163,19 @@ class Session(ABC):
             return 1011, ""
         # What UTF-8 cannot encode, an error's text may have.
         return code, reason.encode(errors="backslashreplace")[:MAX_REASON].decode(errors="ignore")
+
+
+_unavailable = RateLimit()
+
+
+def _warn_of_backplane(error: BackplaneUnavailable) -> tuple[int, str]:
+    """Log why a handler has ended that cannot go on for now; return the code for its client.
+
+    1013: "try again later". With no traceback each, since it happens to all handlers at a time.
+    """
+    if _unavailable.passes():
+        logger.warning("WebSockets are closed with 1013: their handlers ended with %s", error)
+    return 1013, ""
 
 
 def _says_closed(error: BaseException) -> bool:

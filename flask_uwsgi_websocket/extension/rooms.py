@@ -1,0 +1,178 @@
+"""Rooms as an app uses them: who is in them is sent to, counted, closed."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+from flask import Flask
+
+from ..clients.base import Data
+from ..clients.open_clients import Clients, Excluded
+from ..connection.connection import Connection
+from ..engines.base import Engine
+from ..helpers.threads import threads_are_greenlets
+from ..rooms.channels import ALL, user_channel
+from ..rooms.options import RoomPatterns
+from ..rooms.record import Record
+from ..rooms.rooms import Rooms, RoomSettings
+from ..rooms.targets import Sender, Target, Targets
+from ..servers import uwsgi
+from ..servers.find import background_engine
+from ..servers.sockets import plain_engine
+from . import config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: In ``app.extensions``: the rooms of an app, by extension, and the name of its own memory.
+_ROOMS, _MEMORY = "uwsgi_websocket.rooms", "uwsgi_websocket.memory"
+
+
+class RoomsOfApps:
+    """The rooms of the apps of one extension, and what the extension says of them.
+
+    :param engine_name: of the engine that runs its handlers.
+    :param clients: its open clients.
+    """
+
+    def __init__(self, engine_name: str, asynchronous: bool, clients: Clients) -> None:
+        self._engine_name = engine_name
+        self._asynchronous = asynchronous
+        self._clients = clients
+        self._apps: WeakSet[Flask] = WeakSet()
+        self.patterns = RoomPatterns()
+        self.identify: Callable[[], Any] | None = None
+
+    def add(self, app: Flask) -> None:
+        """Make the rooms of an app; nothing of them starts."""
+        self._apps.add(app)
+        prefix = config.PREFIX + "PREFIX"
+        if app.config[prefix] is None:
+            app.config[prefix] = app.name
+        app.extensions.setdefault(_ROOMS, {})[self] = Rooms(
+            partial(_settings, app),
+            self._engine,
+            partial(self._connections, app),
+            self.patterns,
+            lambda value: str(app.json.dumps(value)),
+            self._asynchronous,
+        )
+
+    def of(self, app: Flask) -> Rooms:
+        """Return the rooms of an app."""
+        rooms: Rooms = app.extensions[_ROOMS][self]
+        return rooms
+
+    def tell_others(self, msg: Data, binary: bool | None, exclude: Excluded) -> None:
+        """Send to the clients of other workers what those of this one have got already."""
+        for rooms in map(self.of, tuple(self._apps)):
+            if not rooms.settings.private:
+                Target(_ToOthers(rooms), (ALL,), exclude).send_nowait(msg, binary)
+
+    def user_of_request(self, app: Flask) -> str | None:
+        """Ask who sends the request; None if nobody knows. Raises what ``identify`` does."""
+        if self.identify is not None:
+            user = app.ensure_sync(self.identify)()
+        elif hasattr(app, "login_manager") and "flask_login" in sys.modules:
+            user = sys.modules["flask_login"].current_user.get_id()
+        else:
+            return None
+        return None if user is None else user_channel(user).partition(":")[2]
+
+    def _connections(self, app: Flask) -> list[Connection]:
+        return [client._connection for client in self._clients if client._app is app]
+
+    def _engine(self) -> Engine:
+        if not uwsgi.inside():
+            return background_engine(self._engine_name)
+        engine = uwsgi.engine(self._engine_name)
+        if engine.process.worker_id():
+            return engine
+        # A mule, a spooler, a child of a worker: none of them has the engine's loop.
+        return plain_engine("threads", threads_are_greenlets())
+
+
+class _ToOthers:
+    """Sends what the clients of this worker have been sent already."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self.max_size = rooms.max_size
+        self.dumps = rooms.dumps
+
+    def send(self, record: Record) -> None:
+        self._rooms.send(replace(record, served=True))
+
+    def send_nowait(self, record: Record) -> None:
+        self._rooms.send_nowait(replace(record, served=True))
+
+
+def _settings(app: Flask) -> RoomSettings:
+    read = partial(config.read, app.config)
+    url = read("BACKPLANE") or ("local://" if uwsgi.inside() else "memory://")
+    is_private = url == "memory://"
+    if is_private:  # another app's is another one
+        url = app.extensions.setdefault(_MEMORY, f"memory://{uuid.uuid4()}")
+    return RoomSettings(
+        url, is_private, read("PREFIX") or "", read("ROOM_MESSAGE_SIZE"), read("MAX_ROOMS")
+    )
+
+
+class RoomMethods(Targets[None]):
+    """The methods of :class:`~.extension.WebSocket` that are about rooms.
+
+    A room is a set of clients, on all workers of the app: whoever knows its name sends to it, and
+    handlers let their clients join it. It is there while it has members.
+    """
+
+    if TYPE_CHECKING:
+        _rooms: RoomsOfApps
+
+        def _served_app(self) -> Flask: ...
+
+    def _sender(self) -> Sender[None]:
+        return self._rooms.of(self._served_app())
+
+    def room(self, pattern: str, **options: Any) -> None:
+        """Give options to the rooms whose names match a pattern, such as ``"chat/*"``.
+
+        The first pattern that matches counts. The options are those of
+        :class:`~.options.RoomOptions`.
+
+        :raises TypeError: for an unknown option.
+        :raises ValueError: for another value that an option cannot have.
+        :raises RuntimeError: when a room is in use already.
+        """
+        self._rooms.patterns.add(pattern, **options)
+
+    def identify(self, function: F) -> F:
+        """Have the decorated function tell who a client is, for ``ws.user`` and :meth:`to_user`.
+
+        It is called at the handshake, in the context of the request, before the handler. It
+        returns a str, or an int for its digits; None for somebody unknown. What it raises refuses
+        the handshake as it would fail a view. Without one it is Flask-Login that tells, where the
+        app has it.
+        """
+        self._rooms.identify = function
+        return function
+
+    def count(self, room: str) -> Any:
+        """Count who is in a room, on all workers; takes a second where one does not answer.
+
+        :return: a :class:`~.counting.Count`: ``connections``, ``users`` and ``complete``; in a
+            coroutine, what is to be awaited for that.
+        :raises BackplaneUnavailable: when nobody can be asked.
+        """
+        return self._rooms.of(self._served_app()).count(room)
+
+    def rooms(self) -> Any:
+        """Count who is in each room, for people and dashboards; as :meth:`count`.
+
+        :return: a dict of :class:`~.counting.Count`, by room.
+        """
+        return self._rooms.of(self._served_app()).rooms()

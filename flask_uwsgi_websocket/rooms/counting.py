@@ -1,0 +1,66 @@
+"""How many are in a room, over all workers: the question, the answers, and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from .asking import Answers
+from .channels import room_channel
+from .membership import Membership
+
+#: How many connections, and the users among them that are identified.
+_Part = tuple[int, Iterable[str]]
+
+
+class Count(NamedTuple):
+    """How many are in a room."""
+
+    connections: int
+    #: How many different ones: those whom ``identify`` knows, each once.
+    users: int
+    #: Whether all workers have answered in time.
+    complete: bool
+
+
+def count_question(room: str) -> dict[str, Any]:
+    """Make the question how many are in a room."""
+    return {"ask": "count", "room": room}
+
+
+def rooms_question() -> dict[str, Any]:
+    """Make the question which rooms there are."""
+    return {"ask": "rooms"}
+
+
+def answer(membership: Membership, question: dict[str, Any]) -> Any:
+    """Answer one of the questions for one worker."""
+    if question["ask"] == "count":
+        return _part(membership, question["room"])
+    return {room: _part(membership, room) for room in membership.rooms()}
+
+
+def count_of(answers: Answers) -> Count:
+    """Sum the answers of all workers for one room."""
+    return _sum(answers.answers, answers.complete)
+
+
+def counts_of(answers: Answers) -> dict[str, Count]:
+    """Sum the answers of all workers for all rooms."""
+    parts: dict[str, list[_Part]] = {}
+    for answered in answers.answers:
+        for room, part in answered.items():
+            parts.setdefault(room, []).append(part)
+    return {room: _sum(parts[room], answers.complete) for room in sorted(parts)}
+
+
+def _part(membership: Membership, room: str) -> _Part:
+    members = list(membership.members(room_channel(room)))
+    clients = [client for each in members if (client := each.client) is not None]
+    users = {client.user for client in clients if client.user is not None}
+    return len(clients), sorted(users)
+
+
+def _sum(parts: list[Any], complete: bool) -> Count:
+    users = {user for _, part in parts for user in part}
+    return Count(sum(connections for connections, _ in parts), len(users), complete)

@@ -1,0 +1,131 @@
+"""Who is in which channel, in this worker."""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
+from functools import partial
+
+from ..connection.connection import Connection
+from ..exceptions import TooManyRooms
+from .channels import ALL, room_channel, room_of
+from .exchange import Exchange
+
+
+class Membership:
+    """The members of the channels of one worker: connections.
+
+    A connection leaves all of its channels when it is released, whatever its end. From any thread.
+
+    :param exchange: is subscribed to the channels that have members.
+    :param everybody: returns all open connections, the members of :data:`~.channels.ALL`.
+    :param max_rooms: how many rooms a connection may be in.
+    """
+
+    def __init__(
+        self, exchange: Exchange, everybody: Callable[[], Iterable[Connection]], max_rooms: int
+    ) -> None:
+        self._exchange = exchange
+        self._everybody = everybody
+        self._max_rooms = max_rooms
+        self._lock = allocate_lock()
+        # Dicts, since they keep the order, and weigh less than large sets.
+        self._members: dict[str, dict[Connection, None]] = {}
+        #: The channels of those that are, or were, in one: tuples, since most have few.
+        self._joined: dict[Connection, tuple[str, ...]] = {}
+
+    def add(self, connection: Connection, channel: str) -> Future[None] | None:
+        """Add a member; what it is already it stays.
+
+        :return: what to wait for until the membership is in force; None when it is.
+        :raises ConnectionClosed: when the connection has ended.
+        :raises TooManyRooms: when it is in as many rooms as it may.
+        """
+        subscribing = self._exchange.subscribe(channel)
+        is_new = False
+        try:
+            is_new = self._enter(connection, channel)
+        finally:
+            if not is_new:
+                self._exchange.unsubscribe(channel)
+        if connection.ended:  # looked at last, so that an end meanwhile leaves nothing behind
+            self.remove(connection, channel)
+            raise connection.closed_error()
+        return subscribing
+
+    def _enter(self, connection: Connection, channel: str) -> bool:
+        with self._lock:
+            joined = self._joined.get(connection)
+            if connection in self._members.get(channel, ()):
+                return False
+            if joined and len(joined) >= self._max_rooms and room_of(channel) is not None:
+                self._check_number(joined)
+            self._members.setdefault(channel, {})[connection] = None
+            self._joined[connection] = (*joined, channel) if joined else (channel,)
+        if joined is None:
+            connection.on_release(partial(self._remove_from_all, connection))
+        return True
+
+    def _check_number(self, joined: tuple[str, ...]) -> None:
+        if sum(room_of(channel) is not None for channel in joined) >= self._max_rooms:
+            raise TooManyRooms(
+                f"this client is in {self._max_rooms} rooms already, UWSGI_WEBSOCKET_MAX_ROOMS"
+            )
+
+    def remove(self, connection: Connection, channel: str) -> None:
+        """Remove a member, if it is one."""
+        with self._lock:
+            if connection not in self._members.get(channel, ()):
+                return
+            self._drop(connection, channel)
+            # It keeps its place when it is empty: that says that its release will be told.
+            self._joined[connection] = tuple(
+                each for each in self._joined[connection] if each != channel
+            )
+        self._exchange.unsubscribe(channel)
+
+    def _remove_from_all(self, connection: Connection) -> None:
+        with self._lock:
+            joined = self._joined.pop(connection, ())
+            for channel in joined:
+                self._drop(connection, channel)
+        for channel in joined:
+            self._exchange.unsubscribe(channel)
+
+    def _drop(self, connection: Connection, channel: str) -> None:
+        members = self._members[channel]
+        del members[connection]
+        if not members:
+            del self._members[channel]
+
+    def members(self, channel: str) -> Collection[Connection]:
+        """Return those of a channel, some of which may have ended: to be copied in one step."""
+        if channel == ALL:
+            return tuple(self._everybody())
+        return self._members.get(channel, ())
+
+    def join(self, connection: Connection, room: str) -> None:
+        """Add a member to a room, without waiting; raises as :meth:`add`."""
+        self.add(connection, room_channel(room))
+
+    def leave(self, connection: Connection, room: str) -> None:
+        """Remove a member from a room, if it is one."""
+        self.remove(connection, room_channel(room))
+
+    def rooms_of(self, connection: Connection) -> frozenset[str]:
+        """Return the names of the rooms that a connection is in."""
+        rooms = map(room_of, self._joined.get(connection, ()))
+        return frozenset(room for room in rooms if room is not None)
+
+    def rooms(self) -> list[str]:
+        """Return the names of all rooms that have members."""
+        with self._lock:
+            channels = list(self._members)
+        return [room for channel in channels if (room := room_of(channel)) is not None]
+
+    def leave_to_parent(self) -> None:
+        """Forget all, in a child process."""
+        self._lock = allocate_lock()
+        self._members.clear()
+        self._joined.clear()
