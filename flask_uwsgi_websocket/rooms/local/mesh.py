@@ -15,7 +15,6 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from ...exceptions import BackplaneUnavailable
-from ...helpers.log import RateLimit, logger
 from ...process.fork import own
 from ..backplane import Backplane, BackplaneOptions, Inbox
 from ..channels import ALL
@@ -46,7 +45,6 @@ class LocalBackplane(Backplane):
         self._listener: Listener | None = None
         self._peers: Peers | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._warnings = RateLimit()
 
     async def start(self, inbox: Inbox) -> None:
         """Open the directory; where that fails, whoever needs it tries again."""
@@ -165,8 +163,6 @@ class LocalBackplane(Backplane):
             self._directory = open_place(self._path, options.instance, options.prefix)
         except BackplaneUnavailable as error:
             self._inbox.health(str(error))
-            if self._warnings.passes():
-                logger.error("workers cannot reach each other: %s", error)
             raise
         self._inbox.health(None)
         if self._timer is not None:
