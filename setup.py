@@ -1,5 +1,6 @@
 """Flask-uWSGI-WebSocket: the WebSocket layer for Flask apps that run on uWSGI."""
 
+from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -42,12 +43,12 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["flask_uwsgi_websocket", "flask_uwsgi_websocket.*"]),
-    package_data={"flask_uwsgi_websocket": ["py.typed", "*/*.pyi", "codec/*.h"]},
+    package_data={"flask_uwsgi_websocket": ["py.typed", "*/*.pyi", "*/*.h"]},
     ext_modules=[
         Extension(
             f"flask_uwsgi_websocket.{name}",
             [f"flask_uwsgi_websocket/{name.replace('.', '/')}.c"],
-            depends=["flask_uwsgi_websocket/codec/_frames.h"],
+            depends=glob("flask_uwsgi_websocket/c*/_*.h"),
             optional=True,  # without a C compiler Python does the same
         )
         for name in ("codec._speedups", "connection._socket_speedups")

@@ -152,28 +152,47 @@ def check_fast_path(data: bytes, limit: int) -> None:
         assert fast_path.whole_frame(message, limit) in (None, frame(FIN | opcode, payload))
 
 
+class Connection:
+    """As much of one as reads and sends."""
+
+    __slots__ = ("_lock", "_read_size", "_unsent", "ended", "fd", "protocol", "socket")
+
+    def __init__(self, sock: Socket) -> None:
+        self.socket = sock
+        self.fd = sock.fileno()
+        self.ended = False
+        self.protocol = Protocol(SERVER)
+        self._read_size = 20_000
+        self._lock = fast_io.Lock()
+        self._unsent: list[bytes | memoryview] = []
+
+    def _queue_rest(self, rest: bytes | memoryview) -> bool:
+        self._unsent.append(rest)
+        return False
+
+
 @cache
-def sockets() -> tuple[Socket, Socket]:
+def ends() -> tuple[Connection, Socket]:
     ours, peer = (Socket(fileno=end.detach()) for end in socket.socketpair())
-    return ours, peer
+    return Connection(ours), peer
 
 
 def check_io(data: bytes, limit: int) -> None:
-    """What is read, and sent, in one call must be the same in C and in Python."""
-    ours, peer = sockets()
+    """What is read in one call must be the same in C and in Python, and be sent as it should."""
+    ours, peer = ends()
+    ours.protocol.fast_limit = limit
     results = []
     for receive in (fast_io.receive, fast_io.receive_in_python):
         peer.sendall(data)
         received = []
-        while (one := receive(ours, 20_000, limit)) is not None:
+        while (one := receive(ours)) is not None:
             received.append(one)
         results.append(received)
     assert results[0] == results[1]
     for one in results[0]:
         if not isinstance(one, tuple):
-            assert fast_io.send(ours, one, 1 << 16) is None
-            made = fast_path.whole_frame(one, 1 << 16)
-            assert made is not None
+            assert fast_io.send(ours, one) is None
+            made = ours.protocol.encode(one)
             assert peer.recv(2 * len(made)) == made
 
 

@@ -11,16 +11,24 @@ import time
 from _socket import socket as Socket
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flask_uwsgi_websocket.codec import fast_path
+from flask_uwsgi_websocket.clients import client as clients
+from flask_uwsgi_websocket.codec import SERVER, Protocol
 from flask_uwsgi_websocket.codec.frames import BINARY, FIN, MASK, RSV1, TEXT, frame
-from flask_uwsgi_websocket.connection import _socket_speedups, fast_io
+from flask_uwsgi_websocket.connection import _socket_speedups, fast_io, sending
+from flask_uwsgi_websocket.connection.base import Limits
+from flask_uwsgi_websocket.engines.threads import ThreadsEngine
+from flask_uwsgi_websocket.exceptions import ConnectionClosed
+from flask_uwsgi_websocket.servers.sockets import PlainProcess
+from tests.server import eventually
 
 KEY = b"\x80\x01\x7f\xff"
 LIMIT = 1 << 20
@@ -30,7 +38,6 @@ ON_STACK = 8192
 in_python = SimpleNamespace(
     receive=fast_io.receive_in_python,
     wait_and_receive=fast_io.wait_and_receive_in_python,
-    send=fast_io.send_in_python,
 )
 Pair = tuple[Socket, Socket]
 
@@ -38,6 +45,31 @@ Pair = tuple[Socket, Socket]
 @pytest.fixture(params=[_socket_speedups, in_python], ids=["C", "Python"])
 def io(request: pytest.FixtureRequest) -> Any:
     return request.param
+
+
+class Connection:
+    """As much of one as the C knows."""
+
+    __slots__ = ("_lock", "_read_size", "_unsent", "congested", "ended", "fd", "protocol", "socket")
+
+    def __init__(
+        self, sock: Socket, size: int = 1 << 17, limit: int = LIMIT, below: int = 1 << 30
+    ) -> None:
+        self.socket = sock
+        self.fd = sock.fileno()
+        self.ended = False
+        self.protocol = Protocol(SERVER)
+        self.protocol.fast_limit = limit
+        self.protocol.plain_below = below
+        self._read_size = size
+        self._lock = _socket_speedups.Lock()
+        self._unsent: deque[bytes] = deque()
+        self.congested = False
+
+    def _queue_rest(self, rest: bytes) -> bool:
+        assert not acquired_elsewhere(self)
+        self._unsent.append(rest)
+        return self.congested
 
 
 def make_pair() -> Pair:
@@ -75,7 +107,7 @@ def drain(sock: Socket) -> bytes:
 
 
 def test_c_is_used_where_it_is() -> None:
-    for name in ("receive", "wait_and_receive", "send", "send_to_idle"):
+    for name in ("Lock", "receive", "wait_and_receive", "send", "send_to_idle"):
         assert getattr(fast_io, name) is getattr(_socket_speedups, name)
 
 
@@ -95,10 +127,10 @@ def test_a_message(io: Any, pair: Pair, name: str, message: str | bytes) -> None
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     payload = message.encode() if isinstance(message, str) else message
     peer.sendall(frame(FIN | (TEXT if isinstance(message, str) else BINARY), payload, KEY))
-    received = getattr(io, name)(ours, 1 << 17, LIMIT)
+    received = getattr(io, name)(Connection(ours, 1 << 17))
     assert received == message
     assert type(received) is type(message)
-    assert io.receive(ours, 1 << 17, LIMIT) is None
+    assert io.receive(Connection(ours, 1 << 17)) is None
 
 
 HOSTILE = {
@@ -129,16 +161,16 @@ def test_what_is_no_message_comes_as_it_is(io: Any, pair: Pair, data: bytes) -> 
     ours, peer = pair
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     peer.sendall(data)
-    assert io.receive(ours, 1 << 17, 1000 if len(data) > 1001 else LIMIT) == (data,)
+    assert io.receive(Connection(ours, limit=1000 if len(data) > 1001 else LIMIT)) == (data,)
 
 
 def test_no_message_is_looked_for_below_a_limit_of_0(io: Any, pair: Pair) -> None:
     ours, peer = pair
     data = frame(FIN | TEXT, b"", KEY)
     peer.sendall(data)
-    assert io.receive(ours, 100, -1) == (data,)
+    assert io.receive(Connection(ours, 100, -1)) == (data,)
     peer.sendall(data)
-    assert io.receive(ours, 100, 0) == ""
+    assert io.receive(Connection(ours, 100, 0)) == ""
 
 
 @pytest.mark.parametrize("size", [1, 10, ON_STACK, ON_STACK + 1, 20_000])
@@ -146,7 +178,7 @@ def test_no_more_is_read_than_asked_for(io: Any, pair: Pair, size: int) -> None:
     ours, peer = pair
     data = frame(FIN | BINARY, bytes(range(256)) * 100, KEY)
     peer.sendall(data)
-    assert io.receive(ours, size, LIMIT) == (data[:size],)
+    assert io.receive(Connection(ours, size)) == (data[:size],)
     assert drain(ours) == data[size:]
 
 
@@ -157,15 +189,15 @@ def test_a_message_that_fills_the_read_comes_as_it_is(io: Any, pair: Pair) -> No
         data = frame(FIN | BINARY, bytes(size - (6 if size == 10 else 8)), KEY)
         assert len(data) == size
         peer.sendall(data)
-        assert io.receive(ours, size, LIMIT) == (data,)
+        assert io.receive(Connection(ours, size)) == (data,)
         peer.sendall(data)
-        assert io.receive(ours, size + 1, LIMIT) == bytes(size - (6 if size == 10 else 8))
+        assert io.receive(Connection(ours, size + 1)) == bytes(size - (6 if size == 10 else 8))
 
 
 def test_nothing_there(io: Any, pair: Pair) -> None:
-    assert io.receive(pair[0], 100, LIMIT) is None
+    assert io.receive(Connection(pair[0], 100)) is None
     pair[0].setblocking(False)
-    assert io.wait_and_receive(pair[0], 100, LIMIT) is None
+    assert io.wait_and_receive(Connection(pair[0], 100)) is None
 
 
 @pytest.mark.parametrize("name", ["receive", "wait_and_receive"])
@@ -173,8 +205,8 @@ def test_the_end(io: Any, pair: Pair, name: str) -> None:
     ours, peer = pair
     peer.sendall(bytes(ON_STACK))
     peer.close()
-    assert getattr(io, name)(ours, 2 * ON_STACK, LIMIT) == (bytes(ON_STACK),)
-    assert getattr(io, name)(ours, 100, LIMIT) == (b"",)
+    assert getattr(io, name)(Connection(ours, 2 * ON_STACK)) == (bytes(ON_STACK),)
+    assert getattr(io, name)(Connection(ours, 100)) == (b"",)
 
 
 @pytest.mark.parametrize("name", ["receive", "wait_and_receive"])
@@ -185,7 +217,7 @@ def test_a_reset(io: Any, name: str) -> None:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
     with pytest.raises(ConnectionResetError):
-        getattr(io, name)(ours, 100, LIMIT)
+        getattr(io, name)(Connection(ours, 100))
     ours.close()
 
 
@@ -198,7 +230,7 @@ def test_waiting_lets_other_threads_run(io: Any, pair: Pair) -> None:
 
     thread = threading.Thread(target=send_later)
     thread.start()
-    assert io.wait_and_receive(ours, 100, LIMIT) == "text"
+    assert io.wait_and_receive(Connection(ours, 100)) == "text"
     thread.join()
 
 
@@ -217,7 +249,7 @@ def test_signals_are_handled_while_it_waits(io: Any, pair: Pair, alarms: list[in
     ours, peer = pair
     timer = threading.Timer(0.1, peer.sendall, [frame(FIN | TEXT, b"text", KEY)])
     timer.start()
-    assert io.wait_and_receive(ours, 100, LIMIT) == "text"
+    assert io.wait_and_receive(Connection(ours, 100)) == "text"
     timer.join()
     assert len(alarms) > 1
 
@@ -228,107 +260,192 @@ def test_a_handler_of_signals_ends_the_wait(io: Any, pair: Pair, alarms: list[in
 
     signal.signal(signal.SIGALRM, interrupt)
     if io is in_python:  # whose caller looks again
-        assert io.wait_and_receive(pair[0], 100, LIMIT) is None
+        assert io.wait_and_receive(Connection(pair[0], 100)) is None
     else:
         with pytest.raises(InterruptedError, match="by a handler"):
-            io.wait_and_receive(pair[0], 100, LIMIT)
+            io.wait_and_receive(Connection(pair[0], 100))
 
 
 # Sending
 
+LARGE: list[str | bytes] = [
+    *("x" * 65535, "x" * 65536, "\N{EURO SIGN}" * 30_000, b"\xff" * 65536, bytes(1 << 20)),
+]
 
-@pytest.mark.parametrize("message", CASES, ids=lambda message: f"{type(message)} {len(message)}")
-def test_a_message_is_sent(io: Any, pair: Pair, message: str | bytes) -> None:
+
+def framed(message: str | bytes) -> bytes:
+    opcode, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
+    return frame(FIN | opcode, payload)
+
+
+def read_all(peer: Socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += peer.recv(1 << 20)
+    return data
+
+
+@pytest.mark.parametrize(
+    "message", CASES + LARGE, ids=lambda message: f"{type(message)} {len(message)}"
+)
+def test_a_message_is_sent(pair: Pair, message: str | bytes) -> None:
     ours, peer = pair
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    assert io.send(ours, message, 1 << 17) is None
-    assert drain(peer) == fast_path.whole_frame(message, 1 << 17)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+    connection = Connection(ours)
+    whole = framed(message)
+    assert _socket_speedups.send(connection, message) is None
+    rest = b"".join(connection._unsent)
+    assert read_all(peer, len(whole) - len(rest)) + rest == whole
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        *("x" * 1000, "\N{EURO SIGN}" * 400, b"x" * 1000, "x" * 65536, b"x" * 65536, "\ud800"),
+        *("x" * 1000, "\N{EURO SIGN}" * 400, b"x" * 1000, "\ud800"),
         *(None, 1, bytearray(b"x"), memoryview(b"x"), ["x"]),
     ],
     ids=lambda message: f"{type(message)}",
 )
-def test_what_is_not_sent_here(io: Any, pair: Pair, message: Any) -> None:
-    below = 1 << 17 if isinstance(message, (str, bytes)) and len(message) > 1000 else 1000
-    assert io.send(pair[0], message, below) is False
-    assert io.send(pair[0], "", 0) is False
+def test_what_is_not_sent_here(pair: Pair, message: Any) -> None:
+    assert _socket_speedups.send(Connection(pair[0], below=1000), message) is False
+    assert _socket_speedups.send(Connection(pair[0], below=0), "") is False
     assert drain(pair[1]) == b""
 
 
-@pytest.mark.parametrize("room", [0, 1, 3, 4, 5, 5000])
-@pytest.mark.parametrize("size", [3, 200, 5000, ON_STACK, 60_000])
-def test_the_rest_comes_back(io: Any, size: int, room: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ours = Socket()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        ours.connect(server.getsockname())
-        peer = Socket(fileno=server.accept()[0].detach())
+@pytest.mark.parametrize("message", ["text", b"bytes", "x" * 65536])
+def test_what_is_not_sent_now(pair: Pair, message: str | bytes) -> None:
+    connection = Connection(pair[0])
+    connection._unsent.append(b"before")
+    assert _socket_speedups.send(connection, message) is False
+    connection._unsent.clear()
+    connection.ended = True
+    assert _socket_speedups.send(connection, message) is False
+    connection.ended = False
+    with held_elsewhere(connection):
+        assert _socket_speedups.send(connection, message) is False
+    assert drain(pair[1]) == b""
+    with connection._lock:  # again, by its holder
+        assert _socket_speedups.send(connection, message) is None
+        assert not acquired_elsewhere(connection)
+    assert acquired_elsewhere(connection)
+    assert drain(pair[1]) == framed(message)
+
+
+def test_what_is_yet_to_be_opened_is_not_sent_to() -> None:
+    assert _socket_speedups.send(SimpleNamespace(fd=1), "text") is False
+    assert _socket_speedups.send(None, "text") is False
+
+
+@pytest.mark.parametrize("is_much", [True, False])
+@pytest.mark.parametrize("size", [3, 200, 5000, ON_STACK, 60_000, 300_000])
+def test_what_nobody_takes_is_queued(size: int, is_much: bool) -> None:
+    ours, peer = make_pair()
     fill(ours)
+    connection = Connection(ours)
+    connection.congested = is_much
     message = "\N{EURO SIGN}" * (size // 3)
-    whole = fast_path.whole_frame(message, 1 << 17)
-    assert whole is not None
-    if room == 0:
-        assert io.send(ours, message, 1 << 17) == whole
-    else:
-        before = drain(peer)
-        assert before
-        rest = io.send(ours, message, 1 << 17)
-        assert rest is None or whole.endswith(bytes(rest))
+    assert _socket_speedups.send(connection, message) is (True if is_much else None)
+    assert b"".join(connection._unsent) == framed(message)
+    assert acquired_elsewhere(connection)
     ours.close()
     peer.close()
 
 
-def test_a_part_is_taken(io: Any) -> None:
+@pytest.mark.parametrize("kind", [str, bytes, "\N{EURO SIGN}"])
+@pytest.mark.parametrize("size", [ON_STACK - 4, ON_STACK, 30_000, 65_535, 65_536, 1 << 20])
+def test_a_part_is_taken(size: int, kind: Any) -> None:
     """Of a large frame, by a socket with a small buffer; whatever the part, nothing is lost."""
-    for size in (ON_STACK - 4, ON_STACK, 30_000, 65_535):
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            ours = Socket()
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
-            ours.connect(server.getsockname())
-            peer = Socket(fileno=server.accept()[0].detach())
-        message, sent, rest = bytes(range(256)) * (size // 256), b"", None
-        while rest is None:
-            sent += fast_path.whole_frame(message, 1 << 17) or b""
-            rest = io.send(ours, message, 1 << 17)
-        rest = bytes(rest)
-        taken = sent[: len(sent) - len(rest)]
-        received = b""
-        while len(received) < len(taken):
-            received += peer.recv(1 << 20)
-        assert received == taken
-        assert sent.endswith(rest)
-        ours.close()
-        peer.close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = Socket()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        ours.connect(server.getsockname())
+        peer = Socket(fileno=server.accept()[0].detach())
+    message: str | bytes = bytes(range(256)) * (size // 256)
+    if kind is not bytes:
+        assert isinstance(message, bytes)
+        message = message.decode("latin-1")
+        message = message.replace("\x80", kind) if kind is not str else "x" * len(message)
+    connection, sent = Connection(ours), b""
+    while not connection._unsent:
+        sent += framed(message)
+        assert _socket_speedups.send(connection, message) is None
+    rest = b"".join(bytes(one) for one in connection._unsent)
+    assert sent.endswith(rest)
+    assert read_all(peer, len(sent) - len(rest)) + rest == sent
+    ours.close()
+    peer.close()
 
 
-def test_a_broken_pipe(io: Any, pair: Pair) -> None:
+@pytest.mark.parametrize("message", ["text", "x" * 60_000, "x" * 70_000, "\N{EURO SIGN}", b"x"])
+def test_a_broken_pipe(pair: Pair, message: str | bytes) -> None:
+    """The general way tells of it."""
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # it would kill us
     try:
         pair[1].close()
-        for message in ("text", "x" * 60_000, "\N{EURO SIGN}"):
-            with pytest.raises(BrokenPipeError):
-                io.send(pair[0], message, 1 << 17)
+        connection = Connection(pair[0])
+        assert _socket_speedups.send(connection, message) is False
+        assert not connection._unsent
+        assert acquired_elsewhere(connection)
     finally:
         signal.signal(signal.SIGPIPE, before)
 
 
-class Connection:
-    """As much of one as send_to_idle knows."""
+@pytest.mark.parametrize("use", [fast_io.send, fast_io.send_in_python], ids=["C", "Python"])
+@pytest.mark.parametrize("message", CASES + LARGE, ids=lambda one: f"{type(one)} {len(one)}")
+def test_both_send_the_same(
+    use: Any, message: str | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "send", use)
+    monkeypatch.setattr(clients, "send", use)
+    ours, peer = make_pair()
+    limits = Limits(send_queue_size=1 << 24)
+    connection: Any = ThreadsEngine(PlainProcess()).open(ours, Protocol(SERVER), limits)
+    client = clients.WebSocketClient({}, connection)
+    reader = Reader(peer)
+    for one in (message, "between", message):
+        client.send(one)
+    eventually(lambda: not connection._unsent, "an empty queue")
+    connection.release()
+    assert reader.everything() == framed(message) + framed("between") + framed(message)
+    with pytest.raises(ConnectionClosed):
+        client.send(message)
+
+
+class Reader(threading.Thread):
+    """Reads all that comes."""
 
     def __init__(self, sock: Socket) -> None:
+        super().__init__()
         self.socket = sock
-        self.ended = False
-        self._lock = threading.RLock()
-        self._unsent: deque[bytes] = deque()
+        self.data = bytearray()
+        self.start()
 
-    def _queue_rest(self, rest: bytes) -> None:
-        assert not acquired_elsewhere(self)
-        self._unsent.append(rest)
+    def run(self) -> None:
+        while data := self.socket.recv(1 << 20):
+            self.data += data
+
+    def everything(self) -> bytes:
+        self.join(10)
+        self.socket.close()
+        return bytes(self.data)
+
+
+@contextmanager
+def held_elsewhere(connection: Connection) -> Iterator[None]:
+    """Have another thread hold its lock."""
+    held, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with connection._lock:
+            held.set()
+            enough.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    yield
+    enough.set()
+    thread.join()
 
 
 def acquired_elsewhere(connection: Connection) -> bool:
@@ -351,35 +468,43 @@ def test_to_many() -> None:
     connections = [Connection(ours) for ours, _ in pairs]
     fill(pairs[3][0])
     pairs[5][0].close()
+    connections[5].fd = -1
     pairs[7][1].close()
     connections[8].ended = True
     connections[9]._unsent.append(b"before")
-    held, enough = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with connections[10]._lock:
-            held.set()
-            enough.wait(10)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
+    connections[11].protocol.plain_below = 4
+    connections[12].protocol.plain_below = 5
     frame_ = b"\x81\x04text"
-    left = _socket_speedups.send_to_idle(frame_, connections)
-    assert [connections.index(each) for each in left] == [3, 5, 7, 8, 9, 10]
-    for each, (_, peer) in zip(connections, pairs, strict=True):
-        if each not in left:
-            assert drain(peer) == frame_
-        assert acquired_elsewhere(each) is (each is not connections[10])
-    enough.set()
-    thread.join()
-    for place in (8, 9, 10):
+    with held_elsewhere(connections[10]):
+        left = _socket_speedups.send_to_idle(frame_, 4, connections)
+        assert [connections.index(each) for each in left] == [3, 5, 7, 8, 9, 10, 11]
+        for each, (_, peer) in zip(connections, pairs, strict=True):
+            if each not in left:
+                assert drain(peer) == frame_
+            assert acquired_elsewhere(each) is (each is not connections[10])
+    for place in (8, 9, 10, 11):
         assert drain(pairs[place][1]) == b""
-    assert _socket_speedups.send_to_idle(frame_, []) == []
-    assert fast_io.send_to_idle_in_python(frame_, connections) == connections
+    assert _socket_speedups.send_to_idle(frame_, 4, []) == []
+    assert fast_io.send_to_idle_in_python(frame_, 4, connections) == connections
     for ours, peer in pairs:
         ours.close()
         peer.close()
+
+
+def test_to_many_of_several_classes(pair: Pair) -> None:
+    """Each has its slots elsewhere."""
+
+    class Before:
+        __slots__ = ("first", "second")
+
+    class Moved(Before):
+        __slots__ = Connection.__slots__
+        __init__, _queue_rest = Connection.__init__, Connection._queue_rest  # type: ignore[assignment]
+
+    ours, peer = pair
+    connections: list[Any] = [Connection(ours), Moved(ours), Connection(ours), Moved(ours)]  # type: ignore[call-arg]
+    assert _socket_speedups.send_to_idle(b"frame", 5, connections) == []
+    assert drain(peer) == b"frame" * 4
 
 
 def test_to_many_in_part(pair: Pair) -> None:
@@ -387,7 +512,7 @@ def test_to_many_in_part(pair: Pair) -> None:
     ours, peer = pair
     connection = Connection(ours)
     large = bytes(range(256)) * (1 << 14)
-    assert _socket_speedups.send_to_idle(large, [connection]) == []
+    assert _socket_speedups.send_to_idle(large, 1, [connection]) == []
     received = drain(peer)
     assert 0 < len(received) < len(large)
     assert received + b"".join(connection._unsent) == large
@@ -395,17 +520,79 @@ def test_to_many_in_part(pair: Pair) -> None:
 
 def test_an_error_while_the_lock_is_held(pair: Pair) -> None:
     class Broken(Connection):
-        def _queue_rest(self, rest: bytes) -> None:
+        __slots__ = ()
+
+        def _queue_rest(self, rest: bytes) -> bool:
             raise RuntimeError("no room")
 
     connection = Broken(pair[0])
     with pytest.raises(RuntimeError, match="no room"):
-        _socket_speedups.send_to_idle(bytes(1 << 22), [connection])
+        _socket_speedups.send_to_idle(bytes(1 << 22), 1, [connection])
     assert acquired_elsewhere(connection)
-    connection._unsent = None  # type: ignore[assignment]
-    with pytest.raises(TypeError):
-        _socket_speedups.send_to_idle(b"frame", [connection])
+    for size in (4000, 70_000):
+        with pytest.raises(RuntimeError, match="no room"):
+            _socket_speedups.send(connection, bytes(size))
+        assert acquired_elsewhere(connection)
+
+
+# The lock
+
+
+def test_a_lock_is_its_holder_s_as_often_as_acquired() -> None:
+    connection = SimpleNamespace(_lock=_socket_speedups.Lock())
+    lock = connection._lock
+    assert lock.acquire() is True
+    with lock:
+        assert lock.acquire(False) is True
+        lock.release()
+        assert not acquired_elsewhere(connection)
+    assert not acquired_elsewhere(connection)
+    lock.release()
     assert acquired_elsewhere(connection)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="un-acquired"):
+            lock.release()
+
+
+def test_a_lock_is_released_by_its_holder_only() -> None:
+    connection: Any = SimpleNamespace(_lock=_socket_speedups.Lock())
+    with held_elsewhere(connection):
+        assert connection._lock.acquire(False) is False
+        with pytest.raises(RuntimeError, match="un-acquired"):
+            connection._lock.release()
+    with connection._lock:
+        pass
+
+
+def test_one_at_a_time_has_a_lock() -> None:
+    lock = _socket_speedups.Lock()
+    inside: list[int] = []
+    most = total = 0
+
+    def work(number: int) -> None:
+        nonlocal most, total
+        for turn in range(2000):
+            with lock, lock:
+                inside.append(number)
+                most = max(most, len(inside))
+                if turn % 100 == 0:
+                    time.sleep(0.0002)
+                total += 1
+                inside.pop()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+    finally:
+        sys.setswitchinterval(before)
+    assert (most, total) == (1, 16_000)
+    assert lock.acquire(False)
 
 
 # What is wrong
@@ -413,30 +600,76 @@ def test_an_error_while_the_lock_is_held(pair: Pair) -> None:
 
 def test_a_closed_socket(io: Any, pair: Pair) -> None:
     pair[0].close()
-    for call in (
-        lambda: io.receive(pair[0], 100, LIMIT),
-        lambda: io.wait_and_receive(pair[0], 100, LIMIT),
-        lambda: io.send(pair[0], "text", 1000),
-    ):
+    connection = Connection(pair[0])
+    for call in (io.receive, io.wait_and_receive):
         with pytest.raises(OSError, match="Bad file descriptor"):
-            call()
+            call(connection)
+    assert _socket_speedups.send(connection, "text") is False
 
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_read_of_nothing(io: Any, pair: Pair, size: int) -> None:
     for name in ("receive", "wait_and_receive"):
         with pytest.raises(ValueError, match="one byte"):
-            getattr(io, name)(pair[0], size, LIMIT)
+            getattr(io, name)(Connection(pair[0], size))
 
 
-class NoSocket:
-    def __init__(self, number: object) -> None:
-        self.number = number
+class Wrong(Connection):
+    """A connection of which one thing is wrong."""
 
-    def fileno(self) -> object:
-        if isinstance(self.number, Exception):
-            raise self.number
-        return self.number
+    __slots__ = ()
+
+    def __init__(self, sock: Socket, name: str, value: object) -> None:
+        super().__init__(sock)
+        place: Any = self.protocol if name in ("fast_limit", "plain_below") else self
+        if value is None:
+            delattr(place, name)
+        else:
+            setattr(place, name, value)
+
+
+class ByName:
+    """A connection without slots."""
+
+    fd = 1
+    ended = False
+
+
+@pytest.mark.parametrize("value", [None, "text", 1.5, 1 << 80])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (_socket_speedups.receive, "fd"),
+        (_socket_speedups.receive, "_read_size"),
+        (_socket_speedups.receive, "fast_limit"),
+        (_socket_speedups.receive, "protocol"),
+        (_socket_speedups.wait_and_receive, "_read_size"),
+        (lambda one: _socket_speedups.send(one, "text"), "plain_below"),
+        (lambda one: _socket_speedups.send(one, "text"), "_unsent"),
+        (lambda one: _socket_speedups.send(one, "text"), "_lock"),
+        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, [one]), "_lock"),
+        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, [one]), "_unsent"),
+        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, [one]), "protocol"),
+        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, [one]), "plain_below"),
+    ],
+)
+def test_wrong_connections(pair: Pair, call: Any, name: str, value: object) -> None:
+    if name == "_unsent" and value == "text":
+        assert call(Wrong(pair[0], name, value)) in (False, [ANY])  # not empty
+        return
+    with pytest.raises((TypeError, AttributeError, OverflowError)):
+        call(Wrong(pair[0], name, value))
+    assert drain(pair[1]) == b""
+
+
+@pytest.mark.parametrize("number", [-1, -5, 1 << 40, 1 << 80, "1", None])
+def test_what_is_no_descriptor(pair: Pair, number: object) -> None:
+    connection = Wrong(pair[0], "fd", number)
+    with pytest.raises((OSError, OverflowError, TypeError, AttributeError)):
+        _socket_speedups.receive(connection)
+    assert _socket_speedups.send(connection, "text") is False
+    assert _socket_speedups.send_to_idle(b"frame", 5, [connection]) == [connection]
+    assert acquired_elsewhere(connection)
 
 
 @pytest.mark.parametrize(
@@ -444,18 +677,15 @@ class NoSocket:
     [
         (function, arguments)
         for function in (_socket_speedups.receive, _socket_speedups.wait_and_receive)
-        for arguments in (
-            *[(), (1,), (1, 2), (1, 2, 3, 4), (1, 2, 3), (None, 2, 3), (None, "2", 3)],
-            *[(None, 2, "3"), (NoSocket("1"), 2, 3), (NoSocket(TypeError()), 2, 3)],
-        )
+        for arguments in ((), (1, 2), (1,), (None,), (ByName(),), (ByName,))
     ]
-    + [
-        (_socket_speedups.send, arguments)
-        for arguments in ((), (None, "x"), (None, "x", 1), (None, "x", "1"), (1, "x", 1, 1))
-    ]
+    + [(_socket_speedups.send, arguments) for arguments in ((), (None,), (None, "x", 1))]
     + [
         (_socket_speedups.send_to_idle, arguments)
-        for arguments in ((), (b"x",), ("x", []), (b"x", None), (b"x", [], 1))
+        for arguments in (
+            *[(), (b"x",), (b"x", 1), ("x", 1, []), (b"x", "1", []), (b"x", 1, None)],
+            *[(b"x", 1, [], 1), (b"x", 1, [1]), (b"x", 1, [ByName()])],
+        )
     ],
 )
 def test_wrong_arguments(function: Any, arguments: tuple[object, ...]) -> None:
@@ -463,14 +693,13 @@ def test_wrong_arguments(function: Any, arguments: tuple[object, ...]) -> None:
         function(*arguments)
 
 
-def test_what_is_no_descriptor() -> None:
-    for number in (-1, 1 << 40, -(1 << 40)):
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            _socket_speedups.receive(NoSocket(number), 1, 1)  # type: ignore[arg-type]
-    with pytest.raises(OverflowError):
-        _socket_speedups.receive(NoSocket(1 << 80), 1, 1)  # type: ignore[arg-type]
-    with pytest.raises(AttributeError):
-        _socket_speedups.send_to_idle(b"frame", [NoSocket(1)])
+class Full(Connection):
+    """Its queue takes nothing."""
+
+    __slots__ = ()
+
+    def _queue_rest(self, rest: bytes) -> bool:
+        return False
 
 
 def test_nothing_is_leaked(pair: Pair) -> None:
@@ -478,24 +707,39 @@ def test_nothing_is_leaked(pair: Pair) -> None:
     ours, peer = pair
     text, data = "\N{EURO SIGN}" * 100, bytes(300)
     masked = [frame(FIN | TEXT, b"x" * 500, KEY), frame(FIN | TEXT, b"\xff" * 500, KEY)]
-    connections = [Connection(ours)]
+    connection = Connection(ours, 1000)
+    connections = [connection, Connection(ours, below=0)]
+    wrong = Wrong(ours, "_lock", 1)
+    stuffed, other = make_pair()
+    fill(stuffed)
+    blocked = Full(stuffed)
 
     def work(times: int) -> int:
         for _ in range(times):
             for sent in masked:
                 peer.send(sent)
-                fast_io.receive(ours, 1000, LIMIT)
-            fast_io.receive(ours, 1000, LIMIT)
-            fast_io.send(ours, text, 1000)
-            fast_io.send(ours, data, 1000)
-            fast_io.send_to_idle(data, connections)
-            drain(peer)
+                fast_io.receive(connection)
+            fast_io.receive(connection)
+            fast_io.send(connection, text)
+            fast_io.send(connection, data)
+            fast_io.send(connections[1], text)
+            fast_io.send(ByName, text)
+            with suppress(TypeError):
+                fast_io.send(wrong, text)
+            fast_io.send_to_idle(data, 1, connections)
+            fast_io.send(blocked, text)
+            with _socket_speedups.Lock():
+                drain(peer)
         return sys.getallocatedblocks()
 
     work(100)
     before = work(100)
     assert work(2000) - before < 200
     assert sys.getrefcount(ours) < 10
+    assert sys.getrefcount(_socket_speedups.Lock) < 20
+    assert sys.getrefcount(connection._lock) < 5
+    stuffed.close()
+    other.close()
 
 
 @given(
@@ -523,7 +767,7 @@ def test_both_receive_the_same(pieces: list[bytes], size: int, limit: int) -> No
         ours, peer = make_pair()
         peer.sendall(data)
         received: list[fast_io.Received] = []
-        while (one := module.receive(ours, size, limit)) is not None:
+        while (one := module.receive(Connection(ours, size, limit))) is not None:
             received.append(one)
         results.append(received)
         ours.close()

@@ -16,7 +16,7 @@ from flask_uwsgi_websocket.engines.gevent import GeventConnection, GeventEngine
 from flask_uwsgi_websocket.engines.threads import ThreadsConnection, ThreadsEngine
 from flask_uwsgi_websocket.exceptions import ConnectionClosed
 from flask_uwsgi_websocket.servers.sockets import PlainProcess
-from tests.rawclient import CLOSE, TEXT, close_frame, frame
+from tests.rawclient import CLOSE, TEXT, frame
 
 Pair = tuple[ThreadsConnection, socket.socket]
 
@@ -70,11 +70,12 @@ def test_no_ping_follows_the_close(pair: Pair) -> None:
         ticking.start()
         wait_for(lambda: connection._pinged is not None)
         connection.start_closing(4000)
-        peer.sendall(close_frame(4000))
-        connection._peek()
     ticking.join(10)
+    assert not ticking.is_alive()
     assert peer.recv(100) == frame(CLOSE, b"\x0f\xa0", mask=None)
-    assert peer.recv(100) == b""
+    peer.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        peer.recv(100)
 
 
 def test_the_last_words_are_read_when_another_thread_notices_the_end() -> None:

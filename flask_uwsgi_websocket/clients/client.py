@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..connection.base import Message
 from ..connection.blocking import DONE, BlockingConnection
+from ..connection.fast_io import send
 from ..exceptions import ConnectionClosed
 from ..rooms.targets import Target
 from .base import BaseClient, Data
@@ -39,7 +40,12 @@ class WebSocketClient(BaseClient[None]):
         if binary or type(msg) is not str:
             encode = self._encoder(msg, binary)
         try:
-            if connection.post(encode, msg):
+            is_much: bool | None = False
+            if encode is None and not connection._messages:
+                is_much = send(connection, msg)  # at once, where nothing stands in the way
+            if is_much is False:
+                is_much = connection.post(encode, msg)
+            if is_much:
                 self._run(connection.drained())
         except ConnectionClosed:
             self._run(connection.send_failed())
@@ -106,7 +112,12 @@ class AsyncioWebSocketClient(BaseClient[Coroutine[Any, Any, None]]):
         if binary or type(msg) is not str:
             encode = self._encoder(msg, binary)
         try:
-            if connection.post(encode, msg):
+            is_much: bool | None = False
+            if encode is None and not connection._messages:
+                is_much = send(connection, msg)  # at once, where nothing stands in the way
+            if is_much is False:
+                is_much = connection.post(encode, msg)
+            if is_much:
                 await connection.drained()
         except ConnectionClosed:
             await connection.send_failed()

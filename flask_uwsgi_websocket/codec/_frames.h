@@ -12,7 +12,8 @@
 
 /* RFC 6455 5.2: the first octet of a whole message in one frame, without reserved bits. */
 enum { WHOLE_TEXT = 0x81, WHOLE_BINARY = 0x82, MASK = 0x80 };
-enum { LENGTH_IN_16_BITS = 126, SHORT_HEADER = 6, HEADER_16 = 8, LONGEST_HEADER_SENT = 4 };
+enum { LENGTH_IN_16_BITS = 126, LENGTH_IN_64_BITS, SHORT_HEADER = 6, HEADER_16 = 8 };
+enum { LONGEST_HEADER_SENT = 10 };
 
 /* RFC 6455 5.3: each octet XOR the octet of the key at its index modulo 4. Blocks of a fixed number
    of words are what compilers make vector instructions of. */
@@ -80,19 +81,30 @@ whole_header(const unsigned char *frame, Py_ssize_t size, Py_ssize_t limit)
     return header > 0 && size == header + length ? header : 0;
 }
 
-/* Write the header of an unmasked frame whose length fits in 16 bits, and give the header's size. */
+/* Write the header of an unmasked frame, and give the header's size. */
 static inline Py_ssize_t
 write_header(unsigned char *to, int first, Py_ssize_t length)
 {
+    uint64_t rest = (uint64_t)length;
+    int i;
+
     to[0] = (unsigned char)first;
     if (length < LENGTH_IN_16_BITS) {
         to[1] = (unsigned char)length;
         return 2;
     }
-    to[1] = LENGTH_IN_16_BITS;
-    to[2] = (unsigned char)(length >> 8);
-    to[3] = (unsigned char)length;
-    return 4;
+    if (length < 1 << 16) {
+        to[1] = LENGTH_IN_16_BITS;
+        to[2] = (unsigned char)(length >> 8);
+        to[3] = (unsigned char)length;
+        return 4;
+    }
+    to[1] = LENGTH_IN_64_BITS;
+    for (i = 9; i > 1; i--) {
+        to[i] = (unsigned char)rest;
+        rest >>= 8;
+    }
+    return 10;
 }
 
 /* A message that is about to be sent: the first octet of its frame, its payload, and what keeps the
@@ -109,9 +121,6 @@ struct outgoing {
 static inline int
 prepare(PyObject *message, Py_ssize_t below, struct outgoing *to)
 {
-    if (below > 1 << 16) {
-        below = 1 << 16;
-    }
     to->kept = NULL;
     if (PyBytes_CheckExact(message)) {
         to->first = WHOLE_BINARY;

@@ -156,7 +156,7 @@ whole_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (below == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    is_ours = prepare(args[0], below, &message);
+    is_ours = prepare(args[0], below < 1 << 16 ? below : 1 << 16, &message);
     if (is_ours < 0) {
         return NULL;
     }

@@ -13,6 +13,7 @@ it why. What else belongs to the end of a connection is its owner's business.
 from __future__ import annotations
 
 import os
+import sys
 from enum import Enum
 from typing import Any, Final
 
@@ -68,9 +69,9 @@ class Protocol(Receiver):
     ) -> None:
         super().__init__(role is CLIENT, max_message_size, deflate)
         self.close_sent = False
-        #: Data smaller than this is sent as it is, in an unmasked frame with a length of 7 or 16
-        #: bits; not so a client's, and nothing after our Close.
-        self.plain_below = 0 if self._masks else 1 << 16
+        #: Data smaller than this is sent as it is, in an unmasked frame; not so a client's, and
+        #: nothing after our Close.
+        self.plain_below = 0 if self._masks else sys.maxsize
         if deflate is not None:
             self.plain_below = min(self.plain_below, deflate.threshold)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
-from _thread import RLock, get_ident
+from _thread import get_ident
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -16,6 +16,7 @@ from typing import Any
 from ..codec import Protocol
 from ..exceptions import ConnectionClosed
 from ..helpers.checks import BUFFER, BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE
+from .fast_io import Lock
 from .states import LOST, OPEN, RELEASED
 
 
@@ -143,6 +144,7 @@ class BaseConnection(ABC):
         "close_code",
         "close_reason",
         "ended",
+        "fd",
         "limits",
         "protocol",
         "socket",
@@ -152,6 +154,7 @@ class BaseConnection(ABC):
 
     def __init__(self, sock: Socket, protocol: Protocol, limits: Limits, worker: Loop) -> None:
         self.socket = sock
+        self.fd = sock.fileno()  # -1 once it is closed
         self.protocol = protocol
         self.limits = limits
         self.worker = worker
@@ -163,7 +166,7 @@ class BaseConnection(ABC):
         self.ended = False
         if limits.send_buffer is not None:
             sock.setsockopt(SOL_SOCKET, SO_SNDBUF, limits.send_buffer)
-        self._lock = RLock()  # against other threads: greenlets and tasks don't switch inside
+        self._lock = Lock()  # against other threads: greenlets and tasks don't switch inside
         self._saw_traffic = False  # a sign of life since the last tick
 
     @abstractmethod

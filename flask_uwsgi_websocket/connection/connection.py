@@ -19,13 +19,13 @@ of which knows those below it::
 from __future__ import annotations
 
 import time
-from _thread import RLock
 from collections.abc import Callable
 from contextlib import suppress
 from socket import SHUT_RDWR
 from typing import Any
 
 from .base import NOTHING
+from .fast_io import Lock
 from .receiving import Receiving
 from .states import LOST, RELEASE
 
@@ -87,10 +87,11 @@ class Connection(Receiving):
         self._unwatch()
         with self._lock:
             self.socket.close()
+            self.fd = -1
 
     def leave_to_parent(self) -> None:
         """Close the descriptor in a child process, and say nothing: the parent has it too."""
-        self._lock = RLock()
+        self._lock = Lock()
         self._advance(RELEASE, 1006, "this process is a fork of the one that has the connection")
         self.interrupt = None
         self._at_release = ()
@@ -98,3 +99,4 @@ class Connection(Receiving):
         self._unsent_size = 0
         self._unwatch_in_child()
         self.socket.close()
+        self.fd = -1

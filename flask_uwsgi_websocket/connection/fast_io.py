@@ -1,21 +1,22 @@
 """A message in, a message out: what most of them take, each in one call.
 
-They are there twice: in C (``_socket_speedups.c``, which setup.py compiles where it can), and here.
-Both give the same for the same. In C none but :func:`wait_and_receive` gives the GIL up, since none
-of the others waits: threads that meet at the GIL cost each other far more than these calls do.
+Receiving is there twice: in C (``_socket_speedups.c``, which setup.py compiles where it can), and
+here, and both give the same for the same. What C sends at once goes the general way without it.
+In C none but :func:`wait_and_receive`, and sends of large messages, give the GIL up, since none of
+the others waits: threads that meet at the GIL cost each other far more than these calls do.
 """
 
 from __future__ import annotations
 
 import select
 import socket
-from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
+from _socket import socket as Socket
+from _thread import RLock
 from collections.abc import Sequence
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
-from ..codec.fast_path import whole_frame, whole_message
-
-T = TypeVar("T")
+from ..codec import Protocol as Codec
+from ..codec.fast_path import whole_message
 
 #: 0 on Windows, where sockets are made non-blocking instead.
 MSG_DONTWAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
@@ -27,48 +28,65 @@ Received = str | bytes | tuple[bytes] | None
 END_OF_FILE: Final = (b"",)
 
 
-def receive_in_python(sock: Socket, size: int, limit: int) -> Received:
-    """Read what is there, up to ``size`` bytes.
+class Connection(Protocol):
+    """As much of a connection as is used here, in slots. C uses others, too: see ``_layout.h``."""
 
-    :param limit: the largest message to look for, or -1 where the bytes are wanted as they are.
-    :return: the message, where they are one and no more, and the read is not filled; a tuple of the
-        bytes otherwise, which are empty at the end; None where there is nothing to read now.
+    socket: Socket
+    protocol: Codec
+    _read_size: int
+
+
+T = TypeVar("T")
+
+
+def receive_in_python(connection: Connection) -> Received:
+    """Read what is there, up to its read size.
+
+    :return: the message, where they are one and no more, the read is not filled, and the protocol
+        takes such a one now; a tuple of the bytes otherwise, which are empty at the end; None where
+        there is nothing to read now.
     :raises OSError: the connection broke.
     """
-    return _read(sock, size, limit, MSG_DONTWAIT)
+    return _read(connection, MSG_DONTWAIT)
 
 
-def wait_and_receive_in_python(sock: Socket, size: int, limit: int) -> Received:
+def wait_and_receive_in_python(connection: Connection) -> Received:
     """:func:`receive`, after waiting for something to read, if the socket blocks."""
     if not MSG_DONTWAIT:
-        select.select([sock], [], [])
-    return _read(sock, size, limit, 0)
+        select.select([connection.socket], [], [])
+    return _read(connection, 0)
 
 
-def _read(sock: Socket, size: int, limit: int, flags: int) -> Received:
+def _read(connection: Connection, flags: int) -> Received:
+    size = connection._read_size
     if size <= 0:
         raise ValueError("a read takes one byte at least")
     try:
-        data = sock.recv(size, flags)
+        data = connection.socket.recv(size, flags)
     except (BlockingIOError, InterruptedError):
         return None
-    message = whole_message(data, limit) if len(data) < size else None
+    message = whole_message(data, connection.protocol.fast_limit) if len(data) < size else None
     return (data,) if message is None else message
 
 
-def send_in_python(
-    sock: Socket, message: object, below: int
-) -> bytes | memoryview | Literal[False] | None:
-    """Send a message in a plain frame, if its payload has less than ``below`` bytes.
+def send_in_python(connection: Connection, message: object) -> Literal[True, False] | None:
+    """Send a message in a plain frame, where nothing is queued and nobody else sends.
 
-    :return: None when all was taken, else the rest of the frame; False for what is not sent here:
-        larger messages, those from 64 KiB on, texts that UTF-8 cannot encode, other types.
-    :raises OSError: the connection broke.
+    :return: None when all was taken, or queued; True when too much is queued by now; False for what
+        is not sent here, or not now, or failed: the general way tells.
     """
-    frame = whole_frame(message, below)  # type: ignore[arg-type]
-    if frame is None:
-        return False
-    return send_frame(sock, frame)
+    return False
+
+
+def send_to_idle_in_python(frame: bytes, longest: int, connections: Sequence[T]) -> list[T]:
+    """Send frames to each connection that has nothing queued and whose lock is free.
+
+    Return those that are left to the caller: in Python, where it would be no quicker, all.
+
+    :param frame: one or several; it must not depend on what is sent before it.
+    :param longest: the size of the largest payload: some connections compress from some size on.
+    """
+    return list(connections)
 
 
 def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
@@ -80,21 +98,16 @@ def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
-def send_to_idle_in_python(frame: bytes, connections: Sequence[T]) -> list[T]:
-    """Send a frame to each connection that has nothing queued and whose lock is free.
-
-    Return those that are left to the caller: in Python, where it would be no quicker, all.
-
-    :param frame: it must not depend on what is sent before it.
-    """
-    return list(connections)
-
+#: Against other threads, and may be acquired again by its holder; C takes its own without a call.
+Lock: Any
 
 try:
+    from ._socket_speedups import Lock
     from ._socket_speedups import receive as receive
     from ._socket_speedups import send as send
     from ._socket_speedups import send_to_idle as send_to_idle
     from ._socket_speedups import wait_and_receive as wait_and_receive
 except ImportError:
+    Lock = RLock
     receive, wait_and_receive = receive_in_python, wait_and_receive_in_python
     send, send_to_idle = send_in_python, send_to_idle_in_python

@@ -132,7 +132,7 @@ class Receiving(Heartbeat):
         end_of_turn = None
         for _ in READS_PER_TURN:
             try:
-                got = receive(self.socket, self._read_size, self.protocol.fast_limit)
+                got = receive(self)
             except OSError:
                 got = END_OF_FILE
             if got is None:

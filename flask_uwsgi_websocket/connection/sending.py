@@ -84,10 +84,10 @@ class Sending(ReadAhead):
             if self._unsent or (self._messages and self.worker.on_loop()):
                 # More messages wait to be answered: reply to all at once.
                 return self._hold_back((encode or self.protocol.encode)(message))
+            if encode is None and (is_much := send(self, message)) is not False:
+                return is_much is True
             try:
-                rest = False if encode else send(self.socket, message, self.protocol.plain_below)
-                if rest is False:
-                    rest = send_frame(self.socket, (encode or self.protocol.encode)(message))
+                rest = send_frame(self.socket, (encode or self.protocol.encode)(message))
             except OSError:
                 self._broken()
                 raise self.closed_error() from None

@@ -11,11 +11,10 @@ from ..connection.states import LOST
 class WatchedConnection(Connection):
     """A connection whose descriptor the worker's loop watches."""
 
-    __slots__ = ("_waiting", "fd")
+    __slots__ = ("_waiting",)
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
-        self.fd = self.socket.fileno()
         self._waiting: list[Any] = []  # what the engine wakes, beside the waiter
 
     def _watch_reading(self) -> None:

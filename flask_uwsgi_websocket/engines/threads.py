@@ -175,7 +175,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
                 if not self._wants_more():
                     break
                 try:
-                    got = wait_and_receive(self.socket, self._read_size, self.protocol.fast_limit)
+                    got = wait_and_receive(self)
                 except OSError:
                     got = END_OF_FILE
                 if type(got) is tuple:

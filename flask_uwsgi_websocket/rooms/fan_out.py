@@ -19,13 +19,4 @@ def send_to_many(frames: Frames, connections: Sequence[Connection]) -> Iterator[
     """
     for begin in range(0, len(connections), SENT_AT_ONCE):
         part = connections[begin : begin + SENT_AT_ONCE]
-        size = frames.longest
-        plain = [
-            each
-            for each in part
-            if (deflate := each.protocol.deflate) is None or size < deflate.threshold
-        ]
-        left = send_to_idle(frames.plain, plain)
-        if len(plain) < len(part):
-            left += [each for each in part if not frames.is_plain_for(each.protocol)]
-        yield left
+        yield send_to_idle(frames.plain, frames.longest, part)

@@ -1,0 +1,108 @@
+/* Where the slots of a connection, and of its protocol, are: to read them is then one step, where a
+   look-up by name takes a hundred. */
+
+#ifndef FLASK_UWSGI_WEBSOCKET_LAYOUT_H
+#define FLASK_UWSGI_WEBSOCKET_LAYOUT_H
+
+#include <Python.h>
+
+#include <structmember.h>
+
+/* Of a connection, and from PLAIN_BELOW on of its protocol. */
+enum slot { FD, LOCK, ENDED, UNSENT, PROTOCOL, READ_SIZE, PLAIN_BELOW, FAST_LIMIT, SLOTS };
+
+static const char *const slot_names[SLOTS] = {
+    "fd", "_lock", "ended", "_unsent", "protocol", "_read_size", "plain_below", "fast_limit",
+};
+
+/* The slots of the classes that were met last: a process has one class of connections, mostly. */
+struct layout {
+    PyTypeObject *connection, *protocol;
+    Py_ssize_t offsets[SLOTS];
+};
+
+/* -1 with TypeError, where a class lacks one of the slots. */
+static int
+find_slots(struct layout *layout, PyTypeObject *type, int first, int end)
+{
+    int i;
+
+    for (i = first; i < end; i++) {
+        PyObject *found = PyObject_GetAttrString((PyObject *)type, slot_names[i]);
+        PyMemberDef *member = NULL;
+
+        if (found != NULL && Py_TYPE(found) == &PyMemberDescr_Type) {
+            member = ((PyMemberDescrObject *)found)->d_member;
+        }
+        if (member == NULL || member->type != T_OBJECT_EX) {
+            PyErr_Format(PyExc_TypeError, "%s has no slot %s", type->tp_name, slot_names[i]);
+            Py_XDECREF(found);
+            return -1;
+        }
+        layout->offsets[i] = member->offset;
+        Py_DECREF(found);
+    }
+    return 0;
+}
+
+/* A borrowed reference; NULL for what is not set. */
+static inline PyObject *
+peek(struct layout *layout, PyObject *object, enum slot slot)
+{
+    return *(PyObject **)((char *)object + layout->offsets[slot]);
+}
+
+static int
+find_all_slots(struct layout *layout, PyObject *connection)
+{
+    PyTypeObject *type = Py_TYPE(connection), *other;
+    PyObject *protocol;
+
+    Py_CLEAR(layout->connection);
+    if (find_slots(layout, type, FD, PLAIN_BELOW) < 0) {
+        return -1;
+    }
+    protocol = peek(layout, connection, PROTOCOL);
+    if (protocol == NULL) {
+        PyErr_SetString(PyExc_TypeError, "a connection without a protocol");
+        return -1;
+    }
+    other = Py_TYPE(protocol);
+    if (find_slots(layout, other, PLAIN_BELOW, SLOTS) < 0) {
+        return -1;
+    }
+    Py_XSETREF(layout->protocol, (PyTypeObject *)Py_NewRef((PyObject *)other));
+    layout->connection = (PyTypeObject *)Py_NewRef((PyObject *)type);
+    return 0;
+}
+
+/* The protocol of a connection, borrowed, once both are known to have their slots; or NULL with an
+   exception. */
+static inline PyObject *
+know(struct layout *layout, PyObject *connection)
+{
+    PyObject *protocol;
+
+    if (Py_TYPE(connection) == layout->connection) {
+        protocol = peek(layout, connection, PROTOCOL);
+        if (protocol != NULL && Py_TYPE(protocol) == layout->protocol) {
+            return protocol;
+        }
+    }
+    return find_all_slots(layout, connection) < 0 ? NULL : peek(layout, connection, PROTOCOL);
+}
+
+/* A number in a slot; -1 with an exception, for what is none. */
+static inline Py_ssize_t
+number_in(struct layout *layout, PyObject *object, enum slot slot)
+{
+    PyObject *number = peek(layout, object, slot);
+
+    if (number == NULL) {
+        PyErr_Format(PyExc_AttributeError, "%s is not set", slot_names[slot]);
+        return -1;
+    }
+    return PyLong_AsSsize_t(number);
+}
+
+#endif

@@ -1,0 +1,139 @@
+/* How a message comes in. */
+
+#ifndef FLASK_UWSGI_WEBSOCKET_RECEIVING_H
+#define FLASK_UWSGI_WEBSOCKET_RECEIVING_H
+
+#include "_descriptors.h"
+
+/* The message that these octets are, else a tuple of them as they are. Octets in `data`, if that is
+   not NULL; the reference to it is taken over. They are unmasked where they are. */
+static PyObject *
+message_or_data(char *octets, Py_ssize_t size, PyObject *data, Py_ssize_t limit)
+{
+    Py_ssize_t header = whole_header((unsigned char *)octets, size, limit);
+    PyObject *result;
+
+    if (header > 0) {
+        char *payload = octets + header;
+        const char *key = payload - 4;
+
+        size -= header;
+        if ((unsigned char)octets[0] == WHOLE_BINARY) {
+            result = PyBytes_FromStringAndSize(NULL, size);
+            if (result != NULL) {
+                unmask(PyBytes_AS_STRING(result), payload, size, key);
+            }
+            Py_XDECREF(data);
+            return result;
+        }
+        unmask(payload, payload, size, key);
+        result = PyUnicode_DecodeUTF8(payload, size, NULL);
+        if (result != NULL || !PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+            Py_XDECREF(data);
+            return result;
+        }
+        PyErr_Clear();
+        unmask(payload, payload, size, key); /* the codec tells what is wrong with it */
+        size += header;
+    }
+    if (data == NULL && (data = PyBytes_FromStringAndSize(octets, size)) == NULL) {
+        return NULL;
+    }
+    result = PyTuple_New(1);
+    if (result == NULL) {
+        Py_DECREF(data);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(result, 0, data);
+    return result;
+}
+
+/* What is behind a first read that filled its buffer: up to `size` octets in all, in one object. */
+static PyObject *
+read_on(int fd, const char *first, Py_ssize_t have, Py_ssize_t size, Py_ssize_t limit)
+{
+    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
+    ssize_t got;
+
+    if (data == NULL) {
+        return NULL;
+    }
+    memcpy(PyBytes_AS_STRING(data), first, have);
+    got = recv(fd, PyBytes_AS_STRING(data) + have, size - have, MSG_DONTWAIT);
+    if (got > 0) { /* an end, or an error, is there at the next read as well */
+        have += got;
+    }
+    if (have < size && _PyBytes_Resize(&data, have) < 0) {
+        return NULL;
+    }
+    return message_or_data(PyBytes_AS_STRING(data), have, data, have < size ? limit : -1);
+}
+
+static ssize_t
+recv_at_once(int fd, char *to, size_t size)
+{
+    return recv(fd, to, size, MSG_DONTWAIT);
+}
+
+/* recv, with the GIL given up until something came. -1 with errno, or with an exception. */
+static ssize_t
+recv_waiting(int fd, char *to, size_t size)
+{
+    ssize_t got;
+    int error;
+
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        got = recv(fd, to, size, 0);
+        error = errno;
+        Py_END_ALLOW_THREADS
+    } while (got < 0 && error == EINTR && PyErr_CheckSignals() == 0);
+    errno = error;
+    return got;
+}
+
+static inline PyObject *
+receive_by(ssize_t (*read)(int, char *, size_t), struct layout *layout, PyObject *connection)
+{
+    PyObject *protocol = know(layout, connection);
+    char on_stack[ON_STACK];
+    Py_ssize_t size, limit;
+    ssize_t got;
+    int fd;
+
+    if (protocol == NULL) {
+        return NULL;
+    }
+    size = number_in(layout, connection, READ_SIZE);
+    if (size == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    limit = number_in(layout, protocol, FAST_LIMIT);
+    if (limit == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (size <= 0) {
+        PyErr_SetString(PyExc_ValueError, "a read takes one byte at least");
+        return NULL;
+    }
+    fd = descriptor(layout, connection);
+    if (fd < 0) {
+        return NULL;
+    }
+    got = read(fd, on_stack, size < ON_STACK ? size : ON_STACK);
+    if (got < 0) {
+        if (PyErr_Occurred()) { /* of a handler of signals */
+            return NULL;
+        }
+        if (must_wait()) {
+            Py_RETURN_NONE;
+        }
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (got == ON_STACK && size > ON_STACK) {
+        return read_on(fd, on_stack, got, size, limit);
+    }
+    return message_or_data(on_stack, got, NULL, got < size ? limit : -1);
+}
+
+#endif
