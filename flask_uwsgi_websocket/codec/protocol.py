@@ -163,11 +163,21 @@ class Frames:
 
     def __init__(self, *messages: tuple[int, bytes]) -> None:
         self._messages = messages
+        if len(messages) == 1:  # most often: in few steps
+            opcode, data = messages[0]
+            longest, plain = len(data), frame(FIN | opcode, data)
+        else:
+            longest = max([len(data) for _, data in messages])
+            plain = b"".join([frame(FIN | opcode, data) for opcode, data in messages])
         #: Bytes of the longest payload: whoever compresses none of that size compresses none.
-        self.longest = max([len(data) for _, data in messages])
+        self.longest = longest
         #: The frames for those that compress none.
-        self.plain = b"".join([frame(FIN | opcode, data) for opcode, data in messages])
-        self._compressed: dict[tuple[int, ...], bytes] = {}
+        self.plain = plain
+        self._compressed: dict[tuple[int, ...], bytes] | None = None
+
+    def apart(self) -> list[Frames]:
+        """Return those of each message."""
+        return [Frames(message) for message in self._messages]
 
     def is_plain_for(self, protocol: Protocol) -> bool:
         """Tell whether one connection compresses none of them."""
@@ -183,6 +193,8 @@ class Frames:
         deflate.reset()
         one_stream = deflate.send_takeover or len(self._messages) == 1
         alike = (one_stream, deflate.threshold, *deflate.compressor_settings)
+        if self._compressed is None:
+            self._compressed = {}
         made = self._compressed.get(alike)
         if made is None:
             made = b"".join([protocol.data_frame(*message) for message in self._messages])

@@ -6,7 +6,7 @@ import time
 from _thread import RLock
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..codec import Frames
 from ..codec.frames import BINARY, TEXT, check_close
@@ -16,7 +16,7 @@ from ..exceptions import ConnectionClosed, RoomError
 from ..helpers.log import RateLimit, logger
 from .channels import room_of
 from .fan_out import send_to_many
-from .options import DEFAULT, RoomOptions, RoomPatterns, Slow
+from .options import DEFAULT, RoomOptions, RoomPatterns
 from .record import Kind, Record
 from .slow import SlowClients
 
@@ -28,6 +28,10 @@ JOINED = 64 * 1024
 MAX_WAITING = 32 << 20
 #: What a record weighs besides its data.
 RECORD_SIZE = 512
+
+#: An opcode and a payload.
+Message = tuple[int, bytes]
+NO_FIELDS: dict[str, Any] = {}
 
 
 class Members(Protocol):
@@ -63,7 +67,7 @@ class Delivery:
         self._slow = SlowClients(worker, self.counters)
         self._waiting: deque[Record | Callable[[], object]] = deque()
         self._lock = RLock()
-        self._size = 0  # of what waits, in bytes
+        self._came = self._gone = 0  # in bytes: the difference waits
         self._will_deliver = False
         self._interrupted: Iterator[None] | None = None  # by the end of a turn
         self._overflow = RateLimit()
@@ -71,8 +75,8 @@ class Delivery:
     def receive(self, record: Record) -> None:
         """Take a record, from any thread."""
         with self._lock:
-            if self._size < MAX_WAITING:
-                self._size += RECORD_SIZE + len(record.data)
+            if self._came - self._gone < MAX_WAITING:
+                self._came += RECORD_SIZE + len(record.data)
                 self._put(record)
                 return
             self.counters["overflowed"] += 1
@@ -95,8 +99,7 @@ class Delivery:
     def _take(self) -> Record | Callable[[], object]:
         item = self._waiting.popleft()
         if isinstance(item, Record):
-            with self._lock:
-                self._size -= RECORD_SIZE + len(item.data)
+            self._gone += RECORD_SIZE + len(item.data)
         return item
 
     def _deliver_for_a_while(self) -> None:
@@ -118,7 +121,7 @@ class Delivery:
                 if not isinstance(item, Record):
                     item()
                 elif item.kind is Kind.MESSAGE:
-                    yield from self._send(item.channels, self._run_of(item))
+                    yield from self._send(self._run_of(item))
                 else:
                     self._carry_out(item)
             except Exception:
@@ -148,34 +151,34 @@ class Delivery:
             union.update(dict.fromkeys(self._members.members(channel)))
         return list(union)
 
-    def _send(self, channels: tuple[str, ...], run: list[Record]) -> Iterator[None]:
-        for records, receivers in _by_records(run, self._receivers(channels)):
-            if not records:
-                continue
-            for as_text, connections in _by_type(records, receivers):
-                messages = [_message(record, as_text) for record in records]
+    def _send(self, run: list[Record]) -> Iterator[None]:
+        """Send messages that follow each other to the clients in their channels."""
+        channels = run[0].channels
+        receivers = self._receivers(channels)
+        if receivers:
+            for messages, connections in _shares(run, receivers):
                 yield from self._send_all(messages, connections, channels[0])
 
     def _send_all(
-        self, messages: list[tuple[int, bytes]], connections: list[Connection], channel: str
+        self, messages: list[Message], connections: list[Connection], channel: str
     ) -> Iterator[None]:
-        slow = self._options(channel).slow
         self.counters["delivered"] += len(messages) * len(connections)
         self.counters["writes"] += len(connections)
         frames = Frames(*messages)
-        one_by_one = [Frames(message) for message in messages] if slow != "close" else [frames]
         behind: list[Connection] = []
         if backlogs := self._slow.backlogs:
             behind = [each for each in connections if backlogs.get(each)]
             connections = [each for each in connections if not backlogs.get(each)]
         for left in send_to_many(frames, connections):
-            self._push(left, one_by_one, slow, channel)
+            if left:
+                self._push(left, frames, channel)
             yield
-        self._push(behind, one_by_one, slow, channel)
+        if behind:
+            self._push(behind, frames, channel)
 
-    def _push(
-        self, connections: list[Connection], messages: list[Frames], slow: Slow, channel: str
-    ) -> None:
+    def _push(self, connections: list[Connection], frames: Frames, channel: str) -> None:
+        slow = self._options(channel).slow
+        messages = [frames] if slow == "close" else frames.apart()
         for connection in connections:
             try:
                 self._slow.push(connection, messages, slow, channel)
@@ -189,16 +192,16 @@ class Delivery:
     def _carry_out(self, record: Record) -> None:
         """Do what a record asks for each of its clients."""
         do = self._action(record)
-        for records, receivers in _by_records([record], self._receivers(record.channels)):
-            for connection in receivers if records else ():
-                try:
-                    do(connection)
-                except ConnectionClosed:
-                    pass
-                except RoomError as error:
-                    logger.warning("a client cannot join %r: %s", record.data.decode(), error)
-                except Exception:
-                    logger.exception("messages to other clients go on after an error")
+        [(_, receivers), *_] = _by_records([record], self._receivers(record.channels))
+        for connection in receivers:
+            try:
+                do(connection)
+            except ConnectionClosed:
+                pass
+            except RoomError as error:
+                logger.warning("a client cannot join %r: %s", record.data.decode(), error)
+            except Exception:
+                logger.exception("messages to other clients go on after an error")
 
     def _action(self, record: Record) -> Callable[[Connection], None]:
         if record.kind is Kind.CLOSE:
@@ -210,36 +213,58 @@ class Delivery:
         return lambda connection: do(connection, room)
 
 
+def _shares(
+    run: list[Record], receivers: list[Connection]
+) -> list[tuple[list[Message], list[Connection]]]:
+    """Tell which of the messages go to whom."""
+    for record in run:
+        if record.exclude or not record.text:
+            break
+    else:
+        return [([(TEXT, record.data) for record in run], receivers)]
+    return [
+        ([_message(record, as_text) for record in records], connections)
+        for records, some in _by_records(run, receivers)
+        for as_text, connections in _by_type(records, some)
+        if connections
+    ]
+
+
 def _by_records(
     run: list[Record], receivers: list[Connection]
-) -> Iterator[tuple[list[Record], list[Connection]]]:
+) -> list[tuple[list[Record], list[Connection]]]:
     """Tell apart who gets all the records, and those whom some of them exclude."""
     excluded = {one for record in run for one in record.exclude}
     if not excluded:
-        yield run, receivers
-        return
-    # An id is made when it is asked for. Of those that have none yet nobody can have known it.
-    ids = [getattr(each.client, "__dict__", {}).get("id") for each in receivers]
-    for id_, connection in zip(ids, receivers, strict=True):
-        if id_ in excluded:
-            yield [record for record in run if id_ not in record.exclude], [connection]
-    yield run, [one for id_, one in zip(ids, receivers, strict=True) if id_ not in excluded]
+        return [(run, receivers)]
+    # An id is made when it is asked for: of those that have none yet nobody can have known it.
+    ids = [getattr(each.client, "__dict__", NO_FIELDS).get("id") for each in receivers]
+    if excluded.isdisjoint(ids):
+        return [(run, receivers)]
+    pairs = list(zip(ids, receivers, strict=True))
+    some = [
+        ([record for record in run if id_ not in record.exclude], [connection])
+        for id_, connection in pairs
+        if id_ in excluded
+    ]
+    rest = [connection for id_, connection in pairs if id_ not in excluded]
+    return [(run, rest), *[(records, one) for records, one in some if records]]
 
 
 def _by_type(
     records: list[Record], receivers: list[Connection]
-) -> Iterator[tuple[bool, list[Connection]]]:
+) -> list[tuple[bool, list[Connection]]]:
     """Tell apart the clients for which bytes are text, where there are any."""
     if not all(record.text for record in records):
         as_text = [each for each in receivers if getattr(each.client, "_bytes_are_text", False)]
         if as_text:
-            yield True, as_text
             others = dict.fromkeys(as_text)
-            receivers = [each for each in receivers if each not in others]
-    yield False, receivers
+            rest = [each for each in receivers if each not in others]
+            return [(True, as_text), (False, rest)]
+    return [(False, receivers)]
 
 
-def _message(record: Record, bytes_are_text: bool) -> tuple[int, bytes]:
+def _message(record: Record, bytes_are_text: bool) -> Message:
     """Return opcode and payload; what should be text and is not UTF-8 stays binary."""
     if record.text or (bytes_are_text and _is_text(record.data)):
         return TEXT, record.data
