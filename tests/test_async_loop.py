@@ -6,6 +6,8 @@ import json
 import signal
 import socketserver
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ServerFactory
-from tests.server import Server, eventually
+from tests.server import PATIENCE, Server, eventually
 
 #: The engines, and what the app is configured with.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -161,3 +163,13 @@ def _answers_with(server: Server, former: int) -> bool:
         return bool(ask(server, "/pid") != former)
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("kind", ["threads", "gevent", "gevent-unpatched", "asyncio"])
+def test_a_process_ends_its_own_tasks_in_silence(kind: str) -> None:
+    command = [sys.executable, "-X", "dev", "-W", "error", "-m", "tests.apps.exiting", kind]
+    began = time.monotonic()
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["child finally"] * 2 + ["parent finally"] * 2
+    assert time.monotonic() - began < 10

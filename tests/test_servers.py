@@ -142,6 +142,10 @@ def test_messages(server: Process) -> None:
     assert client.protocol.close_code == 1000
 
 
+def test_a_view_waits_for_a_coroutine(server: Process) -> None:
+    assert server.get("/async") == "3"
+
+
 def test_background_work_begins_with_the_first_request(server: Process) -> None:
     eventually(lambda: server.get("/began") == "each once", "both functions to run")
 

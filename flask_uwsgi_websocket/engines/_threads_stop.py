@@ -15,7 +15,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from ..connection.worker import INTERRUPT_TIME, Worker
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
-from ..process.signals import RELOAD_SIGNAL, StopSignals, block_stop_signals, stop_signals_unblocked
+from ..process.signals import (
+    RELOAD_SIGNAL,
+    StopSignals,
+    stop_signals_blocked,
+    stop_signals_unblocked,
+)
 
 #: Seconds after which a worker that begins to serve has uWSGI's handlers of signals for certain.
 _SETTLED = 1.0
@@ -40,9 +45,9 @@ class GracefulStop:
             return
         with suppress(ValueError):  # a sub-interpreter: its main thread belongs to the first app's
             self.signals = StopSignals()
-            threading.Thread(
-                target=self._wait_for_signal, name="websocket-stop", daemon=True
-            ).start()
+            run = self._wait_for_signal
+            with stop_signals_blocked():  # uWSGI's handlers want its thread
+                threading.Thread(target=run, name="websocket-stop", daemon=True).start()
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -98,7 +103,6 @@ class GracefulStop:
                 self.signals.take()
 
     def _wait_for_signal(self) -> None:
-        block_stop_signals()  # uWSGI's handlers want its thread
         assert self.signals is not None
         signum = self.signals.wait()
         self._stopped_at = time.monotonic()

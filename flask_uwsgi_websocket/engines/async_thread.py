@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import asyncio
 import atexit
+import ctypes
 import os
 import threading
 from _thread import RLock
@@ -98,10 +99,6 @@ def _start_thread(run: Callable[[], object]) -> None:
             threading.Thread(target=run, name="websocket-async", daemon=True).start()
 
 
-#: What a child process must not collect: it would run the `finally` blocks of the parent's Tasks.
-_left_behind: list[asyncio.AbstractEventLoop] = []
-
-
 class _Threads:
     """The loops of this process and of those that it was forked from."""
 
@@ -147,11 +144,13 @@ class _Threads:
         self._starting = RLock()
         loops = tuple(self._loops.values())
         self._loops.clear()
-        _left_behind.extend(loops)
         # Something takes the place of each: their objects, which close them some day, keep their
         # numbers.
         nothing = os.open(os.devnull, os.O_RDWR)
         for loop in loops:
+            # Never collected, not even when the child exits: the `finally` blocks of the parent's
+            # Tasks would run in it as well.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object([loop, asyncio.all_tasks(loop)]))
             for fd in (*loop.selector.get_map(), loop.selector.fileno()):
                 os.dup2(nothing, fd, inheritable=False)
         os.close(nothing)

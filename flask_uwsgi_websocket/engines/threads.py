@@ -30,7 +30,7 @@ from ..connection.worker import Worker
 from ..helpers.log import logger
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
-from ..process.signals import RELOAD_SIGNAL, StopSignals, block_stop_signals
+from ..process.signals import RELOAD_SIGNAL, StopSignals, stop_signals_blocked
 from ._threads_stop import GracefulStop
 from .base import Engine
 from .loop import WatchedConnection
@@ -65,7 +65,8 @@ class ThreadsWorker(Worker):
 
     def start(self) -> None:
         super().start()
-        threading.Thread(target=self._run, name="websocket-helper", daemon=True).start()
+        with stop_signals_blocked():
+            threading.Thread(target=self._run, name="websocket-helper", daemon=True).start()
 
     def close_all(self, code: int) -> None:
         super().close_all(code)
@@ -108,7 +109,6 @@ class ThreadsWorker(Worker):
 
     def _run(self) -> None:
         self.thread = self.get_ident()
-        block_stop_signals()  # they are for others
         while True:
             for fd, events in self._wait():
                 self._tell(fd, READ & events, 0)

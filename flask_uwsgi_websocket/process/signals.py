@@ -84,12 +84,6 @@ class StopSignals:
                 return signal.Signals(signum)
 
 
-def block_stop_signals() -> None:
-    """Leave them to other threads than the calling one."""
-    if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-
-
 @contextmanager
 def stop_signals_blocked() -> Iterator[None]:
     """Leave them to other threads meanwhile, and for ever in a thread that is started in here.

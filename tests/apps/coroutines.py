@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import socket
 import ssl
-import threading
 import time
 
 from flask import has_request_context
@@ -79,11 +78,3 @@ async def call_again(engine):
         return engine.run_async(coroutine)
     except RuntimeError as error:
         return str(error)
-
-
-async def start_thread():
-    """Whether a thread that the loop starts is a real one."""
-    loop, future = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-    await loop.run_in_executor(None, time.sleep, 0)
-    future.set_result(threading.get_ident() > 0)
-    return await future

@@ -8,6 +8,8 @@ import time
 from flask import Flask, request, session
 
 import flask_uwsgi_websocket
+from flask_uwsgi_websocket.servers.find import background_engine
+from tests.apps import coroutines
 
 ASYNC = os.environ["TEST_CLASS"] == "AsyncioWebSocket"
 
@@ -27,6 +29,12 @@ def show_began():
 @app.get("/")
 def index():
     return "page"
+
+
+@app.get("/async")
+def wait_for_coroutine():
+    engine = background_engine(app.wsgi_app.engine_name, request.environ)
+    return str(engine.run_async(coroutines.add(1, 2)))
 
 
 @app.before_request
