@@ -78,10 +78,8 @@ class RoomsOfApps:
         """Ask who sends the request; None if nobody knows. Raises what ``identify`` does."""
         if self.identify is not None:
             user = app.ensure_sync(self.identify)()
-        elif hasattr(app, "login_manager") and "flask_login" in sys.modules:
-            user = sys.modules["flask_login"].current_user.get_id()
         else:
-            return None
+            user = _user_of_flask_login(app)
         return None if user is None else user_channel(user).partition(":")[2]
 
     def _connections(self, app: Flask) -> list[Connection]:
@@ -95,6 +93,15 @@ class RoomsOfApps:
             return engine
         # A mule, a spooler, a child of a worker: none of them has the engine's loop.
         return plain_engine("threads", threads_are_greenlets())
+
+
+def _user_of_flask_login(app: Flask) -> Any:
+    manager = getattr(app, "login_manager", None)
+    # One that cannot load users raises when it is asked for one.
+    callbacks = (getattr(manager, f"_{kind}_callback", None) for kind in ("user", "request"))
+    if not any(callbacks) or "flask_login" not in sys.modules:
+        return None
+    return sys.modules["flask_login"].current_user.get_id()
 
 
 class _ToOthers:

@@ -15,37 +15,27 @@ both ends.
 
 from __future__ import annotations
 
-import contextvars
-import socket
-import threading
-from _socket import socket as Socket
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from flask.testing import FlaskClient
 from werkzeug.datastructures import Headers
-from werkzeug.test import run_wsgi_app
 
-from .clients.base import Data
-from .clients.client import WebSocketClient
-from .codec import CLIENT, Deflate, DeflateSettings, Protocol, request_headers, validate_response
-from .codec.deflate import accept as accept_deflate
-from .codec.deflate import offer
-from .codec.handshake import new_key
-from .connection.base import Limits, Message
-from .connection.connection import Connection
-from .exceptions import ConnectionClosed, HandshakeError
-from .helpers.checks import propagates
-from .helpers.text import path_of, printable
-from .helpers.threads import threads_are_greenlets
-from .helpers.wsgi import StartResponse, WSGIEnvironment
-from .rooms.conformance import BackplaneConformance
-from .servers.base import Server
-from .servers.find import add_server
-from .servers.sockets import SocketServer
-from .servers.upgrade import UPGRADE, Upgrade
+from ..clients.base import Data
+from ..clients.client import WebSocketClient
+from ..codec import CLIENT, Deflate, DeflateSettings, Protocol, request_headers, validate_response
+from ..codec.deflate import accept as accept_deflate
+from ..codec.deflate import offer
+from ..codec.handshake import new_key
+from ..connection.base import Limits, Message
+from ..connection.connection import Connection
+from ..exceptions import ConnectionClosed, HandshakeError
+from ..helpers.checks import propagates
+from ..helpers.text import printable
+from ..helpers.threads import threads_are_greenlets
+from ..helpers.wsgi import WSGIEnvironment
+from ..rooms.conformance import BackplaneConformance
+from .request import KEY, SERVER, UpgradeRequest
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -57,10 +47,6 @@ __all__ = [
     "WebSocketTestClient",
     "WebSocketTestConnection",
 ]
-
-_Fields = Iterable[tuple[str, str]]
-
-_KEY = "flask_uwsgi_websocket.testing"
 
 #: A test's peer is trusted: only what the app may receive is limited, by the app.
 _UNLIMITED = 1 << 40
@@ -77,126 +63,6 @@ class HandshakeRejected(HandshakeError):
         self.response = response
 
 
-@dataclass
-class _Request:
-    """An upgrade request on its way through the app, as a WSGI app of its own."""
-
-    app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
-    timeout: float
-    greenlets: bool
-    environ: WSGIEnvironment = field(default_factory=dict)
-    #: The answer: 101 of whoever accepts, or else the app's response.
-    answer: tuple[Iterable[bytes], str, Headers] | None = None
-    error: BaseException | None = None
-
-    def __post_init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        self.ours, self.theirs = Socket(fileno=ours.detach()), Socket(fileno=theirs.detach())
-        if self.greenlets:
-            import gevent
-            from gevent.event import Event
-
-            self._spawn: Callable[[Callable[[], None]], Any] = gevent.spawn
-            self._event: Callable[[], Any] = Event
-        else:
-            self._spawn = _start_thread
-            self._event = threading.Event
-        self._answered, self._ended = self._event(), self._event()
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Begin the request; return once the handshake is answered, with the answer."""
-        # It would keep the context of a request that goes on.
-        environ.pop("werkzeug.debug.preserve_context", None)
-        self.environ = environ
-        # None of the test's own contexts: a server has none either.
-        self._spawn(partial(contextvars.Context().run, self._serve))
-        if not self._answered.wait(self.timeout):
-            self.close()
-            raise TimeoutError(f"the app did not answer the handshake within {self.timeout} s")
-        if self.error is not None:
-            self.close()
-            raise self.error
-        assert self.answer is not None
-        body, status, headers = self.answer
-        start_response(status, headers.to_wsgi_list())
-        return body
-
-    def _serve(self) -> None:
-        try:
-            answer = run_wsgi_app(self.app, self.environ, buffered=True)
-            if self.answer is None:
-                self.answer = answer
-        except BaseException as error:
-            self.error = error
-        finally:
-            self._answered.set()
-            self._ended.set()
-
-    def respond(self, environ: WSGIEnvironment, status: str, headers: _Fields = ()) -> None:
-        """Answer the handshake, for the server's side."""
-        self.environ = environ  # the one in which a failure will be found: Werkzeug copied ours
-        self.answer = (), status, Headers(headers)
-        self._answered.set()
-
-    def close(self) -> None:
-        """Close the sockets of a handshake that was not accepted."""
-        self.ours.close()
-        self.theirs.close()
-
-    def wait(self, timeout: float) -> None:
-        """Wait until the request is over; TimeoutError when it isn't after ``timeout`` seconds."""
-        if not self._ended.wait(timeout):
-            raise TimeoutError(
-                f"the handler of {printable(path_of(self.environ))} still runs {timeout} s after "
-                "the connection was closed"
-            )
-
-    def failure(self) -> BaseException | None:
-        """Return what the handler raised, or what was raised after it."""
-        upgrade: Upgrade | None = self.environ.get(UPGRADE)
-        return self.error if upgrade is None or upgrade.failure is None else upgrade.failure
-
-    def forget_failure(self) -> None:
-        """Forget what the handler raised, because the test has been told."""
-        self.error = None
-        if UPGRADE in self.environ:
-            self.environ[UPGRADE].failure = None
-
-
-def _start_thread(function: Callable[[], None]) -> None:
-    threading.Thread(target=function, name="websocket-test", daemon=True).start()
-
-
-class _TestServer(SocketServer):
-    """The test client, as the server that the app runs on."""
-
-    key: ClassVar[str] = _KEY
-
-    #: The test gets whatever the app raises.
-    _call = Server._call
-
-    def uses_greenlets(self, environ: WSGIEnvironment) -> bool:
-        return _request_of(environ).greenlets
-
-    def take(self, environ: WSGIEnvironment) -> Socket:
-        return _request_of(environ).theirs
-
-    def answer(self, environ: WSGIEnvironment, sock: Socket, headers: _Fields) -> None:
-        _request_of(environ).respond(environ, "101 Switching Protocols", headers)
-
-    def fail(self, environ: WSGIEnvironment, sock: Socket) -> None:
-        _request_of(environ).respond(environ, "500 Internal Server Error")
-
-
-def _request_of(environ: WSGIEnvironment) -> _Request:
-    request: _Request = environ[_KEY]
-    return request
-
-
-_server = _TestServer()
-add_server(_server)
-
-
 class WebSocketTestConnection(WebSocketClient):
     """The test's end of a connection; used as a context manager it closes at the end.
 
@@ -210,7 +76,7 @@ class WebSocketTestConnection(WebSocketClient):
     response: TestResponse
 
     def __init__(
-        self, app: Flask, request: _Request, response: TestResponse, **options: Any
+        self, app: Flask, request: UpgradeRequest, response: TestResponse, **options: Any
     ) -> None:
         super().__init__(request.environ, app=app, **options)
         self.response = response
@@ -319,7 +185,7 @@ class WebSocketTestClient(FlaskClient):
         del fields["Host"]  # Werkzeug's, by the URL
         fields.update(Headers(headers))
         app = self.application
-        request = _Request(app, timeout, _wants_greenlets(app))
+        request = UpgradeRequest(app, timeout, _wants_greenlets(app))
         try:
             kwargs.update(headers=fields, query_string=query_string)
             response = self._open_upgrade(path, request, **kwargs)
@@ -328,17 +194,19 @@ class WebSocketTestClient(FlaskClient):
         except BaseException:
             request.close()
             raise
+        extensions = app.extensions.get("uwsgi_websocket", ())
+        request.wait_for_handler([extension.clients for extension in extensions])
         return WebSocketTestConnection(
             *(app, request, response),
             connection=_connect(request, deflate),
             subprotocol=upgrade.subprotocol,
         )
 
-    def _open_upgrade(self, path: str, request: _Request, **kwargs: Any) -> TestResponse:
+    def _open_upgrade(self, path: str, request: UpgradeRequest, **kwargs: Any) -> TestResponse:
         """Send the upgrade request, and return the response 101."""
         if path.startswith(("ws:", "wss:")):
             path = "http" + path[2:]
-        overrides = {**kwargs.pop("environ_overrides", {}), _KEY: request}
+        overrides = {**kwargs.pop("environ_overrides", {}), KEY: request}
         response = self.open(path, method="GET", environ_overrides=overrides, **kwargs)
         if response.status_code != 101:
             raise HandshakeRejected(response)
@@ -346,7 +214,7 @@ class WebSocketTestClient(FlaskClient):
 
     def run_wsgi_app(self, environ: WSGIEnvironment, buffered: bool = False) -> Any:
         """Run as Werkzeug does, which sends the cookies and stores those that come back."""
-        request = environ.get(_KEY)
+        request = environ.get(KEY)
         if request is None:
             return super().run_wsgi_app(environ, buffered)
         app, self.application = self.application, request
@@ -356,14 +224,14 @@ class WebSocketTestClient(FlaskClient):
             self.application = app
 
 
-def _connect(request: _Request, deflate: Deflate | None) -> Connection:
+def _connect(request: UpgradeRequest, deflate: Deflate | None) -> Connection:
     """Open the test's end of the connection."""
     timeout = request.timeout
     limits = Limits(
         timeout=timeout, max_message_size=_UNLIMITED, ping_interval=0, send_timeout=timeout
     )
     protocol = Protocol(CLIENT, max_message_size=_UNLIMITED, deflate=deflate)
-    return _server.engine(request.environ, "threads").open(request.ours, protocol, limits)
+    return SERVER.engine(request.environ, "threads").open(request.ours, protocol, limits)
 
 
 def client_class(app: Flask) -> type[WebSocketTestClient]:
