@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
+from flask_uwsgi_websocket.process.server_process import started_at
 from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions
+from flask_uwsgi_websocket.rooms.backplanes import GROUP
 from flask_uwsgi_websocket.testing import BackplaneConformance
 from tests import sample_backplane
 from tests.sample_backplane import Loft, PigeonBackplane
@@ -48,6 +52,60 @@ def _loft() -> Iterator[None]:
 
 class TestPigeon(PigeonSuite):
     """A third party's."""
+
+
+class TestMemory(BackplaneConformance):
+    """Of one process."""
+
+    url = "memory://conformance"
+
+
+class TestLocal(BackplaneConformance):
+    """Of one machine, in a directory that somebody has named."""
+
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.url = f"local://{tmp_path}/rooms"
+
+
+class TestLocalInstance(BackplaneConformance):
+    """Of one machine, in the directory of an instance."""
+
+    url = "local://"
+
+    @pytest.fixture(autouse=True)
+    def _instance(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        self.instance = os.getpid(), started_at(os.getpid())
+
+
+class TestFoundByItsScheme(PigeonSuite):
+    """A third party's, which a distribution that is installed registers."""
+
+    @pytest.fixture(autouse=True)
+    def _distribution(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        info = tmp_path / "pigeons-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pigeons\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(
+            f"[{GROUP}]\npigeon = tests.sample_backplane:PigeonBackplane\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+
+    backplane = BackplaneConformance.backplane
+
+
+def test_tests_of_faults_that_cannot_be_made_are_not_collected() -> None:
+    assert TestMemory.test_a_dead_server is None
+    assert PigeonSuite.test_a_dead_server is not None
+
+    class Mended(TestMemory):
+        def fail(self) -> None: ...
+
+        def recover(self) -> None: ...
+
+    assert Mended.test_a_dead_server is PigeonSuite.test_a_dead_server
+    assert Mended.test_a_server_that_hangs is None
 
 
 class _Impatient(PigeonSuite):

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from ..backplane import Backplane, BackplaneOptions
+from ..backplanes import make_backplane
 from .faults import Faults
 from .names import Names
 from .promises import Promises
@@ -60,7 +61,7 @@ class BackplaneConformance(Promises, Names, Faults):
 
     def backplane(self, options: BackplaneOptions) -> Backplane:
         """Make a backplane of the kind that is tested: by default, the one that ``url`` names."""
-        raise NotImplementedError
+        return make_backplane(self.url, options)
 
     def fail(self) -> Awaitable[None] | None:
         """End the server, so that nobody can connect to it. Like the following, may be async."""
