@@ -34,10 +34,12 @@ from .extension.greenlets import (
 )
 from .extension.middleware import WebSocketMiddleware
 from .rooms.backplane import Backplane, Inbox
+from .rooms.publisher import AsyncPublisher, Publisher
 
 __version__ = "1.0.0.dev0"
 
 __all__ = [
+    "AsyncPublisher",
     "AsyncWebSocket",
     "AsyncWebSocketClient",
     "AsyncWebSocketMiddleware",
@@ -56,6 +58,7 @@ __all__ = [
     "HandshakeError",
     "Inbox",
     "ProtocolError",
+    "Publisher",
     "RoomError",
     "RoomFull",
     "TooManyRooms",

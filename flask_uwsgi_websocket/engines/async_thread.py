@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ..helpers.threads import threads_are_greenlets, unpatched
+from ..helpers.threads import is_patched, unpatched
 from ..process.fork import own
 from ..process.signals import stop_signals_blocked
 
@@ -87,13 +87,22 @@ def _make_selector() -> Any:
     for name in ("EpollSelector", "PollSelector"):
         with suppress(AttributeError):
             return unpatched("selectors", name)()
+    with suppress(AttributeError):
+        return _poll_selector()
     return unpatched("selectors", "SelectSelector")()
+
+
+def _poll_selector() -> Any:
+    """Make what eventlet has removed from the standard library."""
+    poll, read, write = (unpatched("select", name) for name in ("poll", "POLLIN", "POLLOUT"))
+    members = {"_selector_cls": poll, "_EVENT_READ": read, "_EVENT_WRITE": write}
+    return type("PollSelector", (unpatched("selectors", "_PollLikeSelector"),), members)()
 
 
 def _start_thread(run: Callable[[], object]) -> None:
     """Run a function in a native thread that nobody waits for, and that no stop signal reaches."""
     with stop_signals_blocked():
-        if threads_are_greenlets():
+        if is_patched():
             unpatched("_thread", "start_new_thread")(run, ())
         else:  # known by its name: it may have the number of a request's thread that has ended
             threading.Thread(target=run, name="websocket-async", daemon=True).start()

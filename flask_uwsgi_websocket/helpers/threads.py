@@ -56,9 +56,21 @@ def threads_are_greenlets() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+def is_patched() -> bool:
+    """Tell whether gevent or eventlet has replaced threads, so that who waits lets others run."""
+    patcher = sys.modules.get("eventlet.patcher")
+    return threads_are_greenlets() or (
+        patcher is not None and bool(patcher.is_monkey_patched("thread"))
+    )
+
+
 def unpatched(module: str, name: str) -> Any:
-    """Return a function as it was before gevent's patch: for real threads, or to block all."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None:
-        return getattr(import_module(module), name)
-    return monkey.get_original(module, name)
+    """Return a function as it was before the patch of gevent: for real threads, or to block all.
+
+    Or that of eventlet, with which there may be publishers, but no servers.
+    """
+    if (patcher := sys.modules.get("eventlet.patcher")) is not None:
+        return getattr(patcher.original(module), name)
+    if (monkey := sys.modules.get("gevent.monkey")) is not None:
+        return monkey.get_original(module, name)
+    return getattr(import_module(module), name)

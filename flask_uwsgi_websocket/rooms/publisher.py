@@ -1,0 +1,204 @@
+"""Publish to rooms from outside: a Celery task, a cron job, a script, another service.
+
+::
+
+    from flask_uwsgi_websocket import Publisher
+
+    with Publisher("redis://localhost", prefix="shop") as rooms:
+        rooms.to("news").send("hi")
+        rooms.to_user(7).send_json({"paid": True})
+
+It needs neither Flask nor uWSGI, nor a connection of its own for each thread: all threads share it,
+and a process that is forked begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from ..engines.async_thread import process_loop
+from ..exceptions import BackplaneUnavailable
+from ..helpers.log import RateLimit, logger
+from .asking import Answers
+from .counting import Count, count_of, count_question, counts_of, rooms_question
+from .line import Line
+from .record import Record
+from .targets import Done, Sender, Targets
+from .waiting import wait_for
+
+_Self = TypeVar("_Self", bound="_Publisher[Any]")
+
+#: Where an app's configuration has what a publisher needs.
+_KEYS = "UWSGI_WEBSOCKET_"
+#: Seconds beyond the timeout that others who send may cost.
+_PATIENCE = 3.0
+
+
+class _Publisher(Targets[Done]):
+    """What both publishers have: where to, and how.
+
+    :param url: of the app's backplane, as ``UWSGI_WEBSOCKET_BACKPLANE``. None: that of the only
+        uWSGI of this user on this machine, which is looked for until it is there.
+    :param prefix: the app's ``UWSGI_WEBSOCKET_PREFIX``, which by default is ``app.name``. None, for
+        which ``url`` must be None too: that of the only app there.
+    :param timeout: seconds within which a call succeeds or raises
+        :exc:`~.exceptions.BackplaneUnavailable`.
+    :param max_size: the app's ``UWSGI_WEBSOCKET_ROOM_MESSAGE_SIZE``.
+    :param dumps: makes JSON: ``app.json.dumps`` for the types that the app knows.
+    :raises ValueError: for a URL that is wrong, or one without a prefix.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        prefix: str | None = None,
+        timeout: float = 2.0,
+        max_size: int = 1 << 20,
+        dumps: Callable[[Any], str] = json.dumps,
+    ) -> None:
+        self.max_size = max_size
+        self._line = Line(url, prefix, timeout, max_size)
+        self._dumps = dumps
+        self._warning = RateLimit()
+
+    @classmethod
+    def from_config(cls: type[_Self], config: Mapping[str, Any], **options: Any) -> _Self:
+        """Make one that publishes to the app of this configuration.
+
+        :param config: ``app.config``, or what the app is configured from.
+        :param options: what the configuration does not tell, as ``prefix`` if it is not set there.
+        """
+        options.setdefault("prefix", config.get(f"{_KEYS}PREFIX"))
+        options.setdefault("max_size", config.get(f"{_KEYS}ROOM_MESSAGE_SIZE", 1 << 20))
+        return cls(config.get(f"{_KEYS}BACKPLANE"), **options)
+
+    def dumps(self, value: Any) -> str:
+        """Return the JSON for a value."""
+        return self._dumps(value)
+
+    def send_nowait(self, record: Record) -> None:
+        """Queue a record; see :meth:`.Target.send_nowait`."""
+        try:
+            exchange = self._line.exchange()
+        except BackplaneUnavailable as error:
+            if self._warning.passes():
+                logger.warning("a message to rooms was not sent: %s", error)
+            return
+        if exchange is None:
+            self._nobody_there()
+        else:
+            exchange.send_nowait(record)
+
+    def is_alone(self) -> bool:
+        """Tell whether there is no uWSGI to publish to, of those that are looked for."""
+        return self._line.exchange() is None
+
+    def _send(self, record: Record) -> Future[None] | None:
+        exchange = self._line.exchange()
+        if exchange is None:
+            self._nobody_there()
+            return None
+        return exchange.send(record)
+
+    def _ask(self, question: dict[str, Any]) -> Future[Answers] | None:
+        exchange = self._line.exchange()
+        if exchange is None:
+            return None
+        return asyncio.run_coroutine_threadsafe(exchange.ask(question), process_loop())
+
+    def _nobody_there(self) -> None:
+        # No error: as with any other backplane, there may just be no clients.
+        if self._warning.passes():
+            logger.warning(
+                "a message to rooms reached nobody: no uWSGI of this user has clients, or its "
+                "backplane is elsewhere (UWSGI_WEBSOCKET_BACKPLANE), which the URL would name"
+            )
+
+    def __del__(self) -> None:
+        line: Line | None = self.__dict__.get("_line")
+        if line is not None:
+            with suppress(RuntimeError):  # the process ends
+                line.start_closing()
+
+
+_NONE = Answers([], True)
+
+
+class Publisher(_Publisher[None]):
+    """Publishes to an app's rooms, users and clients; waits as threads do, or greenlets."""
+
+    def _sender(self) -> Sender[None]:
+        return self
+
+    def send(self, record: Record) -> None:
+        """Publish a record; see :meth:`.Target.send`."""
+        sending = self._send(record)
+        if sending is not None:
+            self._wait(sending)
+
+    def count(self, room: str) -> Count:
+        """Return how many connections and users are in a room."""
+        asking = self._ask(count_question(room))
+        return count_of(_NONE if asking is None else self._wait(asking))
+
+    def rooms(self) -> dict[str, Count]:
+        """Return all rooms that have members."""
+        asking = self._ask(rooms_question())
+        return counts_of(_NONE if asking is None else self._wait(asking))
+
+    def close(self) -> None:
+        """Wait until what was sent by ``send_nowait`` has gone out, and end."""
+        self._line.close()
+
+    def _wait(self, future: Future[Any]) -> Any:
+        try:
+            return wait_for(future, self._line.timeout + _PATIENCE)
+        except TimeoutError as error:
+            raise BackplaneUnavailable("the backplane does not answer in time") from error
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class AsyncPublisher(_Publisher[Awaitable[None]]):
+    """Does what :class:`Publisher` does in an asyncio program; what waits there is awaited here."""
+
+    def _sender(self) -> Sender[Awaitable[None]]:
+        return self
+
+    async def send(self, record: Record) -> None:
+        """Publish a record; see :meth:`.Target.send`."""
+        sending = self._send(record)
+        if sending is not None:
+            await asyncio.wrap_future(sending)
+
+    async def count(self, room: str) -> Count:
+        """Return how many connections and users are in a room."""
+        asking = self._ask(count_question(room))
+        return count_of(_NONE if asking is None else await asyncio.wrap_future(asking))
+
+    async def rooms(self) -> dict[str, Count]:
+        """Return all rooms that have members."""
+        asking = self._ask(rooms_question())
+        return counts_of(_NONE if asking is None else await asyncio.wrap_future(asking))
+
+    async def close(self) -> None:
+        """Wait until what was sent by ``send_nowait`` has gone out, and end."""
+        closing = self._line.start_closing()
+        if closing is not None:
+            await asyncio.wrap_future(closing)
+
+    async def __aenter__(self: _Self) -> _Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
