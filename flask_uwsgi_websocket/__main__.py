@@ -1,10 +1,11 @@
-"""``python -m flask_uwsgi_websocket``: what is needed before ``flask`` knows an app."""
+"""``python -m flask_uwsgi_websocket``: what needs no app."""
 
 import click
 
 from .commands.cli import install_uwsgi
+from .commands.rooms import publish, rooms, tail
 
-main = click.Group(help="Flask-uWSGI-WebSocket.", commands=[install_uwsgi])
+main = click.Group(help="Flask-uWSGI-WebSocket.", commands=[install_uwsgi, rooms, publish, tail])
 
 if __name__ == "__main__":
     main(prog_name="python -m flask_uwsgi_websocket")

@@ -6,6 +6,9 @@
     flask --app chat websocket routes
     flask websocket echo /chat
     flask --app chat websocket doctor app.ini
+    flask --app chat websocket rooms
+    flask --app chat websocket publish news "hi"
+    flask --app chat websocket tail news
     flask websocket install-uwsgi
 """
 
@@ -33,6 +36,8 @@ from ..launch.locate import Target, module_variable
 from ..launch.run import exec_uwsgi
 from .doctor import examine, of_command, of_process
 from .echo import Peer
+from .rooms import publish, rooms, tail
+from .tables import table
 
 
 @contextmanager
@@ -47,6 +52,10 @@ def _without_traceback() -> Iterator[None]:
 @click.group()
 def websocket() -> None:
     """WebSockets on uWSGI."""
+
+
+for _command in (rooms, publish, tail):
+    websocket.add_command(_command)
 
 
 @websocket.command("run", context_settings={"ignore_unknown_options": True})
@@ -118,11 +127,8 @@ def routes() -> None:
     if not rows:
         click.echo("This app has no WebSocket routes.")
         return
-    heads = ("Rule", "Endpoint", "Blueprint", "Subprotocols")
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for row in (heads, tuple("-" * width for width in widths), *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    for line in table(("Rule", "Endpoint", "Blueprint", "Subprotocols"), rows):
+        click.echo(line)
 
 
 @websocket.command("doctor", context_settings={"ignore_unknown_options": True})
