@@ -41,10 +41,10 @@ class AsyncCall(Generic[T]):
         self._task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[T]) -> None:
-        if not self._abandoned:
+        if self._abandoned:
+            _forget_exception(task)
+        else:
             self._tell()
-        elif not task.cancelled():
-            task.exception()  # the caller, who has another one, does not ask for it
 
     def is_over(self) -> bool:
         """Tell whether there is a result."""
@@ -56,8 +56,8 @@ class AsyncCall(Generic[T]):
         self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is not None and not self._task.cancel():
+            _forget_exception(self._task)
 
     def result(self) -> T:
         """Return what the coroutine has returned, or raise what it has raised.
@@ -72,6 +72,12 @@ class AsyncCall(Generic[T]):
             raise CancelledError from None
         finally:
             del task
+
+
+def _forget_exception(task: asyncio.Task[Any]) -> None:
+    """Say that nobody asks for it: the caller has had another one."""
+    if not task.cancelled():
+        task.exception()
 
 
 def runs_here(loop: asyncio.AbstractEventLoop) -> bool:

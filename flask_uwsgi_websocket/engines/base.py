@@ -157,11 +157,11 @@ class Engine(ABC):
         call = AsyncCall(coroutine, loop, ring)
         try:
             wait(timeout)
-        finally:
-            over = call.is_over()
-            if not over:
-                call.abandon()
-        if not over:
+        except BaseException:
+            call.abandon()
+            raise
+        if not call.is_over():
+            call.abandon()
             raise TimeoutError
         return call.result()
 
