@@ -30,12 +30,13 @@ class Clients(Collection[Any]):
 
     def __init__(self, extension: object) -> None:
         self._extension = extension
-        self._engines: list[Engine] = []
+        #: Those that have run handlers of the extension.
+        self.engines: list[Engine] = []
 
     def look_in(self, engine: Engine) -> None:
         """Look among the connections of this engine, too: it runs handlers of the extension."""
-        if engine not in self._engines:
-            self._engines.append(engine)
+        if engine not in self.engines:
+            self.engines.append(engine)
 
     def __iter__(self) -> Iterator[Any]:
         connections: list[Connection] = []
@@ -68,7 +69,7 @@ class Clients(Collection[Any]):
         )
 
     def _workers(self) -> list[Worker]:
-        workers = [engine.running_worker() for engine in self._engines]
+        workers = [engine.running_worker() for engine in self.engines]
         return [worker for worker in workers if worker is not None]
 
     def __repr__(self) -> str:

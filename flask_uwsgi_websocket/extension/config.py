@@ -25,7 +25,7 @@ from ..helpers.log import logger
 from ..rooms.backplane import BackplaneOptions
 from ..rooms.backplanes import make_backplane
 from ..rooms.exchange import worker_name
-from ..rooms.rooms import RoomSettings
+from ..rooms.live import RoomSettings
 from ..session.origins import parse_origins
 
 PREFIX = "UWSGI_WEBSOCKET_"

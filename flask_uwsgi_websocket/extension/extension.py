@@ -56,7 +56,7 @@ class WebSocket(RoomMethods):
         self.router = Router(__name__, self._check_handler)
         #: The open clients of this worker process; see :class:`~.clients.Clients`.
         self.clients = Clients(self)
-        self._rooms = RoomsOfApps(self.middleware.engine_name, self._asynchronous, self.clients)
+        self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients)
         self._background = Background(self)
         if app is not None:
             self.init_app(app)

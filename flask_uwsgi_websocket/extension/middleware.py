@@ -113,20 +113,14 @@ class WebSocketMiddleware:
         engine = server_of(environ).engine(environ, self.engine_name)
         self.websocket.clients.look_in(engine)
         negotiation = negotiate.negotiate(upgrade, self._settings(rule))
-        self._identify(environ, engine)
+        user = self.websocket._rooms.user_of_request(self.app)
+        if user is not None:
+            environ[USER] = user
         handshake = Handshake(self, environ, rule, request.view_args, negotiation, engine)
         if self.waits_for_handler(rule):
             return handshake.accept_lazily(process_response)
         handshake.response.upgrade_connection = handshake.accept
         return handshake.response
-
-    def _identify(self, environ: WSGIEnvironment, engine: Engine) -> None:
-        """Find out who asks, and prepare the rooms for who comes."""
-        rooms = self.websocket._rooms
-        rooms.of(self.app).use(engine, bool(environ.get("wsgi.multiprocess")))
-        user = rooms.user_of_request(self.app)
-        if user is not None:
-            environ[USER] = user
 
     def waits_for_handler(self, rule: WebSocketRule) -> bool:
         """Tell whether the handshake waits for the handler: see ``lazy`` of the rule."""

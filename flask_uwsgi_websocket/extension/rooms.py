@@ -10,21 +10,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
-from flask import Flask
+from flask import Flask, has_request_context, request
 
 from ..clients.base import Data
 from ..clients.open_clients import Clients, Excluded
 from ..connection.connection import Connection
 from ..engines.base import Engine
-from ..helpers.threads import threads_are_greenlets
+from ..helpers.engines import ENGINES
+from ..helpers.log import logger
 from ..rooms.channels import ALL, user_channel
+from ..rooms.live import Host, RoomSettings
 from ..rooms.options import RoomPatterns
 from ..rooms.record import Record
-from ..rooms.rooms import Rooms, RoomSettings
+from ..rooms.rooms import Rooms
 from ..rooms.targets import Sender, Target, Targets
 from ..servers import uwsgi
-from ..servers.find import background_engine
-from ..servers.sockets import plain_engine
+from ..servers.find import engine_here
 from . import config
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,9 +41,8 @@ class RoomsOfApps:
     :param clients: its open clients.
     """
 
-    def __init__(self, engine_name: str, asynchronous: bool, clients: Clients) -> None:
+    def __init__(self, engine_name: str, clients: Clients) -> None:
         self._engine_name = engine_name
-        self._asynchronous = asynchronous
         self._clients = clients
         self._apps: WeakSet[Flask] = WeakSet()
         self.patterns = RoomPatterns()
@@ -54,14 +54,8 @@ class RoomsOfApps:
         prefix = config.PREFIX + "PREFIX"
         if app.config[prefix] is None:
             app.config[prefix] = app.name
-        app.extensions.setdefault(_ROOMS, {})[self] = Rooms(
-            partial(_settings, app),
-            self._engine,
-            partial(self._connections, app),
-            self.patterns,
-            lambda value: str(app.json.dumps(value)),
-            self._asynchronous,
-        )
+        host = _AppWithRooms(app, self._engine_name, self._clients, self.patterns)
+        app.extensions.setdefault(_ROOMS, {})[self] = Rooms(host)
 
     def of(self, app: Flask) -> Rooms:
         """Return the rooms of an app."""
@@ -82,17 +76,57 @@ class RoomsOfApps:
             user = _user_of_flask_login(app)
         return None if user is None else user_channel(user).partition(":")[2]
 
-    def _connections(self, app: Flask) -> list[Connection]:
-        return [client._connection for client in self._clients if client._app is app]
 
-    def _engine(self) -> Engine:
-        if not uwsgi.inside():
-            return background_engine(self._engine_name)
-        engine = uwsgi.engine(self._engine_name)
-        if engine.process.worker_id():
-            return engine
-        # A mule, a spooler, a child of a worker: none of them has the engine's loop.
-        return plain_engine("threads", threads_are_greenlets())
+class _AppWithRooms(Host):
+    """A Flask app, as its rooms see it."""
+
+    def __init__(
+        self, app: Flask, engine_name: str, clients: Clients, patterns: RoomPatterns
+    ) -> None:
+        self._app = app
+        self._engine_name = engine_name
+        self._clients = clients
+        self.patterns = patterns
+        self.asynchronous = ENGINES[engine_name].asynchronous
+
+    def settings(self) -> RoomSettings:
+        app = self._app
+        read = partial(config.read, app.config)
+        url = read("BACKPLANE") or ("local://" if uwsgi.inside() else "memory://")
+        is_private = url == "memory://"
+        if is_private:  # another app's is another one
+            url = app.extensions.setdefault(_MEMORY, f"memory://{uuid.uuid4()}")
+        return RoomSettings(
+            url, is_private, read("PREFIX") or "", read("ROOM_MESSAGE_SIZE"), read("MAX_ROOMS")
+        )
+
+    def engine(self) -> Engine:
+        self._warn_if_split()
+        for engine in self._clients.engines:
+            if not uwsgi.inside() or engine.process.worker_id():
+                return engine
+        return engine_here(self._engine_name)
+
+    def _warn_if_split(self) -> None:
+        """Warn where each of several workers is by itself, as under gunicorn."""
+        is_one_of_many = has_request_context() and request.environ.get("wsgi.multiprocess")
+        if is_one_of_many and self.settings().private and not uwsgi.inside():
+            logger.warning(
+                "rooms reach the clients of one worker only, of several that serve the app: set "
+                "UWSGI_WEBSOCKET_BACKPLANE to local:///a/directory, or redis://..."
+            )
+
+    def instance(self) -> tuple[int, int] | None:
+        if uwsgi.inside():  # also in a mule, where another engine waits
+            return uwsgi.engine(self._engine_name).process.instance()
+        serves = has_request_context() or self._clients.engines
+        return self.engine().process.instance() if serves else None
+
+    def connections(self) -> list[Connection]:
+        return [client._connection for client in self._clients if client._app is self._app]
+
+    def dumps(self, value: Any) -> str:
+        return str(self._app.json.dumps(value))
 
 
 def _user_of_flask_login(app: Flask) -> Any:
@@ -117,17 +151,6 @@ class _ToOthers:
 
     def send_nowait(self, record: Record) -> None:
         self._rooms.send_nowait(replace(record, served=True))
-
-
-def _settings(app: Flask) -> RoomSettings:
-    read = partial(config.read, app.config)
-    url = read("BACKPLANE") or ("local://" if uwsgi.inside() else "memory://")
-    is_private = url == "memory://"
-    if is_private:  # another app's is another one
-        url = app.extensions.setdefault(_MEMORY, f"memory://{uuid.uuid4()}")
-    return RoomSettings(
-        url, is_private, read("PREFIX") or "", read("ROOM_MESSAGE_SIZE"), read("MAX_ROOMS")
-    )
 
 
 class RoomMethods(Targets[None]):

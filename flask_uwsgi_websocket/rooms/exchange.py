@@ -110,6 +110,11 @@ class Exchange(Inbox):
         self._subscriptions.remove(channel)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether something that was sent has not gone out yet."""
+        return not self._outbox.is_empty()
+
+    @property
     def counters(self) -> dict[str, int]:
         """How many of what there were, in records; ``gaps`` are times, ``channels`` a state."""
         outbox = self._outbox
@@ -142,7 +147,7 @@ class Exchange(Inbox):
 
     async def flush(self) -> None:
         """Wait until what was sent has gone out, or cannot."""
-        while not self._outbox.is_empty():
+        while self.is_busy:
             await asyncio.sleep(0.005)
 
     async def stop(self) -> None:

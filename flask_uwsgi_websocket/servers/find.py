@@ -28,6 +28,19 @@ def server_of(environ: WSGIEnvironment) -> Server:
     return UWSGI_SERVER
 
 
+def engine_here(name: str) -> Engine:
+    """Return what runs an engine's handlers in this process, or waits in their place.
+
+    The latter in a mule, a spooler, or a child of a worker, none of which has the engine's loop.
+    """
+    if not uwsgi.inside():
+        return background_engine(name)
+    engine = uwsgi.engine(name)
+    return (
+        engine if engine.process.worker_id() else plain_engine("threads", threads_are_greenlets())
+    )
+
+
 def background_engine(name: str, environ: WSGIEnvironment | None = None) -> Engine:
     """Return what runs an engine's background work; ``environ``, of a request, tells the server."""
     server = server_of(environ or {})

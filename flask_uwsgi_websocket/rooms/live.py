@@ -1,0 +1,190 @@
+"""The rooms of an app in one process, once there is use for them."""
+
+from __future__ import annotations
+
+import asyncio
+from _thread import allocate_lock
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from ..connection.connection import Connection
+from ..connection.worker import Worker
+from ..engines.base import Engine
+from ..exceptions import RoomFull
+from .backplane import BackplaneOptions
+from .channels import ALL, room_channel
+from .counting import Count, answer, count_of, count_question, counts_of, rooms_question
+from .delivery import Delivery
+from .exchange import Exchange, worker_name
+from .membership import Membership
+from .options import RoomPatterns
+from .outbox import uncancellable
+from .record import Record
+
+#: Bytes of a record besides its message: the names of what it is to, and of whom it excludes.
+_NAMES = 1 << 16
+
+
+@dataclass(frozen=True)
+class RoomSettings:
+    """What the configuration says of rooms.
+
+    :param url: of the backplane.
+    :param private: whether nobody outside of this process can hear it.
+    :param prefix: in front of all names at the backplane.
+    :param message_size: the largest message, in bytes.
+    :param max_rooms: how many rooms a connection may be in.
+    """
+
+    url: str
+    private: bool
+    prefix: str = ""
+    message_size: int = 1 << 20
+    max_rooms: int = 256
+
+
+class Host(ABC):
+    """What rooms have to know of the app that they are of."""
+
+    #: Whether handlers are coroutines.
+    asynchronous: bool
+    #: The options of its rooms.
+    patterns: RoomPatterns
+
+    @abstractmethod
+    def settings(self) -> RoomSettings:
+        """Return what the configuration says."""
+
+    @abstractmethod
+    def engine(self) -> Engine:
+        """Return what runs handlers in this process; where none does, what waits in their place."""
+
+    @abstractmethod
+    def instance(self) -> tuple[int, int] | None:
+        """Return :meth:`.ServerProcess.instance`; None outside of a server."""
+
+    @abstractmethod
+    def connections(self) -> Collection[Connection]:
+        """Return all open connections of the app in this process."""
+
+    @abstractmethod
+    def dumps(self, value: Any) -> str:
+        """Return the JSON for a value."""
+
+
+class LiveRooms:
+    """The rooms of an app in one process: who is in them, and the exchange with the others.
+
+    :param engine: whose loop the exchange is on, and as whose handlers callers wait.
+    """
+
+    def __init__(self, host: Host, settings: RoomSettings, engine: Engine) -> None:
+        self.engine = engine
+        self.patterns = host.patterns
+        options = BackplaneOptions(
+            settings.prefix,
+            worker_name(),
+            host.instance(),
+            max_size=settings.message_size + _NAMES,
+        )
+        self.exchange = Exchange(
+            settings.url, options, engine.async_loop, self._receive, self._answer
+        )
+        self.membership = Membership(self.exchange, host.connections, settings.max_rooms)
+        self._delivery: Delivery | None = None
+        self._lock = allocate_lock()
+
+    def take_part(self, connection: Connection) -> None:
+        """Hear what is to all clients, and questions, from the first connection on."""
+        if self._delivery is not None:
+            return
+        with self._lock:
+            if self._delivery is None:
+                worker = cast(Worker, connection.worker)
+                self._delivery = Delivery(self.membership, self.patterns, worker)
+                self.exchange.subscribe(ALL)
+
+    def _receive(self, record: Record) -> None:
+        if self._delivery is not None:  # else there is nobody to deliver it to
+            self._delivery.receive(record)
+
+    def _answer(self, question: Any) -> Any:
+        return answer(self.membership, question)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was published, received, delivered and lost: see the counters of each part."""
+        delivered = {} if self._delivery is None else self._delivery.counters
+        return {**self.exchange.counters, **delivered}
+
+    # -- coroutines, for any loop --------------------------------------------------------
+
+    async def put(self, record: Record) -> None:
+        """Publish a record; return when the backplane has it, and our own clients got it."""
+        await self.settle(self.exchange.send(record))
+
+    async def settle(self, sent: Any) -> None:
+        """Wait for what was sent, as :meth:`put` does."""
+        await asyncio.wrap_future(sent)
+        if self._delivery is not None:
+            delivered = uncancellable()
+            self._delivery.then(partial(delivered.set_result, None))
+            await asyncio.wrap_future(delivered)
+
+    def join(self, connection: Connection, room: str) -> Coroutine[Any, Any, None] | None:
+        """Have a connection join a room.
+
+        :return: what has to be run until that is in force; None when it is.
+        :raises RoomError: see :meth:`Rooms.join`.
+        """
+        channel = room_channel(room)
+        self.take_part(connection)
+        limit = self.patterns.of(room).max_members
+        if limit is not None and connection not in self.membership.members(channel):
+            return self._join_limited(connection, room, limit)
+        subscribing = self.membership.add(connection, channel)
+        if subscribing is None:
+            return None
+        return self._complete(connection, channel, subscribing)
+
+    async def _join_limited(self, connection: Connection, room: str, limit: int) -> None:
+        if (await self.count(room)).connections >= limit:
+            raise RoomFull(f"the room {room!r} has {limit} members, which is all it may have")
+        channel = room_channel(room)
+        subscribing = self.membership.add(connection, channel)
+        if subscribing is not None:
+            await self._complete(connection, channel, subscribing)
+
+    async def _complete(self, connection: Connection, channel: str, subscribing: Any) -> None:
+        try:
+            await asyncio.wrap_future(subscribing)
+        except BaseException:
+            self.membership.remove(connection, channel)
+            raise
+        if connection.ended:  # and so it is no member any more, or not for long
+            raise connection.closed_error()
+
+    async def count(self, room: str) -> Count:
+        """Ask all workers how many are in a room."""
+        return count_of(await self.exchange.ask(count_question(room)))
+
+    async def rooms(self) -> dict[str, Count]:
+        """Ask all workers for their rooms."""
+        return counts_of(await self.exchange.ask(rooms_question()))
+
+    # -- its end -------------------------------------------------------------------------
+
+    def flush(self, seconds: float) -> None:
+        """Give what was sent a moment to go out, where the loop still runs."""
+        if self.exchange.is_busy and self.engine.async_loop().is_running():
+            with suppress(Exception):
+                self.engine.run_async(self.exchange.flush(), seconds)
+
+    def leave_to_parent(self) -> None:
+        """Give up all, in a child process."""
+        self.exchange.leave_to_parent()
+        self.membership.leave_to_parent()
