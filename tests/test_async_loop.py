@@ -173,3 +173,10 @@ def test_a_process_ends_its_own_tasks_in_silence(kind: str) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines() == ["child finally"] * 2 + ["parent finally"] * 2
     assert time.monotonic() - began < 10
+
+
+def test_the_loop_waits_for_no_greenlet_to_publish() -> None:
+    """With gevent's locks its thread would wait for a hub, and here the hub for it."""
+    command = [sys.executable, "-m", "tests.apps.flooding"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE)
+    assert (ended.returncode, ended.stdout) == (0, "published 20000, no hub in the loop's thread\n")

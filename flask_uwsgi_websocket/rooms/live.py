@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from _thread import allocate_lock
+from _thread import RLock
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Coroutine
 from contextlib import suppress
@@ -96,7 +96,7 @@ class LiveRooms:
         )
         self.membership = Membership(self.exchange, host.connections, settings.max_rooms)
         self._delivery: Delivery | None = None
-        self._lock = allocate_lock()
+        self._lock = RLock()
 
     def take_part(self, connection: Connection) -> None:
         """Hear what is to all clients, and questions, from the first connection on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import RLock
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from functools import partial
@@ -29,7 +29,7 @@ class Membership:
         self._exchange = exchange
         self._everybody = everybody
         self._max_rooms = max_rooms
-        self._lock = allocate_lock()
+        self._lock = RLock()
         # Dicts, since they keep the order, and weigh less than large sets.
         self._members: dict[str, dict[Connection, None]] = {}
         #: The channels of those that are, or were, in one: tuples, since most have few.
@@ -126,6 +126,6 @@ class Membership:
 
     def leave_to_parent(self) -> None:
         """Forget all, in a child process."""
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._members.clear()
         self._joined.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from _thread import allocate_lock
+from _thread import RLock
 from collections.abc import Collection, Sequence
 from weakref import WeakSet, WeakValueDictionary
 
@@ -17,7 +17,7 @@ class _Bus:
     """What the backplanes of one URL and prefix have in common."""
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._started: WeakSet[MemoryBackplane] = WeakSet()
 
     def add(self, backplane: MemoryBackplane) -> None:

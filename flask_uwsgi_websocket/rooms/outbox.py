@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from _thread import allocate_lock
+from _thread import RLock
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -39,7 +39,7 @@ class Outbox:
         self._origin = origin
         self._publish = publish
         self._start = start
-        self._lock = allocate_lock()
+        self._lock = RLock()  # which gevent's patch leaves alone: the loop must not wait for a hub
         self._waiting: deque[_Waiting] = deque()
         self._size = 0
         self._number = 0
@@ -125,7 +125,7 @@ class Outbox:
 
     def leave_to_parent(self) -> None:
         """Forget all, in a child process."""
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._waiting.clear()
         self._is_publishing = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from _thread import allocate_lock
+from _thread import RLock
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import Future
@@ -46,7 +46,7 @@ class Subscriptions:
         self._start = start
         #: The latest that :meth:`add` has returned: done when all before it are.
         self.newest: Future[None] | None = None
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._channels: dict[str, _Channel] = {}
         self._wanted: list[str] = []
         self._expiring: deque[tuple[float, str]] = deque()
@@ -153,5 +153,5 @@ class Subscriptions:
 
     def leave_to_parent(self) -> None:
         """Forget all, in a child process."""
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._channels.clear()
