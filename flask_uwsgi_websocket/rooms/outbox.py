@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from _thread import RLock
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -133,6 +134,8 @@ class Outbox:
 def uncancellable() -> Future[None]:
     """Make a future that nobody can cancel: what it is for goes on, whoever waits."""
     future: Future[None] = Future()
+    # Its own may have a lock of gevent's, for which the loop would wait for a hub.
+    future._condition = threading.Condition(RLock())
     future.set_running_or_notify_cancel()
     return future
 

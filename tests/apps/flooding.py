@@ -20,6 +20,7 @@ from flask_uwsgi_websocket.servers.sockets import plain_engine
 sys.setswitchinterval(5e-5)
 engine = plain_engine("gevent", True)
 exchange = Exchange("memory://", BackplaneOptions("", worker_name()), engine.async_loop)
+done = []
 
 
 async def hub_of_loop():
@@ -28,7 +29,8 @@ async def hub_of_loop():
 
 def publish(count):
     for number in range(count):
-        exchange.send_nowait(Record(Kind.MESSAGE, (room_channel("a"),), b"x"))
+        sent = exchange.send(Record(Kind.MESSAGE, (room_channel("a"),), b"x"))
+        sent.add_done_callback(done.append)
         if number % 100 == 0:
             gevent.sleep(0)
 
@@ -36,6 +38,7 @@ def publish(count):
 def main():
     gevent.joinall([gevent.spawn(publish, 1000) for _ in range(20)], raise_error=True)
     engine.run_async(exchange.flush())
+    assert len(done) == 20000
     hub = "no hub" if engine.run_async(hub_of_loop()) is None else "a hub"
     print(f"published {exchange.counters['published']}, {hub} in the loop's thread")
 
