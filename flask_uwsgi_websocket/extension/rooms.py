@@ -119,8 +119,11 @@ class _AppWithRooms(Host):
     def instance(self) -> tuple[int, int] | None:
         if uwsgi.inside():  # also in a mule, where another engine waits
             return uwsgi.engine(self._engine_name).process.instance()
-        serves = has_request_context() or self._clients.engines
-        return self.engine().process.instance() if serves else None
+        engines = self._clients.engines
+        if not engines and not has_request_context():
+            return None  # a script
+        engine = engines[0] if engines else engine_here(self._engine_name)
+        return engine.process.instance()
 
     def connections(self) -> list[Connection]:
         return [client._connection for client in self._clients if client._app is self._app]
