@@ -159,15 +159,19 @@ def test_each_client_in_any_of_the_channels_gets_it_once(scene: Scene) -> None:
         *(scene.peer("room:a"), scene.peer("room:b")),
         *(scene.peer("room:a", "room:b", "user:1"), scene.peer()),
     )
-    scene.send("room:a", "room:b", "user:1", data="to all three")
-    scene.send("room:a", data="to one")
-    scene.send("room:nobody", data="to none")
-    scene.send(ALL, data=b"to all")
+
+    def send() -> None:
+        scene.send("room:a", "room:b", "user:1", data="to all three")
+        scene.send("room:a", data="to one")
+        scene.send("room:nobody", data="to none")
+        scene.send(ALL, data=b"to all")
+
+    scene.on_loop(send)
     scene.settle()
     assert a.receive(3) == both.receive(3) == ["to all three", "to one", b"to all"]
     assert b.receive(2) == ["to all three", b"to all"]
     assert none.receive(1) == [b"to all"]
-    assert scene.counters == {"delivered": 3 + 2 + 4, "writes": 3 + 2 + 4}
+    assert scene.counters == {"delivered": 3 + 2 + 4, "writes": 4}
 
 
 def test_excluded_clients(scene: Scene) -> None:
@@ -198,7 +202,49 @@ def test_bursts_keep_their_order_and_go_out_together(scene: Scene, filler: str) 
     scene.on_loop(burst)
     scene.settle()
     assert plain.receive(101) == compressed.receive(101) == [*texts, "last"]
-    assert scene.counters == {"delivered": 202, "writes": 4}
+    assert scene.counters == {"delivered": 202, "writes": 2}
+
+
+def test_who_is_in_many_rooms_gets_what_is_for_them_together(scene: Scene) -> None:
+    rooms = [f"room:{number}" for number in range(10)]
+    members = [
+        scene.peer(*rooms[begin : begin + 5], compress=compress, id=f"{begin} {compress}")
+        for begin in range(6)
+        for compress in (False, True)
+    ]
+    numbers = [(7 * number) % 10 for number in range(200)]
+
+    def burst() -> None:
+        for count, number in enumerate(numbers):
+            exclude = ("2 True",) if count % 2 else ()
+            scene.send(rooms[number], data=f"{count}{LONG}", exclude=exclude)
+
+    scene.on_loop(burst)
+    scene.settle()
+    for peer in members:
+        id_ = peer.connection.client.id
+        expected = [
+            f"{count}{LONG}"
+            for count, number in enumerate(numbers)
+            if rooms[number] in peer.channels and not (id_ == "2 True" and count % 2)
+        ]
+        assert peer.receive(len(expected)) == expected
+    assert scene.counters == {"delivered": 12 * 100 - 40, "writes": 12}
+
+
+def test_what_is_shared_out_before_it_is_sent_is_limited(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARED_OUT", 6)
+    peers = [scene.peer("room:a", "room:b") for _ in range(2)]
+    texts = [str(number) for number in range(20)]
+    rooms = ["room:a", "room:b"] * 10
+    scene.on_loop(
+        lambda: [scene.send(room, data=text) for room, text in zip(rooms, texts, strict=True)]
+    )
+    scene.settle()
+    assert peers[0].receive(20) == peers[1].receive(20) == texts
+    assert scene.counters == {"delivered": 40, "writes": 2 * 7}
 
 
 def test_what_is_joined_for_one_write_is_limited(scene: Scene) -> None:

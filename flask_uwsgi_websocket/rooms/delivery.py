@@ -6,7 +6,7 @@ import time
 from _thread import RLock
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..codec import Frames
 from ..codec.frames import BINARY, TEXT, check_close
@@ -18,6 +18,7 @@ from .channels import room_of
 from .fan_out import send_to_many
 from .options import DEFAULT, RoomOptions, RoomPatterns
 from .record import Kind, Record
+from .shares import Share, by_exclusion, by_type, merge
 from .slow import SlowClients
 
 #: Seconds that the loop gives to records in one turn: its connections wait meanwhile.
@@ -26,12 +27,13 @@ TURN_TIME = 0.01
 JOINED = 64 * 1024
 #: Bytes that may wait for the loop: one that is blocked must not take all memory.
 MAX_WAITING = 32 << 20
+#: How often messages may be shared out before they are sent.
+SHARED_OUT = 1 << 15
 #: What a record weighs besides its data.
 RECORD_SIZE = 512
 
 #: An opcode and a payload.
 Message = tuple[int, bytes]
-NO_FIELDS: dict[str, Any] = {}
 
 
 class Members(Protocol):
@@ -116,27 +118,36 @@ class Delivery:
     def _deliver(self) -> Iterator[None]:
         """Deliver what waits; yield where there is an end to what must be done in one go."""
         while self._waiting:
-            item = self._take()
             try:
-                if not isinstance(item, Record):
-                    item()
-                elif item.kind is Kind.MESSAGE:
-                    yield from self._send(self._run_of(item))
+                if shares := self._next_shares():
+                    for records, connections in merge(shares):
+                        yield from self._send(records, connections)
                 else:
-                    self._carry_out(item)
+                    self._do_next()
             except Exception:
                 logger.exception("messages to rooms go on after an error")
             yield
 
-    def _run_of(self, first: Record) -> list[Record]:
-        """Return a record with those behind it that are to the same channels."""
-        run, size = [first], len(first.data)
-        waiting = self._waiting
-        while waiting and size < JOINED:
-            item = waiting[0]
+    def _next_shares(self) -> list[Share]:
+        """Take the messages that are next, as far as they are done with in one go; maybe none."""
+        shares: list[Share] = []
+        size = count = 0
+        while size < JOINED and count < SHARED_OUT and (run := self._next_run()):
+            receivers = self._receivers(run[0].channels)
+            shares += by_exclusion(run, receivers)
+            size += sum([len(record.data) for record in run])
+            count += len(run) * len(receivers)
+        return shares
+
+    def _next_run(self) -> list[Record]:
+        """Take the messages that are next and to the same channels; maybe none."""
+        run: list[Record] = []
+        size = 0
+        while self._waiting and size < JOINED:
+            item = self._waiting[0]
             if not isinstance(item, Record) or item.kind is not Kind.MESSAGE:
                 break
-            if item.channels != first.channels:
+            if run and item.channels != run[0].channels:
                 break
             self._take()
             run.append(item)
@@ -151,37 +162,32 @@ class Delivery:
             union.update(dict.fromkeys(self._members.members(channel)))
         return list(union)
 
-    def _send(self, run: list[Record]) -> Iterator[None]:
-        """Send messages that follow each other to the clients in their channels."""
-        channels = run[0].channels
-        receivers = self._receivers(channels)
-        if receivers:
-            for messages, connections in _shares(run, receivers):
-                yield from self._send_all(messages, connections, channels[0])
+    def _send(self, records: list[Record], receivers: list[Connection]) -> Iterator[None]:
+        """Send all of some messages to some connections."""
+        self.counters["delivered"] += len(records) * len(receivers)
+        self.counters["writes"] += len(receivers)
+        for as_text, connections in by_type(records, receivers):
+            frames = Frames(*[_message(record, as_text) for record in records])
+            behind: list[Connection] = []
+            if backlogs := self._slow.backlogs:
+                behind = [each for each in connections if backlogs.get(each)]
+                connections = [each for each in connections if not backlogs.get(each)]
+            for left in send_to_many(frames, connections):
+                if left:
+                    self._push(left, frames, records)
+                yield
+            if behind:
+                self._push(behind, frames, records)
 
-    def _send_all(
-        self, messages: list[Message], connections: list[Connection], channel: str
-    ) -> Iterator[None]:
-        self.counters["delivered"] += len(messages) * len(connections)
-        self.counters["writes"] += len(connections)
-        frames = Frames(*messages)
-        behind: list[Connection] = []
-        if backlogs := self._slow.backlogs:
-            behind = [each for each in connections if backlogs.get(each)]
-            connections = [each for each in connections if not backlogs.get(each)]
-        for left in send_to_many(frames, connections):
-            if left:
-                self._push(left, frames, channel)
-            yield
-        if behind:
-            self._push(behind, frames, channel)
-
-    def _push(self, connections: list[Connection], frames: Frames, channel: str) -> None:
-        slow = self._options(channel).slow
-        messages = [frames] if slow == "close" else frames.apart()
+    def _push(self, connections: list[Connection], frames: Frames, records: list[Record]) -> None:
+        """Leave to :mod:`.slow` those that do not take it at once."""
+        channels = [record.channels[0] for record in records]
+        policies = [self._options(channel).slow for channel in channels]
+        apart = [frames] if set(policies) == {"close"} else frames.apart()
+        messages = list(zip(apart, policies, channels, strict=False))
         for connection in connections:
             try:
-                self._slow.push(connection, messages, slow, channel)
+                self._slow.push(connection, messages)
             except Exception:
                 logger.exception("messages to other clients go on after an error")
 
@@ -189,17 +195,21 @@ class Delivery:
         room = room_of(channel)
         return DEFAULT if room is None else self._patterns.of(room)
 
-    def _carry_out(self, record: Record) -> None:
-        """Do what a record asks for each of its clients."""
-        do = self._action(record)
-        [(_, receivers), *_] = _by_records([record], self._receivers(record.channels))
+    def _do_next(self) -> None:
+        """Do what is next, and no message."""
+        item = self._take()
+        if not isinstance(item, Record):
+            item()
+            return
+        do = self._action(item)
+        receivers = by_exclusion([item], self._receivers(item.channels))[0][1]
         for connection in receivers:
             try:
                 do(connection)
             except ConnectionClosed:
                 pass
             except RoomError as error:
-                logger.warning("a client cannot join %r: %s", record.data.decode(), error)
+                logger.warning("a client cannot join %r: %s", item.data.decode(), error)
             except Exception:
                 logger.exception("messages to other clients go on after an error")
 
@@ -211,57 +221,6 @@ class Delivery:
         do = self._members.join if record.kind is Kind.JOIN else self._members.leave
         room = record.data.decode()
         return lambda connection: do(connection, room)
-
-
-def _shares(
-    run: list[Record], receivers: list[Connection]
-) -> list[tuple[list[Message], list[Connection]]]:
-    """Tell which of the messages go to whom."""
-    for record in run:
-        if record.exclude or not record.text:
-            break
-    else:
-        return [([(TEXT, record.data) for record in run], receivers)]
-    return [
-        ([_message(record, as_text) for record in records], connections)
-        for records, some in _by_records(run, receivers)
-        for as_text, connections in _by_type(records, some)
-        if connections
-    ]
-
-
-def _by_records(
-    run: list[Record], receivers: list[Connection]
-) -> list[tuple[list[Record], list[Connection]]]:
-    """Tell apart who gets all the records, and those whom some of them exclude."""
-    excluded = {one for record in run for one in record.exclude}
-    if not excluded:
-        return [(run, receivers)]
-    # An id is made when it is asked for: of those that have none yet nobody can have known it.
-    ids = [getattr(each.client, "__dict__", NO_FIELDS).get("id") for each in receivers]
-    if excluded.isdisjoint(ids):
-        return [(run, receivers)]
-    pairs = list(zip(ids, receivers, strict=True))
-    some = [
-        ([record for record in run if id_ not in record.exclude], [connection])
-        for id_, connection in pairs
-        if id_ in excluded
-    ]
-    rest = [connection for id_, connection in pairs if id_ not in excluded]
-    return [(run, rest), *[(records, one) for records, one in some if records]]
-
-
-def _by_type(
-    records: list[Record], receivers: list[Connection]
-) -> list[tuple[bool, list[Connection]]]:
-    """Tell apart the clients for which bytes are text, where there are any."""
-    if not all(record.text for record in records):
-        as_text = [each for each in receivers if getattr(each.client, "_bytes_are_text", False)]
-        if as_text:
-            others = dict.fromkeys(as_text)
-            rest = [each for each in receivers if each not in others]
-            return [(True, as_text), (False, rest)]
-    return [(False, receivers)]
 
 
 def _message(record: Record, bytes_are_text: bool) -> Message:

@@ -79,11 +79,9 @@ class SlowClients:
         #: Of those that have been slow, until they are released.
         self.backlogs: dict[Connection, Backlog] = {}
 
-    def push(
-        self, connection: Connection, messages: Sequence[Frames], slow: Slow, channel: str
-    ) -> None:
-        """Push messages to a connection, or keep them, as ``slow`` says."""
-        for frames in messages:
+    def push(self, connection: Connection, messages: Sequence[tuple[Frames, Slow, str]]) -> None:
+        """Push messages to a connection, or keep them, as is said with each; and its channel."""
+        for frames, slow, channel in messages:
             if slow == "close":
                 self._push_or_close(connection, frames, channel)
             elif self.backlogs.get(connection) or not connection.has_room():

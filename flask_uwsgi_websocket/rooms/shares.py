@@ -1,0 +1,74 @@
+"""Shares: which of the records go to which connections, with as few sends as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..connection.connection import Connection
+from .record import Record
+
+#: Records, in their order, and those who get them all.
+Share = tuple[list[Record], list[Connection]]
+
+_NO_FIELDS: dict[str, Any] = {}
+
+
+def by_exclusion(records: list[Record], receivers: list[Connection]) -> list[Share]:
+    """Tell apart who gets all the records, and those whom some of them exclude."""
+    for record in records:
+        if record.exclude:
+            break
+    else:
+        return [(records, receivers)]
+    excluded = {one for record in records for one in record.exclude}
+    # An id is made when it is asked for: of those that have none yet nobody can have known it.
+    ids = [getattr(each.client, "__dict__", _NO_FIELDS).get("id") for each in receivers]
+    if excluded.isdisjoint(ids):
+        return [(records, receivers)]
+    rest: list[Connection] = []
+    shares: list[Share] = [(records, rest)]
+    for id_, connection in zip(ids, receivers, strict=True):
+        if id_ not in excluded:
+            rest.append(connection)
+        elif some := [record for record in records if id_ not in record.exclude]:
+            shares.append((some, [connection]))
+    return shares
+
+
+def merge(shares: Sequence[Share]) -> Sequence[Share]:
+    """Give each connection that is in several of the shares one of its own, of all its records.
+
+    Those with the same records share one. In the order of the shares.
+    """
+    if len(shares) <= 1:
+        return shares
+    if len({one for _, some in shares for one in some}) == sum(len(some) for _, some in shares):
+        return shares
+    numbers: dict[Connection, list[int]] = {}
+    for number, (_, some) in enumerate(shares):
+        for connection in some:
+            numbers.setdefault(connection, []).append(number)
+    alike: dict[tuple[int, ...], list[Connection]] = {}
+    for connection, own in numbers.items():
+        alike.setdefault(tuple(own), []).append(connection)
+    return [
+        ([record for number in own for record in shares[number][0]], some)
+        for own, some in alike.items()
+    ]
+
+
+def by_type(
+    records: list[Record], receivers: list[Connection]
+) -> list[tuple[bool, list[Connection]]]:
+    """Tell apart the clients for which bytes are text, where there are any."""
+    for record in records:
+        if not record.text:
+            break
+    else:
+        return [(False, receivers)]
+    as_text = [each for each in receivers if getattr(each.client, "_bytes_are_text", False)]
+    if not as_text:
+        return [(False, receivers)]
+    others = dict.fromkeys(as_text)
+    return [(True, as_text), (False, [each for each in receivers if each not in others])]
