@@ -382,6 +382,7 @@ def test_clients_join_and_leave_by_records(scene: Scene, caplog: pytest.LogCaptu
 
 def test_a_flood_leaves_the_loop_to_others(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TURN_TIME", 0)
+    monkeypatch.setattr(module, "SHARED_OUT", 1)
     peers = [scene.peer("room:a") for _ in range(3)]
     turns = []
 
