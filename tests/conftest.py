@@ -37,6 +37,7 @@ ON_UVLOOP_TOO = {
     "test_heartbeat",
     "test_hostile",
     "test_isolation",
+    "test_rooms_delivery_live",
     "test_detaching",
     "test_messages",
     "test_cores",
