@@ -18,10 +18,14 @@ from .errors import NotAnswering, explain
 from .line import Events
 from .subscription import Subscription
 from .url import Kind, parse
+from .waiting import within
 
 #: Bytes since a connection began that make an overflow a likely cause of its end. Redis cuts a
 #: subscriber that has not read 32 MiB yet, or 8 MiB for a minute.
 _MUCH = 1 << 20
+
+#: Of the loop, within which a transport closes its socket: in the midst of TLS' handshake, too.
+_TURNS = 5
 
 
 class RedisBackplane(Backplane):
@@ -49,11 +53,13 @@ class RedisBackplane(Backplane):
         deployment, self._deployment = self._deployment, None
         if deployment is not None:
             await deployment.close()
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
 
     async def subscribe(self, channels: Collection[str]) -> None:
         names = [self._name(channel) for channel in channels]
         try:
-            await asyncio.wait_for(self._running().subscribe(names), self.options.timeout)
+            await within(self.options.timeout, self._running().subscribe(names))
         except asyncio.TimeoutError:
             raise self._unavailable(self._events.error or NotAnswering()) from None
         except Exception as error:

@@ -21,6 +21,7 @@ from .link import Command, Link, Pushes
 from .publishing import Publishing
 from .subscription import Subscription
 from .url import Address
+from .waiting import within
 
 #: Seconds that a node has to say who has which slots, before another is asked.
 _ASK_TIMEOUT = 0.5
@@ -33,8 +34,8 @@ class _Server:
 
     def __init__(self, address: Address, dialer: Dialer, events: Events, timeout: float) -> None:
         dial = partial(dialer.open, address)
-        self.publishing = Publishing(dial, events, timeout)
         self.subscription = Subscription(dial, events, sharded=True)
+        self.publishing = Publishing(dial, events, timeout, self.subscription.hurry)
 
     async def close(self) -> None:
         await self.publishing.close()
@@ -66,9 +67,7 @@ class Cluster(Deployment, Events):
         rest = list(range(len(messages)))
         for _ in range(3):
             try:
-                groups = await asyncio.wait_for(
-                    self._split({i: messages[i][0] for i in rest}), self._timeout
-                )
+                groups = await within(self._timeout, self._split({i: messages[i][0] for i in rest}))
             except (NoMaster, asyncio.TimeoutError) as error:
                 for index in rest:
                     results[index] = error
@@ -120,7 +119,7 @@ class Cluster(Deployment, Events):
             await server.subscription.unsubscribe(names)
 
     async def count(self, name: bytes) -> int:
-        [(server, _)] = await asyncio.wait_for(self._split({0: name}), self._timeout)
+        [(server, _)] = await within(self._timeout, self._split({0: name}))
         [reply] = await server.publishing.call([(b"PUBSUB", b"SHARDNUMSUB", name)])
         return number_of(reply)
 
@@ -209,7 +208,7 @@ class Cluster(Deployment, Events):
         reasons = []
         for address in dict.fromkeys([*known, *self._dialer.url.addresses, *down]):
             try:
-                slots = await asyncio.wait_for(self._ask(address), _ASK_TIMEOUT)
+                slots = await within(_ASK_TIMEOUT, self._ask(address))
             except asyncio.TimeoutError:
                 reasons.append(f"{address}: {NotAnswering()}")
             except (RedisError, OSError, Lost, NotAnswering) as error:
@@ -245,17 +244,22 @@ class Cluster(Deployment, Events):
                 groups[self._owner(name)].add(name)
             except NoMaster as error:
                 self._events.changed(self, error)
-        for address in groups:
-            self._server(address)
+        moved: set[bytes] = set()
+        for address, server in self._servers.items():
+            moved |= server.subscription.wanted - groups[address]
+        for address, names in list(groups.items()):
+            subscription = self._server(address).subscription
+            self._spawn(subscription.keep(names, not moved.isdisjoint(names)))
+        self._drop_others()
+
+    def _drop_others(self) -> None:
+        """Drop nodes that have no slots any more, or are gone."""
         masters = {address for _, address in self._slots}
-        for address, server in list(self._servers.items()):
-            if address in masters:
-                self._spawn(server.subscription.keep(groups[address]))
-            else:
-                del self._servers[address]
-                for line in (server.publishing, server.subscription):
-                    self.changed(line, None)
-                self._spawn(server.close())
+        for address in [address for address in self._servers if address not in masters]:
+            server = self._servers.pop(address)
+            for line in (server.publishing, server.subscription):
+                self.changed(line, None)
+            self._spawn(server.close())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run it; what fails of it will be noticed where it was asked for."""

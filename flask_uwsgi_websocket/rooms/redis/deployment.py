@@ -45,8 +45,8 @@ class OneServer(Deployment):
     """A single server, or the master that sentinels name."""
 
     def __init__(self, dialer: Dialer, events: Events, timeout: float) -> None:
-        self._publishing = Publishing(dialer.dial, events, timeout)
         self._subscription = Subscription(dialer.dial, events)
+        self._publishing = Publishing(dialer.dial, events, timeout, self._subscription.hurry)
         self._name = str(dialer.url)
 
     async def publish(self, messages: Sequence[Message]) -> list[BaseException | None]:

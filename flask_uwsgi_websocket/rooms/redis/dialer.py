@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio.connection import (
@@ -16,8 +18,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from ..backplane import BackplaneOptions
 from .errors import Lost, NoMaster, NotAnswering, explain
-from .link import Command, Link, Pushes
+from .link import Command, Link, Pushes, hang_up
 from .url import Address, Kind, Login, RedisURL
+from .waiting import within
 
 #: Seconds that a sentinel has, before the next one is asked.
 _SENTINEL_TIMEOUT = 0.5
@@ -30,28 +33,27 @@ class Dialer:
 
     def __init__(self, url: RedisURL, options: BackplaneOptions) -> None:
         self.url = url
-        self._timeout = options.timeout
+        # Less than a caller has, who is then told the reason.
+        self._timeout = options.timeout * 0.8
         self._name = f"{options.prefix}:{options.worker}".translate({ord(" "): "-", ord("\n"): "-"})
         self._sentinels = list(url.addresses)
 
     async def dial(self, pushes: Pushes) -> Link:
         """Open a connection to the server: behind sentinels to who is the master now."""
-        if self.url.kind is Kind.SENTINEL:
-            address = await self._master()
-            link = await self.open(address, pushes)
-            try:
-                await self._check_master(link, address)
-            except BaseException:
-                await link.close()
-                raise
-            return link
-        return await self.open(self.url.addresses[0], pushes)
+        if self.url.kind is not Kind.SENTINEL:
+            return await self.open(self.url.addresses[0], pushes)
+        address = await self._master()
+        link = await self.open(address, pushes)
+        async with _closed_unless_well(link):
+            await self._check_master(link, address)
+        return link
 
     async def open(self, address: Address, pushes: Pushes) -> Link:
         """Open a connection to an address; raises what explain() knows to explain."""
         link = await self._open(address, self.url.login, self.url.db, pushes, self._timeout)
-        # Shows in CLIENT LIST whose it is; an ACL may forbid to say so.
-        await link.call([(b"CLIENT", b"SETNAME", self._name)])
+        async with _closed_unless_well(link):
+            # Shows in CLIENT LIST whose it is; an ACL may forbid to say so.
+            await within(self._timeout, link.call([(b"CLIENT", b"SETNAME", self._name)]))
         return link
 
     async def _open(
@@ -59,11 +61,11 @@ class Dialer:
     ) -> Link:
         connection = self._connection(address, login, db)
         try:
-            await asyncio.wait_for(connection.connect(), timeout)
-        except asyncio.TimeoutError:
-            raise NotAnswering(self.url.tls is not None) from None
-        except BaseException:
-            await connection.disconnect(nowait=True)
+            await within(timeout, connection.connect())
+        except BaseException as error:
+            await hang_up(connection)
+            if isinstance(error, asyncio.TimeoutError):
+                raise NotAnswering(self.url.tls is not None) from None
             raise
         return Link(connection, pushes)
 
@@ -98,7 +100,7 @@ class Dialer:
         reasons = []
         for sentinel in list(self._sentinels):
             try:
-                address = await asyncio.wait_for(self._ask(sentinel), _SENTINEL_TIMEOUT)
+                address = await within(_SENTINEL_TIMEOUT, self._ask(sentinel))
             except (*_FAILURES, NoMaster) as error:
                 reasons.append(f"{sentinel}: {explain(error)}")
                 continue
@@ -131,7 +133,7 @@ class Dialer:
         for sentinel in self.url.addresses:
             try:
                 call = self._call_sentinel(sentinel, command)
-                reply = (await asyncio.wait_for(call, _SENTINEL_TIMEOUT)).decode()
+                reply = (await within(_SENTINEL_TIMEOUT, call)).decode()
             except _FAILURES as error:
                 reply = explain(error)
             findings.append(f"sentinel {sentinel}: {reply}")
@@ -139,6 +141,15 @@ class Dialer:
 
     async def _check_master(self, link: Link, address: Address) -> None:
         """Refuse a replica: what is published there reaches its own subscribers only."""
-        [role] = await asyncio.wait_for(link.call([(b"ROLE",)]), self._timeout)
+        [role] = await within(self._timeout, link.call([(b"ROLE",)]))
         if isinstance(role, list) and role[0] != b"master":
             raise NoMaster(f"the sentinels name {address}, which is no master at the moment")
+
+
+@asynccontextmanager
+async def _closed_unless_well(link: Link) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        await link.close()
+        raise

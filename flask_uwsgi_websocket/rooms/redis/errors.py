@@ -13,6 +13,7 @@ _TEXTS = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate is not to be trusted here: name the authority "
     "that signed it by ?ca=FILE, and the server as the certificate does",
     "No such file": "a file is not there: that of a Unix socket, or of the options ca, cert, key",
+    "CERTIFICATE_REQUIRED": "it asks for a certificate of ours: ?cert=FILE&key=FILE",
     "WRONG_VERSION_NUMBER": "it speaks no TLS there: take its TLS port, or redis://",
     "record layer": "it speaks no TLS there: take its TLS port, or redis://",
     "Connection refused": "nothing listens there: is the server running, and is the port right?",
@@ -25,6 +26,8 @@ _TEXTS = {
     "closed connection": "it closed the connection",
     "closed by server": "it closed the connection",
     "Connection reset": "it closed the connection",
+    "Connection lost": "it closed the connection",
+    "Broken pipe": "it closed the connection",
 }
 
 _TYPES: tuple[tuple[type[BaseException], str], ...] = (

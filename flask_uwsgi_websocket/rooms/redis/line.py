@@ -7,6 +7,7 @@ import random
 from abc import ABC, abstractmethod
 
 from .link import Link
+from .waiting import within
 
 #: Seconds before the first new attempt, and at most, before jitter.
 _FIRST, _MOST = 0.1, 5.0
@@ -64,6 +65,10 @@ class Line(ABC):
         if self._task is None:
             self._task = asyncio.ensure_future(self._keep())
 
+    def hurry(self) -> None:
+        """Try again at once: there are signs that it might work."""
+        self._called.set()
+
     async def link(self) -> Link:
         """Return the link, as soon as it is up."""
         self.open()
@@ -75,8 +80,6 @@ class Line(ABC):
             return self._link
         finally:
             self._waiting -= 1
-            if not self._waiting:
-                self._called.clear()
 
     async def close(self) -> None:
         """End it."""
@@ -120,9 +123,11 @@ class Line(ABC):
 
     async def _pause(self, delay: float) -> None:
         """Wait; not so long when somebody waits for the link."""
+        if not self._waiting:
+            self._called.clear()
         await asyncio.sleep(min(delay, _WANTED))
         if delay > _WANTED:
             try:
-                await asyncio.wait_for(self._called.wait(), delay - _WANTED)
+                await within(delay - _WANTED, self._called.wait())
             except asyncio.TimeoutError:
                 return

@@ -12,6 +12,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from .errors import Lost, NotAnswering
+from .waiting import within
 
 #: Seconds between two PINGs, and how many without an answer mean that nobody is there. A server
 #: that is stopped, or whose host has gone, is noticed by nothing else.
@@ -143,12 +144,15 @@ class Link:
                 request.future.set_result(request.replies)
 
     async def _ping(self) -> None:
+        await asyncio.sleep(PING_INTERVAL)
         while self._unanswered < PINGS_MISSED:
-            await asyncio.sleep(PING_INTERVAL)
             self._unanswered += 1
-            with suppress(Lost, asyncio.TimeoutError):
-                await asyncio.wait_for(self.call([(b"PING",)]), PING_INTERVAL)
+            await asyncio.gather(self._ping_once(), asyncio.sleep(PING_INTERVAL))
         self._end(NotAnswering())
+
+    async def _ping_once(self) -> None:
+        with suppress(Lost, asyncio.TimeoutError):
+            await within(PING_INTERVAL, self.call([(b"PING",)]))
 
     def _end(self, error: BaseException) -> None:
         if self.error is not None:
@@ -167,5 +171,12 @@ class Link:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._connection.disconnect(nowait=True)
-        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+        await hang_up(self._connection)
+
+
+async def hang_up(connection: AbstractConnection) -> None:
+    """Close a connection at once: one with TLS would wait half a minute for a server that hangs."""
+    writer = getattr(connection, "_writer", None)
+    await connection.disconnect(nowait=True)
+    if writer is not None:
+        writer.transport.abort()

@@ -9,21 +9,32 @@ from typing import Any
 from .errors import Lost, NotAnswering
 from .line import Events, Line, Message
 from .link import Command, Link, Pushes
+from .waiting import within
 
 
 class Publishing(Line):
-    """The connection that one server is published at, and asked by."""
+    """The connection that one server is published at, and asked by.
+
+    :param on_up: is called when it is there.
+    """
 
     def __init__(
-        self, dial: Callable[[Pushes], Awaitable[Link]], events: Events, timeout: float
+        self,
+        dial: Callable[[Pushes], Awaitable[Link]],
+        events: Events,
+        timeout: float,
+        on_up: Callable[[], None],
     ) -> None:
         super().__init__(events)
         self._dial = dial
         self._timeout = timeout
+        self._on_up = on_up
         self._lock = asyncio.Lock()
 
     async def dial(self) -> Link:
-        return await self._dial(Pushes())
+        link = await self._dial(Pushes())
+        self._on_up()
+        return link
 
     async def publish(self, verb: bytes, messages: Sequence[Message]) -> list[BaseException | None]:
         """Publish messages in one go; return for each None, or what is wrong.
@@ -43,7 +54,7 @@ class Publishing(Line):
 
     async def call(self, commands: Sequence[Command]) -> list[Any]:
         """Return the reply to each command; within the timeout, in the order of the callers."""
-        return await asyncio.wait_for(self._call(commands), self._timeout)
+        return await within(self._timeout, self._call(commands))
 
     async def _call(self, commands: Sequence[Command]) -> list[Any]:
         async with self._lock:

@@ -33,7 +33,8 @@ class Subscription(Line, Pushes):
         self._dial = dial
         self._sharded = sharded
         self._lock = asyncio.Lock()
-        self._wanted: set[bytes] = set()
+        #: The channels whose messages are wanted.
+        self.wanted: set[bytes] = set()
         #: Those of the wanted that the present link has not yet.
         self._missing: set[bytes] = set()
         self._was_up = False
@@ -42,7 +43,7 @@ class Subscription(Line, Pushes):
         link = await self._dial(self)
         try:
             async with self._lock:
-                self._missing = set(self._wanted)
+                self._missing = set(self.wanted)
                 await self._settle(link)
         except BaseException:
             await link.close()
@@ -56,14 +57,14 @@ class Subscription(Line, Pushes):
         self.events.message(data)
 
     def moved(self, channel: bytes) -> None:
-        if channel in self._wanted:
+        if channel in self.wanted:
             self._missing.add(channel)
             self.events.moved()
 
     def want(self, names: Collection[bytes]) -> None:
         """Want these channels' messages."""
-        self._missing.update(name for name in names if name not in self._wanted)
-        self._wanted.update(names)
+        self._missing.update(name for name in names if name not in self.wanted)
+        self.wanted.update(names)
 
     async def settled(self) -> None:
         """Return when the messages of all that is wanted come, however long it takes."""
@@ -77,23 +78,29 @@ class Subscription(Line, Pushes):
 
     async def unsubscribe(self, names: Collection[bytes]) -> None:
         """Have their messages no longer; never raises."""
-        self._wanted.difference_update(names)
+        self.wanted.difference_update(names)
         async with self._lock:
-            gone = {name for name in names if name not in self._wanted}
+            gone = {name for name in names if name not in self.wanted}
             held = gone - self._missing
             self._missing -= gone
             if held and self._link is not None:
                 with suppress(Lost, RedisError):
                     await self._change(self._link, b"UNSUBSCRIBE", held)
 
-    async def keep(self, names: set[bytes]) -> None:
-        """Want these, and no others; without waiting for a server that is not there."""
+    async def keep(self, names: set[bytes], moved: bool) -> None:
+        """Want these, and no others; without waiting for a server that is not there.
+
+        :param moved: whether some were at another server before: messages of theirs may be missing.
+        """
         self.want(names)
-        await self.unsubscribe(self._wanted - names)
+        self._was_up = self._was_up or moved
         if names:
             self.open()
+        await self.unsubscribe(self.wanted - names)
         if self._link is not None:
             await self.settled()
+            if moved:
+                self.events.gap()
 
     async def _settle(self, link: Link) -> None:
         """Subscribe to all that is missing, whoever asked for it; needs the lock."""
