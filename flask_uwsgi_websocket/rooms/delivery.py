@@ -61,7 +61,7 @@ class Delivery:
 
     def __init__(self, members: Members, patterns: RoomPatterns, worker: Worker) -> None:
         #: How many messages were ``delivered`` to clients, by how many ``writes``; what
-        #: :class:`~.slow.SlowClients` counts; and records that were ``overflowed``.
+        #: :class:`~.slow.SlowClients` counts; and ``undelivered`` records.
         self.counters: Counter[str] = Counter()
         self._members = members
         self._patterns = patterns
@@ -81,11 +81,11 @@ class Delivery:
                 self._came += RECORD_SIZE + len(record.data)
                 self._put(record)
                 return
-            self.counters["overflowed"] += 1
+            self.counters["undelivered"] += 1
         if self._overflow.passes():
             logger.warning(
                 "the worker is too busy to send messages to rooms: %d were dropped until now",
-                self.counters["overflowed"],
+                self.counters["undelivered"],
             )
 
     def then(self, callback: Callable[[], object]) -> None:
