@@ -36,7 +36,6 @@ async def chat(ws: WebSocket) -> None:
 
 
 async def deliver() -> None:
-    await subscription.subscribe("")  # listen() ends where there is nothing to listen to
     async for message in subscription.listen():
         for ws in list(rooms[message["channel"]]):
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):
@@ -45,6 +44,7 @@ async def deliver() -> None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    await subscription.subscribe("")  # listen() ends where there is nothing to listen to
     task = asyncio.create_task(deliver())
     yield
     task.cancel()
