@@ -262,10 +262,10 @@ SWAP = """
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        # The four who speak in turn have a message with this number each.
-        pytest.param(LOSE, {"lost": 4 * 8, "twice": 0, "disordered": 0}, id="lost"),
-        pytest.param(DOUBLE, {"lost": 0, "twice": 4 * 8, "disordered": 0}, id="twice"),
-        pytest.param(SWAP, {"lost": 0, "twice": 0, "disordered": 4 * 8}, id="out of order"),
+        # The eight who speak in turn have a message with this number each.
+        pytest.param(LOSE, {"lost": 8 * 8, "twice": 0, "disordered": 0}, id="lost"),
+        pytest.param(DOUBLE, {"lost": 0, "twice": 8 * 8, "disordered": 0}, id="twice"),
+        pytest.param(SWAP, {"lost": 0, "twice": 0, "disordered": 8 * 8}, id="out of order"),
     ],
 )
 def test_a_fan_out_counts_what_goes_wrong(
@@ -279,5 +279,5 @@ def test_a_fan_out_counts_what_goes_wrong(
 def test_a_fan_out_of_ours_that_loses_messages_fails(tmp_path: Path) -> None:
     results = chat(tmp_path, LOSE, "ours-gevent-local")
     [failure] = results.failures
-    assert "32 lost" in failure["reason"]
+    assert "64 lost" in failure["reason"]
     assert "FAILED" in "\n".join(room_report(results))

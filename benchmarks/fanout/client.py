@@ -26,8 +26,8 @@ from benchmarks.processes import cpu_seconds, machine_cpu_seconds
 
 SOURCE = Path(__file__).with_name("load.c")
 
-#: Members of a room that speak, in turn: one in each worker.
-PUBLISHERS = 4
+#: Members of a room that speak, in turn: two in each worker.
+PUBLISHERS = 8
 
 #: A measurement is prolonged, up to so many seconds, until so many messages have reached all.
 PROLONGED = 6.0

@@ -15,7 +15,7 @@
 #include <time.h>
 
 enum {
-    PUBLISHERS = 4, /* of a room at most */
+    PUBLISHERS = 8, /* of a room at most */
     MARK = 11,      /* octets before the filler */
     RING = 512,     /* messages of a room whose times are known */
     PART = 2048,    /* the largest frame that may come in pieces */
