@@ -281,3 +281,10 @@ def test_a_fan_out_of_ours_that_loses_messages_fails(tmp_path: Path) -> None:
     [failure] = results.failures
     assert "64 lost" in failure["reason"]
     assert "FAILED" in "\n".join(room_report(results))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["gevent", "uvloop"])
+def test_ours_loses_nothing_in_a_fan_out(tmp_path: Path, engine: str) -> None:
+    figures = figures_of(rooms_run(room_peers.BY_NAME[f"ours-{engine}-local"], tmp_path))
+    assert figures["expected"] > 0
