@@ -6,6 +6,8 @@ import hashlib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,26 @@ def join(page: Page, name: str) -> None:
     page.get_by_label("Your name").fill(name)
     page.get_by_role("button", name="Join").click()
     expect_connected(page)
+
+
+def process_of(page: Page) -> str:
+    """Which of the server's processes a page is connected to, as it shows."""
+    process = page.locator("#process")
+    expect(process).to_have_text(re.compile(r"process \d+"))
+    return process.inner_text()
+
+
+@contextmanager
+def visit_elsewhere(browser: Browser, example: Example, page: Page) -> Iterator[tuple[Page, str]]:
+    """A page of somebody who is connected to another process, and the name that they joined by."""
+    for number in range(40):
+        name = f"Grace the {number}."
+        with visit(browser, example) as other:
+            join(other, name)
+            if process_of(other) != process_of(page):
+                yield other, name
+                return
+    pytest.fail("40 visitors came to the same process")
 
 
 def expect_connected(page: Page) -> None:
@@ -60,13 +82,13 @@ def test_echo(browser: Browser, tmp_path: Path, name: str, program: str) -> None
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("name", [*CHATS, UWASP])
 def test_chat(browser: Browser, tmp_path: Path, name: str, program: str) -> None:
-    """Two visitors see each other come, hear each other, and one sees the other leave."""
+    """Two visitors, of two workers, see each other come, hear each other, and one leave."""
     with Example(name, program, tmp_path) as example, visit(browser, example) as ada:
         join(ada, "Ada")
         expect_line(ada, "Ada joined", ".notice")
-        with visit(browser, example) as grace:
-            join(grace, "Grace")
-            expect_line(ada, "Grace joined", ".notice")
+        with visit_elsewhere(browser, example, ada) as (grace, her_name):
+            assert process_of(grace) != process_of(ada)
+            expect_line(ada, f"{her_name} joined", ".notice")
             for page in (ada, grace):
                 expect(page.locator("#online")).to_have_text("2 online")
 
@@ -77,9 +99,9 @@ def test_chat(browser: Browser, tmp_path: Path, name: str, program: str) -> None
             # Markup is text like any other.
             say(grace, "<img src=x onerror=alert(1)>")
             expect_line(ada, "<img src=x onerror=alert(1)>", "li:not(.mine) .bubble")
-            expect_line(ada, "Grace", ".name")
+            expect_line(ada, her_name, ".name")
             expect(ada.locator("#log img")).to_have_count(0)
-        expect_line(ada, "Grace left", ".notice")
+        expect_line(ada, f"{her_name} left", ".notice")
         expect(ada.locator("#online")).to_have_text("1 online")
 
 

@@ -7,10 +7,10 @@ Start it from the repository's root and open http://localhost:5000 in two window
 or let uWSGI start it itself, as you would in production::
 
     uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
-        --asyncio 100 --greenlet --chdir examples/chat-asyncio --wsgi chat:app
+        --processes 2 --asyncio 100 --greenlet --chdir examples/chat-asyncio --wsgi chat:app
 
-Everybody has to be in the same process, which is as far as ``send_to_all`` reaches: leave
-``--processes`` at 1. PORT=8080 before the first command moves the chat to another port.
+Visitors may be in different processes: a room reaches all of them. The page tells which process it
+is connected to. PORT=8080 before the first command moves the chat to another port.
 """
 
 import os
@@ -23,13 +23,6 @@ app = Flask(__name__)
 websocket = AsyncioWebSocket(app)
 
 
-def broadcast(kind, sender, name, text=""):
-    """Tell everybody: no slow reader holds up the others, and nobody who has left is in the way."""
-    online = len(websocket.clients)
-    event = {"kind": kind, "id": sender.id, "name": name, "text": text, "online": online}
-    websocket.send_to_all(app.json.dumps(event))
-
-
 @app.route("/")
 def index():
     return render_template("chat.html", engine="asyncio")
@@ -38,13 +31,27 @@ def index():
 @websocket.route("/chat", max_message_size=4096)
 async def chat(ws):
     name = request.args.get("name", "").strip()[:24] or "Anonymous"
-    broadcast("join", ws, name)
+    visitor = {"id": ws.id, "name": name}
+    await ws.send_json({"you": ws.id, "process": os.getpid()})
+    await ws.join("chat")
     try:
+        await tell_all(visitor, kind="join", online=await online())
         async for text in ws:
-            broadcast("message", ws, name, text)
+            await tell_all(visitor, kind="message", text=text)
     finally:
-        broadcast("leave", ws, name)
+        await ws.leave("chat")
+        await tell_all(visitor, kind="leave", online=await online())
+
+
+async def tell_all(visitor, **event):
+    """Send to everybody in the room, the visitor too; no slow reader holds up the others."""
+    await websocket.to("chat").send_json({**visitor, **event})
+
+
+async def online():
+    """Count all visitors, by asking every process: now and then, not for each message."""
+    return (await websocket.count("chat")).connections
 
 
 if __name__ == "__main__":
-    app.run(port=int(os.environ.get("PORT", "5000")), asyncio=100)
+    app.run(port=int(os.environ.get("PORT", "5000")), asyncio=100, processes=2)

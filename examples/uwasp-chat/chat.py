@@ -43,6 +43,7 @@ class Chat(Server):
         self.name = query.get("name", [""])[0].strip()[:24] or "Anonymous"
 
     def on_open(self):
+        self.ws.client.send_json({"you": self.ws.client.id, "process": os.getpid()})
         visitors.add(self)
         self.broadcast("join")
 

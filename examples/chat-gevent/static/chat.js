@@ -1,5 +1,5 @@
-const [join, name, chat, log, composer, text, send, status, online] =
-  ["join", "name", "chat", "log", "composer", "text", "send", "status", "online"]
+const [join, name, chat, log, composer, text, send, status, online, process] =
+  ["join", "name", "chat", "log", "composer", "text", "send", "status", "online", "process"]
     .map((id) => document.getElementById(id));
 
 const RETRIED = [1001, 1006, 1012]; // going away, vanished, restarting
@@ -11,13 +11,12 @@ function connect() {
   url.protocol = url.protocol.replace("http", "ws");
   url.searchParams.set("name", name.value);
   show("Connecting");
-  me = null;
   socket = new WebSocket(url);
   socket.onopen = () => { attempt = 0; show("Connected", true); };
   socket.onmessage = ({ data }) => receive(JSON.parse(data));
   socket.onclose = ({ code, reason }) => {
     const why = `Closed: ${code}${reason && ` ${reason}`}`;
-    online.textContent = "";
+    online.textContent = process.textContent = "";
     if (!RETRIED.includes(code)) return show(why);
     // The jitter keeps a thousand pages from coming back in the same instant.
     const delay = Math.min(15, 0.5 * 2 ** attempt++) * (0.5 + Math.random() / 2);
@@ -33,10 +32,15 @@ function show(message, open = false) {
 }
 
 function receive(event) {
-  me ??= event.id; // the first thing that anybody hears is that they joined
-  online.textContent = `${event.online} online`;
-  if (event.kind === "message") addMessage(event);
-  else addNotice(`${event.name} ${event.kind === "join" ? "joined" : "left"}`);
+  if (event.you) {
+    me = event.you;
+    process.textContent = `process ${event.process}`;
+  } else if (event.kind === "message") {
+    addMessage(event);
+  } else {
+    online.textContent = `${event.online} online`;
+    addNotice(`${event.name} ${event.kind === "join" ? "joined" : "left"}`);
+  }
 }
 
 // What people write reaches the page as text only, never as HTML.
