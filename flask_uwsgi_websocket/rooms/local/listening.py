@@ -8,6 +8,7 @@ import secrets
 import socket
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
 from collections.abc import Callable
+from contextlib import suppress
 
 from ...helpers.log import RateLimit, logger
 from ...process.credentials import is_of_our_user
@@ -23,6 +24,8 @@ _CHUNK = 1 << 16
 _BACKLOG = 1024
 #: Seconds before the next attempt to accept, for want of descriptors.
 _PAUSE = 1.0
+#: uWSGI logs each signal that says that the other one has left.
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class Listener:
@@ -84,7 +87,8 @@ class Listener:
             if not is_of_our_user(sock):
                 raise Stranger("it is of another user")
             sock.setblocking(False)
-            sock.send(greeting())
+            with suppress(BrokenPipeError):  # one that has left already may have said something
+                sock.send(greeting(), _NO_SIGNAL)
         except (OSError, Stranger) as error:
             sock.close()
             self.warn_of("a process", error)
