@@ -59,6 +59,8 @@ def _of_backplane(command: F) -> F:
 def rooms(context: click.Context, backplane: str | None, prefix: str | None, as_json: bool) -> None:
     """List the rooms that have members, on all workers."""
     with _publisher(context, backplane, prefix) as publisher:
+        if _explained(publisher.is_alone):
+            raise click.ClickException(_NO_INSTANCE)
         counts = _explained(publisher.rooms)
     complete = all(count.complete for count in counts.values())
     if as_json:
@@ -109,7 +111,7 @@ def publish(
         raise click.UsageError("give ROOM and MESSAGE, or --user ID or --all and MESSAGE")
     message = _read(words[-1], as_json, binary)
     with _publisher(context, backplane, prefix) as publisher:
-        if publisher.is_alone():
+        if _explained(publisher.is_alone):
             raise click.ClickException(_NO_INSTANCE)
         if to_all:
             target = publisher.to_all()

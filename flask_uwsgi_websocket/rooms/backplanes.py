@@ -44,7 +44,7 @@ def _our_class(scheme: str) -> type[Backplane]:
     try:
         return cast("type[Backplane]", getattr(import_module(f".{module}", __package__), name))
     except ModuleNotFoundError as error:
-        if error.name != "redis":
+        if (error.name or "").partition(".")[0] != "redis":
             raise
         raise ValueError(
             f"{scheme}:// needs redis-py: pip install 'Flask-uWSGI-WebSocket[redis]'"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import time
-from _thread import allocate_lock
+from _thread import RLock
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -19,7 +18,7 @@ from .backplane import BackplaneOptions
 from .exchange import Exchange, worker_name
 from .local.instances import Instance, find_instances
 from .record import Record
-from .waiting import wait_for
+from .waiting import start, wait_for
 
 #: Seconds after which the instance is looked for again: it may have been started anew.
 _LOOK_AGAIN = 1.0
@@ -55,7 +54,7 @@ class Line:
             )
         self.url, self.prefix, self.timeout, self.max_size = url, prefix, timeout, max_size
         self._receive = receive
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._pid = 0
         self._is_used = False
         self._place: tuple[str, str] | None = None
@@ -101,7 +100,7 @@ class Line:
 
     def leave_to_parent(self) -> None:
         """Begin anew, in a child process."""
-        self._lock = allocate_lock()
+        self._lock = RLock()
         self._forget()
 
     def _forget(self) -> None:
@@ -132,7 +131,7 @@ class Line:
 
     @staticmethod
     def _stop(exchange: Exchange) -> Future[None]:
-        stopping = asyncio.run_coroutine_threadsafe(exchange.stop(), process_loop())
+        stopping = start(exchange.stop())
         _stopping.add(stopping)
         stopping.add_done_callback(_stopping.discard)
         return stopping

@@ -21,7 +21,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ..engines.async_thread import process_loop
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
 from .asking import Answers
@@ -29,7 +28,7 @@ from .counting import Count, count_of, count_question, counts_of, rooms_question
 from .line import Line
 from .record import Record
 from .targets import Done, Sender, Targets
-from .waiting import wait_for
+from .waiting import start, wait_for
 
 _Self = TypeVar("_Self", bound="_Publisher[Any]")
 
@@ -110,7 +109,7 @@ class _Publisher(Targets[Done]):
         exchange = self._line.exchange()
         if exchange is None:
             return None
-        return asyncio.run_coroutine_threadsafe(exchange.ask(question), process_loop())
+        return start(exchange.ask(question))
 
     def _nobody_there(self) -> None:
         # No error: as with any other backplane, there may just be no clients.

@@ -1,21 +1,48 @@
-"""Wait outside of a server for what happens on the loop of a native thread."""
+"""Have the loop of the native thread do something outside of a server, and wait for that."""
 
 from __future__ import annotations
 
 import _socket
+import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TypeVar
+from contextvars import Context
+from typing import Any, TypeVar, cast
 
 from ..engines.async_call import runs_here
 from ..engines.async_thread import process_loop
 from ..engines.base import WOULD_STOP_LOOP
 from ..helpers.threads import is_patched, unpatched
+from .outbox import uncancellable
 
 T = TypeVar("T")
 _Callback = Callable[[object], None]
+
+
+#: asyncio itself refers to them weakly.
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run a coroutine on the loop, which settles what it returns: any thread may wait for that."""
+    loop, future = process_loop(), cast("Future[T]", uncancellable())
+
+    async def run() -> None:
+        try:
+            future.set_result(await coroutine)
+        except BaseException as error:
+            future.set_exception(error)
+
+    def begin() -> None:
+        task = loop.create_task(run())
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+    # In no context, since the Task would keep that of a request.
+    loop.call_soon_threadsafe(begin, context=Context())
+    return future
 
 
 def wait_for(future: Future[T], seconds: float) -> T:
