@@ -40,6 +40,7 @@ ON_UVLOOP_TOO = {
     "test_rooms_delivery_live",
     "test_detaching",
     "test_messages",
+    "test_rooms_workers",
     "test_cores",
     "test_stop",
 }

@@ -87,8 +87,8 @@ class Member:
 
     def _record(self, size: int, channel: str) -> Record:
         self.number += 1
-        data = f"t={time.monotonic():018.9f}".encode().ljust(size, b".")
-        return Record(Kind.MESSAGE, (channel,), data, origin=self.origin, number=self.number)
+        data = f"t={time.monotonic():018.9f} {self.number} ".encode().ljust(size, b".")
+        return Record(Kind.MESSAGE, (channel,), data, True, (), self.origin, self.number)
 
     async def got(self, count: int = 0, seconds: float = 20.0) -> dict[str, list[int]]:
         """Return what has come, by origin, once there are so many."""

@@ -36,6 +36,8 @@ class Worker(Loop):
         self.detached: dict[DetachedRequest, None] = {}
         #: What runs beside all requests, and what tells each that the worker stops.
         self.tasks: dict[Any, Callable[[], object]] = {}
+        #: What to call when it has stopped and is about to exit.
+        self.at_end: list[Callable[[], Any]] = []
         #: The close code that clients get, once the worker stops.
         self.stopping: int | None = None
         #: Whether it does so by itself; uWSGI may have begun to end it then.
@@ -103,6 +105,11 @@ class Worker(Loop):
                 end()  # once: a second time it would break into their `finally` blocks
         for connection in tuple(self.connections):
             connection.start_closing(code)
+
+    def run_at_end(self) -> None:
+        """Do the last things, which may wait."""
+        for work in self.at_end:
+            work()
 
     def interrupt_all(self) -> None:
         """Break into every handler that still runs, and cut those that are through."""

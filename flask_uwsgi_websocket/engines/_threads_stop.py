@@ -65,6 +65,8 @@ class GracefulStop:
             self._end_request(signals, thread)
 
     def _end_request(self, signals: StopSignals | None, thread: int) -> None:
+        if self._stopped_by is not None and self._handlers == [thread]:
+            self._worker().run_at_end()  # uWSGI exits after it, and may do so without hooks
         with self._lock:
             self._handlers.remove(thread)
             if signals is None or not self._gives_signals_back():
@@ -111,6 +113,7 @@ class GracefulStop:
             is_late = not self._handlers  # the last one has just ended
             gives_back = self._gives_signals_back()
         finishes = not self._has_one_thread() and self._process.drains
+        self._end_early(signum)
         if finishes:
             # Whatever the signal was: uWSGI takes nothing new, and ends with its requests.
             self.signals.hand_back(RELOAD_SIGNAL)
@@ -118,12 +121,22 @@ class GracefulStop:
             os.kill(os.getpid(), signum)
         self._end_websockets(signum)
         self._wait_for_tasks(self._stopped_at)
+        self._worker().run_at_end()
         self._exit_if_held(signum, self._stopped_at)
         if finishes:
             if signum != RELOAD_SIGNAL and self._process.is_busy():
                 self._process.exit(signum)  # where uWSGI would have exited at once
         elif not gives_back:
             self.signals.hand_back(signum)
+
+    def _end_early(self, signum: int) -> None:
+        """Do the last things first where nobody replaces us: a stop is often told twice, by the
+        master and by whoever signals all processes, and then uWSGI exits at once."""
+        worker = self._worker()
+        code = worker.code_for(signum)
+        if code == 1001 and worker.at_end:
+            worker.close_all(code)
+            worker.run_at_end()
 
     def _end_websockets(self, signum: int) -> None:
         worker = self._worker()

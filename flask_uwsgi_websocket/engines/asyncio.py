@@ -10,6 +10,7 @@ import threading
 import time
 from asyncio import current_task
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from types import coroutine
 from typing import Any, TypeVar, cast
 
@@ -28,7 +29,7 @@ from ._driver import PARKED, Driver
 from .async_call import runs_here, within
 from .asyncio_detached import AsyncioDetachedRequest
 from .asyncio_loop import end_loop, in_request, in_task, make_loop
-from .base import Engine
+from .base import END_TIME, Engine
 from .loop import LoopConnection
 
 T = TypeVar("T")
@@ -69,6 +70,9 @@ class AsyncioWorker(Worker):
         await _until(lambda: self.idle, INTERRUPT_TIME)
         # uWSGI itself would end at once, with requests that wait for the loop.
         await _until(self._may_end, mercy - time.monotonic())
+        for work in self.at_end:  # uWSGI has no hooks for it in this mode
+            with suppress(Exception):
+                await within(END_TIME, work())
         set_action(self._stopped_by, self._theirs[self._stopped_by])
         signal.raise_signal(self._stopped_by)
 
@@ -330,6 +334,12 @@ class AsyncioEngine(Engine):
         # What the coroutine starts may outlive the request, and would keep its context.
         task = contextvars.Context().run(loop.create_task, within(timeout, coroutine))
         return self._wait_for_task(task)
+
+    def at_end(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        if self._prepared == os.getpid():
+            self.worker().at_end.append(work)
+        else:
+            super().at_end(work)
 
     def when_serving(self, callback: Callable[[], object]) -> None:
         assert self._loop is not None  # prepared

@@ -8,7 +8,7 @@ from _socket import socket as Socket
 from _thread import RLock
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -32,6 +32,9 @@ Bell = tuple[Callable[[float | None], bool], Callable[[], object]]
 
 _NOTHING = nullcontext()  # one for all: each open connection keeps what its request is within
 
+
+#: Seconds that a process which exits has for each of the last things that it does.
+END_TIME = 1.0
 
 #: Whoever must not wait is told so.
 WOULD_STOP_LOOP = (
@@ -164,6 +167,18 @@ class Engine(ABC):
             call.abandon()
             raise TimeoutError
         return call.result()
+
+    def at_end(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Have a coroutine run when this process is about to exit, and has no connection left.
+
+        It has :data:`END_TIME`. It may be run twice, and is not by a process that is killed.
+        """
+        self.process.at_exit(partial(self._end, work))
+
+    def _end(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        if self.async_loop().is_running():
+            with suppress(Exception):
+                self.run_async(work(), END_TIME)
 
     def _make_bell(self, loop: asyncio.AbstractEventLoop) -> Bell:
         """Return a bell for the caller. It rings on the worker's loop, behind earlier calls.

@@ -76,6 +76,7 @@ class GeventWorker(Worker):
         # Without a signal that said more, --max-requests or the like was reached.
         self._stop(1012)
         wait_until(lambda: self.idle, self.grace + INTERRUPT_TIME, gevent.sleep)
+        self.run_at_end()
 
     def call_soon(self, callback: Callback) -> None:
         loop = self.hub.loop
@@ -253,6 +254,12 @@ class GeventEngine(Engine):
         # all connections.
         self.process.unwatch_request(self.worker().hub.loop.fileno())
         return ()
+
+    def at_end(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        if self.process.gives_signals:  # and tells the end of each request, as if it were the last
+            self.worker().at_end.append(partial(self._end, work))
+        else:
+            super().at_end(work)
 
     def when_serving(self, callback: Callable[[], object]) -> None:
         def wait() -> None:

@@ -17,8 +17,9 @@ import threading
 import time
 from _thread import LockType, allocate_lock
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
@@ -325,6 +326,11 @@ class ThreadsEngine(Engine):
         # Not in the helper thread, for which all connections would wait.
         thread = threading.Thread(target=callback, name="websocket-beside", daemon=True)
         self.worker().call_later(delay, thread.start)
+
+    def at_end(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        super().at_end(work)
+        if self.process.gives_signals:  # and calls no hooks where a request runs
+            self.worker().at_end.append(partial(self._end, work))
 
     def when_serving(self, callback: Callable[[], object]) -> None:
         self.call_after(lambda: wait_until(self.process.is_serving), callback)

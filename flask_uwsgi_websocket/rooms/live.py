@@ -6,7 +6,6 @@ import asyncio
 from _thread import RLock
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -177,12 +176,6 @@ class LiveRooms:
         return counts_of(await self.exchange.ask(rooms_question()))
 
     # -- its end -------------------------------------------------------------------------
-
-    def flush(self, seconds: float) -> None:
-        """Give what was sent a moment to go out, where the loop still runs."""
-        if self.exchange.is_busy and self.engine.async_loop().is_running():
-            with suppress(Exception):
-                self.engine.run_async(self.exchange.flush(), seconds)
 
     def leave_to_parent(self) -> None:
         """Give up all, in a child process."""

@@ -21,9 +21,6 @@ from .record import Record
 
 T = TypeVar("T")
 
-#: Seconds that a process which exits has for what it has still to publish.
-_EXIT_TIME = 1.0
-
 
 class Rooms:
     """The rooms of an app, in whichever process asks: each has its own, made when it is needed.
@@ -63,7 +60,7 @@ class Rooms:
             live.take_part(connection)
             break
         if not settings.private:
-            engine.process.at_exit(partial(_flush, ref(live)))
+            engine.at_end(partial(_end, ref(live)))
         return live
 
     # -- what happens to connections -----------------------------------------------------
@@ -180,7 +177,8 @@ def in_task() -> bool:
         return False
 
 
-def _flush(reference: ref[LiveRooms]) -> None:
+async def _end(reference: ref[LiveRooms]) -> None:
+    """Publish what was sent, and leave the backplane, when the process exits."""
     live = reference()
     if live is not None:
-        live.flush(_EXIT_TIME)
+        await live.exchange.stop()

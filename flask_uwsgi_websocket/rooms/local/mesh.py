@@ -45,6 +45,7 @@ class LocalBackplane(Backplane):
         self._listener: Listener | None = None
         self._peers: Peers | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._stopping: asyncio.Future[None] | None = None  # for all who wait for that
 
     async def start(self, inbox: Inbox) -> None:
         """Open the directory; where that fails, whoever needs it tries again."""
@@ -56,6 +57,11 @@ class LocalBackplane(Backplane):
 
     async def stop(self) -> None:
         """Leave the mesh, when all that was published has been taken by those who read."""
+        if self._stopping is None or self._stopping.done():
+            self._stopping = asyncio.ensure_future(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         listener, peers, directory = self._listener, self._peers, self._directory

@@ -1,0 +1,245 @@
+"""Rooms over the workers of one uWSGI: who gets what, and what faults cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crowd import Crowd, Member, have
+from tests.server import PATIENCE, Server, eventually
+from tests.test_mesh import Process
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+WORKERS = 4
+
+
+@pytest.fixture
+def serve_rooms(serve: Callable[..., Server], engine: str, tmp_path: Path) -> Callable[..., Server]:
+    """Starts a server with rooms, whose directory is in the test's own place."""
+
+    def serve_rooms(*options: str, processes: int = WORKERS, **kwargs: Any) -> Server:
+        return serve(
+            engine,
+            app="rooms_workers",
+            cores=400,
+            processes=processes,
+            options=["--listen", "1000", *options],
+            env={"XDG_RUNTIME_DIR": str(tmp_path)},
+            **kwargs,
+        )
+
+    return serve_rooms
+
+
+def publish(server: Server, tag: str, count: int = 1, size: int = 200) -> dict[str, Any]:
+    answer = server.get(f"/publish/a?tag={tag}&count={count}&size={size}")
+    assert answer.status == 200, answer.body
+    done: dict[str, Any] = json.loads(answer.body)
+    return done
+
+
+def directories(tmp_path: Path) -> list[Path]:
+    return list(tmp_path.glob("flask-uwsgi-websocket-*/*"))
+
+
+@contextmanager
+def outside(tmp_path: Path) -> Iterator[Process]:
+    """A process without uWSGI that publishes to the only instance there is."""
+    [path] = directories(tmp_path)
+    process = Process(f"local://{path}", {}, options={"prefix": "rooms_workers"})
+    try:
+        process.origin = process.do("start")
+        yield process
+        process.do("stop")
+    finally:
+        process.kill()
+
+
+def is_whole(numbers: list[int]) -> bool:
+    """Whether they are in a row: none missing, none twice."""
+    return numbers == list(range(numbers[0], numbers[-1] + 1)) if numbers else True
+
+
+def by_worker(members: list[Member]) -> dict[int, list[Member]]:
+    found: dict[int, list[Member]] = {}
+    for member in members:
+        found.setdefault(member.pid, []).append(member)
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--lazy-apps",), ("--cheaper", "2", "--cheaper-initial", "3")],
+    ids=["master", "lazy", "cheaper"],
+)
+def test_everybody_gets_all_once_and_in_order(
+    serve_rooms: Callable[..., Server], options: tuple[str, ...]
+) -> None:
+    server = serve_rooms(*options)
+    with Crowd(server.host, server.port) as crowd, ThreadPoolExecutor(6) as pool:
+        members = crowd.join(200 if options else 1000, "/member/a")
+        print("members by worker:", sorted(Counter(m.pid for m in members).values()))
+        assert len(by_worker(members)) >= 2
+        began = time.monotonic()
+        views = [pool.submit(publish, server, f"v{n}", 15) for n in range(6)]
+        for number in range(3):
+            crowd.say(members[number], f"15 h{number}")
+        pids = {view.result(PATIENCE)["pid"] for view in views}
+        have(members, 9 * 15)
+        print(f"{9 * 15} messages to {len(members)} in {time.monotonic() - began:.2f} s")
+        tags = [f"v{n}" for n in range(6)] + [f"h{n}" for n in range(3)]
+        for member in members:
+            assert len(member.messages) == 9 * 15
+            for tag in tags:
+                assert member.numbers(tag) == list(range(15))
+        assert pids
+        counted = json.loads(server.get("/count/a").body)
+        assert counted == {"connections": len(members), "complete": True}
+
+
+def test_what_is_published_after_a_join_arrives(serve_rooms: Callable[..., Server]) -> None:
+    server = serve_rooms()
+    with Crowd(server.host, server.port) as crowd:
+        for number in range(30):
+            [member] = crowd.join(1, "/member/a")
+            publish(server, f"t{number}")
+            have([member], 1)
+            assert member.messages[0].startswith(f"t{number} 0 ")
+        assert all(is_whole([int(m.split()[0][1:]) for m in x.messages]) for x in crowd.members)
+
+
+@pytest.mark.parametrize(
+    ("processes", "master"), [(1, True), (2, True), (1, False)], ids=["one", "two", "masterless"]
+)
+def test_nothing_is_left_of_a_server(
+    serve_rooms: Callable[..., Server], tmp_path: Path, processes: int, master: bool
+) -> None:
+    server = serve_rooms(processes=processes, master=master)
+    with Crowd(server.host, server.port) as crowd:
+        members = crowd.join(10, "/member/a")
+        publish(server, "t", 3)
+        have(members, 3)
+        assert len(directories(tmp_path)) == 1
+        os.killpg(server._pid, signal.SIGINT)  # as Ctrl-C does
+        server.stopping = True
+        eventually(lambda: all(member.code for member in members), "all are told")
+        assert {member.code for member in members} == {1001}
+    eventually(lambda: not list(tmp_path.glob("flask-uwsgi-websocket-*")), "nothing is left")
+    assert "may be missing" not in server.log()
+
+
+def test_leftovers_of_a_killed_server_are_swept(
+    serve_rooms: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = serve_rooms()
+    with Crowd(server.host, server.port) as crowd:
+        crowd.join(20, "/member/a")
+        [left] = directories(tmp_path)
+        os.killpg(server._pid, signal.SIGKILL)
+        server.wait_ended()
+    assert left.exists()
+    again = serve_rooms()
+    with Crowd(again.host, again.port) as crowd:
+        crowd.join(1, "/member/a")
+        [new] = directories(tmp_path)
+        assert new != left
+
+
+def test_a_killed_worker(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve_rooms()
+    server.allow_log("DAMN")
+    with Crowd(server.host, server.port) as crowd:
+        members = crowd.join(200, "/member/a")
+        workers = by_worker(members)
+        with outside(tmp_path) as publisher:
+            flood = publisher.begin("publish", count=900, pause=0.003)
+            have(members, 100)
+            victim = min(workers, key=lambda pid: len(workers[pid]))
+            inside = [m for pid in workers if pid != victim for m in workers[pid]]
+            crowd.say(workers[victim][0], "400 v")  # it is in mid-broadcast itself
+            have(inside[:1], 150)
+            os.kill(victim, signal.SIGKILL)
+            eventually(lambda: all(m.code for m in workers[victim]), "its clients are cut")
+            new = crowd.join(len(workers[victim]), "/member/a")
+            assert publisher.end(flood)["refused"] == []
+        last = publisher_numbers(inside[0])[-1]
+        for member in inside:
+            eventually(lambda m=member: publisher_numbers(m)[-1:] == [900], "the last one")
+            assert publisher_numbers(member) == list(range(1, 901))
+            assert is_whole(member.numbers("v"))
+        print("got of the victim's:", Counter(len(m.numbers("v")) for m in inside))
+        for member in new:
+            eventually(lambda m=member: publisher_numbers(m)[-1:] == [last], "the last one")
+            assert is_whole(publisher_numbers(member))
+        assert victim not in {member.pid for member in new}
+        publish(server, "after", 5)
+        for member in (*inside, *new):
+            eventually(lambda m=member: m.numbers("after") == [0, 1, 2, 3, 4], "what follows")
+
+
+def publisher_numbers(member: Member) -> list[int]:
+    """The numbers of the process outside, in the order in which they came."""
+    return [int(m.split()[1]) for m in list(member.messages) if m.startswith("t=")]
+
+
+def test_a_stopped_worker(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve_rooms()
+    with Crowd(server.host, server.port) as crowd:
+        members = crowd.join(200, "/member/a")
+        workers = by_worker(members)
+        sleeper = min(workers, key=lambda pid: len(workers[pid]))
+        others = [m for pid in workers if pid != sleeper for m in workers[pid]]
+        with outside(tmp_path) as publisher:
+            publisher.do("publish")
+            os.kill(sleeper, signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                done = publisher.do("publish", count=600, pause=0.003)
+                have(others, 601)
+                assert done["refused"] == []
+                assert done["longest"] < 1.0
+                time.sleep(max(0.0, began + 4 - time.monotonic()))
+            finally:
+                os.kill(sleeper, signal.SIGCONT)
+            have(members, 601)
+        for member in members:
+            assert publisher_numbers(member) == list(range(1, 602))
+
+
+def test_a_reload_while_somebody_publishes(
+    serve_rooms: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = serve_rooms()
+    with Crowd(server.host, server.port) as crowd:
+        old = crowd.join(100, "/member/a")
+        with outside(tmp_path) as publisher:
+            flood = publisher.begin("publish", count=1500, pause=0.003)
+            have(old, 50)
+            server.signal(signal.SIGHUP)
+            eventually(lambda: all(m.code for m in old), "all are told")
+            new = crowd.join(100, "/member/a")
+            assert publisher.end(flood)["refused"] == []
+        for member in new:
+            eventually(lambda m=member: publisher_numbers(m)[-1:] == [1500], "the last one")
+        for member in (*old, *new):
+            numbers = publisher_numbers(member)
+            assert is_whole(numbers)
+        print("codes:", Counter(m.code for m in old))
+        assert {member.code for member in old} == {1012}
+        assert not {m.pid for m in old} & {m.pid for m in new}
+        assert len(directories(tmp_path)) == 1
+        [place] = directories(tmp_path)
+        gone = {str(m.pid) for m in old}
+        left = {path.name.partition(".")[0] for path in place.rglob("*.worker")}
+        assert not gone & left
