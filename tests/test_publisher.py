@@ -11,12 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from flask_uwsgi_websocket import AsyncPublisher, Publisher
+from flask_uwsgi_websocket.commands.cli import websocket
 from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
+from flask_uwsgi_websocket.helpers.log import logger
 from flask_uwsgi_websocket.rooms.channels import ALL, room_channel
 from flask_uwsgi_websocket.rooms.line import Line, only_instance
 from flask_uwsgi_websocket.rooms.local.instances import Instance
@@ -357,3 +361,13 @@ def test_the_instance_that_is_meant() -> None:
     # A mule, or what a uWSGI has started, belongs to that one.
     ours = instances((1_000_001, "shop"), (os.getppid(), "shop"))
     assert only_instance(ours, "shop") == (f"local:///run/x/{os.getppid()}.1", "shop")
+
+
+def test_commands_list_the_instances_that_could_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    several = partial(instances, (1_000_001, "shop"), (1_000_002, "blog"))
+    monkeypatch.setattr("flask_uwsgi_websocket.rooms.line.find_instances", several)
+    monkeypatch.setattr(logger, "disabled", False)  # the command sets it
+    for command in (["publish", "a", "hi"], ["rooms"], ["tail", "a"]):
+        result = CliRunner().invoke(websocket, command)
+        assert result.exit_code == 1
+        assert result.output.startswith("Error: there are several apps with rooms")

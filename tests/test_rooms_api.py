@@ -179,6 +179,8 @@ def test_excluded(kit: Kit) -> None:
         for exclude in (first_id, [first_id, None, ""]):
             kit.websocket.to("a", exclude=exclude).send("x")
             assert second.receive() == "x"
+        kit.websocket.to("a", exclude=None).send("z")  # a header field that was not sent
+        assert first.receive() == second.receive() == "z"
         for client in kit.websocket.clients:
             if client.id == first_id:
                 kit.websocket.to_all(exclude=client).send("y")

@@ -137,11 +137,11 @@ class Targets(Generic[Done]):
 def excluded_ids(exclude: Any) -> tuple[str, ...]:
     """Return the ids of those to be excluded.
 
-    :param exclude: ids, or clients; None and what can be no id are nobody's, since they may come
-        from a header field that a browser sent, or not.
+    :param exclude: a client or its id, or several; None and what can be no id are nobody's, since
+        they may come from a header field that a browser sent, or not.
     """
     # To iterate over a client would be to receive its messages.
     is_one = isinstance(exclude, str) or hasattr(exclude, "id")
-    given: Iterable[Any] = [exclude] if is_one else exclude
+    given: Iterable[Any] = [exclude] if is_one else exclude or ()
     ids = (each if isinstance(each, str) else getattr(each, "id", None) for each in given)
     return tuple(id for id in ids if id and id.isascii() and id.isprintable())
