@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from .link import Link
 from .waiting import within
 
-#: Seconds before the first new attempt, and at most, before jitter.
-_FIRST, _MOST = 0.1, 5.0
+#: Seconds before the first new attempt, and at most, before jitter; and by what they grow. Whoever
+#: was away for a while is back within half of that again: what others publish meanwhile is missed.
+_FIRST, _MOST, _GROWTH = 0.1, 5.0, 1.3
 #: Seconds that an attempt is apart from the last one at least where somebody waits for it.
 _WANTED = 0.5
 #: Seconds after which a connection was a good one, so that patience begins anew.
@@ -100,8 +101,8 @@ class Line(ABC):
                 self._fail(await self._hold(link))
                 if loop.time() - began > _GOOD:
                     failures = 0
-            await self._pause(random.uniform(0, min(_MOST, _FIRST * 2**failures)))
-            failures = min(failures + 1, 10)
+            await self._pause(random.uniform(0, min(_MOST, _FIRST * _GROWTH**failures)))
+            failures = min(failures + 1, 20)
 
     async def _hold(self, link: Link) -> BaseException | None:
         """Lend the link to all until it is over; return why it is."""
