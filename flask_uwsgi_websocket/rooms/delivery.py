@@ -6,7 +6,7 @@ import time
 from _thread import RLock
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..codec import Frames
 from ..codec.frames import BINARY, TEXT, check_close
@@ -68,6 +68,7 @@ class Delivery:
         self._worker = worker
         self._slow = SlowClients(worker, self.counters)
         self._waiting: deque[Record | Callable[[], object]] = deque()
+        self._delivered: list[Callable[[], object]] = []  # what waited behind what is delivered
         self._lock = RLock()
         self._came = self._gone = 0  # in bytes: the difference waits
         self._will_deliver = False
@@ -89,7 +90,10 @@ class Delivery:
             )
 
     def then(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` on the loop once what came before is delivered; from any thread."""
+        """Call ``callback`` on the loop once what came before is delivered; from any thread.
+
+        Some of what comes after it may be delivered, too: callers do not keep messages apart.
+        """
         self._put(callback)
 
     def _put(self, item: Record | Callable[[], object]) -> None:
@@ -98,7 +102,7 @@ class Delivery:
             self._will_deliver = True
             self._worker.call_soon(self._deliver_for_a_while)
 
-    def _take(self) -> Record | Callable[[], object]:
+    def _take(self) -> Any:
         item = self._waiting.popleft()
         if isinstance(item, Record):
             self._gone += RECORD_SIZE + len(item.data)
@@ -122,11 +126,21 @@ class Delivery:
                 if shares := self._next_shares():
                     for records, connections in merge(shares):
                         yield from self._send(records, connections)
-                else:
-                    self._do_next()
+                elif not self._delivered:
+                    self._carry_out(self._take())
             except Exception:
                 logger.exception("messages to rooms go on after an error")
+            self._tell()
             yield
+
+    def _tell(self) -> None:
+        """Call those who wait for what is delivered by now."""
+        callbacks, self._delivered = self._delivered, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("messages to rooms go on after an error")
 
     def _next_shares(self) -> list[Share]:
         """Take the messages that are next, as far as they are done with in one go; maybe none."""
@@ -145,13 +159,15 @@ class Delivery:
         size = 0
         while self._waiting and size < JOINED:
             item = self._waiting[0]
-            if not isinstance(item, Record) or item.kind is not Kind.MESSAGE:
+            if not isinstance(item, Record):
+                # Not an end to the run: each publisher of ours waits behind each of its messages.
+                self._delivered.append(item)
+            elif item.kind is not Kind.MESSAGE or (run and item.channels != run[0].channels):
                 break
-            if run and item.channels != run[0].channels:
-                break
+            else:
+                run.append(item)
+                size += len(item.data)
             self._take()
-            run.append(item)
-            size += len(item.data)
         return run
 
     def _receivers(self, channels: tuple[str, ...]) -> list[Connection]:
@@ -195,21 +211,17 @@ class Delivery:
         room = room_of(channel)
         return DEFAULT if room is None else self._patterns.of(room)
 
-    def _do_next(self) -> None:
-        """Do what is next, and no message."""
-        item = self._take()
-        if not isinstance(item, Record):
-            item()
-            return
-        do = self._action(item)
-        receivers = by_exclusion([item], self._receivers(item.channels))[0][1]
+    def _carry_out(self, record: Record) -> None:
+        """Do what a record asks for that is no message."""
+        do = self._action(record)
+        receivers = by_exclusion([record], self._receivers(record.channels))[0][1]
         for connection in receivers:
             try:
                 do(connection)
             except ConnectionClosed:
                 pass
             except RoomError as error:
-                logger.warning("a client cannot join %r: %s", item.data.decode(), error)
+                logger.warning("a client cannot join %r: %s", record.data.decode(), error)
             except Exception:
                 logger.exception("messages to other clients go on after an error")
 
