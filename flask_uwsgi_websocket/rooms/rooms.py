@@ -92,7 +92,10 @@ class Rooms:
         live = self.live()
         if self.asynchronous and in_task():
             return Unawaited(partial(live.settle, live.exchange.send(record)))
-        live.engine.run_async(live.put(record))
+        if not live.engine.asynchronous:
+            live.publish_and_block(record)
+        else:
+            live.engine.run_async(live.publish(record))
         return DONE if self.asynchronous else None
 
     def send_nowait(self, record: Record) -> None:
