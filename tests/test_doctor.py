@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -98,11 +99,61 @@ def test_a_wrong_file() -> None:
 
 
 def test_hints_are_no_failure() -> None:
-    write("app.ini", RIGHT + "    processes = 4\n")
+    write("app.ini", RIGHT + "    max-requests = 4\n")
     result = doctor("app.ini")
     assert result.exit_code == 0
-    assert "hint: --processes 4: " in result.output
+    assert "hint: --max-requests 4: " in result.output
     assert result.output.endswith("Nothing is wrong.\n")
+
+
+# Rooms
+
+
+def rooms_app(backplane: str | None) -> Flask:
+    app = Flask("rooms of the doctor")
+    app.config["UWSGI_WEBSOCKET_BACKPLANE"] = backplane
+    app.config["UWSGI_WEBSOCKET_AGGRESSIVE_PATCH"] = False
+    GeventWebSocket(app)
+    return app
+
+
+def test_workers_that_are_by_themselves() -> None:
+    write("app.ini", RIGHT + "    processes = 4\n")
+    assert doctor("app.ini").output.endswith("Nothing found.\n")
+    result = doctor("app.ini", app=rooms_app("memory://"))
+    assert result.exit_code == 1
+    assert "warning: --processes 4 with UWSGI_WEBSOCKET_BACKPLANE memory://: " in result.output
+    assert doctor("app.ini", app=rooms_app(None)).output.endswith("Nothing found.\n")
+
+
+def test_a_directory_that_others_may_enter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("app.ini", RIGHT)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    base = tmp_path / f"flask-uwsgi-websocket-{os.geteuid()}"
+    base.mkdir(mode=0o755)
+    base.chmod(0o755)
+    result = doctor("app.ini", app=rooms_app(None))
+    assert result.exit_code == 1
+    assert f"error: rooms: {base} is open to others: its mode is 0755" in result.output
+    base.chmod(0o700)
+    assert doctor("app.ini", app=rooms_app(None)).output.endswith("Nothing found.\n")
+    assert not [*tmp_path.glob("*/*")]
+
+
+@pytest.mark.slow
+def test_a_redis_that_is_there_and_one_that_is_not(start_redis: Any) -> None:
+    write("app.ini", RIGHT)
+    server = start_redis()
+    server.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    result = doctor("app.ini", app=rooms_app(server.url))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"note: rooms: redis.*: Redis \d", result.output)
+    assert "maxmemory-policy is allkeys-lru" in result.output
+    server.kill()
+    result = doctor("app.ini", app=rooms_app(server.url))
+    assert result.exit_code == 1
+    assert result.output.count("error: rooms: ") == 1
+    assert "nothing listens there" in result.output
 
 
 def test_the_apps_class_is_compared_with_the_engine() -> None:

@@ -165,7 +165,6 @@ WRONG = [
     ("descriptors", Severity.HINT, f"{GEVENT} --max-fd 1024"),
     ("master", Severity.WARNING, GEVENT.replace("-M ", "")),
     ("die-on-term", Severity.HINT, GEVENT.replace("--die-on-term", "")),
-    ("processes", Severity.HINT, f"{GEVENT} --workers 2"),
 ]
 
 
@@ -188,10 +187,11 @@ def test_wrong_options(rule: str, severity: Severity, words: str) -> None:
         ("http-timeout", Severity.WARNING, Surroundings(ping_interval=60)),
         ("http-timeout", Severity.WARNING, Surroundings(ping_interval=0)),
         ("descriptors", Severity.WARNING, Surroundings(descriptors=128)),
+        ("processes", Severity.WARNING, Surroundings(backplane="memory://")),
     ],
 )
 def test_wrong_surroundings(rule: str, severity: Severity, around: Surroundings) -> None:
-    (finding,) = found(f"{GEVENT} --worker-reload-mercy 60", around)
+    (finding,) = found(f"{GEVENT} --worker-reload-mercy 60 --processes 2", around)
     assert (finding.rule, finding.severity) == (rule, severity)
 
 
@@ -204,8 +204,9 @@ def test_right_surroundings(engine: str) -> None:
         descriptors=16384,
         version=(2, 0, 31),
         features=frozenset({"gevent", "asyncio", "greenlet"}),
+        backplane="local://",
     )
-    assert found(f"{RIGHT[engine]} --worker-reload-mercy 60", around) == []
+    assert found(f"{RIGHT[engine]} --processes 2 --worker-reload-mercy 60", around) == []
 
 
 def test_threads_of_old_versions() -> None:
@@ -229,9 +230,11 @@ def test_limits_of_old_versions() -> None:
 
 def test_every_rule_has_a_case() -> None:
     told = {rule for rule, _, _ in WRONG} | {"version", "wrong-class", "missing-engine"}
-    told |= {"enable-threads", "abrupt-recycling"}
-    cases = [words for _, _, words in WRONG]
-    surroundings = Surroundings(engine="suspend", version=(2, 0), features=frozenset())
+    told |= {"enable-threads", "abrupt-recycling", "processes"}
+    cases = [*(words for _, _, words in WRONG), f"{GEVENT} --processes 2"]
+    surroundings = Surroundings(
+        engine="suspend", version=(2, 0), features=frozenset(), backplane="memory://"
+    )
     assert {finding.rule for words in cases for finding in found(words, surroundings)} == told
     for rule in RULES:
         assert any(list(rule(options(words), surroundings)) for words in cases), rule
@@ -262,7 +265,7 @@ def test_the_commands_of_the_docs_are_right(file: str) -> None:
     assert commands
     for command in commands:
         hints = {finding.rule for finding in found(command) if finding.severity is Severity.HINT}
-        assert hints <= {"buffer-size", "die-on-term", "processes"}, command
+        assert hints <= {"buffer-size", "die-on-term"}, command
         assert [f for f in found(command) if f.severity is not Severity.HINT] == [], command
 
 

@@ -17,6 +17,7 @@ from ..inspection.options import Options
 from ..inspection.processes import Process
 from ..inspection.rules import judge
 from ..inspection.sources import Instance
+from .backplane import examine_backplane
 
 Say = Callable[[str], None]
 
@@ -56,6 +57,8 @@ def examine(process: Process, app: Any, say: Say) -> bool:
             say(_told(finding))
         for note in (*instance.notes, *_doubts(instance.options)):
             say(f"note: {note}.")
+    if app is not None and app.extensions.get("uwsgi_websocket"):
+        severities |= set() if examine_backplane(app, process.pid, say) else {Severity.ERROR}
     if process.hidden and not process.unit:
         remedy = "name what it was started with, as in 'flask websocket doctor app.ini'"
         say(f"error: {process.hidden}: {remedy}.")
@@ -96,6 +99,7 @@ def _surroundings(process: Process, binary: UWSGIBinary | None, app: Any) -> Sur
             engine=engines.pop() if len(engines) == 1 else None,
             timeout=max(extension.timeout for extension in extensions),
             ping_interval=app.config["UWSGI_WEBSOCKET_PING_INTERVAL"],
+            backplane=app.config["UWSGI_WEBSOCKET_BACKPLANE"] or "local://",
         )
     return around
 

@@ -62,6 +62,7 @@ class Surroundings:
     :param version: uWSGI's.
     :param features: names of the options that the binary has.
     :param vassal: whether an emperor starts and stops it.
+    :param backplane: the URL of what connects the app's workers.
     :param classes: what the class for each engine is called.
     """
 
@@ -72,6 +73,7 @@ class Surroundings:
     version: tuple[int, ...] | None = None
     features: frozenset[str] | None = None
     vassal: bool = False
+    backplane: str | None = None
     classes: Mapping[str, str] = field(default_factory=lambda: WEBSOCKETS)
 
 

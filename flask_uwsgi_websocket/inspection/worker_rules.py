@@ -170,11 +170,12 @@ def few_cores(options: Options, around: Surroundings) -> Iterator[Finding]:
 @Rule
 def processes(options: Options, around: Surroundings) -> Iterator[Finding]:
     number = workers(options)
-    if number > 1:
-        yield hint(
-            f"--processes {number}",
-            "a worker knows its own clients only: what is sent to all reaches those of one worker",
-            "use --processes 1, or carry messages between workers (Redis, for instance)",
+    if number > 1 and around.backplane is not None and around.backplane.startswith("memory:"):
+        yield warning(
+            f"--processes {number} with UWSGI_WEBSOCKET_BACKPLANE {around.backplane}",
+            "what is sent to a room, a user or all reaches the clients of one worker",
+            "leave UWSGI_WEBSOCKET_BACKPLANE to its default, local://, or use redis://...",
+            logged=False,  # whoever sends says so
         )
 
 
