@@ -255,7 +255,8 @@ class Server:
         the main one's end: a worker that is stopped while its threads start may hang.
         """
         workers = self.stats()["workers"] if self.master else [{"pid": self._pid}]
-        return all(_deaf_threads(worker["pid"]) >= self.cores - 1 for worker in workers)
+        pids = [worker["pid"] for worker in workers if worker["pid"]]  # 0: of one that is cheap
+        return all(_deaf_threads(pid) >= self.cores - 1 for pid in pids)
 
     @property
     def _pid(self) -> int:

@@ -217,6 +217,30 @@ def test_a_stopped_worker(serve_rooms: Callable[..., Server], tmp_path: Path) ->
             assert publisher_numbers(member) == list(range(1, 602))
 
 
+def test_workers_that_are_recycled(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve_rooms("--max-requests", "40", "--min-worker-lifetime", "1", processes=2)
+    with Crowd(server.host, server.port) as crowd:
+        members = crowd.join(30, "/member/a")
+        first = {member.pid for member in members}
+        with outside(tmp_path) as publisher:
+            flood = publisher.begin("publish", count=2000, pause=0.003)
+            while any(member.code is None for member in members[:30]):
+                server.get("/ready")
+                time.sleep(0.01)
+            again = crowd.join(30, "/member/a")
+            assert publisher.end(flood)["refused"] == []
+        assert not first & {member.pid for member in again}
+        alive = [member for member in crowd.members if member.code is None]
+        assert alive
+        for member in alive:
+            eventually(lambda m=member: publisher_numbers(m)[-1:] == [2000], "the last one")
+        for member in crowd.members:
+            assert is_whole(publisher_numbers(member))
+    server.wait_idle()
+    markers = {int(path.name.partition(".")[0]) for path in tmp_path.rglob("*.worker")}
+    assert markers <= {worker["pid"] for worker in server.stats()["workers"]}
+
+
 def test_a_reload_while_somebody_publishes(
     serve_rooms: Callable[..., Server], tmp_path: Path
 ) -> None:

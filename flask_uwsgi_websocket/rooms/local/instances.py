@@ -13,6 +13,7 @@ from urllib.parse import quote
 from ...exceptions import BackplaneUnavailable
 from ...process.server_process import started_at
 from .directory import (
+    REMEDY,
     Directory,
     enter,
     explained,
@@ -110,8 +111,15 @@ def _root() -> str:
             return xdg
     if _is_writable("/run"):
         return "/run"
+    return _temporary()
+
+
+def _temporary() -> str:
     with explained("the directory for temporary files"):
-        return tempfile.gettempdir()
+        found = tempfile.gettempdir()
+    if found == os.getcwd() and found not in ("/tmp", "/var/tmp"):  # its last resort
+        raise BackplaneUnavailable(f"no directory for temporary files can be written to; {REMEDY}")
+    return found
 
 
 def _all_roots() -> Iterator[str]:
@@ -119,8 +127,8 @@ def _all_roots() -> Iterator[str]:
     with suppress(BackplaneUnavailable):
         yield _root()
     yield from (f"/run/user/{os.geteuid()}", "/run")
-    with suppress(OSError):
-        yield tempfile.gettempdir()
+    with suppress(BackplaneUnavailable):
+        yield _temporary()
     yield "/tmp"
 
 
