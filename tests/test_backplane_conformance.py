@@ -12,6 +12,7 @@ from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
 from flask_uwsgi_websocket.process.server_process import started_at
 from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions
 from flask_uwsgi_websocket.rooms.backplanes import GROUP
+from flask_uwsgi_websocket.rooms.memory import faults_of
 from flask_uwsgi_websocket.testing import BackplaneConformance
 from tests import sample_backplane
 from tests.sample_backplane import Loft, PigeonBackplane
@@ -55,9 +56,22 @@ class TestPigeon(PigeonSuite):
 
 
 class TestMemory(BackplaneConformance):
-    """Of one process."""
+    """Of one process; it does not hang, it fails."""
 
     url = "memory://conformance"
+
+    @pytest.fixture(autouse=True)
+    def _faults(self) -> None:
+        self.faults = faults_of(self.url)
+
+    def fail(self) -> None:
+        self.faults.fail()
+
+    def lose(self) -> None:
+        self.faults.lose()
+
+    def recover(self) -> None:
+        self.faults.recover()
 
 
 class TestLocal(BackplaneConformance):
@@ -96,10 +110,10 @@ class TestFoundByItsScheme(PigeonSuite):
 
 
 def test_tests_of_faults_that_cannot_be_made_are_not_collected() -> None:
-    assert TestMemory.test_a_dead_server is None
+    assert TestLocal.test_a_dead_server is None
     assert PigeonSuite.test_a_dead_server is not None
 
-    class Mended(TestMemory):
+    class Mended(TestLocal):
         def fail(self) -> None: ...
 
         def recover(self) -> None: ...

@@ -1,4 +1,7 @@
-"""The backplane within one process: what tests, and servers of one process, need no other for."""
+"""The backplane within one process: what tests, and servers of one process, need no other for.
+
+Tests have it fail, to see what their app does then: see :class:`Faults`.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,52 @@ import asyncio
 import os
 from _thread import RLock
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from weakref import WeakSet, WeakValueDictionary
 
+from ..exceptions import BackplaneUnavailable
 from .backplane import Backplane, BackplaneOptions, Inbox
 from .channels import ALL
 from .record import Record
 
 
-class _Bus:
-    """What the backplanes of one URL and prefix have in common."""
+class Faults:
+    """What is wrong with the memory backplanes of one URL, in this process. From any thread."""
 
     def __init__(self) -> None:
         self._lock = RLock()
+        self._losing = 0
         self._started: WeakSet[MemoryBackplane] = WeakSet()
+        #: Why nothing works; None while it does.
+        self.error: str | None = None
+
+    def fail(self, error: str = "it was told to fail") -> None:
+        """Refuse everything from now on."""
+        self.error = error
+        for backplane in self.started():
+            backplane.tell(error, gap=False)
+
+    def recover(self) -> None:
+        """Work again."""
+        if self.error is not None:
+            self.error = None
+            for backplane in self.started():
+                backplane.tell(None, gap=True)
+
+    def lose(self, count: int = 1) -> None:
+        """Lose the next records, as a backplane that was away for a moment; those who would have
+        got them are told that some are missing."""
+        with self._lock:
+            self._losing += count
+        for backplane in self.started():
+            backplane.tell(None, gap=True)
+
+    def left(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Return the records that are not lost."""
+        with self._lock:
+            lost = min(self._losing, len(records))
+            self._losing -= lost
+        return records[lost:]
 
     def add(self, backplane: MemoryBackplane) -> None:
         with self._lock:
@@ -28,13 +64,21 @@ class _Bus:
         with self._lock:
             self._started.discard(backplane)
 
-    def started(self) -> list[MemoryBackplane]:
+    def started(self, prefix: str | None = None) -> list[MemoryBackplane]:
+        """Return those that have been started, of one prefix or all."""
         with self._lock:
-            return list(self._started)
+            return [
+                each for each in self._started if prefix is None or each.options.prefix == prefix
+            ]
 
 
-#: By process, since a child has none of its parent's; URL and prefix.
-_buses: WeakValueDictionary[tuple[int, str, str], _Bus] = WeakValueDictionary()
+#: By process, since a child has none of its parent's; and URL.
+_faults: WeakValueDictionary[tuple[int, str], Faults] = WeakValueDictionary()
+
+
+def faults_of(url: str) -> Faults:
+    """Return what makes the backplanes of a URL fail, in this process."""
+    return _faults.setdefault((os.getpid(), url), Faults())
 
 
 class MemoryBackplane(Backplane):
@@ -46,31 +90,40 @@ class MemoryBackplane(Backplane):
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         super().__init__(url, options)
         self._channels: set[str] = set()
-        self._bus: _Bus | None = None
+        self._faults: Faults | None = None
 
     async def start(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._loop = asyncio.get_running_loop()
-        self._bus = _buses.setdefault((os.getpid(), self.url, self.options.prefix), _Bus())
-        self._bus.add(self)
+        self._faults = faults_of(self.url)
+        self._faults.add(self)
+        inbox.health(self._faults.error)
 
     async def stop(self) -> None:
-        if self._bus is not None:
-            self._bus.discard(self)
+        if self._faults is not None:
+            self._faults.discard(self)
 
     async def subscribe(self, channels: Collection[str]) -> None:
         self._channels.update(channels)
+        self._check()
 
     async def unsubscribe(self, channels: Collection[str]) -> None:
         self._channels.difference_update(channels)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
-        for backplane in self._bus.started() if self._bus is not None else ():
-            if backplane._loop is self._loop:
-                backplane._take(records)
-            elif not backplane._loop.is_closed():
-                backplane._loop.call_soon_threadsafe(backplane._take, records)
-        return [None] * len(records)
+        results: list[BaseException | None] = [None] * len(records)
+        try:
+            self._check()
+        except BackplaneUnavailable as error:
+            return [error] * len(records)
+        if self._faults is not None:
+            left = self._faults.left(records)
+            for backplane in self._faults.started(self.options.prefix):
+                if backplane._loop is self._loop:
+                    backplane._take(left)
+                elif not backplane._loop.is_closed():
+                    backplane._loop.call_soon_threadsafe(backplane._take, left)
+        return results
 
     def _take(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -78,5 +131,19 @@ class MemoryBackplane(Backplane):
                 self._inbox.record(record)
 
     async def workers(self) -> int:
-        started = self._bus.started() if self._bus is not None else ()
+        started = self._faults.started(self.options.prefix) if self._faults is not None else ()
         return sum(ALL in backplane._channels for backplane in started)
+
+    def _check(self) -> None:
+        if self._faults is not None and self._faults.error is not None:
+            raise BackplaneUnavailable(f"{self.url}: {self._faults.error}")
+
+    def tell(self, error: str | None, gap: bool) -> None:
+        """Tell the worker how the backplane is, and whether something may be missing."""
+        with suppress(RuntimeError):  # its loop is closed
+            self._loop.call_soon_threadsafe(self._tell, error, gap)
+
+    def _tell(self, error: str | None, gap: bool) -> None:
+        self._inbox.health(error)
+        if gap:
+            self._inbox.gap()
