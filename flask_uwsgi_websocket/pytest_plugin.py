@@ -1,7 +1,8 @@
-"""A pytest fixture, which every project has that installs this package."""
+"""pytest fixtures, which every project has that installs this package."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from flask import Flask
 
-    from .testing import WebSocketTestClient
+    from .testing import RoomFaults, WebSocketTestClient
 
 
 # So that a failure of BackplaneConformance shows the values.
@@ -22,3 +23,12 @@ def websocket_client(app: Flask) -> WebSocketTestClient:
     from .testing import client_class
 
     return client_class(app)(app, app.response_class)
+
+
+@pytest.fixture
+def room_faults(app: Flask) -> Iterator[RoomFaults]:
+    """Have the backplane of the project's own fixture ``app`` fail, until the end of the test."""
+    from .testing import RoomFaults
+
+    with RoomFaults(app) as faults:
+        yield faults

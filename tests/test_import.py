@@ -64,11 +64,12 @@ def test_public_names_without_uwsgi_gevent_and_greenlet() -> None:
 
 
 PUBLIC_MODULES = {
-    "pytest_plugin": ["websocket_client"],
+    "pytest_plugin": ["room_faults", "websocket_client"],
     "runner": ["find_uwsgi", "run_uwsgi"],
     "testing": [
         "BackplaneConformance",
         "HandshakeRejected",
+        "RoomFaults",
         "WebSocketTestClient",
         "WebSocketTestConnection",
     ],

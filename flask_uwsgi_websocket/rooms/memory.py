@@ -49,6 +49,12 @@ class Faults:
         for backplane in self.started():
             backplane.tell(None, gap=True)
 
+    def end(self) -> None:
+        """Recover, and lose nothing more."""
+        with self._lock:
+            self._losing = 0
+        self.recover()
+
     def left(self, records: Sequence[Record]) -> Sequence[Record]:
         """Return the records that are not lost."""
         with self._lock:

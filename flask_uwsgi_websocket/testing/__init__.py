@@ -36,6 +36,7 @@ from ..helpers.threads import threads_are_greenlets
 from ..helpers.wsgi import WSGIEnvironment
 from ..rooms.conformance import BackplaneConformance
 from .request import KEY, SERVER, UpgradeRequest
+from .room_faults import RoomFaults
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackplaneConformance",
     "HandshakeRejected",
+    "RoomFaults",
     "WebSocketTestClient",
     "WebSocketTestConnection",
 ]
