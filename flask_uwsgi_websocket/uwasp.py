@@ -16,25 +16,33 @@ handler runs it in the request, with an engine of this package.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import json
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 from werkzeug.wsgi import get_host
 
-from .clients.base import BaseClient
+from .clients.base import USER, BaseClient
 from .clients.class_based import AwaitableWebSocket, Server, WebSocket, check_methods, converse
 from .clients.client import AsyncioWebSocketClient, GeventWebSocketClient, WebSocketClient
+from .clients.hosting import ClientsHost, settings_for
+from .clients.open_clients import Clients
 from .codec import DeflateSettings, UpgradeRequest
 from .connection.base import Limits
 from .connection.blocking import run_to_end
 from .connection.connection import Connection
 from .exceptions import ConnectionClosed, EngineError, HandshakeError
-from .extension.config import COMPRESSION, check_origins
+from .extension.config import COMPRESSION, check_backplane, check_origins
 from .helpers.engines import ENGINES, HANDLERS
 from .helpers.log import log_exception
 from .helpers.text import path_of, printable
 from .helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+from .rooms.channels import user_of
+from .rooms.live import RoomSettings
+from .rooms.options import RoomPatterns
+from .rooms.rooms import Rooms
+from .rooms.targets import Targets
 from .servers import uwsgi
 from .servers.find import server_of
 from .servers.upgrade import upgrade_of
@@ -65,6 +73,7 @@ class _Offer(NamedTuple):
 
     request: UpgradeRequest
     settings: Settings
+    middleware: WebSocketMiddleware
 
 
 class Handler:
@@ -103,22 +112,27 @@ class Handler:
         )
         negotiation = negotiate(offer.request, settings)
         engine = server_of(environ).engine(environ, self.engine_name)
+        offer.middleware.clients.look_in(engine)
         session = _ServerSession(environ, negotiation, engine)
-        session.handler = self
+        session.handler, session.middleware = self, offer.middleware
         return session.serve(upgrade.start_response)
 
 
 class _ServerSession(Session):
     """A session whose handler is the server of a :class:`Handler`."""
 
-    __slots__ = ("handler",)
+    __slots__ = ("handler", "middleware")
 
     handler: Handler
+    middleware: WebSocketMiddleware
 
     def handle(self, connection: Connection) -> Any:
         handler = self.handler
         client = handler.client_class(
-            self.environ, connection, subprotocol=self.negotiation.subprotocol
+            self.environ,
+            connection,
+            subprotocol=self.negotiation.subprotocol,
+            extension=self.middleware,
         )
         handler.ws.attach(client)
         conversation = converse(handler.server, client)
@@ -157,7 +171,32 @@ class AsyncioHandler(Handler):
     websocket_class = AwaitableWebSocket
 
 
-class WebSocketMiddleware:
+class _Host(ClientsHost):
+    """A middleware, as its rooms see it."""
+
+    def __init__(self, middleware: WebSocketMiddleware, url: str | None, prefix: str) -> None:
+        name = middleware.handler_class.engine_name
+        super().__init__(name, middleware.clients, middleware.patterns)
+        self._settings = settings_for(url, self, prefix=prefix)
+
+    def settings(self) -> RoomSettings:
+        return self._settings
+
+    def dumps(self, value: Any) -> str:
+        return json.dumps(value)
+
+
+class _Rooms:
+    """The rooms of a middleware, where those of an extension are by the app."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    def of(self, app: None) -> Rooms:
+        return self._rooms
+
+
+class WebSocketMiddleware(Targets[Any]):
     """A WSGI application around another, which serves WebSockets on some paths.
 
     :param application: gets all other requests.
@@ -169,6 +208,11 @@ class WebSocketMiddleware:
         those on the host of the request.
     :param limits: what a connection may cost.
     :param compression: whether to accept permessage-deflate (RFC 7692).
+    :param backplane: the URL of what connects the workers, for rooms: by default ``local://`` on
+        uWSGI, ``memory://`` elsewhere.
+    :param prefix: in front of all names at the backplane, for several applications at one.
+    :param identify: tells by the WSGI environment who a client is: a str, or None. What it raises
+        refuses the handshake, best by :exc:`HandshakeError`.
     :raises TypeError: when a server lacks a method, or has coroutine functions which the handler
         cannot run.
     :raises ValueError: when ``origins`` are none, or ``compression`` cannot be.
@@ -183,17 +227,27 @@ class WebSocketMiddleware:
         origins: str | Collection[str] | None = None,
         limits: Limits | None = None,
         compression: bool | DeflateSettings = False,
+        backplane: str | None = None,
+        prefix: str = "",
+        identify: Callable[[WSGIEnvironment], str | int | None] | None = None,
     ) -> None:
         self.application = application
         self.handler_class = handler_class
         self.servers = dict(servers)
         check_origins("origins", origins)
         COMPRESSION.check("compression", compression)
+        check_backplane("backplane", backplane)
         self.origins = origins
         self.settings = Settings(
             limits=limits or Limits(),
             compression=DeflateSettings() if compression is True else compression or None,
         )
+        #: The open clients of this worker process.
+        self.clients = Clients(self)
+        #: The options of rooms: ``patterns.add("chat/*", slow="latest")``.
+        self.patterns = RoomPatterns()
+        self._rooms = _Rooms(Rooms(_Host(self, backplane, prefix)))
+        self._identify = identify
         asynchronous = ENGINES[handler_class.engine_name].asynchronous
         for server_class in self.servers.values():
             check_methods(server_class, asynchronous)
@@ -209,6 +263,17 @@ class WebSocketMiddleware:
         return server_of(environ).call(
             self._accept, environ, start_response, self.handler_class.engine_name
         )
+
+    def _sender(self) -> Rooms:
+        return self._rooms.of(None)
+
+    def count(self, room: str) -> Any:
+        """Count who is in a room: see :meth:`.extension.rooms.RoomMethods.count`."""
+        return self._sender().count(room)
+
+    def rooms(self) -> Any:
+        """Count who is in each room: see :meth:`.extension.rooms.RoomMethods.rooms`."""
+        return self._sender().rooms()
 
     def _accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -230,7 +295,11 @@ class WebSocketMiddleware:
             classes=HANDLERS,
         )
         upgrade = upgrade_of(environ)
-        upgrade.start_response, upgrade.opening = start_response, _Offer(request, self.settings)
+        upgrade.start_response = start_response
+        upgrade.opening = _Offer(request, self.settings, self)
+        user = None if self._identify is None else self._identify(environ)
+        if user is not None:
+            environ[USER] = user_of(user)
         ws = self.handler_class.websocket_class(environ)
         handler = self.handler_class(ws, server_class(ws))
         return handler.handle(environ, getattr(server_class, "PROTOCOL_NAME", None))

@@ -265,6 +265,20 @@ def test_threads_send_and_close(server: Server) -> None:
         assert client.ended()
 
 
+def test_rooms(server: Server) -> None:
+    with server.raw("/member?user=ann") as first, server.raw("/member") as second:
+        assert first.message() == "ann ['members']"
+        assert second.message() == "None ['members']"
+        first.text("hello")
+        assert second.message() == "hello"
+        first.text("all")
+        assert [first.message(), second.message()] == ["to all"] * 2
+        second.text("leave")
+        assert second.message() == "Count(connections=2, users=1, complete=True)"
+        first.text("is anybody there?")
+        assert second.silent(0.2)
+
+
 def test_two_hundred_connections(engine: str, serve: ServerFactory) -> None:
     server = serve(engine, app="uwasp", cores=210)
     with ExitStack() as stack:

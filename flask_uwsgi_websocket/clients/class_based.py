@@ -14,7 +14,8 @@ from ..connection.base import Message
 from ..connection.blocking import run_to_end
 from ..helpers.functions import is_coroutine_function
 from ..helpers.wsgi import WSGIEnvironment
-from .base import BaseClient, Data
+from ..rooms.targets import Target
+from .base import USER, BaseClient, Data
 
 
 class WebSocket:
@@ -72,6 +73,31 @@ class WebSocket:
         """
         self.client.close(code, reason)
 
+    @property
+    def user(self) -> str | None:
+        """Who is at the other end, as ``identify`` tells; None for somebody unknown."""
+        user: str | None = self.environ.get(USER)
+        return user
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The names of the rooms that it is in."""
+        rooms: frozenset[str] = self.client.rooms
+        return rooms
+
+    def join(self, room: str) -> Any:
+        """Join a room, until the end; see :meth:`.BaseClient.join`."""
+        self.client.join(room)
+
+    def leave(self, room: str) -> Any:
+        """Leave a room."""
+        return self.client.leave(room)
+
+    def to(self, *rooms: str) -> Target[Any]:
+        """Return the target of all others in these rooms, on every worker."""
+        target: Target[Any] = self.client.to(*rooms)
+        return target
+
 
 class AwaitableWebSocket(WebSocket):
     """The same under asyncio: its methods act at once, and their results may be awaited.
@@ -89,6 +115,10 @@ class AwaitableWebSocket(WebSocket):
         """
         self.client.send_nb(message, binary)
         return _Wait(self._settle)
+
+    async def join(self, room: str) -> None:
+        """Join a room, as :meth:`WebSocket.join`. Has to be awaited."""
+        await self.client.join(room)
 
     async def _settle(self) -> None:
         connection = self.client._connection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,25 +12,24 @@ from weakref import WeakSet
 from flask import Flask, has_request_context, request
 
 from ..clients.base import Data
+from ..clients.hosting import ClientsHost, settings_for
 from ..clients.open_clients import Clients, Excluded
 from ..connection.connection import Connection
 from ..engines.base import Engine
-from ..helpers.engines import ENGINES
 from ..helpers.log import logger
-from ..rooms.channels import ALL, user_channel
-from ..rooms.live import Host, RoomSettings
+from ..rooms.channels import ALL, user_of
+from ..rooms.live import RoomSettings
 from ..rooms.options import RoomPatterns
 from ..rooms.record import Record
 from ..rooms.rooms import Rooms
 from ..rooms.targets import Sender, Target, Targets
 from ..servers import uwsgi
-from ..servers.find import engine_here
 from . import config
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: In ``app.extensions``: the rooms of an app, by extension, and the name of its own memory.
-_ROOMS, _MEMORY = "uwsgi_websocket.rooms", "uwsgi_websocket.memory"
+#: In ``app.extensions``: the rooms of an app, by extension.
+_ROOMS = "uwsgi_websocket.rooms"
 
 
 class RoomsOfApps:
@@ -74,38 +72,31 @@ class RoomsOfApps:
             user = app.ensure_sync(self.identify)()
         else:
             user = _user_of_flask_login(app)
-        return None if user is None else user_channel(user).partition(":")[2]
+        return None if user is None else user_of(user)
 
 
-class _AppWithRooms(Host):
+class _AppWithRooms(ClientsHost):
     """A Flask app, as its rooms see it."""
 
     def __init__(
         self, app: Flask, engine_name: str, clients: Clients, patterns: RoomPatterns
     ) -> None:
+        super().__init__(engine_name, clients, patterns)
         self._app = app
-        self._engine_name = engine_name
-        self._clients = clients
-        self.patterns = patterns
-        self.asynchronous = ENGINES[engine_name].asynchronous
 
     def settings(self) -> RoomSettings:
-        app = self._app
-        read = partial(config.read, app.config)
-        url = read("BACKPLANE") or ("local://" if uwsgi.inside() else "memory://")
-        is_private = url == "memory://"
-        if is_private:  # another app's is another one
-            url = app.extensions.setdefault(_MEMORY, f"memory://{uuid.uuid4()}")
-        return RoomSettings(
-            url, is_private, read("PREFIX") or "", read("ROOM_MESSAGE_SIZE"), read("MAX_ROOMS")
+        read = partial(config.read, self._app.config)
+        return settings_for(
+            read("BACKPLANE"),
+            self._app,  # whichever of its extensions asks
+            prefix=read("PREFIX") or "",
+            message_size=read("ROOM_MESSAGE_SIZE"),
+            max_rooms=read("MAX_ROOMS"),
         )
 
     def engine(self) -> Engine:
         self._warn_if_split()
-        for engine in self._clients.engines:
-            if not uwsgi.inside() or engine.process.worker_id():
-                return engine
-        return engine_here(self._engine_name)
+        return super().engine()
 
     def _warn_if_split(self) -> None:
         """Warn where each of several workers is by itself, as under gunicorn."""
@@ -116,14 +107,8 @@ class _AppWithRooms(Host):
                 "UWSGI_WEBSOCKET_BACKPLANE to local:///a/directory, or redis://..."
             )
 
-    def instance(self) -> tuple[int, int] | None:
-        if uwsgi.inside():  # also in a mule, where another engine waits
-            return uwsgi.engine(self._engine_name).process.instance()
-        engines = self._clients.engines
-        if not engines and not has_request_context():
-            return None  # a script
-        engine = engines[0] if engines else engine_here(self._engine_name)
-        return engine.process.instance()
+    def _serves(self) -> bool:
+        return has_request_context()
 
     def connections(self) -> list[Connection]:
         return [client._connection for client in self._clients if client._app is self._app]

@@ -35,6 +35,11 @@ def user_channel(user: Any) -> str:
     return f"user:{_checked('user', str(user) if type(user) is int else user)}"
 
 
+def user_of(user: Any) -> str:
+    """Return the name of a user, as :func:`user_channel` takes it; raises as above."""
+    return user_channel(user).partition(":")[2]
+
+
 def worker_channel(worker: str) -> str:
     """Return the channel of a single worker, for answers to what it asked."""
     return f"worker:{worker}"

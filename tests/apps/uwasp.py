@@ -201,7 +201,30 @@ class Naive(Server):
             await other.ws.send(message)
 
 
+class Member(Server):
+    """One of a room, which it closes when told to."""
+
+    async def on_open(self):
+        await self.ws.join("members")
+        await self.ws.send(f"{self.ws.user} {sorted(self.ws.rooms)}")
+
+    async def on_message(self, message):
+        if message == "leave":
+            await self.ws.send(f"{await here().count('members')}")
+            self.ws.leave("members")
+        elif message == "all":
+            await here().to("members").send("to all")
+        else:
+            await self.ws.to("members").send(message)
+
+
+def here():
+    """What has the rooms: the middleware, or Flask's extension."""
+    return websocket if CONFIG.get("MOUNT") == "flask" else app
+
+
 SERVERS = [
+    ("/member", Member),
     ("/echo", Echo),
     ("/plain", PlainEcho),
     ("/chat", Chat),
@@ -259,6 +282,10 @@ if CONFIG.get("MOUNT") == "flask":
         async def on_message(self, message):
             await self.ws.client.send_json({"args": request.args, "got": message})
 
+    @websocket.identify
+    def who_is_it():
+        return request.args.get("user")
+
     @app.before_request
     def check():
         if "refuse" in request.args:
@@ -281,4 +308,10 @@ else:
             return super().handle(environ, protocol_name)
 
     limits = Limits(timeout=CONFIG.get("TEST_TIMEOUT", 5), max_message_size=1 << 16)
-    app = WebSocketMiddleware(bare, Handler, SERVERS, limits=limits)
+    app = WebSocketMiddleware(
+        bare,
+        Handler,
+        SERVERS,
+        limits=limits,
+        identify=lambda environ: environ["QUERY_STRING"].removeprefix("user=") or None,
+    )

@@ -25,6 +25,16 @@ loop = AsyncioWebSocket()
 gevent.init_app(app)
 
 
+@threads.identify
+def who_is_it() -> str | None:
+    return None
+
+
+threads.room("chat/*", slow="latest", max_members=100)
+assert_type(threads.to("room").send("hi"), None)
+assert_type(threads.to_user(7).join("room"), None)
+
+
 @threads.route("/threads", subprotocols=["v1"], origins="*", max_message_size=1024)
 def on_threads(ws: WebSocketClient) -> None:
     with ws:
@@ -51,6 +61,14 @@ def on_gevent(ws: GeventWebSocketClient, room: str) -> None:
         client.send_nb(f"one of {len(gevent.clients)}")
     with ws.app_context():
         ws.release_resources()
+    ws.join(room)
+    assert_type(ws.rooms, frozenset[str])
+    assert_type(ws.user, str | None)
+    assert_type(ws.to(room, "another").send(b"bytes", binary=True), None)
+    gevent.to(room, exclude=[ws, "an id", None]).send_json({"room": room})
+    gevent.to_user("ann", 7).send_nowait("hi")
+    gevent.to_all().close(4000, "over")
+    ws.leave(room)
     ws.close(1000, "bye")
 
 
@@ -64,6 +82,12 @@ async def on_loop(ws: AsyncioWebSocketClient) -> None:
     assert_type(await ws.receive_json(timeout=1), Any)
     await loop.send_to_all("hello", exclude=[ws])
     loop.send_to_all(b"need not be awaited")
+    assert_type(await ws.join("room"), None)
+    assert_type(await ws.to("room").send("hi"), None)
+    assert_type(await loop.to_user("ann").send_json({}), None)
+    assert_type(loop.to_all().send_nowait("hi"), None)
+    loop.to("room").send("need not be awaited")
+    await ws.leave("room")
     assert_type(ws.recv_nb(), str | bytes | None)
 
 
