@@ -23,11 +23,13 @@ from flask_uwsgi_websocket.codec import (
     Protocol,
 )
 from flask_uwsgi_websocket.codec.frames import BINARY
+from flask_uwsgi_websocket.connection import fast_io
 from flask_uwsgi_websocket.connection.base import Limits
 from flask_uwsgi_websocket.connection.connection import Connection
 from flask_uwsgi_websocket.engines.threads import ThreadsEngine, ThreadsWorker
 from flask_uwsgi_websocket.exceptions import TooManyRooms
 from flask_uwsgi_websocket.rooms import delivery as module
+from flask_uwsgi_websocket.rooms import fan_out
 from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.delivery import Delivery
 from flask_uwsgi_websocket.rooms.options import RoomPatterns
@@ -190,7 +192,11 @@ def test_excluded_clients(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("filler", [SHORT, LONG])
-def test_bursts_keep_their_order_and_go_out_together(scene: Scene, filler: str) -> None:
+@pytest.mark.parametrize("send_to_idle", [fast_io.send_to_idle, fast_io.send_to_idle_in_python])
+def test_bursts_keep_their_order_and_go_out_together(
+    scene: Scene, filler: str, send_to_idle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fan_out, "send_to_idle", send_to_idle)
     plain, compressed = scene.peer("room:a"), scene.peer("room:a", "room:b", compress=True)
     texts = [f"{number}{filler}" for number in range(100)]
 

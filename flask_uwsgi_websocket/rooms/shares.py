@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..connection.connection import Connection
 from .record import Record
 
 #: Records, in their order, and those who get them all.
 Share = tuple[list[Record], list[Connection]]
-
-_NO_FIELDS: dict[str, Any] = {}
 
 
 def by_exclusion(records: list[Record], receivers: list[Connection]) -> list[Share]:
@@ -23,16 +20,19 @@ def by_exclusion(records: list[Record], receivers: list[Connection]) -> list[Sha
         return [(records, receivers)]
     excluded = {one for record in records for one in record.exclude}
     # An id is made when it is asked for: of those that have none yet nobody can have known it.
-    ids = [getattr(each.client, "__dict__", _NO_FIELDS).get("id") for each in receivers]
-    if excluded.isdisjoint(ids):
-        return [(records, receivers)]
-    rest: list[Connection] = []
+    rest = [
+        each
+        for each in receivers
+        if (client := each.client) is None or client.__dict__.get("id") not in excluded
+    ]
     shares: list[Share] = [(records, rest)]
-    for id_, connection in zip(ids, receivers, strict=True):
-        if id_ not in excluded:
-            rest.append(connection)
-        elif some := [record for record in records if id_ not in record.exclude]:
-            shares.append((some, [connection]))
+    if len(records) > 1 and len(rest) < len(receivers):
+        kept = set(rest)
+        for connection in receivers:
+            if connection not in kept:
+                id_ = connection.client and connection.client.id
+                if some := [record for record in records if id_ not in record.exclude]:
+                    shares.append((some, [connection]))
     return shares
 
 
