@@ -155,7 +155,18 @@ def check_fast_path(data: bytes, limit: int) -> None:
 class Connection:
     """As much of one as reads and sends."""
 
-    __slots__ = ("_lock", "_read_size", "_unsent", "ended", "fd", "protocol", "socket")
+    __slots__ = (
+        "_lock",
+        "_messages",
+        "_read_size",
+        "_saw_traffic",
+        "_unsent",
+        "_waiter",
+        "ended",
+        "fd",
+        "protocol",
+        "socket",
+    )
 
     def __init__(self, sock: Socket) -> None:
         self.socket = sock

@@ -17,6 +17,14 @@ from flask_uwsgi_websocket.codec import SERVER, Protocol
 from flask_uwsgi_websocket.codec.frames import BINARY, FIN, TEXT, frame
 from flask_uwsgi_websocket.connection import fast_io
 
+
+class _Reads:
+    read = fast_io.read
+
+
+#: The method as a function.
+read: Callable[[object], None] = _Reads.read
+
 #: Sizes at which something changes: of headers, of the stack, of sends without the GIL.
 SIZES = (0, 1, 125, 126, 8180, 8182, 8192, 65535, 65536, 300_000, 3_000_000)
 #: Of the sockets' buffers, so that sends stop half way.
@@ -32,8 +40,8 @@ class Connection:
     """As much of one as the C knows, with what its peer should get."""
 
     __slots__ = (
-        *("_lock", "_read_size", "_unsent", "ended", "fails", "fd", "protocol", "socket"),
-        *("expected", "peer", "seen"),
+        *("_lock", "_messages", "_read_size", "_saw_traffic", "_unsent", "_waiter", "ended"),
+        *("expected", "fails", "fd", "got", "peer", "protocol", "seen", "socket"),
     )
 
     def __init__(self, dice: random.Random) -> None:
@@ -50,6 +58,10 @@ class Connection:
         self._read_size = dice.choice((1, 7, 8192, 8193, 65536))
         self._lock = fast_io.Lock()
         self._unsent: list[bytes | memoryview] = []
+        self._waiter: Connection | None = None  # it stands for its own handler, too
+        self._messages: list[str | bytes] = []
+        self._saw_traffic = False
+        self.got: list[object] = []
         self.expected, self.seen = bytearray(), bytearray()
 
     def _queue_rest(self, rest: bytes | memoryview) -> bool:
@@ -57,6 +69,16 @@ class Connection:
         if self.fails:
             raise Failed
         return len(rest) > 1000
+
+    def switch(self, message: object) -> object:
+        if len(self.got) % 2:
+            return NotImplemented
+        assert self._saw_traffic
+        self.got.append(message)
+        return None
+
+    def _take_read(self, got: object) -> None:
+        self.got.append(got)
 
     def read_peer(self, size: int) -> None:
         with suppress(BlockingIOError, ConnectionError, OSError):
@@ -103,6 +125,7 @@ class Round:
             *[self.send] * 6,
             *[self.send_to_some] * 6,
             *[self.receive] * 4,
+            *[self.read] * 2,
             *(self.drain, self.flush, self.end, self.cut, self.fail, self.break_, self.hold),
             *(self.interrupt, self.wait),
         ]
@@ -192,6 +215,33 @@ class Round:
                     assert (got, seen, sent) == (message, b"", len(octets))
                     return
 
+    def read(self, one: Connection) -> None:
+        """Hand a message on to who waits for it, or to the connection."""
+        one._waiter = None if one.fails else self.dice.choice((one, None))
+        one._messages = self.dice.choice(([], [], ["x"]))
+        one.got = [None] * self.dice.randrange(2)
+        one.protocol.fast_limit = 1 << 20
+        data = self.dice.choice((b"message", b"x" * 9000))
+        octets = frame(FIN | BINARY, data, b"keys")
+        with suppress(OSError):
+            left = one.peer.send(octets)
+            read(one)
+            last = one.got[-1] if one.got else None
+            assert last in (None, data) or isinstance(last, tuple)
+            left -= len(last[0]) if isinstance(last, tuple) else len(octets) * bool(last)
+            one.protocol.fast_limit, deadline = -1, time.monotonic() + 10
+            while left > 0:
+                assert time.monotonic() < deadline, "something is lost"
+                got = fast_io.receive(one)
+                left -= len(got[0]) if got else 0
+        self._empty(one)
+
+    def _empty(self, one: Connection) -> None:
+        """Read what is there."""
+        with suppress(OSError):
+            while fast_io.receive(one) not in (None, (b"",)):
+                pass
+
     def drain(self, one: Connection) -> None:
         one.read_peer(self.dice.choice((1, 1000, 1 << 30)))
 
@@ -268,15 +318,17 @@ class Round:
         self._wait(one, 0.001)
 
     def wait(self, one: Connection) -> None:
-        threading.Timer(0.0005, lambda: suppressed(one.peer.send, b"x")).start()
+        timer = threading.Timer(0.0005, lambda: suppressed(one.peer.send, b"x"))
+        timer.start()
         self._wait(one, 0.05)  # the peer may have no room for it
+        timer.join()
+        self._empty(one)
 
     def _wait(self, one: Connection, seconds: float) -> None:
         before = signal.signal(signal.SIGALRM, _raise)
         try:
             with suppress(OSError, Failed):
-                while fast_io.receive(one) not in (None, (b"",)):
-                    pass
+                self._empty(one)
                 one.socket.setblocking(True)
                 signal.setitimer(signal.ITIMER_REAL, seconds)
                 fast_io.wait_and_receive(one)

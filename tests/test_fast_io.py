@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from flask_uwsgi_websocket.clients import client as clients
 from flask_uwsgi_websocket.codec import SERVER, Protocol
 from flask_uwsgi_websocket.codec.frames import BINARY, FIN, MASK, RSV1, TEXT, frame
-from flask_uwsgi_websocket.connection import _socket_speedups, fast_io, sending
+from flask_uwsgi_websocket.connection import _socket_speedups, fast_io, receiving, sending
 from flask_uwsgi_websocket.connection.base import Limits
+from flask_uwsgi_websocket.connection.receiving import REFUSED
 from flask_uwsgi_websocket.engines.threads import ThreadsEngine
 from flask_uwsgi_websocket.exceptions import ConnectionClosed
 from flask_uwsgi_websocket.servers.sockets import PlainProcess
@@ -50,7 +51,10 @@ def io(request: pytest.FixtureRequest) -> Any:
 class Connection:
     """As much of one as the C knows."""
 
-    __slots__ = ("_lock", "_read_size", "_unsent", "congested", "ended", "fd", "protocol", "socket")
+    __slots__ = (
+        *("_lock", "_messages", "_read_size", "_saw_traffic", "_unsent", "_waiter", "congested"),
+        *("ended", "fd", "protocol", "socket"),
+    )
 
     def __init__(
         self, sock: Socket, size: int = 1 << 17, limit: int = LIMIT, below: int = 1 << 30
@@ -107,7 +111,7 @@ def drain(sock: Socket) -> bytes:
 
 
 def test_c_is_used_where_it_is() -> None:
-    for name in ("Lock", "receive", "wait_and_receive", "send", "send_to_idle"):
+    for name in ("Lock", "read", "receive", "wait_and_receive", "send", "send_to_idle"):
         assert getattr(fast_io, name) is getattr(_socket_speedups, name)
 
 
@@ -256,6 +260,7 @@ def test_signals_are_handled_while_it_waits(io: Any, pair: Pair, alarms: list[in
 
 def test_a_handler_of_signals_ends_the_wait(io: Any, pair: Pair, alarms: list[int]) -> None:
     def interrupt(number: int, frame: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # another would strike whatever comes next
         raise InterruptedError("by a handler")
 
     signal.signal(signal.SIGALRM, interrupt)
@@ -264,6 +269,112 @@ def test_a_handler_of_signals_ends_the_wait(io: Any, pair: Pair, alarms: list[in
     else:
         with pytest.raises(InterruptedError, match="by a handler"):
             io.wait_and_receive(Connection(pair[0], 100))
+
+
+# Handing on
+
+
+class Handled(Connection):
+    """A connection with a handler, and what came to either of them."""
+
+    __slots__ = ("handled", "result", "taken")
+
+    def __init__(self, sock: Socket) -> None:
+        super().__init__(sock)
+        self._waiter: Any = self
+        self._messages: deque[str] = deque()
+        self._saw_traffic = False
+        self.result: Any = None
+        self.handled: list[object] = []
+        self.taken: list[object] = []
+
+    read = _socket_speedups.read
+
+    def switch(self, message: object) -> object:
+        assert self._saw_traffic
+        self.handled.append(message)
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+    def _take_read(self, got: object) -> None:
+        self.taken.append(got)
+
+
+def test_who_waits_gets_the_message(pair: Pair) -> None:
+    connection = Handled(pair[0])
+    pair[1].sendall(frame(FIN | TEXT, b"text", KEY))
+    assert connection.read() is None
+    assert (connection.handled, connection.taken) == (["text"], [])
+    assert connection.read() is None  # there is nothing
+    assert (connection.handled, connection.taken) == (["text"], [])
+
+
+def test_who_refuses_it_leaves_it_to_the_connection(pair: Pair) -> None:
+    connection = Handled(pair[0])
+    connection.result = REFUSED
+    pair[1].sendall(frame(FIN | TEXT, b"text", KEY))
+    connection.read()
+    assert (connection.handled, connection.taken) == (["text"], ["text"])
+
+
+def test_an_error_of_who_waits_is_raised(pair: Pair) -> None:
+    connection = Handled(pair[0])
+    connection.result = RuntimeError("in a handler")
+    pair[1].sendall(frame(FIN | TEXT, b"text", KEY))
+    with pytest.raises(RuntimeError, match="in a handler"):
+        connection.read()
+    assert connection.taken == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("_waiter", None), ("ended", True), ("_messages", deque(["before"]))]
+)
+def test_what_is_not_for_who_waits(pair: Pair, field: str, value: object) -> None:
+    connection = Handled(pair[0])
+    setattr(connection, field, value)
+    pair[1].sendall(frame(FIN | TEXT, b"text", KEY))
+    connection.read()
+    assert (connection.handled, connection.taken) == ([], ["text"])
+
+
+def test_other_bytes_and_the_end_are_the_connection_s(pair: Pair) -> None:
+    connection = Handled(pair[0])
+    data = 2 * frame(FIN | TEXT, b"text", KEY)
+    pair[1].sendall(data)
+    connection.read()
+    pair[1].close()
+    connection.read()
+    connection.fd = -1
+    connection.read()
+    assert (connection.handled, connection.taken) == ([], [(data,), (b"",), (b"",)])
+
+
+@pytest.mark.parametrize("use", [fast_io.read, fast_io.read_in_python], ids=["C", "Python"])
+def test_nothing_is_lost_between_two_turns(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, value in (
+        (receiving, "READ_SIZE", 4096),
+        (receiving, "TURN_TIME", 10),
+        (receiving.Receiving, "read", use),
+    ):
+        monkeypatch.setattr(module, name, value)
+    ours, peer = make_pair()
+    connection: Any = ThreadsEngine(PlainProcess()).open(ours, Protocol(SERVER), Limits())
+    message = bytes(range(256)) * 2000
+    sender = threading.Thread(
+        target=peer.sendall, args=(frame(FIN | BINARY, message, KEY) + frame(FIN | TEXT, b"", KEY),)
+    )
+    sender.start()
+    received: list[object] = []
+    deadline = time.monotonic() + 10
+    while len(received) < 2 and time.monotonic() < deadline:
+        connection.read()
+        if (one := connection.take()) is not None:
+            received.append(one)
+    assert received == [message, ""]
+    sender.join(10)
+    connection.release()
+    peer.close()
 
 
 # Sending

@@ -18,6 +18,13 @@
    threads may have little of. */
 enum { ON_STACK = 8192 };
 
+/* What the module keeps. Names are of methods. */
+struct state {
+    struct layout layout;
+    PyTypeObject *lock;
+    PyObject *queue_rest, *switch_, *take_read;
+};
+
 /* The descriptor of a connection, or -1 with an exception. */
 static inline int
 descriptor(struct layout *layout, PyObject *connection)

@@ -9,10 +9,24 @@
 #include <structmember.h>
 
 /* Of a connection, and from PLAIN_BELOW on of its protocol. */
-enum slot { FD, LOCK, ENDED, UNSENT, PROTOCOL, READ_SIZE, PLAIN_BELOW, FAST_LIMIT, SLOTS };
+enum slot {
+    FD,
+    LOCK,
+    ENDED,
+    UNSENT,
+    MESSAGES,
+    WAITER,
+    SAW_TRAFFIC,
+    PROTOCOL,
+    READ_SIZE,
+    PLAIN_BELOW,
+    FAST_LIMIT,
+    SLOTS
+};
 
 static const char *const slot_names[SLOTS] = {
-    "fd", "_lock", "ended", "_unsent", "protocol", "_read_size", "plain_below", "fast_limit",
+    "fd",           "_lock",    "ended",      "_unsent",     "_messages", "_waiter",
+    "_saw_traffic", "protocol", "_read_size", "plain_below", "fast_limit",
 };
 
 /* The slots of the classes that were met last: a process has one class of connections, mostly. */
@@ -90,6 +104,14 @@ know(struct layout *layout, PyObject *connection)
         }
     }
     return find_all_slots(layout, connection) < 0 ? NULL : peek(layout, connection, PROTOCOL);
+}
+
+static inline void
+put(struct layout *layout, PyObject *object, enum slot slot, PyObject *value)
+{
+    PyObject **place = (PyObject **)((char *)object + layout->offsets[slot]);
+
+    Py_XSETREF(*place, Py_NewRef(value));
 }
 
 /* A number in a slot; -1 with an exception, for what is none. */

@@ -92,7 +92,8 @@ recv_waiting(int fd, char *to, size_t size)
     return got;
 }
 
-static inline PyObject *
+/* Not inline: greenlets that switch have what is on the stack copied. */
+static __attribute__((noinline)) PyObject *
 receive_by(ssize_t (*read)(int, char *, size_t), struct layout *layout, PyObject *connection)
 {
     PyObject *protocol = know(layout, connection);
@@ -134,6 +135,57 @@ receive_by(ssize_t (*read)(int, char *, size_t), struct layout *layout, PyObject
         return read_on(fd, on_stack, got, size, limit);
     }
     return message_or_data(on_stack, got, NULL, got < size ? limit : -1);
+}
+
+/* The handler that may run on with a message at once, borrowed; NULL if none may. */
+static inline PyObject *
+waiter_of(struct layout *layout, PyObject *connection)
+{
+    PyObject *waiter = peek(layout, connection, WAITER);
+    PyObject *messages = peek(layout, connection, MESSAGES);
+
+    if (waiter == NULL || waiter == Py_None || peek(layout, connection, ENDED) != Py_False
+        || messages == NULL || PyObject_Size(messages) != 0) {
+        return NULL;
+    }
+    return waiter;
+}
+
+/* What read_in_python does, but that the handler runs on without a step of Python between. */
+static PyObject *
+read_by(struct state *state, PyObject *connection)
+{
+    PyObject *got = receive_by(recv_at_once, &state->layout, connection);
+    PyObject *waiter, *result;
+
+    if (got == Py_None) {
+        return got;
+    }
+    if (got == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+            return NULL;
+        }
+        PyErr_Clear();
+        got = Py_BuildValue("(y)", "");
+        if (got == NULL) {
+            return NULL;
+        }
+    }
+    waiter = PyTuple_CheckExact(got) ? NULL : waiter_of(&state->layout, connection);
+    if (waiter != NULL) {
+        put(&state->layout, connection, SAW_TRAFFIC, Py_True);
+        Py_INCREF(waiter);
+        result = PyObject_CallMethodOneArg(waiter, state->switch_, got);
+        Py_DECREF(waiter);
+        if (result != Py_NotImplemented) {
+            Py_DECREF(got);
+            return result;
+        }
+        Py_DECREF(result);
+    }
+    result = PyObject_CallMethodOneArg(connection, state->take_read, got);
+    Py_DECREF(got);
+    return result;
 }
 
 #endif

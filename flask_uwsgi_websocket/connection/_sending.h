@@ -11,12 +11,6 @@ enum { LARGE = 1 << 16 };
 
 enum { SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };
 
-struct state {
-    struct layout layout;
-    PyTypeObject *lock;
-    PyObject *queue_rest; /* the name of a method */
-};
-
 /* The lock of a connection if the caller has it now, and may send at once; NULL if not, with an
    exception where something is wrong. */
 static inline struct lock *

@@ -24,6 +24,12 @@ wait_and_receive(PyObject *module, PyObject *connection)
     return receive_by(recv_waiting, &state->layout, connection);
 }
 
+static PyObject *
+read_message(PyObject *module, PyObject *connection)
+{
+    return read_by(PyModule_GetState(module), connection);
+}
+
 /* None where all was taken, or queued; True where that is too much; False where nothing was done,
    and what is wrong, if it is, shows on the general way. */
 static PyObject *
@@ -146,6 +152,9 @@ send_to_idle(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return left;
 }
 
+/* A method of connections. */
+static PyMethodDef read_method = {"read", read_message, METH_O, NULL};
+
 static PyMethodDef methods[] = {
     {"receive", receive, METH_O, NULL},
     {"wait_and_receive", wait_and_receive, METH_O, NULL},
@@ -158,13 +167,19 @@ static int
 execute(PyObject *module)
 {
     struct state *state = PyModule_GetState(module);
+    PyObject *function = PyCFunction_New(&read_method, module);
+    PyObject *method = function == NULL ? NULL : PyInstanceMethod_New(function);
+    int failed = method == NULL || PyModule_AddObjectRef(module, "read", method) < 0;
 
-    state->queue_rest = PyUnicode_InternFromString("_queue_rest");
-    if (state->queue_rest == NULL) {
-        return -1;
-    }
-    state->lock = (PyTypeObject *)PyType_FromSpec(&lock_spec);
-    return state->lock == NULL ? -1 : PyModule_AddType(module, state->lock);
+    Py_XDECREF(function);
+    Py_XDECREF(method);
+    return failed || (state->queue_rest = PyUnicode_InternFromString("_queue_rest")) == NULL
+                   || (state->switch_ = PyUnicode_InternFromString("switch")) == NULL
+                   || (state->take_read = PyUnicode_InternFromString("_take_read")) == NULL
+                   || (state->lock = (PyTypeObject *)PyType_FromSpec(&lock_spec)) == NULL
+                   || PyModule_AddType(module, state->lock) < 0
+               ? -1
+               : 0;
 }
 
 static int
@@ -187,6 +202,8 @@ clear(PyObject *module)
     Py_CLEAR(state->layout.protocol);
     Py_CLEAR(state->lock);
     Py_CLEAR(state->queue_rest);
+    Py_CLEAR(state->switch_);
+    Py_CLEAR(state->take_read);
     return 0;
 }
 

@@ -35,6 +35,8 @@ class Connection(Protocol):
     protocol: Codec
     _read_size: int
 
+    def _take_read(self, got: str | bytes | tuple[bytes], /) -> None: ...
+
 
 T = TypeVar("T")
 
@@ -48,6 +50,16 @@ def receive_in_python(connection: Connection) -> Received:
     :raises OSError: the connection broke.
     """
     return _read(connection, MSG_DONTWAIT)
+
+
+def read_in_python(connection: Connection) -> None:
+    """Take what the peer has sent. For the engine; one caller at a time."""
+    try:
+        got = receive(connection)
+    except OSError:
+        got = END_OF_FILE
+    if got is not None:
+        connection._take_read(got)
 
 
 def wait_and_receive_in_python(connection: Connection) -> Received:
@@ -98,16 +110,20 @@ def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
+#: A method of connections. In C a handler that waits is switched to from the loop's own callback,
+#: with no step of Python between.
+read: Any
+
 #: Against other threads, and may be acquired again by its holder; C takes its own without a call.
 Lock: Any
 
 try:
-    from ._socket_speedups import Lock
+    from ._socket_speedups import Lock, read
     from ._socket_speedups import receive as receive
     from ._socket_speedups import send as send
     from ._socket_speedups import send_to_idle as send_to_idle
     from ._socket_speedups import wait_and_receive as wait_and_receive
 except ImportError:
-    Lock = RLock
+    Lock, read = RLock, read_in_python
     receive, wait_and_receive = receive_in_python, wait_and_receive_in_python
     send, send_to_idle = send_in_python, send_to_idle_in_python

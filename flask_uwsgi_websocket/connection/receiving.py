@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..codec import Close, Event, Fail, Ping, Pong
 from .base import NOTHING, READ_AHEAD, Message
-from .fast_io import END_OF_FILE, receive
+from .fast_io import END_OF_FILE, Received, read, receive
 from .heartbeat import Heartbeat
 from .sending import FIRST_PAUSE
 from .states import DISCARDING, OPEN, PENDING
@@ -45,7 +45,7 @@ ENDS_TOLD = 2
 LONGEST_PAUSE = 1.0
 
 #: Given by the ``switch`` of a waiter that did not take the message.
-REFUSED = object()
+REFUSED = NotImplemented
 
 
 class Waiter(Protocol):
@@ -127,14 +127,17 @@ class Receiving(Heartbeat):
     def _receivable(self) -> bool:
         return bool(self._messages) or self.state >= PENDING
 
-    def read(self) -> None:
-        """Take what the peer has sent. For the engine; one caller at a time."""
+    read = read
+
+    def _take_read(self, got: Received) -> None:
+        """Deal with what :meth:`read` brought, and go on reading for a while."""
         end_of_turn = None
-        for _ in READS_PER_TURN:
-            try:
-                got = receive(self)
-            except OSError:
-                got = END_OF_FILE
+        for number in READS_PER_TURN:
+            if number > 0:
+                try:
+                    got = receive(self)
+                except OSError:
+                    got = END_OF_FILE
             if got is None:
                 return
             if type(got) is not tuple:  # a message, and no more was there; isinstance() is slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..connection.connection import Connection
+from ..connection.fast_io import read
 from ..connection.states import LOST
 
 
@@ -36,7 +37,7 @@ class WatchedConnection(Connection):
         """Tell whether the loop is to read."""
         return not self._read_pausing and self.state < LOST
 
-    _readable = Connection.read  # with no call between the loop and it
+    _readable = read  # with no call between the loop and it
 
     def _writable(self) -> None:
         self.flush()
