@@ -39,8 +39,8 @@ def make(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[..., Exchange]]:
     made: list[Exchange] = []
     url = f"memory://{uuid.uuid4()}"
 
-    def make(*arguments: Any, url: str = url, prefix: str = "p", timeout: float = 2.0) -> Exchange:
-        options = BackplaneOptions(prefix, worker_name(), timeout=timeout)
+    def make(*arguments: Any, url: str = url, prefix: str = "p", **more: Any) -> Exchange:
+        options = BackplaneOptions(prefix, worker_name(), **more)
         made.append(Exchange(url, options, lambda: loop, *arguments))
         return made[-1]
 
@@ -295,6 +295,28 @@ def test_all_workers_are_asked(make: Callable[..., Exchange], run: Callable[...,
     assert len(answers) == 3
     assert not complete
     assert 0.5 < time.monotonic() - began < 3
+
+
+def test_a_large_answer_comes_in_parts(
+    make: Callable[..., Exchange], run: Callable[..., Any]
+) -> None:
+    """None of them is above what the backplane takes."""
+    rooms = {f"room {number}": [1, ["user"]] for number in range(5000)}
+    heard = []
+
+    def answer(question: Any) -> Any:
+        return rooms
+
+    worker = make(lambda record: None, answer, max_size=50_000)
+    asker = make()
+    subscribe(worker, ALL)
+    put = worker._outbox.put
+    worker._outbox.put = lambda record, future=None: heard.append(record) or put(record, future)  # type: ignore[method-assign,func-returns-value]
+    answers, complete = run(asker.ask({}))
+    assert complete
+    assert len(answers) > 1
+    assert max(len(record.encode()) for record in heard) < worker.options.max_size
+    assert {name: count for part in answers for name, count in part.items()} == rooms
 
 
 def test_a_broken_receiver_does_not_end_it(

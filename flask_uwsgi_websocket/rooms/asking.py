@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -29,11 +29,14 @@ class _Pending:
     def __init__(self, expected: int | None) -> None:
         self.expected = expected
         self.answers: list[Any] = []
+        self.ended = 0  # how many have come in full
         self.complete = asyncio.Event()
 
-    def add(self, answer: Any) -> None:
+    def add(self, answer: Any, is_last: bool) -> None:
+        """Take an answer, or a part of one."""
         self.answers.append(answer)
-        if self.expected is not None and len(self.answers) >= self.expected:
+        self.ended += is_last
+        if self.expected is not None and self.ended >= self.expected:
             self.complete.set()
 
 
@@ -78,15 +81,27 @@ class Questions:
         message = json.loads(record.data)
         pending = self._pending.get(message["number"])
         if pending is not None:
-            pending.add(message["answer"])
+            pending.add(message["answer"], message["last"])
 
 
-def answer_to(record: Record, answer: Callable[[Any], Any]) -> Record:
-    """Make the record that answers a question.
+def answers_to(record: Record, answer: Callable[[Any], Any], max_size: int) -> Iterator[Record]:
+    """Make the records that answer a question: more than one where it is too large.
 
     :param answer: is called with the question.
     """
     message = json.loads(record.data)
-    data = {"number": message["number"], "answer": answer(message["question"])}
     channel = worker_channel(record.origin.hex())
-    return Record(Kind.ANSWER, (channel,), json.dumps(data).encode())
+    parts = list(_parts(answer(message["question"]), max_size))
+    for part in parts:
+        data = {"number": message["number"], "answer": part, "last": part is parts[-1]}
+        yield Record(Kind.ANSWER, (channel,), json.dumps(data).encode())
+
+
+def _parts(answer: Any, max_size: int) -> Iterator[Any]:
+    """Cut an answer that is a dict until each part is small enough."""
+    if not isinstance(answer, dict) or len(answer) < 2 or len(json.dumps(answer)) <= max_size:
+        yield answer
+        return
+    items = list(answer.items())
+    for half in (items[: len(items) // 2], items[len(items) // 2 :]):
+        yield from _parts(dict(half), max_size)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from .asking import Answers
 from .channels import room_channel
 from .membership import Membership
 
-#: How many connections, and the users among them that are identified.
+#: How many connections, and a name for each of the users among them that are identified.
 _Part = tuple[int, Iterable[str]]
 
 
@@ -58,7 +59,12 @@ def _part(membership: Membership, room: str) -> _Part:
     members = list(membership.members(room_channel(room)))
     clients = [client for each in members if (client := each.client) is not None]
     users = {client.user for client in clients if client.user is not None}
-    return len(clients), sorted(users)
+    return len(clients), sorted(map(_hashed, users))
+
+
+def _hashed(user: str) -> str:
+    """Make a short name, since a worker may have very many."""
+    return blake2b(user.encode(), digest_size=6).hexdigest()
 
 
 def _sum(parts: list[Any], complete: bool) -> Count:

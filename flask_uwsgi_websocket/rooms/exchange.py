@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
-from .asking import Answers, Questions, answer_to
+from .asking import ANSWER_TIME, Answers, Questions, answers_to
 from .backplane import BackplaneOptions, Inbox
 from .backplanes import make_backplane, scheme_of
 from .channels import worker_channel
@@ -139,7 +139,10 @@ class Exchange(Inbox):
 
         :raises BackplaneUnavailable: where that is impossible.
         """
-        return await self._on_loop(self._ask(question))
+        try:
+            return await self._on_loop(self._bounded(self._ask(question), ANSWER_TIME))
+        except (OSError, asyncio.TimeoutError) as error:
+            raise unavailable(error) from None
 
     async def check(self) -> list[str]:
         """Return what an operator should know: see :meth:`.Backplane.check`."""
@@ -165,8 +168,6 @@ class Exchange(Inbox):
             if subscribing is not None:
                 await asyncio.wrap_future(subscribing)
             return await self._questions.ask(question)
-        except (OSError, asyncio.TimeoutError) as error:
-            raise unavailable(error) from None
         finally:
             self.unsubscribe(channel)
 
@@ -200,7 +201,8 @@ class Exchange(Inbox):
         elif record.kind is not Kind.ASK:
             self._receive(record)
         elif self._answer is not None:
-            self.send_nowait(answer_to(record, self._answer))
+            for answer in answers_to(record, self._answer, self.options.max_size // 2):
+                self.send_nowait(answer)
 
     def _has_come(self, record: Record) -> bool:
         """Tell whether a record has come by another one of its channels."""
@@ -291,8 +293,8 @@ class Exchange(Inbox):
         await self._start()
         return await self._bounded(self._backplane.workers())
 
-    def _bounded(self, call: Awaitable[T]) -> Coroutine[Any, Any, T]:
-        return asyncio.wait_for(call, self.options.timeout + _PATIENCE)
+    def _bounded(self, call: Awaitable[T], more: float = 0.0) -> Coroutine[Any, Any, T]:
+        return asyncio.wait_for(call, self.options.timeout + _PATIENCE + more)
 
     def leave_to_parent(self) -> None:
         """Do nothing more, in a child process."""

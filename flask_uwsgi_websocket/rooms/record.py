@@ -77,7 +77,7 @@ def decode(data: bytes) -> Record:
         channels, excluded = data[_HEAD.size : begin].decode().split("\n")
         return Record(
             Kind(kind),
-            tuple(channels.split("\t")),
+            tuple(channels.split("\t")) if channels else (),
             data[begin:],
             bool(flags & _TEXT),
             tuple(excluded.split("\t")) if excluded else (),

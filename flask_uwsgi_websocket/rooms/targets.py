@@ -50,8 +50,6 @@ class Target(Generic[Done]):
         self._sender = sender
         self._channels = tuple(dict.fromkeys(channels))
         self._exclude = excluded_ids(exclude)
-        if not self._channels:
-            raise TypeError("whom to send to? Name a room, or a user")
 
     def send(self, msg: Any, binary: bool | None = None) -> Done:
         """Send a message, and wait until the backplane has it.
