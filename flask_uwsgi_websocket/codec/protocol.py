@@ -191,8 +191,9 @@ class Frames:
         assert deflate is not None
         # Whoever compresses refers to what went before; what is sent to all can refer to nothing.
         deflate.reset()
-        one_stream = deflate.send_takeover or len(self._messages) == 1
-        alike = (one_stream, deflate.threshold, *deflate.compressor_settings)
+        alike: tuple[int, ...] = deflate.compressor_settings
+        if len(self._messages) > 1:
+            alike = (deflate.send_takeover, deflate.threshold, *alike)
         if self._compressed is None:
             self._compressed = {}
         made = self._compressed.get(alike)
