@@ -16,4 +16,6 @@ cp chat-gevent/static/* uwasp-chat/static
 sed -E "s/\{\{ url_for\('static', filename='([a-z.]+)'\) \}\}/static\/\1/; s/\{\{ engine \}\}/uWASP/" \
     chat-gevent/templates/chat.html > uwasp-chat/chat.html
 
-cp chat-gevent/static/icon.svg pubsub-asyncio/static
+cp chat-gevent/static/icon.svg pubsub-gevent/static
+cp pubsub-gevent/templates/* pubsub-asyncio/templates
+cp pubsub-gevent/static/* pubsub-asyncio/static

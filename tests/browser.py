@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.server import PATIENCE, ROOT, eventually, free_port
 
@@ -72,6 +72,13 @@ def visit(browser: Browser, example: Example, **context: Any) -> Iterator[Page]:
     # That a server is away is no fault of the page.
     errors = [line for line in errors if not line.startswith("WebSocket connection to")]
     assert not errors, errors
+
+
+def process_of(page: Page) -> str:
+    """Which of the server's processes a page is connected to, as it shows."""
+    process = page.locator("#process")
+    expect(process).to_have_text(re.compile(r"process \d+"), timeout=PATIENCE * 1000)
+    return process.inner_text()
 
 
 def say(page: Page, text: str) -> None:

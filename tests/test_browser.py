@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import Example, say, visit
+from tests.browser import Example, process_of, say, visit
 from tests.server import PATIENCE, ROOT
 
 ECHOES = ["echo", "echo-gevent", "echo-asyncio"]
@@ -31,13 +31,6 @@ def join(page: Page, name: str) -> None:
     page.get_by_label("Your name").fill(name)
     page.get_by_role("button", name="Join").click()
     expect_connected(page)
-
-
-def process_of(page: Page) -> str:
-    """Which of the server's processes a page is connected to, as it shows."""
-    process = page.locator("#process")
-    expect(process).to_have_text(re.compile(r"process \d+"))
-    return process.inner_text()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`examples/pubsub-asyncio` in a real browser, with a real Redis."""
+"""`examples/pubsub-gevent` and `pubsub-asyncio` in a real browser, with a real Redis."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import Example, say, visit
+from tests.browser import Example, process_of, say, visit
 from tests.server import PATIENCE, free_port
 
-NAME = "pubsub-asyncio"
+NAMES = ["pubsub-gevent", "pubsub-asyncio"]
 
 
 class Redis:
@@ -58,10 +58,11 @@ def expect_lines(page: Page, texts: list[str], lines: str = "li") -> None:
 
 
 @pytest.mark.parametrize("program", ["python", "uwsgi"])
-def test_channels(browser: Browser, tmp_path: Path, redis: Redis, program: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_channels(browser: Browser, tmp_path: Path, redis: Redis, name: str, program: str) -> None:
     """Visitors of a channel hear each other, whichever process they are in; others don't."""
     with (
-        Example(NAME, program, tmp_path) as example,
+        Example(name, program, tmp_path) as example,
         visit(browser, example) as ada,
         visit(browser, example) as grace,
         visit(browser, example) as joan,
@@ -70,6 +71,8 @@ def test_channels(browser: Browser, tmp_path: Path, redis: Redis, program: str) 
         expect(joan).to_have_url(f"{example.url}channels/music")
         for page in (ada, grace, joan):
             expect_connected(page)
+        load_until_elsewhere(grace, ada)
+        assert process_of(grace) != process_of(ada)
         say(ada, "Hello, lobby")
         expect_lines(grace, ["Hello, lobby"], "li:not(.mine)")
         say(grace, "<b>not bold</b>")
@@ -80,12 +83,42 @@ def test_channels(browser: Browser, tmp_path: Path, redis: Redis, program: str) 
         expect_lines(ada, ["Hello, lobby", "<b>not bold</b>"])
 
 
-def test_redis_goes_and_comes_back(browser: Browser, tmp_path: Path, redis: Redis) -> None:
-    with Example(NAME, "python", tmp_path) as example, visit(browser, example) as page:
+def load_until_elsewhere(page: Page, other: Page) -> None:
+    """Load a page until it is connected to another process than another one."""
+    for _ in range(40):
+        if process_of(page) != process_of(other):
+            return
+        page.reload()
+    pytest.fail("a page was connected to the same process 40 times")
+
+
+def test_examples_hear_each_other(browser: Browser, tmp_path: Path, redis: Redis) -> None:
+    """What is on other machines is there for them, whatever its engine."""
+    (tmp_path / "other").mkdir()
+    with (
+        Example(NAMES[0], "python", tmp_path) as one,
+        Example(NAMES[1], "python", tmp_path / "other") as other,
+        visit(browser, one) as ada,
+        visit(browser, other) as grace,
+    ):
+        for page in (ada, grace):
+            expect_connected(page)
+        say(ada, "Hello")
+        expect_lines(grace, ["Hello"], "li:not(.mine)")
+        say(grace, "Hello to you")
+        expect_lines(ada, ["Hello", "Hello to you"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_redis_goes_and_comes_back(
+    browser: Browser, tmp_path: Path, redis: Redis, name: str
+) -> None:
+    with Example(name, "python", tmp_path) as example, visit(browser, example) as page:
         expect_connected(page)
         redis.stop()
+        say(page, "Is anybody there?")
         expect(page.locator("#status")).to_have_text(
-            re.compile("Closed: 1013 Redis is away, back in"), timeout=PATIENCE * 1000
+            re.compile("Closed: 1013, back in"), timeout=PATIENCE * 1000
         )
         redis.start()
         expect_connected(page)
@@ -98,7 +131,7 @@ def test_redis_goes_and_comes_back(browser: Browser, tmp_path: Path, redis: Redi
 def test_layout(browser: Browser, tmp_path: Path, redis: Redis, width: int, scheme: str) -> None:
     viewport = {"width": width, "height": 720}
     with (
-        Example(NAME, "python", tmp_path) as example,
+        Example(NAMES[0], "python", tmp_path) as example,
         visit(browser, example, viewport=viewport, color_scheme=scheme) as page,
     ):
         expect_connected(page)

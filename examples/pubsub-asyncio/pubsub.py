@@ -9,26 +9,22 @@ or let uWSGI start it itself, as you would in production::
     uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
         --processes 2 --asyncio 100 --greenlet --chdir examples/pubsub-asyncio --wsgi pubsub:app
 
-Visitors may be in different processes, and on different machines: Redis passes everything on.
-``pip install redis`` for the client. REDIS_URL=redis://localhost:6379 before the first command
-names another Redis, PORT=8080 another port.
+Visitors may be in different processes, and on different machines: Redis passes everything on, also
+to and from the example on gevent. ``pip install 'Flask-uWSGI-WebSocket[redis]'`` for the client.
+REDIS_URL=redis://localhost:6379 before the first command names another Redis, PORT=8080 another
+port.
 """
 
-import asyncio
 import os
 
 from flask import Blueprint, Flask, redirect, render_template, url_for
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from flask_uwsgi_websocket import AsyncioWebSocket, ConnectionClosed
+from flask_uwsgi_websocket import AsyncioWebSocket
 
 app = Flask(__name__)
+app.config["UWSGI_WEBSOCKET_BACKPLANE"] = os.environ.get("REDIS_URL", "redis://localhost:6379")
 websocket = AsyncioWebSocket(app)
 channels = Blueprint("channels", __name__, url_prefix="/channels")
-
-# It connects when it is first used, which is in the worker and on its loop.
-redis = Redis.from_url(os.environ.get("REDIS_URL", "redis://localhost:6379"))
 
 
 @app.route("/")
@@ -41,35 +37,14 @@ def page(name):
     return render_template("pubsub.html", engine="asyncio", channel=name)
 
 
-# The same URL as the page's: an upgrade request comes here.
+# The same URL as the page's: an upgrade request comes here. While Redis is away, to join or to send
+# closes with 1013, "try again later", and the page comes back by itself.
 @channels.route("/<name>", max_message_size=4096)
 async def channel(ws, name):
-    topic = f"pubsub-asyncio:{name}"
-    try:
-        async with redis.pubsub(ignore_subscribe_messages=True) as subscription:
-            await subscription.subscribe(topic)
-            await ws.send_json({"you": ws.id})
-            listening = asyncio.create_task(pass_on(subscription, ws))
-            try:
-                async for text in ws:
-                    await redis.publish(topic, app.json.dumps({"from": ws.id, "text": text}))
-            finally:
-                listening.cancel()
-                await asyncio.wait([listening])
-    except RedisError as error:
-        app.logger.error("Redis: %s", error)
-        await ws.close(1013, "Redis is away")
-
-
-async def pass_on(subscription, ws):
-    try:
-        async for event in subscription.listen():
-            await ws.send(event["data"].decode())
-    except ConnectionClosed:
-        pass  # the handler hears of it too
-    except RedisError as error:
-        app.logger.error("Redis: %s", error)
-        await ws.close(1013, "Redis is away")
+    await ws.join(name)
+    await ws.send_json({"you": ws.id, "process": os.getpid()})
+    async for text in ws:
+        await websocket.to(name).send_json({"from": ws.id, "text": text})
 
 
 websocket.register_blueprint(channels)

@@ -7,31 +7,22 @@ Start it from the repository's root and open http://localhost:5000 in two window
 or let uWSGI start it itself, as you would in production::
 
     uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
-        --gevent 100 --chdir examples/uwasp-chat --wsgi chat:application
+        --processes 2 --gevent 100 --chdir examples/uwasp-chat --wsgi chat:application
 
-Everybody has to be in the same process, because that is where ``visitors`` lives: leave
-``--processes`` at 1. PORT=8080 before the first command moves the chat to another port.
+Visitors may be in different processes: a room reaches all of them. The page tells which process it
+is connected to. PORT=8080 before the first command moves the chat to another port.
 """
 
-import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs
 
 from werkzeug.middleware.shared_data import SharedDataMiddleware
 
 from flask_uwsgi_websocket.runner import run_uwsgi
-from flask_uwsgi_websocket.uwasp import (
-    ConnectionClosed,
-    GeventHandler,
-    Limits,
-    Server,
-    WebSocketMiddleware,
-)
+from flask_uwsgi_websocket.uwasp import GeventHandler, Limits, Server, WebSocketMiddleware
 
 HERE = Path(__file__).resolve().parent
-visitors = set()
 
 
 class Chat(Server):
@@ -44,32 +35,25 @@ class Chat(Server):
 
     def on_open(self):
         self.ws.client.send_json({"you": self.ws.client.id, "process": os.getpid()})
-        visitors.add(self)
-        self.broadcast("join")
+        self.ws.join("chat")
+        self.tell_all(kind="join", online=self.online())
 
     def on_message(self, message):
         if isinstance(message, str):
-            self.broadcast("message", message)
+            self.tell_all(kind="message", text=message)
 
     def on_close(self):
-        visitors.discard(self)
-        self.broadcast("leave")
+        self.ws.leave("chat")
+        self.tell_all(kind="leave", online=self.online())
 
-    def broadcast(self, kind, text=""):
-        """Tell everybody; ``send_nb`` never waits, so no slow reader holds up the others."""
-        message = json.dumps(
-            {
-                "kind": kind,
-                "id": self.ws.client.id,
-                "name": self.name,
-                "text": text,
-                "online": len(visitors),
-            }
-        )
-        for visitor in list(visitors):
-            # Whoever is gone, or hopelessly behind, leaves through their own on_close().
-            with suppress(ConnectionClosed):
-                visitor.ws.client.send_nb(message)
+    def tell_all(self, **event):
+        """Send to everybody in the room, the visitor too; no slow reader holds up the others."""
+        visitor = {"id": self.ws.client.id, "name": self.name}
+        application.to("chat").send_json({**visitor, **event})
+
+    def online(self):
+        """Count all visitors, by asking every process: now and then, not for each message."""
+        return application.count("chat").connections
 
 
 def page(environ, start_response):
@@ -90,4 +74,4 @@ application = WebSocketMiddleware(
 
 
 if __name__ == "__main__":
-    run_uwsgi(application, port=int(os.environ.get("PORT", "5000")), gevent=100)
+    run_uwsgi(application, port=int(os.environ.get("PORT", "5000")), gevent=100, processes=2)

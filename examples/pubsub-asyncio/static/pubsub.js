@@ -1,5 +1,5 @@
-const [log, composer, text, send, status] =
-  ["log", "composer", "text", "send", "status"].map((id) => document.getElementById(id));
+const [log, composer, text, send, status, process] =
+  ["log", "composer", "text", "send", "status", "process"].map((id) => document.getElementById(id));
 
 const RETRIED = [1001, 1006, 1012, 1013]; // going away, vanished, restarting, Redis is away
 const KEPT_LINES = 500;
@@ -13,6 +13,7 @@ function connect() {
   socket = new WebSocket(url);
   socket.onmessage = ({ data }) => receive(JSON.parse(data));
   socket.onclose = ({ code, reason }) => {
+    process.textContent = "";
     const why = `Closed: ${code}${reason && ` ${reason}`}`;
     if (!RETRIED.includes(code)) return show(why);
     // The jitter keeps a thousand pages from coming back in the same instant.
@@ -29,9 +30,10 @@ function show(message, open = false) {
 }
 
 function receive(event) {
-  if (event.you) { // comes first, once we are subscribed
+  if (event.you) { // comes first, once we are in the room
     me = event.you;
     attempt = 0;
+    process.textContent = `process ${event.process}`;
     return show("Connected", true);
   }
   // What people write reaches the page as text only, never as HTML.
