@@ -119,6 +119,18 @@ def test_compressed_messages_beside_one_s_own(rooms: Server, token: str) -> None
         assert len(set(ids)) == 2
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_bytes_are_text_for_clients_as_of_0_6(shared_server: Any, token: str, legacy: bool) -> None:
+    server = shared_server("gevent", app="delivery", config={"UWSGI_WEBSOCKET_LEGACY": legacy})
+    with server.raw(f"/room/{token}") as client:
+        client.message()
+        server.http("POST", f"/bytes/{token}")
+        text = "caf\xe9"
+        assert client.message() == (text if legacy else text.encode())
+        assert client.message() == b"\xff"
+        client.leave()
+
+
 def test_close(rooms: Server, token: str, join: Any) -> None:
     client, _ = join()
     rooms.http("POST", f"/close/{token}")

@@ -54,6 +54,13 @@ def publish(room, count):
     return ""
 
 
+@app.post("/bytes/<room>")
+def publish_bytes(room):
+    for data in ("caf\xe9".encode(), b"\xff"):
+        websocket.to(room).send(data)
+    return ""
+
+
 @app.post("/close/<path:room>")
 def close(room):
     websocket.to(room).close(4001, "over")
