@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -17,8 +18,12 @@ from typing import Any
 
 import pytest
 
+from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
 from flask_uwsgi_websocket.process.server_process import started_at
-from flask_uwsgi_websocket.rooms.local import instances, wire
+from flask_uwsgi_websocket.rooms.backplane import BackplaneOptions
+from flask_uwsgi_websocket.rooms.local import directory, instances, wire
+from flask_uwsgi_websocket.rooms.local.mesh import LocalBackplane
+from tests.mesh_member import Box
 from tests.server import PATIENCE, ROOT, eventually
 
 pytestmark = pytest.mark.slow
@@ -293,7 +298,7 @@ def test_a_publisher_that_exits_at_once_has_sent_all(start: Start) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", "no greeting"),
         (wire.greeting(1)[:4] + b"\x63" + wire.greeting(1)[5:], "of another release"),
         (wire.greeting(1) + b"\xff\xff\xff\xf0" + bytes(7) + b"\1", "a frame of 4294967280 bytes"),
-        (wire.greeting(1) + wire.frame(1, b"x" * 100), "a record of version 120"),
+        (wire.greeting(1) + wire.head(1, b"x" * 100) + b"x" * 100, "a record of version 120"),
         (wire.greeting(9) + wire.mark(3), "frame 3 came after frame 8"),
     ],
     ids=["HTTP", "release", "length", "record", "order"],
@@ -536,6 +541,48 @@ def test_it_goes_where_this_user_may(monkeypatch, place: Path) -> None:
     assert instances._root() == run
     monkeypatch.setattr(instances, "_is_writable", lambda path: False)
     assert instances._root() == tempfile.gettempdir()
+
+
+def test_it_never_goes_to_a_working_directory(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "gettempdir", os.getcwd)
+    with pytest.raises(BackplaneUnavailable, match="no directory for temporary files"):
+        instances._temporary()
+
+
+def test_where_there_are_no_such_sockets(monkeypatch) -> None:
+    monkeypatch.setattr(directory, "fcntl", None)  # as on Windows
+
+    async def try_it() -> list[str]:
+        backplane = LocalBackplane("local://", BackplaneOptions("app", "me", (1, 1)))
+        await backplane.start(Box())
+        with pytest.raises(BackplaneUnavailable, match="no UNIX sockets"):
+            await backplane.subscribe(["all"])
+        assert await backplane.workers() is None
+        found = await backplane.check()
+        await backplane.stop()
+        return found
+
+    assert "no UNIX sockets here" in asyncio.run(try_it())[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix"),
+    [("local://run/app", "app"), ("local://./x", "app"), ("local:///a%00b", "app"),
+     ("local://", "x" * 256), ("local://", "é" * 43)],
+)  # fmt: skip
+def test_urls_and_prefixes_that_are_wrong(url: str, prefix: str) -> None:
+    with pytest.raises(ValueError, match=r"absolute path|255 bytes"):
+        LocalBackplane(url, BackplaneOptions(prefix, "me"))
+
+
+def test_prefixes_and_names_of_directories() -> None:
+    prefixes = ["", "%", ".", "..", "...", ".a", "a/b", "a b", "é", "\0", "%2E", "shop"]
+    names = [directory.name_of_app(prefix) for prefix in prefixes]
+    assert len(set(names)) == len(prefixes)
+    assert not {".", "..", ""} & set(names)
+    assert not any("/" in name or "\0" in name for name in names)
+    assert [directory.prefix_of(name) for name in names] == prefixes
 
 
 def test_a_url_without_a_path_means_the_only_instance(start: Start, place: Path) -> None:

@@ -217,6 +217,36 @@ def test_a_stopped_worker(serve_rooms: Callable[..., Server], tmp_path: Path) ->
             assert publisher_numbers(member) == list(range(1, 602))
 
 
+def test_what_a_stopped_worker_misses_is_counted(
+    serve_rooms: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = serve_rooms(processes=2)
+    with Crowd(server.host, server.port) as crowd:
+        while len(workers := by_worker(crowd.members)) < 2:
+            crowd.join(1, "/member/a")
+        sleeper = min(workers)
+        with outside(tmp_path) as publisher:
+            publisher.do("publish")
+            os.kill(sleeper, signal.SIGSTOP)
+            try:  # for nobody, since clients that get so much at once would be called too slow
+                done = publisher.do("publish", count=400, size=40_000, channel="room:b")
+                assert done["refused"] == []
+                assert 1.5 < done["longest"] < 2.9, "it is waited for once"
+            finally:
+                os.kill(sleeper, signal.SIGCONT)
+            lost: dict[int, int] = {}
+            while lost.get(sleeper, 0) < done["dropped"]:
+                found = json.loads(server.get("/counters").body)
+                lost[found["pid"]] = found["lost"]
+            publisher.do("publish")
+        print(f"{done['dropped']} of 400 records dropped for the worker that was stopped")
+        have(crowd.members, 2)
+        assert {tuple(publisher_numbers(member)) for member in crowd.members} == {(1, 402)}
+        assert 0 < done["dropped"] < 250
+        assert lost[sleeper] == done["dropped"]
+        assert not any(number for pid, number in lost.items() if pid != sleeper)
+
+
 def test_workers_that_are_recycled(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
     server = serve_rooms("--max-requests", "40", "--min-worker-lifetime", "1", processes=2)
     with Crowd(server.host, server.port) as crowd:

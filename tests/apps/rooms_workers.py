@@ -41,4 +41,4 @@ def count(room):
 
 @app.get("/counters")
 def counters():
-    return jsonify(pid=os.getpid(), **websocket.stats().get("rooms", {}))
+    return jsonify(pid=os.getpid(), **websocket._rooms.of(app).live().counters)

@@ -23,7 +23,7 @@ from .directory import Directory, explained, name_of_app, path_of
 from .instances import open_place
 from .listening import Listener
 from .peers import Peers
-from .wire import frame
+from .wire import head
 
 #: Seconds between two looks whether our socket is still where others find it.
 _INTERVAL = 2.0
@@ -106,14 +106,14 @@ class LocalBackplane(Backplane):
         except BackplaneUnavailable as error:
             return [BackplaneUnavailable(str(error)) for _ in records]
         results: list[BaseException | None] = []
-        frames: list[bytes] = []
+        parts: list[bytes] = []  # two of each frame
         for record in records:
             data = record.encode()
             results.append(self._too_large(data))
             if results[-1] is None:
-                frames.append(frame(peers.number + len(frames), data))
-        if frames:
-            peers.publish(b"".join(frames), len(frames))
+                parts += (head(peers.number + len(parts) // 2, data), data)
+        if parts:
+            peers.publish(b"".join(parts), len(parts) // 2)
         for record, refused in zip(records, results, strict=True):
             if refused is None:
                 self._receive(record)

@@ -39,9 +39,9 @@ def greeting(number: int = 0) -> bytes:
     return _GREETING.pack(_MAGIC, VERSION, records.VERSION, number)
 
 
-def frame(number: int, record: bytes) -> bytes:
-    """Return the bytes of a record's frame."""
-    return _HEAD.pack(len(record), number) + record
+def head(number: int, record: bytes) -> bytes:
+    """Return the bytes that stand before a record in its frame."""
+    return _HEAD.pack(len(record), number)
 
 
 def mark(number: int) -> bytes:
