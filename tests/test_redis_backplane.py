@@ -15,7 +15,7 @@ from flask_uwsgi_websocket.rooms.backplane import BackplaneOptions
 from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.redis.backplane import RedisBackplane
 from tests.redis_members import Heard, members
-from tests.redis_servers import RedisServer, valkey_server
+from tests.redis_servers import PROGRAMS, RedisServer
 from tests.server import free_port
 
 StartRedis = Callable[..., RedisServer]
@@ -25,10 +25,9 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(test)
 
 
-@pytest.fixture(scope="module", params=["redis", "valkey"])
+@pytest.fixture(scope="module", params=PROGRAMS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[RedisServer]:
-    program = "redis-server" if request.param == "redis" else valkey_server()
-    server = RedisServer(tmp_path_factory.mktemp(request.param), program=program)
+    server = RedisServer(tmp_path_factory.mktemp(request.param), program=PROGRAMS[request.param])
     yield server.start()
     server.kill()
 

@@ -9,7 +9,9 @@ import pytest
 from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions
 from flask_uwsgi_websocket.rooms.redis.backplane import RedisBackplane
 from flask_uwsgi_websocket.testing import BackplaneConformance
-from tests.redis_servers import RedisServer, valkey_server
+from tests.redis_servers import PROGRAMS, RedisServer
+
+pytestmark = pytest.mark.slow
 
 
 class OneServer(BackplaneConformance):
@@ -60,7 +62,8 @@ class TestRedis3(OneServer):
     query = "?protocol=3"
 
 
+@pytest.mark.skipif("valkey" not in PROGRAMS, reason="no Valkey for this version of Python")
 class TestValkey(WithFaults):
     """Of today."""
 
-    program = valkey_server()
+    program = PROGRAMS.get("valkey", "")

@@ -14,12 +14,12 @@ from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.redis import line
 from tests.redis_members import Member, members
 from tests.redis_servers import (
+    PROGRAMS,
     Certificates,
     RedisCluster,
     RedisServer,
     Sentinels,
     running,
-    valkey_server,
     wait_until,
 )
 from tests.server import free_port
@@ -92,7 +92,7 @@ def test_what_is_wrong_with_tls_is_told(
 ) -> None:
     async def test() -> None:
         url = f"rediss://127.0.0.1:{tls_server.options['tls_port']}"
-        async with members(url + options.format(**vars(certificates)), timeout=0.7) as (ada,):
+        async with members(url + options.format(**vars(certificates))) as (ada,):
             with pytest.raises(BackplaneUnavailable, match=reason):
                 await ada.backplane.subscribe(["room:a"])
 
@@ -105,9 +105,10 @@ def test_tls_where_there_is_none_and_none_where_there_is(
     async def test() -> None:
         plain = f"rediss://127.0.0.1:{tls_server.port}?ca={certificates.ca}"
         tls = f"redis://127.0.0.1:{tls_server.options['tls_port']}"
-        async with members(plain, tls, timeout=0.7) as (ada, grace):
-            assert "speaks no TLS" in str(await ada.publish("room:a"))
-            assert "closed" in str(await grace.publish("room:a"))
+        async with members(plain, tls) as (ada, grace):
+            errors = await asyncio.gather(ada.publish("room:a"), grace.publish("room:a"))
+            assert "speaks no TLS" in str(errors[0])
+            assert "closed" in str(errors[1])
 
     run(test())
 
@@ -131,6 +132,22 @@ def test_what_an_access_list_has_to_allow(start_redis: StartRedis) -> None:
             assert await grace.backplane.workers() == 1
             await asyncio.sleep(2.2)  # PINGs
             assert (ada.heard.gaps, ada.heard.states) == ([], [None])
+
+    run(test())
+
+
+def test_what_an_access_list_of_a_cluster_has_to_allow(cluster: RedisCluster) -> None:
+    async def test() -> None:
+        rights = "+spublish +ssubscribe +sunsubscribe +ping +pubsub|shardnumsub +cluster|slots"
+        for node in cluster.nodes:
+            node.call(*f"ACL SETUSER app on >app resetchannels &shop:* {rights}".split())
+        url = cluster.url.replace("//", "//app:app@")
+        async with members(url, url) as (ada, grace):
+            await ada.backplane.subscribe([ALL, *ROOMS])
+            await everything_comes_through(grace, ada)
+            await ada.backplane.unsubscribe(ROOMS)
+            assert await grace.backplane.workers() == 1
+            assert (ada.heard.gaps, set(ada.heard.states)) == ([], {None})
 
     run(test())
 
@@ -206,12 +223,13 @@ def test_a_sentinel_that_hangs_and_one_that_is_gone_do_no_harm(sentinels: Sentin
 ROOMS = [f"room:{number}" for number in range(60)]
 
 
-@pytest.fixture(scope="module", params=["redis", "valkey"])
+@pytest.fixture(scope="module", params=PROGRAMS)
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RedisCluster]:
-    program = "redis-server" if request.param == "redis" else valkey_server()
-    with running(RedisCluster(tmp_path_factory.mktemp("cluster"), program=program)) as cluster:
+    with running(
+        RedisCluster(tmp_path_factory.mktemp("cluster"), program=PROGRAMS[request.param])
+    ) as cluster:
         yield cluster
 
 

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from redis.crc import key_slot
-from redis.exceptions import MovedError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from .deployment import Deployment, number_of
 from .dialer import Dialer
-from .errors import Lost, NoMaster, NotAnswering, explain
+from .errors import Lost, NoMaster, NotAnswering, explain, is_moved
 from .line import Events, Message
 from .link import Command, Link, Pushes
 from .publishing import Publishing
@@ -76,7 +76,7 @@ class Cluster(Deployment, Events):
                 *(self._publish(server, indexes, messages, results) for server, indexes in groups)
             )
             # What a node refuses for another's, it has not taken: it may be sent again.
-            rest = [index for index in rest if isinstance(results[index], MovedError)]
+            rest = [index for index in rest if is_moved(results[index])]
             if not rest:
                 break
             await self._look_again()
@@ -108,7 +108,7 @@ class Cluster(Deployment, Events):
             if not errors and groups == await self._split({name: name for name in names}):
                 return
             for error in errors:
-                if not isinstance(error, MovedError):
+                if not is_moved(error):
                     raise error
             await self._look_again()
             await asyncio.sleep(0.05)
@@ -269,5 +269,5 @@ class Cluster(Deployment, Events):
 
     def _done(self, task: asyncio.Future[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and isinstance(task.exception(), MovedError):
+        if not task.cancelled() and is_moved(task.exception()):
             self._watch()

@@ -22,6 +22,8 @@ _TEXTS = {
     "Temporary failure in name": "the name of its host could not be looked up",
     "Permission denied": "this user may not open the socket: see its mode and the directory's",
     "max number of clients": "it has as many clients as maxclients allows",
+    "MOVED ": "the cluster is moving slots",
+    "CLUSTERDOWN": "the cluster is down: see redis-cli cluster info",
     "unknown command": "it is too old: rooms need Redis 6.2, in a cluster 7.0, or Valkey",
     "closed connection": "it closed the connection",
     "closed by server": "it closed the connection",
@@ -37,7 +39,6 @@ _TYPES: tuple[tuple[type[BaseException], str], ...] = (
     (redis.OutOfMemoryError, "it is full: raise its maxmemory"),
     (redis.ReadOnlyError, "it is a replica: name the master, or use redis+sentinel://"),
     (redis.ClusterDownError, "the cluster is down: see redis-cli cluster info"),
-    (redis.MovedError, "the cluster is moving slots"),
 )
 
 _SECRETS = re.compile(r"//[^/@\s]*@")
@@ -67,6 +68,12 @@ class NotAnswering(Exception):
 
 class NoMaster(Exception):
     """Sentinels that know no master, or cannot be asked."""
+
+
+def is_moved(error: object) -> bool:
+    """Tell whether a server refuses what is another one's, of its cluster."""
+    # Before redis-py 6 only its own client of clusters has a type for it.
+    return isinstance(error, redis.MovedError) or str(error).startswith("MOVED ")
 
 
 def explain(error: BaseException) -> str:
