@@ -7,7 +7,7 @@ import time
 from flask import jsonify, request
 
 from flask_uwsgi_websocket import ConnectionClosed
-from tests.apps.kit import make_app, make_extension, os_thread, record, sleep, spawn
+from tests.apps.kit import ASYNC, make_app, make_extension, os_thread, record, sleep, spawn
 
 app = make_app(__name__)
 websocket = make_extension(app)
@@ -95,6 +95,9 @@ async def fork(ws, token):
         try:
             live = websocket._rooms.of(app)._live
             code = 2 if live or ws.rooms else 0
+            websocket.to("forked").send("from the child")
+            if ASYNC:  # nobody can wait in there, but what was sent goes out
+                time.sleep(1)
         finally:
             os._exit(code)
     record(token, status=os.waitpid(child, 0)[1], rooms=list(ws.rooms))
