@@ -15,7 +15,7 @@ from typing import Any
 
 import gevent
 import pytest
-from flask import Flask, request
+from flask import Flask, g, request
 
 from flask_uwsgi_websocket import (
     AsyncioWebSocket,
@@ -304,13 +304,22 @@ def test_flask_login_tells_who_it_is(kit: Kit) -> None:
     class User(UserMixin):  # type: ignore[misc]  # untyped
         id = "ann"
 
+    given_back: list[str] = []
+    kit.app.teardown_appcontext(lambda error: given_back.append(g.pop("loaded", "nothing")))
     kit.app.secret_key = "x"
-    LoginManager(kit.app).user_loader(lambda user_id: User())
+
+    def load(user_id: str) -> User:
+        g.loaded = "a session"
+        return User()
+
+    LoginManager(kit.app).user_loader(load)
     kit.app.add_url_rule("/login", view_func=lambda: str(login_user(User())))
     with kit.connect("/do") as a:
         assert do(a, "ws.user") == "None"
     kit.client.get("/login")
+    given_back.clear()
     with kit.connect("/do") as a:
+        assert given_back == ["a session"]  # though the request goes on
         assert do(a, "ws.user") == "'ann'"
         kit.websocket.to_user("ann").send("x")
         assert a.receive() == "x"

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
-from flask import Flask, has_request_context, request
+from flask import Flask, g, has_request_context, request
 
 from ..clients.base import Data
 from ..clients.hosting import ClientsHost, settings_for
@@ -123,7 +123,14 @@ def _user_of_flask_login(app: Flask) -> Any:
     callbacks = (getattr(manager, f"_{kind}_callback", None) for kind in ("user", "request"))
     if not any(callbacks) or "flask_login" not in sys.modules:
         return None
-    return sys.modules["flask_login"].current_user.get_id()
+    current_user = sys.modules["flask_login"].current_user
+    if not hasattr(g, "_login_user"):  # it has to be loaded
+        # In a context of its own, at the end of which extensions take back what that needed: the
+        # request would keep a database session for as long as the connection is open.
+        with app.app_context():
+            if has_request_context():
+                return current_user.get_id()
+    return current_user.get_id()
 
 
 class _ToOthers:

@@ -144,9 +144,9 @@ class Session(ABC):
             return 1011, ""  # by us
         if isinstance(error, KeyboardInterrupt) and self.engine.pass_on(error):
             return 1001, ""  # the process ends
-        if isinstance(error, BackplaneUnavailable):
+        if _is_only(BackplaneUnavailable, error):
             return _warn_of_backplane(error)
-        if not _says_closed(error):
+        if not _is_only(ConnectionClosed, error):
             return self.report_safely(error)
         if not connection.ended:
             return self.report_safely(error, another_had_left=True)
@@ -168,7 +168,7 @@ class Session(ABC):
 _unavailable = RateLimit()
 
 
-def _warn_of_backplane(error: BackplaneUnavailable) -> tuple[int, str]:
+def _warn_of_backplane(error: BaseException) -> tuple[int, str]:
     """Log why a handler has ended that cannot go on for now; return the code for its client.
 
     1013: "try again later". With no traceback each, since it happens to all handlers at a time.
@@ -178,9 +178,9 @@ def _warn_of_backplane(error: BackplaneUnavailable) -> tuple[int, str]:
     return 1013, ""
 
 
-def _says_closed(error: BaseException) -> bool:
-    """Tell whether it is ConnectionClosed, or a group of nothing else, as a TaskGroup raises."""
+def _is_only(kind: type[BaseException], error: BaseException) -> bool:
+    """Tell whether it is of this kind, or a group of nothing else, as a TaskGroup raises."""
     members = getattr(error, "exceptions", None)  # Python 3.10 has no groups to ask for
     if isinstance(members, tuple) and members:
-        return all(isinstance(one, BaseException) and _says_closed(one) for one in members)
-    return isinstance(error, ConnectionClosed)
+        return all(isinstance(one, BaseException) and _is_only(kind, one) for one in members)
+    return isinstance(error, kind)
