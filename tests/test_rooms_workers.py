@@ -190,6 +190,27 @@ def test_leftovers_of_a_killed_server_are_swept(
         assert new != left
 
 
+def test_children_of_workers(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve_rooms(processes=2)
+    server.allow_log("DAMN")
+    with Crowd(server.host, server.port) as crowd:
+        while len(by_worker(crowd.members)) < 2:
+            crowd.join(1, "/member/a")
+        forked = json.loads(server.get("/fork/a").body)
+        try:
+            for member in crowd.members:
+                eventually(lambda m=member: m.numbers("child") == [0, 1], "what the child sends")
+            with outside(tmp_path) as publisher:
+                assert publisher.do("publish", count=20)["refused"] == []
+                have(crowd.members, 22)
+                os.kill(forked["pid"], signal.SIGKILL)  # nobody may take the child for it
+                done = publisher.do("publish", count=20, size=100_000)
+                assert done["longest"] < 1.5
+            have([member for member in crowd.members if member.pid != forked["pid"]], 42)
+        finally:
+            os.kill(forked["child"], signal.SIGKILL)
+
+
 def test_a_killed_worker(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
     server = serve_rooms()
     server.allow_log("DAMN")

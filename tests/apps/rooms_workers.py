@@ -33,6 +33,20 @@ def publish(room):
     return jsonify(pid=os.getpid(), longest=longest, seconds=time.monotonic() - began)
 
 
+@app.get("/fork/<room>")
+def fork(room):
+    """Have a child publish, which lives on for a while."""
+    child = os.fork()
+    if child:
+        return jsonify(pid=os.getpid(), child=child)
+    try:
+        websocket.to(room).send("child 0")
+        websocket.to(room).send("child 1")
+        time.sleep(20)
+    finally:
+        os._exit(0)
+
+
 @app.get("/count/<room>")
 def count(room):
     found = websocket.count(room)
