@@ -236,11 +236,17 @@ class Round:
                 left -= len(got[0]) if got else 0
         self._empty(one)
 
-    def _empty(self, one: Connection) -> None:
-        """Read what is there."""
-        with suppress(OSError):
-            while fast_io.receive(one) not in (None, (b"",)):
-                pass
+    def _empty(self, one: Connection) -> int:
+        """Read what is there; tell how many octets that was, or 1 at the end."""
+        one.protocol.fast_limit, read = -1, 0
+        try:
+            while isinstance(got := fast_io.receive(one), tuple):
+                if not got[0]:
+                    return max(read, 1)
+                read += len(got[0])
+        except OSError:
+            return max(read, 1)
+        return read
 
     def drain(self, one: Connection) -> None:
         one.read_peer(self.dice.choice((1, 1000, 1 << 30)))
@@ -318,29 +324,41 @@ class Round:
         self._wait(one, 0.001)
 
     def wait(self, one: Connection) -> None:
-        timer = threading.Timer(0.0005, lambda: suppressed(one.peer.send, b"x"))
+        sent: list[int] = []
+        timer = threading.Timer(0.0005, lambda: sent.append(suppressed(one.peer.send, b"x")))
         timer.start()
-        self._wait(one, 0.05)  # the peer may have no room for it
+        read = self._wait(one, 0.05)  # the peer may have no room for it
         timer.join()
-        self._empty(one)
+        deadline = time.monotonic() + 10
+        while read < sent[0]:
+            assert time.monotonic() < deadline, "something is lost"
+            read += self._empty(one)
 
-    def _wait(self, one: Connection, seconds: float) -> None:
+    def _wait(self, one: Connection, seconds: float) -> int:
+        """Wait for something to read; tell how many octets were, or 1 where it is broken."""
         before = signal.signal(signal.SIGALRM, _raise)
+        read = 0
         try:
-            with suppress(OSError, Failed):
-                self._empty(one)
+            with suppress(Failed):
+                read = self._empty(one)
                 one.socket.setblocking(True)
                 signal.setitimer(signal.ITIMER_REAL, seconds)
-                fast_io.wait_and_receive(one)
+                got = fast_io.wait_and_receive(one)
+                read += len(got[0]) if isinstance(got, tuple) else 0
+        except OSError:
+            read = 1
         finally:
             with suppress(Failed):
                 signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+        return read
 
 
-def suppressed(call: Callable[[bytes], object], data: bytes) -> None:
-    with suppress(OSError):
-        call(data)
+def suppressed(call: Callable[[bytes], int], data: bytes) -> int:
+    try:
+        return call(data)
+    except OSError:
+        return 0
 
 
 def _raise(number: int, stack: object) -> None:
