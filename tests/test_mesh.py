@@ -323,7 +323,7 @@ def test_a_worker_of_another_release_gets_nothing(start: Start, place: Path) -> 
     publisher = start().take_part()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(PATIENCE)
-        sock.bind(str(place / "rooms/app/1.new"))
+        sock.bind(str(place / "rooms/app/1.00000001"))
         sock.listen()
         done = publisher.begin("publish", count=2, pause=0.2)
         with sock.accept()[0] as peer:
@@ -342,7 +342,7 @@ def test_a_worker_whose_backlog_is_full_gets_all(start: Start, place: Path) -> N
     publishers = [start().take_part() for _ in range(3)]
     with socket.socket(socket.AF_UNIX) as busy:
         busy.settimeout(PATIENCE)
-        busy.bind(str(place / "rooms/app/1.busy"))
+        busy.bind(str(place / "rooms/app/1.00000002"))
         busy.listen(0)
         for publisher in publishers:
             assert publisher.do("publish", count=5)["refused"] == []
@@ -430,6 +430,24 @@ def test_a_directory_that_vanishes_is_made_again(start: Start, place: Path) -> N
     assert members[1].got(members[0], count=2) == [[1, 2]]
 
 
+def test_what_else_is_in_a_directory_that_was_named_stays(start: Start, place: Path) -> None:
+    place.joinpath("rooms").mkdir()
+    named = place / "rooms/app"
+    named.mkdir(mode=0o700)
+    for name in ("models.py", "1.jpg", ".env", "2.worker"):
+        named.joinpath(name).write_text("precious")
+    named.joinpath("templates").mkdir()
+    members = [start().take_part() for _ in range(2)]
+    members[0].do("publish")
+    assert members[1].got(members[0], count=1) == [[1]]
+    for member in members:
+        member.do("stop")
+        assert member.quit() == "-"
+    assert {path.name for path in named.iterdir()} == {
+        "models.py", "1.jpg", ".env", "2.worker", "templates"
+    }  # fmt: skip
+
+
 @pytest.fixture
 def refused(start: Start, place: Path) -> Callable[..., str]:
     """What a process is told that cannot be in the mesh."""
@@ -498,9 +516,9 @@ def test_sockets_of_root_are_refused_and_root_refuses_others(start: Start, place
     member = start(url, uid=STRANGER).take_part()
     with socket.socket(socket.AF_UNIX) as root:
         root.settimeout(PATIENCE)
-        root.bind(str(home / "rooms/app/1.root"))
+        root.bind(str(home / "rooms/app/1.00000003"))
         root.listen()
-        os.chmod(home / "rooms/app/1.root", 0o777)
+        os.chmod(home / "rooms/app/1.00000003", 0o777)
         member.do("publish", count=3)
         with root.accept()[0] as peer:
             assert peer.recv(100) == b"", "nothing is written to it"

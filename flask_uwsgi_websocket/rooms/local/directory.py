@@ -12,6 +12,7 @@ systemd-tmpfiles leaves alone what is locked.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,12 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 REMEDY = 'set UWSGI_WEBSOCKET_BACKPLANE to a place that only this user has: "local:///some/path"'
+
+#: In the name of the mark that a worker, not a mere publisher, is behind a socket.
+WORKER = ".worker"
+#: What we put there: a socket, hidden until it listens, is named by its process and at random.
+#: Where a directory has been named, all else in it is somebody's.
+_OURS = re.compile(rf"\.?[0-9]+\.[0-9a-f]{{8}}({re.escape(WORKER)})?")
 
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 #: For what need not be readable.
@@ -57,8 +64,8 @@ class Directory:
         return os.fstat(self._inner)
 
     def names(self) -> list[str]:
-        """Return what is in it."""
-        return os.listdir(self._inner)
+        """Return what of ours is in it."""
+        return _names(self._inner)
 
     def has(self, name: str) -> bool:
         """Tell whether something is in it, and it where it was."""
@@ -259,8 +266,12 @@ def remove(fd: int, path: str) -> None:
 def _clear(parent: int, app: str) -> None:
     fd = os.open(app, os.O_RDONLY | _DIRECTORY, dir_fd=parent)
     try:
-        for name in os.listdir(fd):
+        for name in _names(fd):
             os.unlink(name, dir_fd=fd)
     finally:
         os.close(fd)
     os.rmdir(app, dir_fd=parent)
+
+
+def _names(fd: int) -> list[str]:
+    return [name for name in os.listdir(fd) if _OURS.fullmatch(name)]

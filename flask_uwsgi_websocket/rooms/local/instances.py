@@ -14,6 +14,7 @@ from ...exceptions import BackplaneUnavailable
 from ...process.server_process import started_at
 from .directory import (
     REMEDY,
+    WORKER,
     Directory,
     enter,
     explained,
@@ -24,9 +25,6 @@ from .directory import (
     remove,
     require_sockets,
 )
-
-#: In the name of the mark that a worker, not a mere publisher, is behind a socket.
-WORKER = ".worker"
 
 
 @dataclass(frozen=True)

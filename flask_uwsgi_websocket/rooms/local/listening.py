@@ -13,8 +13,7 @@ from contextlib import suppress
 from ...helpers.log import RateLimit, logger
 from ...process.credentials import is_of_our_user
 from ..record import Record
-from .directory import Directory
-from .instances import WORKER
+from .directory import WORKER, Directory
 from .wire import FrameReader, Stranger, greeting
 
 #: Bytes that are read from a publisher in one turn of the loop, so that a flood leaves time for the

@@ -7,8 +7,7 @@ import time
 from math import inf, isinf
 
 from ...helpers.log import RateLimit, logger
-from .directory import Directory
-from .instances import WORKER
+from .directory import WORKER, Directory
 from .outgoing import DROP_ABOVE, WAIT_ABOVE, Peer
 from .wire import Stranger
 
