@@ -1,0 +1,128 @@
+"""The code of docs/rooms.rst, as it stands there."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from typing import Any
+
+import flask
+import pytest
+
+import flask_uwsgi_websocket
+from flask_uwsgi_websocket.testing import RoomFaults
+from tests.server import ROOT
+
+PAGE = (ROOT / "docs/rooms.rst").read_text()
+BLOCKS = [
+    textwrap.dedent(block)
+    for block in re.findall(r"\.\. code-block:: python\n\n((?: {4}.*\n|\n)+)", PAGE)
+]
+
+
+def code(part: str) -> str:
+    """The one block with this in it."""
+    [block] = [block for block in BLOCKS if part in block]
+    # To patch the standard library would be too much for a test.
+    return block.replace("GeventWebSocket", "WebSocket")
+
+
+def run(part: str, **names: Any) -> dict[str, Any]:
+    """Run a block, below an app of the names that it takes for granted."""
+    app = flask.Flask("shop")
+    app.secret_key = "x"
+    names = {
+        **vars(flask_uwsgi_websocket),
+        **vars(flask),
+        "__name__": "shop",
+        "app": app,
+        "websocket": flask_uwsgi_websocket.WebSocket(app),
+        **names,
+    }
+    exec(code(part), names)
+    return names
+
+
+@pytest.mark.parametrize("part", ["def announce", "async for text"])
+def test_a_chat(part: str) -> None:
+    names = run(part)
+    run("ann.send('hi')\n        assert bob", **names)["test_chat"]()
+    with names["websocket"].test_client(names["app"]).connect("/chat/lobby") as ann:
+        if part == "def announce":
+            assert names["app"].test_client().post("/announce").status_code == 204
+            assert ann.receive() == "We close at ten"
+
+
+def test_all_but_the_page_that_asked() -> None:
+    names = run("X-WebSocket-ID")
+    client = names["websocket"].test_client()
+    with client.connect("/notes") as ann, client.connect("/notes") as bob:
+        own = {"X-WebSocket-ID": ann.receive_json()["id"]}
+        bob.receive_json()
+        client.post("/notes", headers=own)
+        assert bob.receive() == "reload"
+        client.post("/notes")
+        assert ann.receive() == bob.receive() == "reload"
+        ann.send("bye")
+        bob.send("bye")
+
+
+def test_users() -> None:
+    names = run("who_is_it")
+    client = names["websocket"].test_client()
+    with client.connect("/inbox") as nobody:
+        assert nobody.receive() is None
+        assert nobody.close_code == 4401
+    with client.session_transaction() as session:
+        session["user_id"] = 7
+    with client.connect("/inbox") as first, client.connect("/inbox") as second:
+        client.post("/logout")
+        for tab in (first, second):
+            assert tab.receive() is None
+            assert (tab.close_code, tab.close_reason) == (4401, "logged out")
+
+
+def test_options() -> None:
+    names = run("slow='latest'")
+    patterns = names["websocket"]._rooms.patterns
+    assert patterns.of("prices/x").slow == "latest"
+    assert patterns.of("log/x").slow == "drop-oldest"
+    assert patterns.of("game/x").max_members == 8
+
+
+def test_a_full_game() -> None:
+    block = code("except RoomFull").replace("...", "ws.receive()")
+    names = run("slow='latest'")
+    exec(block, names)
+    client = names["websocket"].test_client(names["app"])
+    players = [client.connect("/game/chess") for _ in range(8)]
+    with client.connect("/game/chess") as ninth:
+        assert ninth.receive() is None
+        assert ninth.close_code == 4409
+    for player in players:
+        player.send("bye")
+        player.close()
+
+
+def test_a_backplane_that_fails() -> None:
+    names = run("def announce")
+    run("test_without_the_backplane", **names)["test_without_the_backplane"](
+        names["app"], RoomFaults(names["app"])
+    )
+
+
+def test_instead_of_a_list_of_clients() -> None:
+    names = run("ws.join(name)\n    for message in ws:")
+    client = names["websocket"].test_client(names["app"])
+    with client.connect("/rooms/a") as ann, client.connect("/rooms/a") as bob:
+        ann.send("hi")
+        assert ann.receive() == bob.receive() == "hi"
+
+
+def test_an_asyncio_program() -> None:
+    exec(code("asyncio.run(main())").replace("redis://localhost", "memory://page"), {})
+
+
+def test_all_of_it_is_python() -> None:
+    for block in BLOCKS:
+        compile(block, "docs/rooms.rst", "exec")
