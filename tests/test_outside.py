@@ -220,6 +220,45 @@ def test_commands(module: bool, serve_rooms: Any, join: Any, prefix: str) -> Non
     assert tail.returncode == 0
 
 
+def test_a_tail_ends_quietly_where_an_app_has_brought_gevent(tmp_path: Path) -> None:
+    code = "from flask import Flask\nfrom flask_uwsgi_websocket import GeventWebSocket\n"
+    (tmp_path / "chat.py").write_text(code + "app = Flask('chat')\nGeventWebSocket(app)\n")
+    words = ["-m", "flask", "--app", "chat", "websocket", "tail", "a"]
+    tail = subprocess.Popen(
+        [sys.executable, *words, "--backplane", f"local://{tmp_path}/rooms"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tail.stderr is not None
+    assert tail.stderr.readline() == "listening\n"
+    tail.send_signal(signal.SIGINT)
+    assert tail.communicate(timeout=PATIENCE) == ("", "")
+    assert tail.returncode == 0
+
+
+def test_a_tail_ends_with_its_reader(tmp_path: Path) -> None:
+    where = ["--backplane", f"local://{tmp_path}/rooms", "--prefix", "x"]
+    tail = subprocess.Popen(
+        [sys.executable, "-m", "flask_uwsgi_websocket", "tail", "a", *where],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tail.stdout is not None
+    assert tail.stderr is not None
+    assert tail.stderr.readline() == "listening\n"
+    assert command("publish", "a", "1", *where).returncode == 0
+    assert tail.stdout.readline() == "1\n"
+    tail.stdout.close()
+    assert command("publish", "a", "2", *where).returncode == 0
+    assert tail.wait(PATIENCE) == 0
+    assert tail.stderr.read() == ""
+    tail.stderr.close()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

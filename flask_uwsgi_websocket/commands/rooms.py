@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from threading import Event
 from typing import Any, TypeVar
 
 import click
@@ -21,6 +19,7 @@ from flask.cli import NoAppException, ScriptInfo
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import logger
 from ..helpers.text import printable
+from ..helpers.threads import unpatched
 from ..rooms.channels import room_channel, room_of
 from ..rooms.exchange import Exchange
 from ..rooms.line import Line
@@ -149,15 +148,16 @@ def tail(
     printer = _Printer(many=len(channels) > 1)
     line = Line(*_place(context, backplane, prefix), TIMEOUT, receive=printer.print)
     heard: Exchange | None = None
+    sleep = unpatched("time", "sleep")  # or gevent's hub, which an app has brought, tells of ctrl-C
     with suppress(KeyboardInterrupt):
-        while not printer.is_closed.is_set():
+        while not printer.is_closed:
             exchange = _explained(line.exchange)
             if exchange is None and heard is None:
                 raise click.ClickException(_NO_INSTANCE)
             if exchange is not None and exchange is not heard:
                 heard = exchange
                 _subscribe(exchange, channels)
-            time.sleep(_PAUSE)
+            sleep(_PAUSE)
     line.start_closing()  # a moment is left for it at the end of the process
 
 
@@ -181,7 +181,8 @@ class _Printer:
 
     def __init__(self, many: bool) -> None:
         self._many = many
-        self.is_closed = Event()
+        #: Whether nobody reads any more.
+        self.is_closed = False
 
     def print(self, record: Record) -> None:
         """Print a record, of whichever kind."""
@@ -189,7 +190,7 @@ class _Printer:
         try:
             click.echo(f"{printable(room)}: {told(record)}" if self._many else told(record))
         except OSError:  # the reader of a pipe has left
-            self.is_closed.set()
+            self.is_closed = True
 
 
 def told(record: Record) -> str:
