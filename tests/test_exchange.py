@@ -261,6 +261,19 @@ def test_what_is_too_much_is_refused_dropped_counted_and_logged_once(
     exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
 
 
+def test_names_of_many_rooms_count_as_what_they_take(
+    faulty: tuple[Exchange, Faulty], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_WAITING", 100_000)
+    exchange, backplane = faulty
+    backplane.gate.clear()
+    for turn in range(20):
+        rooms = [f"room:{turn} {number}" for number in range(100)]
+        exchange.send_nowait(message(*rooms, exclude=tuple(rooms)))
+    assert exchange.counters["overflowed"] >= 10
+    exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
+
+
 def test_gaps_and_health_are_counted_and_logged(
     make: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
 ) -> None:

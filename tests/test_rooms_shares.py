@@ -60,6 +60,28 @@ def test_each_gets_its_own_in_order(
     }
 
 
+class Id(str):
+    """One that counts what it is compared with."""
+
+    comparisons = 0
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Id.comparisons += 1
+        return str.__eq__(self, other)
+
+
+def test_excluding_very_many_takes_no_more_steps_for_each() -> None:
+    ids = [f"client {number}" for number in range(300)]
+    receivers: list[Any] = [Connection(SimpleNamespace(id=one)) for one in ids]
+    exclude = tuple(map(Id, ids))
+    records = [Record(Kind.MESSAGE, ("room:a",), exclude=exclude[n:]) for n in range(20)]
+    got = {one.client.id: some for some, few in by_exclusion(records, receivers) for one in few}
+    assert got == {f"client {number}": records[number + 1 :] for number in range(19)}
+    assert Id.comparisons <= 3 * 300
+
+
 @given(
     st.lists(st.booleans(), min_size=1, max_size=4), st.lists(st.sampled_from([True, False, None]))
 )

@@ -29,8 +29,9 @@ JOINED = 64 * 1024
 MAX_WAITING = 32 << 20
 #: How often messages may be shared out before they are sent.
 SHARED_OUT = 1 << 15
-#: What a record weighs besides its data.
-RECORD_SIZE = 512
+#: Bytes that a message counts besides its data, among those that are joined: many very small ones
+#: are work as well.
+LEAST = 16
 
 #: An opcode and a payload.
 Message = tuple[int, bytes]
@@ -79,7 +80,7 @@ class Delivery:
         """Take a record, from any thread."""
         with self._lock:
             if self._came - self._gone < MAX_WAITING:
-                self._came += RECORD_SIZE + len(record.data)
+                self._came += record.weight
                 self._put(record)
                 return
             self.counters["undelivered"] += 1
@@ -105,7 +106,7 @@ class Delivery:
     def _take(self) -> Any:
         item = self._waiting.popleft()
         if isinstance(item, Record):
-            self._gone += RECORD_SIZE + len(item.data)
+            self._gone += item.weight
         return item
 
     def _deliver_for_a_while(self) -> None:
@@ -166,7 +167,7 @@ class Delivery:
                 break
             else:
                 run.append(item)
-                size += len(item.data)
+                size += len(item.data) + LEAST * (1 + len(item.exclude))
             self._take()
         return run
 

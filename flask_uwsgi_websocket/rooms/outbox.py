@@ -16,8 +16,6 @@ from .record import Record
 
 #: Bytes of records that may wait: what comes while the backplane is away, or too slow.
 MAX_WAITING = 8 << 20
-#: Bytes that a record costs besides its data, about.
-_OVERHEAD = 500
 
 #: And who is told, if anybody.
 _Waiting = tuple[Record, Future[None] | None]
@@ -61,7 +59,7 @@ class Outbox:
                 self._number += 1
                 record = replace(record, origin=self._origin, number=self._number)
                 self._waiting.append((record, future))
-                self._size += len(record.data) + _OVERHEAD
+                self._size += record.weight
                 starts, self._is_publishing = not self._is_publishing, True
         if not fits:
             self._refuse(future)

@@ -57,6 +57,11 @@ class Record:
     number: int = 0
     served: bool = False
 
+    @property
+    def weight(self) -> int:
+        """About the bytes of memory that it takes."""
+        return 500 + len(self.data) + 100 * (len(self.channels) + len(self.exclude))
+
     def encode(self) -> bytes:
         """Return its form in bytes."""
         names = "\n".join(["\t".join(self.channels), "\t".join(self.exclude)]).encode()

@@ -18,22 +18,34 @@ def by_exclusion(records: list[Record], receivers: list[Connection]) -> list[Sha
             break
     else:
         return [(records, receivers)]
-    excluded = {one for record in records for one in record.exclude}
+    left_out = _left_out(records)
     # An id is made when it is asked for: of those that have none yet nobody can have known it.
     rest = [
         each
         for each in receivers
-        if (client := each.client) is None or client.__dict__.get("id") not in excluded
+        if (client := each.client) is None or client.__dict__.get("id") not in left_out
     ]
     shares: list[Share] = [(records, rest)]
     if len(records) > 1 and len(rest) < len(receivers):
         kept = set(rest)
         for connection in receivers:
             if connection not in kept:
-                id_ = connection.client and connection.client.id
-                if some := [record for record in records if id_ not in record.exclude]:
+                client = connection.client
+                some = records.copy()
+                for number in reversed(left_out.get(client.id, ()) if client else ()):
+                    del some[number]
+                if some:
                     shares.append((some, [connection]))
     return shares
+
+
+def _left_out(records: list[Record]) -> dict[str, list[int]]:
+    """Return which of the records exclude an id, by their numbers in the list."""
+    left_out: dict[str, list[int]] = {}
+    for number, record in enumerate(records):
+        for one in dict.fromkeys(record.exclude):
+            left_out.setdefault(one, []).append(number)
+    return left_out
 
 
 def merge(shares: Sequence[Share]) -> Sequence[Share]:
