@@ -328,13 +328,12 @@ def test_the_configuration_of_an_app(url: str, ear: Ear) -> None:
     ear.hears("hi", "<7>")
 
 
+@pytest.mark.parametrize("url", [None, "local://"])
 def test_no_instance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    url: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("XDG_RUNTIME_DIR", "TMPDIR"):
-        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr("flask_uwsgi_websocket.rooms.line.find_instances", list)
-    with Publisher() as rooms:
+    with Publisher(url) as rooms:
         for _ in range(3):
             rooms.to("a").send("to nobody")
             rooms.to("a").send_nowait("to nobody")

@@ -33,7 +33,7 @@ class Line:
 
     From any thread.
 
-    :param url: of the backplane; None: that of the only instance on this machine.
+    :param url: of the backplane; None, or ``local://``: that of the only instance on this machine.
     :param prefix: None: that of the only app there.
     :param receive: see :class:`.Exchange`; is called on the loop's thread.
     :raises ValueError: for a URL that is wrong, or one without a prefix.
@@ -47,6 +47,8 @@ class Line:
         max_size: int = 1 << 20,
         receive: Callable[[Record], object] = lambda record: None,
     ) -> None:
+        if url == "local://":
+            url = None
         if url is not None and prefix is None:
             raise ValueError(
                 "name the app, for others may use the same server: prefix=app.name, or what "

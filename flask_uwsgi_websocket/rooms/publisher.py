@@ -41,8 +41,8 @@ _PATIENCE = 3.0
 class _Publisher(Targets[Done]):
     """What both publishers have: where to, and how.
 
-    :param url: of the app's backplane, as ``UWSGI_WEBSOCKET_BACKPLANE``. None: that of the only
-        uWSGI of this user on this machine, which is looked for until it is there.
+    :param url: of the app's backplane, as ``UWSGI_WEBSOCKET_BACKPLANE``. None, or ``local://``:
+        that of the only uWSGI of this user on this machine, which is looked for until it is there.
     :param prefix: the app's ``UWSGI_WEBSOCKET_PREFIX``, which by default is ``app.name``. None, for
         which ``url`` must be None too: that of the only app there.
     :param timeout: seconds within which a call succeeds or raises
