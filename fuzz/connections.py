@@ -337,15 +337,17 @@ class Round:
     def _wait(self, one: Connection, seconds: float) -> int:
         """Wait for something to read; tell how many octets were, or 1 where it is broken."""
         before = signal.signal(signal.SIGALRM, _raise)
-        read = 0
         try:
-            with suppress(Failed):
-                read = self._empty(one)
-                one.socket.setblocking(True)
-                signal.setitimer(signal.ITIMER_REAL, seconds)
-                got = fast_io.wait_and_receive(one)
-                read += len(got[0]) if isinstance(got, tuple) else 0
+            read = self._empty(one)
+            one.socket.setblocking(True)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            got = fast_io.wait_and_receive(one)
+            read += len(got[0]) if isinstance(got, tuple) else 0
         except OSError:
+            read = 1
+        except Failed:  # which may have struck right after the read: what was read is unknown
+            time.sleep(0.1)
+            self._empty(one)
             read = 1
         finally:
             with suppress(Failed):
