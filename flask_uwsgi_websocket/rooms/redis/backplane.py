@@ -38,14 +38,14 @@ class RedisBackplane(Backplane):
         location = parse(url)
         super().__init__(str(location), options)
         self._dialer = Dialer(location, options)
-        self._events = _Events(str(location))
+        self._events: _Events | None = None
         self._deployment: Deployment | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
     async def start(self, inbox: Inbox) -> None:
-        self._events.inbox = inbox
+        self._events = _Events(self.url, inbox)
         kind = Cluster if self._dialer.url.kind is Kind.CLUSTER else OneServer
         self._deployment = kind(self._dialer, self._events, self.options.timeout)
 
@@ -61,7 +61,8 @@ class RedisBackplane(Backplane):
         try:
             await within(self.options.timeout, self._running().subscribe(names))
         except asyncio.TimeoutError:
-            raise self._unavailable(self._events.error or NotAnswering()) from None
+            reason = self._events.error if self._events else None
+            raise self._unavailable(reason or NotAnswering()) from None
         except Exception as error:
             raise self._unavailable(error) from None
 
@@ -110,9 +111,9 @@ class RedisBackplane(Backplane):
 class _Events(Events):
     """Tells the inbox and the log."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, inbox: Inbox) -> None:
         self._url = url
-        self.inbox: Inbox | None = None
+        self._inbox = inbox
         self._down: dict[object, BaseException] = {}
         self._limit = RateLimit()
 
@@ -122,32 +123,29 @@ class _Events(Events):
         return next(iter(self._down.values()), None)
 
     def message(self, data: bytes) -> None:
-        assert self.inbox is not None
         try:
             record = decode(data)
         except BadRecord as error:
-            self.inbox.gap(None, 1)
+            self._inbox.gap(None, 1)
             if self._limit.passes():
                 logger.warning("%s: %s, which is dropped", self._url, error)
             return
-        self.inbox.record(record)
+        self._inbox.record(record)
 
     def gap(self) -> None:
-        assert self.inbox is not None
-        self.inbox.gap(None)
+        self._inbox.gap(None)
 
     def moved(self) -> None:
         self.gap()
 
     def changed(self, line: object, error: BaseException | None) -> None:
-        assert self.inbox is not None
         if error is not None:
             self._down[line] = error
-            self.inbox.health(explain(error) + _hint(line, error))
+            self._inbox.health(explain(error) + _hint(line, error))
             return
         self._down.pop(line, None)
         if self.error is None:
-            self.inbox.health(None)
+            self._inbox.health(None)
 
 
 def _hint(line: object, error: BaseException) -> str:
