@@ -116,7 +116,7 @@ class Link:
 
     def _take(self, reply: Any) -> None:
         self._unanswered = 0
-        if type(reply) is list and len(reply) == 3:
+        if isinstance(reply, list) and len(reply) == 3:  # hiredis has a class of its own
             kind, channel, data = reply
             if kind in (b"message", b"smessage"):
                 self.volume += len(data)
