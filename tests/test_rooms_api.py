@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import gevent
 import pytest
@@ -510,3 +512,23 @@ def test_nothing_of_rooms_starts_where_nobody_uses_them(
         assert do(a, "ws.rooms") == "frozenset()"
         kit.websocket.send_to_all("x")
         assert a.receive() == "x"
+
+
+def test_an_app_that_is_gone_leaves_nothing(
+    extension: type[WebSocket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one with a backplane of a name, which others may have."""
+    monkeypatch.setattr("flask_uwsgi_websocket.rooms.subscriptions.KEEP_TIME", 0.05)
+    for backplane in (None, "memory://leaving"):
+        kit = Kit(extension, BACKPLANE=backplane)
+        with kit.connect("/chat/a") as a, kit.connect("/chat/a") as b:
+            a.send("x")
+            assert b.receive() == "x"
+        a = b = None  # type: ignore[assignment]
+        gone = ref(kit.app)
+        kit = None  # type: ignore[assignment]
+        deadline = time.monotonic() + 30
+        while gone() is not None:
+            gc.collect()
+            gevent.sleep(0.05)
+            assert time.monotonic() < deadline

@@ -16,6 +16,7 @@ import threading
 from _thread import RLock
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -124,7 +125,8 @@ class _Threads:
             with self._starting:
                 loop = self._loops.get(pid)
                 if loop is None:
-                    loop = NativeLoop()
+                    # In no context: the loop keeps that which it is made in, for ever.
+                    loop = Context().run(NativeLoop)
                     _start_thread(partial(_run, loop))
                     atexit.register(self._end)
                     self._loops[pid] = loop

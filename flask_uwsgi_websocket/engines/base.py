@@ -9,6 +9,7 @@ from _thread import RLock
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -79,7 +80,8 @@ class Engine(ABC):
                 worker = self._workers.get(pid)
                 if worker is None:
                     worker = self._make_worker()
-                    worker.start()
+                    # In no context: its timers keep that which they are set in, for ever.
+                    Context().run(worker.start)
                     self._workers[pid] = worker
         return worker
 
