@@ -115,6 +115,12 @@ def test_a_wrong_url_is_told_without_its_password(url: str, said: str) -> None:
         error = error.__context__
 
 
+def test_a_url_without_a_scheme_is_not_quoted() -> None:
+    with pytest.raises(ValueError, match="one begins with") as told:
+        make_backplane("redis:/:secret@host", OPTIONS)
+    assert "secret" not in str(told.value)
+
+
 def test_a_password_is_nowhere_to_be_seen() -> None:
     url = "rediss+sentinel://user:secret@a,b/main?sentinel_password=secret2&ca=/ca"
     backplane = make_backplane(url, OPTIONS)

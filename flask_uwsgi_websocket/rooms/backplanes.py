@@ -35,7 +35,8 @@ def scheme_of(url: str) -> str:
     """Return the scheme of a URL; ValueError where there is none."""
     scheme, separator, _ = url.partition("://")
     if not (scheme and separator):
-        raise ValueError(f"{url!r} is no URL of a backplane: one begins with {', '.join(_known())}")
+        # It is not quoted: there may be a password in it.
+        raise ValueError(f"no URL of a backplane: one begins with {', '.join(_known())}")
     return scheme.lower()
 
 
