@@ -1,1 +1,18 @@
-"""Rooms: sets of clients, on every worker and machine, that are sent to by name."""
+"""Rooms: sets of clients, on every worker and machine, that are sent to by name.
+
+From what an app calls to what goes over the wire, each knows those below it::
+
+    Target          whom something is for: rooms, users, everybody (targets)
+    Rooms           the rooms of an app, whichever process asks (rooms)
+    LiveRooms       those of one process, once there is use for them (live)
+      Delivery      what has come goes to members (delivery, fan_out, slow, shares, options)
+      Membership    who is in which room here; it lasts as long as the connection (membership)
+    Exchange        a process and its backplane, from any thread (exchange)
+      Outbox        what is to be published, in order (outbox)
+      Subscriptions who wants which channel (subscriptions)
+      Questions     what is asked of all workers (asking, counting)
+    Backplane       carries records between workers (backplane, backplanes; memory, local, redis)
+    Record          what travels, to channels (record, channels)
+
+Publishers have an exchange alone, of which a Line takes care (publisher, line, waiting).
+"""

@@ -29,7 +29,7 @@ _Fields = Iterable[tuple[str, str]]
 KEY = "flask_uwsgi_websocket.testing"
 
 #: Seconds that a handler has to come to its first ``receive()``, before the test goes on.
-HANDLER_TIME = 0.1
+HANDLER_TIME = 0.25
 
 
 @dataclass
