@@ -249,7 +249,8 @@ class WebSocket(RoomMethods):
         :param binary: as for the client's ``send``.
         :param exclude: a client or several, or their ids, that shall not get it.
         :raises TypeError: when the message is neither str nor bytes.
-        :raises ValueError: when it shall go as text, and is no UTF-8.
+        :raises ValueError: when it shall go as text, and is no UTF-8; or, where other workers are
+            to hear of it, when it is larger than ``UWSGI_WEBSOCKET_ROOM_MESSAGE_SIZE``.
         """
         send_to_all(self.clients, msg, binary, exclude)
         self._rooms.tell_others(msg, binary, exclude)
