@@ -23,6 +23,7 @@ from flask_uwsgi_websocket.process.server_process import started_at
 from flask_uwsgi_websocket.rooms.backplane import BackplaneOptions
 from flask_uwsgi_websocket.rooms.local import directory, instances, wire
 from flask_uwsgi_websocket.rooms.local.mesh import LocalBackplane
+from flask_uwsgi_websocket.rooms.record import Kind, Record
 from tests.mesh_member import Box
 from tests.server import PATIENCE, ROOT, eventually
 
@@ -289,6 +290,21 @@ def test_a_publisher_that_exits_at_once_has_sent_all(start: Start) -> None:
     assert publisher.quit() == "-"
     assert member.got(publisher, count=1000) == [list(range(1, 1001))]
     assert member.do("told")["gaps"] == []
+
+
+def test_who_leaves_before_anybody_has_answered_is_heard(start: Start, place: Path) -> None:
+    member = start().take_part()
+    [name] = [path for path in sockets(place) if "worker" not in path]
+    member.signal(signal.SIGSTOP)
+    for number in range(1, 51):
+        record = Record(Kind.MESSAGE, ("room:a",), b"x", number=number).encode()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(name)
+            sock.sendall(wire.greeting(1) + wire.head(1, record) + record + wire.farewell(2))
+    member.signal(signal.SIGCONT)
+    assert member.do("got", 50) == {bytes(8).hex(): list(range(1, 51))}
+    assert member.do("told")["gaps"] == []
+    assert member.quit() == "-"
 
 
 @pytest.mark.parametrize(
