@@ -201,7 +201,7 @@ def test_a_stopped_worker_gets_all_later(start: Start) -> None:
     began = time.monotonic()
     done = publisher.do("publish", count=2000, pause=0.0005)
     assert done["refused"] == []
-    assert done["longest"] < 1.0
+    assert done["longest"] < 1.9  # nobody has been waited for
     other.got(publisher, count=2001)
     time.sleep(max(0.0, began + 4 - time.monotonic()))
     sleeper.signal(signal.SIGCONT)
