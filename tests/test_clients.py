@@ -190,13 +190,18 @@ def code_of(document: str, marker: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("marker", "path"), [("# now", "/chat"), ("rooms = defaultdict", "/rooms/lobby")]
+    ("document", "marker", "path"),
+    [
+        ("docs/moving.rst", "# now", "/chat"),
+        ("docs/moving.rst", "ws.join(name)", "/rooms/lobby"),
+        ("docs/rooms.rst", "rooms = defaultdict", "/rooms/lobby"),
+    ],
 )
-def test_the_mended_loops_of_the_documentation(marker: str, path: str) -> None:
+def test_the_mended_loops_of_the_documentation(document: str, marker: str, path: str) -> None:
     app = Flask("moved")
     websocket = WebSocket(app)
     names = {"websocket": websocket, "defaultdict": defaultdict, "suppress": suppress}
-    exec(code_of("docs/moving.rst", marker), {**names, "ConnectionClosed": ConnectionClosed})
+    exec(code_of(document, marker), {**names, "ConnectionClosed": ConnectionClosed})
     client = websocket.test_client()
     with client.connect(path) as one, client.connect(path) as two:
         eventually(lambda: len(websocket.clients) == 2, "both to be there")

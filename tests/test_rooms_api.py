@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
@@ -250,6 +251,16 @@ def test_what_cannot_be_sent(extension: type[WebSocket]) -> None:
             kit.websocket.to(wrong)
     with pytest.raises(ValueError, match="1005"):
         target.close(1005)
+
+
+def test_what_is_too_large_for_other_workers_goes_to_nobody(extension: type[WebSocket]) -> None:
+    kit = Kit(extension, ROOM_MESSAGE_SIZE=10, BACKPLANE=f"memory://{uuid.uuid4()}")
+    with kit.connect("/chat/a") as a:
+        with pytest.raises(ValueError, match=r"of 11 bytes.*ROOM_MESSAGE_SIZE"):
+            kit.websocket.send_to_all("x" * 11)
+        kit.websocket.send_to_all("x" * 10)
+        assert a.receive() == "x" * 10
+        assert nothing_comes(a)
 
 
 def test_limits(extension: type[WebSocket]) -> None:

@@ -250,10 +250,13 @@ class WebSocket(RoomMethods):
         :param exclude: a client or several, or their ids, that shall not get it.
         :raises TypeError: when the message is neither str nor bytes.
         :raises ValueError: when it shall go as text, and is no UTF-8; or, where other workers are
-            to hear of it, when it is larger than ``UWSGI_WEBSOCKET_ROOM_MESSAGE_SIZE``.
+            to hear of it, when it is larger than ``UWSGI_WEBSOCKET_ROOM_MESSAGE_SIZE``. Nobody has
+            got it then.
         """
+        to_others = self._rooms.to_others(msg, binary, exclude)
         send_to_all(self.clients, msg, binary, exclude)
-        self._rooms.tell_others(msg, binary, exclude)
+        for each in to_others:
+            each.go()
 
     def test_client(
         self, app: Flask | None = None, use_cookies: bool = True, **kwargs: Any

@@ -60,11 +60,16 @@ class RoomsOfApps:
         rooms: Rooms = app.extensions[_ROOMS][self]
         return rooms
 
-    def tell_others(self, msg: Data, binary: bool | None, exclude: Excluded) -> None:
-        """Send to the clients of other workers what those of this one have got already."""
-        for rooms in map(self.of, tuple(self._apps)):
-            if not rooms.settings.private:
-                Target(_ToOthers(rooms), (ALL,), exclude).send_nowait(msg, binary)
+    def to_others(self, msg: Data, binary: bool | None, exclude: Excluded) -> list[ToOthers]:
+        """Make what goes to the clients of other workers once those of this one have got it.
+
+        :raises ValueError: for a message that is too large for other workers.
+        """
+        apps = map(self.of, tuple(self._apps))
+        messages = [ToOthers(rooms) for rooms in apps if not rooms.settings.private]
+        for each in messages:
+            Target(each, (ALL,), exclude).send_nowait(msg, binary)
+        return messages
 
     def user_of_request(self, app: Flask) -> str | None:
         """Ask who sends the request; None if nobody knows. Raises what ``identify`` does."""
@@ -133,8 +138,8 @@ def _user_of_flask_login(app: Flask) -> Any:
     return current_user.get_id()
 
 
-class _ToOthers:
-    """Sends what the clients of this worker have been sent already."""
+class ToOthers:
+    """A message for the clients of other workers, who get it after those of this one."""
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
@@ -142,10 +147,14 @@ class _ToOthers:
         self.dumps = rooms.dumps
 
     def send(self, record: Record) -> None:
-        self._rooms.send(replace(record, served=True))
+        """Keep a record until it is to go."""
+        self._record = replace(record, served=True)
 
-    def send_nowait(self, record: Record) -> None:
-        self._rooms.send_nowait(replace(record, served=True))
+    send_nowait = send
+
+    def go(self) -> None:
+        """Send it."""
+        self._rooms.send_nowait(self._record)
 
 
 class RoomMethods(Targets[None]):
