@@ -83,6 +83,26 @@ def test_a_record_goes_once_to_each_of_its_channels(shared: RedisServer) -> None
     run(test())
 
 
+def test_what_is_to_very_many_channels_is_published_once(shared: RedisServer) -> None:
+    async def test() -> None:
+        async with members(shared.url, shared.url, shared.url) as (ada, grace, joan):
+            await ada.backplane.subscribe(["room:a", "room:9000"])
+            await joan.backplane.subscribe(["all", "room:b"])
+            rooms = [f"room:{number}" for number in range(10_000)]
+            await grace.publish("room:a")
+            assert await grace.publish(*rooms, data=b"many") is None
+            assert await grace.publish("room:a", "room:c", data=bytes(100_000)) is None
+            await ada.backplane.unsubscribe(["room:9000"])
+            await grace.publish(*rooms)
+            await grace.publish("room:a")
+            await ada.heard.has(4)
+            assert ada.heard.numbers == [1, 2, 3, 5]
+            assert ada.heard.records[1].channels == tuple(rooms)
+            assert not joan.heard.records
+
+    run(test())
+
+
 def test_unsubscribed_channels_are_silent(shared: RedisServer) -> None:
     async def test() -> None:
         async with members(shared.url, shared.url) as (ada, grace):

@@ -24,6 +24,11 @@ from .waiting import within
 #: subscriber that has not read 32 MiB yet, or 8 MiB for a minute.
 _MUCH = 1 << 20
 
+#: The channel of what is to so many others that it would cost too much to publish it to each.
+MANY = "many"
+#: Bytes that a record for several channels may cost, published to each of them.
+_COST = 1 << 16
+
 #: Of the loop, within which a transport closes its socket: in the midst of TLS' handshake, too.
 _TURNS = 5
 
@@ -40,12 +45,14 @@ class RedisBackplane(Backplane):
         self._dialer = Dialer(location, options)
         self._events: _Events | None = None
         self._deployment: Deployment | None = None
+        self._channels: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
     async def start(self, inbox: Inbox) -> None:
-        self._events = _Events(self.url, inbox)
+        self._channels = set()
+        self._events = _Events(self.url, inbox, self._channels)
         kind = Cluster if self._dialer.url.kind is Kind.CLUSTER else OneServer
         self._deployment = kind(self._dialer, self._events, self.options.timeout)
 
@@ -57,7 +64,8 @@ class RedisBackplane(Backplane):
                 await asyncio.sleep(0)
 
     async def subscribe(self, channels: Collection[str]) -> None:
-        names = [self._name(channel) for channel in channels]
+        self._channels.update(channels)
+        names = [self._name(channel) for channel in (*channels, MANY)]
         try:
             await within(self.options.timeout, self._running().subscribe(names))
         except asyncio.TimeoutError:
@@ -67,6 +75,7 @@ class RedisBackplane(Backplane):
             raise self._unavailable(error) from None
 
     async def unsubscribe(self, channels: Collection[str]) -> None:
+        self._channels.difference_update(channels)
         if self._deployment is not None:
             await self._deployment.unsubscribe([self._name(channel) for channel in channels])
 
@@ -74,7 +83,10 @@ class RedisBackplane(Backplane):
         owners, messages = [], []
         for index, record in enumerate(records):
             data = record.encode()
-            for channel in dict.fromkeys(record.channels):
+            channels = dict.fromkeys(record.channels)
+            if len(channels) > 1 and len(channels) * len(data) > _COST:
+                channels = {MANY: None}
+            for channel in channels:
                 owners.append(index)
                 messages.append((self._name(channel), data))
         results: list[BaseException | None] = [None] * len(records)
@@ -109,11 +121,15 @@ class RedisBackplane(Backplane):
 
 
 class _Events(Events):
-    """Tells the inbox and the log."""
+    """Tells the inbox and the log.
 
-    def __init__(self, url: str, inbox: Inbox) -> None:
+    :param channels: what is subscribed to.
+    """
+
+    def __init__(self, url: str, inbox: Inbox, channels: set[str]) -> None:
         self._url = url
         self._inbox = inbox
+        self._channels = channels
         self._down: dict[object, BaseException] = {}
         self._limit = RateLimit()
 
@@ -130,7 +146,8 @@ class _Events(Events):
             if self._limit.passes():
                 logger.warning("%s: %s, which is dropped", self._url, error)
             return
-        self._inbox.record(record)
+        if not self._channels.isdisjoint(record.channels):  # else it came by MANY
+            self._inbox.record(record)
 
     def gap(self) -> None:
         self._inbox.gap(None)
