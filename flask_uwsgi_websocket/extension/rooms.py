@@ -66,7 +66,7 @@ class RoomsOfApps:
         :raises ValueError: for a message that is too large for other workers.
         """
         apps = map(self.of, tuple(self._apps))
-        messages = [ToOthers(rooms) for rooms in apps if not rooms.settings.private]
+        messages = [ToOthers(rooms) for rooms in apps if not _is_alone(rooms.settings)]
         for each in messages:
             Target(each, (ALL,), exclude).send_nowait(msg, binary)
         return messages
@@ -120,6 +120,12 @@ class _AppWithRooms(ClientsHost):
 
     def dumps(self, value: Any) -> str:
         return str(self._app.json.dumps(value))
+
+
+def _is_alone(settings: RoomSettings) -> bool:
+    """Tell whether this is the only process with clients that its backplane has."""
+    is_ours = settings.url == "local://" and uwsgi.inside()
+    return settings.private or (is_ours and uwsgi.is_only_worker())
 
 
 def _user_of_flask_login(app: Flask) -> Any:

@@ -1,6 +1,14 @@
 """The port to the uWSGI process that we run in."""
 
-from .instance import after_fork, inside, running_engine, shared_area, websocket_api, worker_id
+from .instance import (
+    after_fork,
+    inside,
+    is_only_worker,
+    running_engine,
+    shared_area,
+    websocket_api,
+    worker_id,
+)
 from .request import answer, take
 from .requirements import check_that_gevent_can_patch, require_engine, require_main_interpreter
 from .start import engine, set_up

@@ -30,6 +30,11 @@ def worker_id() -> int:
     return number
 
 
+def is_only_worker() -> bool:
+    """Tell whether this process is the one worker of its instance, which has never more."""
+    return worker_id() > 0 and int(uwsgi.numproc) == 1
+
+
 def worker_state() -> dict[str, Any]:
     """Return what uWSGI knows of this worker."""
     state: dict[str, Any] = uwsgi.workers()[uwsgi.worker_id() - 1]
