@@ -43,6 +43,7 @@ def visit_elsewhere(browser: Browser, example: Example, page: Page) -> Iterator[
             if process_of(other) != process_of(page):
                 yield other, name
                 return
+        expect_line(page, f"{name} left", ".notice")
     pytest.fail("40 visitors came to the same process")
 
 
