@@ -74,7 +74,8 @@ class Delivery:
         self._came = self._gone = 0  # in bytes: the difference waits
         self._will_deliver = False
         self._interrupted: Iterator[None] | None = None  # by the end of a turn
-        self._overflow = RateLimit()
+        # A flood of records, or of clients, shall be none of lines in the log.
+        self._overflow, self._errors, self._refusals = RateLimit(), RateLimit(5), RateLimit(5)
 
     def receive(self, record: Record) -> None:
         """Take a record, from any thread."""
@@ -130,7 +131,7 @@ class Delivery:
                 elif not self._delivered:
                     self._carry_out(self._take())
             except Exception:
-                logger.exception("messages to rooms go on after an error")
+                self._log_error()
             self._tell()
             yield
 
@@ -141,7 +142,7 @@ class Delivery:
             try:
                 callback()
             except Exception:
-                logger.exception("messages to rooms go on after an error")
+                self._log_error()
 
     def _next_shares(self) -> list[Share]:
         """Take the messages that are next, as far as they are done with in one go; maybe none."""
@@ -206,7 +207,7 @@ class Delivery:
             try:
                 self._slow.push(connection, messages)
             except Exception:
-                logger.exception("messages to other clients go on after an error")
+                self._log_error()
 
     def _options(self, channel: str) -> RoomOptions:
         room = room_of(channel)
@@ -222,9 +223,14 @@ class Delivery:
             except ConnectionClosed:
                 pass
             except RoomError as error:
-                logger.warning("a client cannot join %r: %s", record.data.decode(), error)
+                if self._refusals.passes():
+                    logger.warning("a client cannot join %r: %s", record.data.decode(), error)
             except Exception:
-                logger.exception("messages to other clients go on after an error")
+                self._log_error()
+
+    def _log_error(self) -> None:
+        if self._errors.passes():
+            logger.exception("messages to rooms go on after an error")
 
     def _action(self, record: Record) -> Callable[[Connection], None]:
         if record.kind is Kind.CLOSE:
