@@ -20,6 +20,7 @@ from flask_uwsgi_websocket.rooms.backplanes import make_backplane
 from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.exchange import Exchange, worker_name
 from flask_uwsgi_websocket.rooms.record import Kind, Record
+from tests.server import PATIENCE
 
 
 @pytest.fixture
@@ -46,12 +47,12 @@ def make(loop: asyncio.AbstractEventLoop) -> Iterator[Callable[..., Exchange]]:
 
     yield make
     for exchange in made:
-        asyncio.run_coroutine_threadsafe(exchange.stop(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(exchange.stop(), loop).result(PATIENCE)
 
 
 @pytest.fixture
 def run(loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:
-    return lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(5)
+    return lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(PATIENCE)
 
 
 def message(*channels: str, data: bytes = b"hi", **fields: Any) -> Record:
@@ -59,7 +60,7 @@ def message(*channels: str, data: bytes = b"hi", **fields: Any) -> Record:
 
 
 def wait_for(is_so: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -68,7 +69,7 @@ def wait_for(is_so: Callable[[], object]) -> None:
 def subscribe(exchange: Exchange, channel: str) -> None:
     future = exchange.subscribe(channel)
     if future is not None:
-        future.result(5)
+        future.result(PATIENCE)
 
 
 class Faulty(Backplane):
@@ -129,7 +130,7 @@ def test_a_record_reaches_all_that_are_subscribed_the_publisher_too(
     exchanges = [make(each.append) for each in heard]
     for exchange in exchanges[:2]:
         subscribe(exchange, "room:a")
-    exchanges[0].send(message("room:a")).result(5)
+    exchanges[0].send(message("room:a")).result(PATIENCE)
     assert [len(each) for each in heard] == [1, 1, 0]
     assert heard[0][0].origin == exchanges[0].origin
     assert heard[0][0].number == 1
@@ -139,7 +140,7 @@ def test_those_with_other_prefixes_or_urls_never_hear_it(make: Callable[..., Exc
     heard: list[Record] = []
     for other in (make(heard.append, prefix="q"), make(heard.append, url="memory://other")):
         subscribe(other, "room:a")
-    make().send(message("room:a")).result(5)
+    make().send(message("room:a")).result(PATIENCE)
     assert not heard
 
 
@@ -152,8 +153,8 @@ def test_order_is_kept_among_send_and_send_nowait(make: Callable[..., Exchange])
             exchange.send_nowait(message("room:a", data=b"%d" % number))
         else:
             future = exchange.send(message("room:a", data=b"%d" % number))
-    future.result(5)
-    exchange.send(message("room:a", data=b"last")).result(5)
+    future.result(PATIENCE)
+    exchange.send(message("room:a", data=b"last")).result(PATIENCE)
     assert [record.data for record in heard] == [b"%d" % n for n in range(300)] + [b"last"]
 
 
@@ -171,7 +172,7 @@ def test_what_was_served_already_is_for_others_only(make: Callable[..., Exchange
     ours, other = (make(each.append) for each in heard)
     for exchange in (ours, other):
         subscribe(exchange, ALL)
-    ours.send(message(ALL, served=True)).result(5)
+    ours.send(message(ALL, served=True)).result(PATIENCE)
     assert [len(each) for each in heard] == [0, 1]
 
 
@@ -201,8 +202,43 @@ def test_many_channels_go_together(faulty: tuple[Exchange, Faulty]) -> None:
     exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
     for future in [first, *futures]:
         assert future is not None
-        future.result(5)
+        future.result(PATIENCE)
     assert len([1 for name, _ in backplane.calls if name == "subscribe"]) <= 2
+
+
+def test_a_channel_that_nobody_wants_before_it_is_subscribed_to_stops_nothing(
+    faulty: tuple[Exchange, Faulty], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "KEEP_TIME", 0.0)
+    monkeypatch.setattr("flask_uwsgi_websocket.rooms.exchange._PATIENCE", 30.0)
+    exchange, backplane = faulty
+    backplane.gate.clear()
+    first = exchange.subscribe("room:first")
+    wait_for(lambda: backplane.calls)  # and is taking long
+    leaving = exchange.subscribe("room:left")
+    exchange.unsubscribe("room:left")
+    sent = exchange.send(message("room:a"))
+    exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
+    for future in (first, leaving, sent):
+        assert future is not None
+        future.result(PATIENCE)
+
+
+def test_one_timer_is_enough_for_all_channels_that_are_kept(
+    faulty: tuple[Exchange, Faulty], run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "KEEP_TIME", 3600.0)
+    exchange, _ = faulty
+    for number in range(20):
+        subscribe(exchange, f"room:{number}")
+        exchange.unsubscribe(f"room:{number}")
+
+    async def timers() -> int:
+        waiting = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+        return len([timer for timer in waiting if not timer.cancelled()])
+
+    wait_for(lambda: run(timers()))
+    assert run(timers()) == 1
 
 
 def test_a_subscription_that_failed_is_tried_again_by_the_next(
@@ -224,9 +260,9 @@ def test_send_tells_why_it_failed(faulty: tuple[Exchange, Faulty]) -> None:
     exchange, backplane = faulty
     backplane.failure = OSError("connection refused")
     with pytest.raises(BackplaneUnavailable, match="connection refused"):
-        exchange.send(message("room:a")).result(5)
+        exchange.send(message("room:a")).result(PATIENCE)
     backplane.failure = None
-    exchange.send(message("room:a")).result(5)
+    exchange.send(message("room:a")).result(PATIENCE)
     assert exchange.counters["failed"] == 1
     assert exchange.counters["published"] == 1
 
@@ -239,7 +275,7 @@ def test_a_backplane_that_hangs_is_unavailable(
     backplane.gate.clear()
     for _ in range(2):
         with pytest.raises(BackplaneUnavailable, match="in time"):
-            exchange.send(message("room:a")).result(5)
+            exchange.send(message("room:a")).result(PATIENCE)
     with pytest.raises(BackplaneUnavailable, match="in time"):
         subscribe(exchange, "room:a")
 
@@ -344,8 +380,8 @@ def test_a_broken_receiver_does_not_end_it(
 
     exchange = make(receive)
     subscribe(exchange, "room:a")
-    exchange.send(message("room:a", data=b"bad")).result(5)
-    exchange.send(message("room:a")).result(5)
+    exchange.send(message("room:a", data=b"bad")).result(PATIENCE)
+    exchange.send(message("room:a")).result(PATIENCE)
     assert len(heard) == 1
     assert "could not be handled" in caplog.text
 

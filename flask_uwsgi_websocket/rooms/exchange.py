@@ -68,13 +68,9 @@ class Exchange(Inbox):
         self._started = False
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself refers to them weakly
         self._outbox = Outbox(
-            self.origin, self._publish, lambda: self._run_soon(self._outbox.publish_all)
+            self.origin, self._publish, lambda: self._run_soon(self._outbox.publish_all, 0.0)
         )
-        self._subscriptions = Subscriptions(
-            self._subscribe,
-            self._unsubscribe,
-            lambda delay: self._run_soon(self._subscriptions.change_all, delay),
-        )
+        self._subscriptions = Subscriptions(self._subscribe, self._unsubscribe, self._run_soon)
         self._questions = Questions(self.publish, self._workers)
         self._seen: OrderedDict[tuple[bytes, int], None] = OrderedDict()
         #: Why the backplane does not work; None while it does.
@@ -244,7 +240,7 @@ class Exchange(Inbox):
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
-    def _run_soon(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float = 0.0) -> None:
+    def _run_soon(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float) -> None:
         """Have the loop run something; from any thread."""
         loop = self._get_loop()
         with suppress(RuntimeError):  # it is closed: the process ends

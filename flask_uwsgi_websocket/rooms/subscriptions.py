@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from _thread import RLock
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
+from typing import Any
 
 from .outbox import unavailable, uncancellable
 
@@ -14,6 +15,8 @@ from .outbox import unavailable, uncancellable
 KEEP_TIME = 1.0
 
 _Change = Callable[[Collection[str]], Awaitable[None]]
+#: Has the loop run a coroutine function after some seconds; from any thread.
+_Start = Callable[[Callable[[], Coroutine[Any, Any, None]], float], None]
 
 
 class _Channel:
@@ -36,12 +39,10 @@ class Subscriptions:
     One change after the other, on the loop, so that they cannot pass each other.
 
     :param subscribe: see :meth:`.Backplane.subscribe`; so for ``unsubscribe``.
-    :param start: has the loop run :meth:`change_all` after some seconds; from any thread.
+    :param start: see :data:`_Start`.
     """
 
-    def __init__(
-        self, subscribe: _Change, unsubscribe: _Change, start: Callable[[float], None]
-    ) -> None:
+    def __init__(self, subscribe: _Change, unsubscribe: _Change, start: _Start) -> None:
         self._subscribe, self._unsubscribe = subscribe, unsubscribe
         self._start = start
         #: The latest that :meth:`add` has returned: done when all before it are.
@@ -50,7 +51,7 @@ class Subscriptions:
         self._channels: dict[str, _Channel] = {}
         self._wanted: list[str] = []
         self._expiring: deque[tuple[float, str]] = deque()
-        self._will_change = self._will_expire = False  # what has been asked of the loop
+        self._will_change = self._will_look = False  # what has been asked of the loop
         self._is_changing = False  # on the loop
 
     def __len__(self) -> int:
@@ -76,7 +77,7 @@ class Subscriptions:
                 self._wanted.append(channel)
             starts, self._will_change = not self._will_change, True
         if starts:
-            self._start(0)
+            self._start(self._change_all, 0.0)
         return waiting
 
     def remove(self, channel: str) -> None:
@@ -88,11 +89,15 @@ class Subscriptions:
                 return
             entry.expires = time.monotonic() + KEEP_TIME
             self._expiring.append((entry.expires, channel))
-            starts, self._will_expire = not self._will_expire, True
+            starts, self._will_look = not self._will_look, True
         if starts:
-            self._start(KEEP_TIME)
+            self._start(self._look_for_expired, KEEP_TIME)
 
-    async def change_all(self) -> None:
+    async def _look_for_expired(self) -> None:
+        self._will_look = False
+        await self._change_all()
+
+    async def _change_all(self) -> None:
         """Make the changes that are due, and those that come meanwhile; on the loop."""
         if self._is_changing:
             return
@@ -107,21 +112,26 @@ class Subscriptions:
         """Take what is to be subscribed to, and unsubscribed from."""
         now = time.monotonic()
         with self._lock:
-            unwanted = list(self._expired(now))
+            expired = dict(self._expired(now))
             wanted = [channel for channel in self._wanted if channel in self._channels]
             self._wanted, self._will_change = [], False
-            later, self._will_expire = bool(self._expiring), bool(self._expiring)
-        if later and not (wanted or unwanted):
-            self._start(self._expiring[0][0] - now)
-        return wanted, unwanted
+            looks = bool(self._expiring) and not (wanted or expired or self._will_look)
+            self._will_look |= looks
+        if looks:
+            self._start(self._look_for_expired, self._expiring[0][0] - now)
+        for future in expired.values():
+            if future is not None and not future.done():  # what is published waits for it
+                future.set_result(None)
+        return wanted, list(expired)
 
-    def _expired(self, now: float) -> Iterator[str]:
+    def _expired(self, now: float) -> Iterator[tuple[str, Future[None] | None]]:
+        """Forget the channels that nobody has wanted for a while."""
         while self._expiring and self._expiring[0][0] <= now:
             expires, channel = self._expiring.popleft()
             entry = self._channels.get(channel)
             if entry is not None and not entry.count and entry.expires == expires:
                 del self._channels[channel]
-                yield channel
+                yield channel, entry.subscribing
 
     async def _change(self, wanted: list[str], unwanted: list[str]) -> None:
         if unwanted:
