@@ -76,7 +76,7 @@ class Exchange(Inbox):
         #: Why the backplane does not work; None while it does.
         self.error: str | None = None
         self._received = self._gaps = self._lost = 0
-        self._warning, self._failure = RateLimit(), RateLimit()
+        self._warning, self._failure, self._gap = RateLimit(), RateLimit(), RateLimit()
 
     # -- from any thread -----------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class Exchange(Inbox):
     def gap(self, channels: Collection[str] | None = None, lost: int = 0) -> None:
         self._gaps += 1
         self._lost += lost
-        if self._warning.passes():
+        if self._gap.passes():
             logger.warning(
                 "messages to rooms may be missing: the backplane (%s) was away, or too slow",
                 self._scheme,
