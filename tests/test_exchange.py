@@ -267,6 +267,18 @@ def test_send_tells_why_it_failed(faulty: tuple[Exchange, Faulty]) -> None:
     assert exchange.counters["published"] == 1
 
 
+def test_a_backplane_that_tells_of_too_few_records_is_told_of(
+    faulty: tuple[Exchange, Faulty], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def publish(records: Sequence[Record]) -> Sequence[BaseException | None]:
+        return []
+
+    exchange, backplane = faulty
+    monkeypatch.setattr(backplane, "publish", publish)
+    with pytest.raises(BackplaneUnavailable, match="of 1 records it told about 0"):
+        exchange.send(message("room:a")).result(PATIENCE)
+
+
 def test_a_backplane_that_hangs_is_unavailable(
     faulty: tuple[Exchange, Faulty], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,11 +21,11 @@ from flask_uwsgi_websocket import AsyncPublisher, Publisher
 from flask_uwsgi_websocket.commands.cli import websocket
 from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
 from flask_uwsgi_websocket.helpers.log import logger
+from flask_uwsgi_websocket.rooms.access import Access, only_instance
 from flask_uwsgi_websocket.rooms.channels import ALL, room_channel
-from flask_uwsgi_websocket.rooms.line import Line, only_instance
 from flask_uwsgi_websocket.rooms.local.instances import Instance
+from flask_uwsgi_websocket.rooms.loop_calls import wait_for
 from flask_uwsgi_websocket.rooms.record import Kind, Record
-from flask_uwsgi_websocket.rooms.waiting import wait_for
 from tests.redis_servers import RedisServer
 from tests.server import ROOT, eventually
 
@@ -40,8 +40,8 @@ class Ear:
 
     def __init__(self, url: str) -> None:
         self.records: list[Record] = []
-        self._line = Line(url, PREFIX, 2.0, receive=self.records.append)
-        exchange = self._line.exchange()
+        self._access = Access(url, PREFIX, 2.0, receive=self.records.append)
+        exchange = self._access.exchange()
         assert exchange is not None
         for channel in (room_channel("a"), room_channel("b"), ALL):
             subscribing = exchange.subscribe(channel)
@@ -57,7 +57,7 @@ class Ear:
         assert self.heard == list(messages)
 
     def close(self) -> None:
-        self._line.close()
+        self._access.close()
 
 
 @pytest.fixture(params=["local", "redis"])
@@ -332,7 +332,7 @@ def test_the_configuration_of_an_app(url: str, ear: Ear) -> None:
 def test_no_instance(
     url: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("flask_uwsgi_websocket.rooms.line.find_instances", list)
+    monkeypatch.setattr("flask_uwsgi_websocket.rooms.access.find_instances", list)
     with Publisher(url) as rooms:
         for _ in range(3):
             rooms.to("a").send("to nobody")
@@ -364,7 +364,7 @@ def test_the_instance_that_is_meant() -> None:
 
 def test_commands_list_the_instances_that_could_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     several = partial(instances, (1_000_001, "shop"), (1_000_002, "blog"))
-    monkeypatch.setattr("flask_uwsgi_websocket.rooms.line.find_instances", several)
+    monkeypatch.setattr("flask_uwsgi_websocket.rooms.access.find_instances", several)
     monkeypatch.setattr(logger, "disabled", False)  # the command sets it
     for command in (["publish", "a", "hi"], ["rooms"], ["tail", "a"]):
         result = CliRunner().invoke(websocket, command)

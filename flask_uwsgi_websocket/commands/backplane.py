@@ -10,7 +10,7 @@ from ..engines.async_thread import process_loop
 from ..process.server_process import started_at
 from ..rooms.backplane import BackplaneOptions
 from ..rooms.exchange import Exchange, worker_name
-from ..rooms.waiting import start, wait_for
+from ..rooms.loop_calls import start, wait_for
 
 #: Seconds within which a server says what it is, and that a doctor waits in all.
 _TIMEOUT, _PATIENCE = 2.0, 10.0

@@ -20,12 +20,12 @@ from ..exceptions import BackplaneUnavailable
 from ..helpers.log import logger
 from ..helpers.text import printable
 from ..helpers.threads import unpatched
+from ..rooms.access import Access
 from ..rooms.channels import room_channel, room_of
 from ..rooms.exchange import Exchange
-from ..rooms.line import Line
+from ..rooms.loop_calls import wait_for
 from ..rooms.publisher import Publisher
 from ..rooms.record import Kind, Record
-from ..rooms.waiting import wait_for
 from .tables import table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -146,19 +146,19 @@ def tail(
     """Print what is sent to rooms, until ctrl-C."""
     channels = [_valid(room_channel, name) for name in names]
     printer = _Printer(many=len(channels) > 1)
-    line = Line(*_place(context, backplane, prefix), TIMEOUT, receive=printer.print)
+    access = Access(*_place(context, backplane, prefix), TIMEOUT, receive=printer.print)
     heard: Exchange | None = None
     sleep = unpatched("time", "sleep")  # or gevent's hub, which an app has brought, tells of ctrl-C
     with suppress(KeyboardInterrupt):
         while not printer.is_closed:
-            exchange = _explained(line.exchange)
+            exchange = _explained(access.exchange)
             if exchange is None and heard is None:
                 raise click.ClickException(_NO_INSTANCE)
             if exchange is not None and exchange is not heard:
                 heard = exchange
                 _subscribe(exchange, channels)
             sleep(_PAUSE)
-    line.start_closing()  # a moment is left for it at the end of the process
+    access.start_closing()  # a moment is left for it at the end of the process
 
 
 def _subscribe(exchange: Exchange, channels: Sequence[str]) -> None:

@@ -10,9 +10,11 @@ From what an app calls to what goes over the wire, each knows those below it::
     Exchange        a process and its backplane, from any thread (exchange)
       Outbox        what is to be published, in order (outbox)
       Subscriptions who wants which channel (subscriptions)
-      Questions     what is asked of all workers (asking, counting)
+      Questions     what is asked of all workers (questions, counting)
     Backplane       carries records between workers (backplane, backplanes; memory, local, redis)
     Record          what travels, to channels (record, channels)
 
-Publishers have an exchange alone, of which a Line takes care (publisher, line, waiting).
+A Publisher has an Exchange alone, and an Access that finds the app and makes it (publisher,
+access). Two modules serve the others: futures, by which a loop tells those who wait in other
+threads, and loop_calls, by which they have the loop do something.
 """

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from .asking import Answers
 from .channels import room_channel
 from .membership import Membership
+from .questions import Answers
 
 #: How many connections, and a name for each of the users among them that are identified.
 _Part = tuple[int, Iterable[str]]

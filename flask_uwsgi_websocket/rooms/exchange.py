@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
-from .asking import ANSWER_TIME, Answers, Questions, answers_to
 from .backplane import BackplaneOptions, Inbox
 from .backplanes import make_backplane, scheme_of
 from .channels import worker_channel
-from .outbox import Outbox, unavailable, uncancellable
+from .futures import unavailable, uncancellable
+from .outbox import Outbox
+from .questions import ANSWER_TIME, Answers, Questions, answers_to
 from .record import Kind, Record
 from .subscriptions import Subscriptions
 

@@ -20,9 +20,9 @@ from .channels import ALL, room_channel
 from .counting import Count, answer, count_of, count_question, counts_of, rooms_question
 from .delivery import Delivery
 from .exchange import Exchange, worker_name
+from .futures import unavailable, uncancellable
 from .membership import Membership
 from .options import RoomPatterns
-from .outbox import unavailable, uncancellable
 from .record import Record
 
 #: Bytes of a record besides its message: the names of what it is to, and of whom it excludes.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from _thread import RLock
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
-from ..exceptions import BackplaneUnavailable, RoomError
+from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
+from .futures import settle
 from .record import Record
 
 #: Bytes of records that may wait: what comes while the backplane is away, or too slow.
@@ -96,6 +95,8 @@ class Outbox:
         results: Sequence[BaseException | None] = [RuntimeError("interrupted")] * len(batch)
         try:
             results = await self._publish([record for record, _ in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"of {len(batch)} records it told about {len(results)}")
         except Exception as error:
             results = [error] * len(batch)
         finally:
@@ -115,35 +116,10 @@ class Outbox:
             self.published += 1
         else:
             self.failed += 1
-        if future is None:
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(unavailable(error))
+        settle(future, error)
 
     def leave_to_parent(self) -> None:
         """Forget all, in a child process."""
         self._lock = RLock()
         self._waiting.clear()
         self._is_publishing = False
-
-
-def uncancellable() -> Future[None]:
-    """Make a future that nobody can cancel: what it is for goes on, whoever waits."""
-    future: Future[None] = Future()
-    # Its own may have a lock of gevent's, for which the loop would wait for a hub.
-    future._condition = threading.Condition(RLock())
-    future.set_running_or_notify_cancel()
-    return future
-
-
-def unavailable(error: BaseException) -> BaseException:
-    """Make what callers catch of whatever a backplane raised."""
-    if isinstance(error, RoomError):
-        return error
-    is_late = isinstance(error, (TimeoutError, asyncio.TimeoutError))  # one, from 3.11 on
-    reason = "it does not answer in time" if is_late else error
-    made = BackplaneUnavailable(f"the backplane is not available: {reason}")
-    made.__cause__ = error
-    return made

@@ -23,12 +23,12 @@ from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
-from .asking import Answers
+from .access import Access
 from .counting import Count, count_of, count_question, counts_of, rooms_question
-from .line import Line
+from .loop_calls import start, wait_for
+from .questions import Answers
 from .record import Record
 from .targets import Done, Sender, Targets
-from .waiting import start, wait_for
 
 _Self = TypeVar("_Self", bound="_Publisher[Any]")
 
@@ -62,7 +62,7 @@ class _Publisher(Targets[Done]):
         dumps: Callable[[Any], str] = json.dumps,
     ) -> None:
         self.max_size = max_size
-        self._line = Line(url, prefix, timeout, max_size)
+        self._access = Access(url, prefix, timeout, max_size)
         self._dumps = dumps
         self._warning = RateLimit()
 
@@ -84,7 +84,7 @@ class _Publisher(Targets[Done]):
     def send_nowait(self, record: Record) -> None:
         """Queue a record; see :meth:`.Target.send_nowait`."""
         try:
-            exchange = self._line.exchange()
+            exchange = self._access.exchange()
         except BackplaneUnavailable as error:
             if self._warning.passes():
                 logger.warning("a message to rooms was not sent: %s", error)
@@ -96,17 +96,17 @@ class _Publisher(Targets[Done]):
 
     def is_alone(self) -> bool:
         """Tell whether there is no uWSGI to publish to, of those that are looked for."""
-        return self._line.exchange() is None
+        return self._access.exchange() is None
 
     def _send(self, record: Record) -> Future[None] | None:
-        exchange = self._line.exchange()
+        exchange = self._access.exchange()
         if exchange is None:
             self._nobody_there()
             return None
         return exchange.send(record)
 
     def _ask(self, question: dict[str, Any]) -> Future[Answers] | None:
-        exchange = self._line.exchange()
+        exchange = self._access.exchange()
         if exchange is None:
             return None
         return start(exchange.ask(question))
@@ -120,10 +120,10 @@ class _Publisher(Targets[Done]):
             )
 
     def __del__(self) -> None:
-        line: Line | None = self.__dict__.get("_line")
-        if line is not None:
+        access: Access | None = self.__dict__.get("_access")
+        if access is not None:
             with suppress(RuntimeError):  # the process ends
-                line.start_closing()
+                access.start_closing()
 
 
 _NONE = Answers([], True)
@@ -153,11 +153,11 @@ class Publisher(_Publisher[None]):
 
     def close(self) -> None:
         """Wait until what was sent by ``send_nowait`` has gone out, and end."""
-        self._line.close()
+        self._access.close()
 
     def _wait(self, future: Future[Any]) -> Any:
         try:
-            return wait_for(future, self._line.timeout + _PATIENCE)
+            return wait_for(future, self._access.timeout + _PATIENCE)
         except TimeoutError as error:
             raise BackplaneUnavailable("the backplane does not answer in time") from error
 
@@ -192,7 +192,7 @@ class AsyncPublisher(_Publisher[Awaitable[None]]):
 
     async def close(self) -> None:
         """Wait until what was sent by ``send_nowait`` has gone out, and end."""
-        closing = self._line.start_closing()
+        closing = self._access.start_closing()
         if closing is not None:
             await asyncio.wrap_future(closing)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from .outbox import unavailable, uncancellable
+from .futures import settle, uncancellable
 
 #: Seconds for which a channel that nobody wants is kept: a page that is loaded anew needs it again.
 KEEP_TIME = 1.0
@@ -154,12 +154,7 @@ class Subscriptions:
                 future = entry.subscribing
                 if error is None:
                     entry.subscribing = None
-            if future is None:
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(unavailable(error))
+            settle(future, error)
 
     def leave_to_parent(self) -> None:
         """Forget all, in a child process."""

@@ -15,7 +15,7 @@ from ..engines.async_call import runs_here
 from ..engines.async_thread import process_loop
 from ..engines.base import WOULD_STOP_LOOP
 from ..helpers.threads import is_patched, unpatched
-from .outbox import uncancellable
+from .futures import uncancellable
 
 T = TypeVar("T")
 _Callback = Callable[[object], None]

@@ -1,4 +1,4 @@
-"""The line from a process that serves nobody to the workers of an app."""
+"""Access to the workers of an app, for a process that serves nobody."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..process.fork import own
 from .backplane import BackplaneOptions
 from .exchange import Exchange, worker_name
 from .local.instances import Instance, find_instances
+from .loop_calls import start, wait_for
 from .record import Record
-from .waiting import start, wait_for
 
 #: Seconds after which the instance is looked for again: it may have been started anew.
 _LOOK_AGAIN = 1.0
@@ -28,7 +28,7 @@ _EXIT_TIME = 3.0
 _HEAD = 1 << 16
 
 
-class Line:
+class Access:
     """An exchange, made when it is needed: anew in a child, and for another instance.
 
     From any thread.
@@ -178,28 +178,28 @@ def _ancestors() -> set[int]:
 
 
 #: What is to be waited for when the interpreter exits.
-_open_lines: WeakSet[Line] = WeakSet()
+_in_use: WeakSet[Access] = WeakSet()
 _stopping: set[Future[None]] = set()
 _hooked_in = 0
 
 
-def _flush_at_exit(line: Line) -> None:
+def _flush_at_exit(access: Access) -> None:
     """Send what still waits when the interpreter exits, before the loop's thread ends."""
     global _hooked_in
     process_loop()  # first, since atexit calls the last one first
     if _hooked_in != os.getpid():
         _hooked_in = os.getpid()
-        _open_lines.clear()
+        _in_use.clear()
         _stopping.clear()
         atexit.register(_close_all, os.getpid())
-    _open_lines.add(line)
+    _in_use.add(access)
 
 
 def _close_all(pid: int) -> None:
     if pid != os.getpid():
         return
-    for line in tuple(_open_lines):
-        line.start_closing()
+    for access in tuple(_in_use):
+        access.start_closing()
     for stopping in tuple(_stopping):
         with suppress(Exception):
             wait_for(stopping, _EXIT_TIME)

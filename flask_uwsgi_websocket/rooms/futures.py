@@ -1,0 +1,40 @@
+"""The futures by which a backplane's loop tells those who wait in other threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from _thread import RLock
+from concurrent.futures import Future
+
+from ..exceptions import BackplaneUnavailable, RoomError
+
+
+def uncancellable() -> Future[None]:
+    """Make a future that nobody can cancel: what it is for goes on, whoever waits."""
+    future: Future[None] = Future()
+    # Its own may have a lock of gevent's, for which the loop would wait for a hub.
+    future._condition = threading.Condition(RLock())
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def settle(future: Future[None] | None, error: BaseException | None) -> None:
+    """Tell whoever waits, if anybody, that it is done; or why it is not."""
+    if future is None:
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(unavailable(error))
+
+
+def unavailable(error: BaseException) -> BaseException:
+    """Make what callers catch of whatever a backplane raised."""
+    if isinstance(error, RoomError):
+        return error
+    is_late = isinstance(error, (TimeoutError, asyncio.TimeoutError))  # one, from 3.11 on
+    reason = "it does not answer in time" if is_late else error
+    made = BackplaneUnavailable(f"the backplane is not available: {reason}")
+    made.__cause__ = error
+    return made
