@@ -78,6 +78,7 @@ class Exchange(Inbox):
         self.error: str | None = None
         self._received = self._gaps = self._lost = 0
         self._warning, self._failure, self._gap = RateLimit(), RateLimit(), RateLimit()
+        self._warned = False  # that the backplane is not available
 
     # -- from any thread -----------------------------------------------------------------
 
@@ -221,10 +222,12 @@ class Exchange(Inbox):
             )
 
     def health(self, error: str | None) -> None:
-        if error is None and self.error is not None:
-            logger.info("the backplane (%s) is back", self._scheme)
-        elif error is not None and self._warning.passes():
+        if error is not None and self._warning.passes():
             logger.warning("the backplane (%s) is not available: %s", self._scheme, error)
+            self._warned = True
+        elif error is None and self._warned:  # whoever has read the one looks for the other
+            logger.warning("the backplane (%s) is back", self._scheme)
+            self._warned = False
         self.error = error
 
     # -- how it runs ---------------------------------------------------------------------
