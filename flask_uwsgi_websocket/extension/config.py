@@ -48,7 +48,7 @@ def check_backplane(name: str, value: Any) -> None:
     try:
         make_backplane(value, BackplaneOptions("", worker_name()))
     except ValueError as error:
-        raise ValueError(f"{name} is {value!r}: it must be None or a URL: {error}") from None
+        raise ValueError(f"{name}: {error}") from None  # its value may have a password in it
 
 
 def check_origins(name: str, value: Any) -> None:
