@@ -354,6 +354,12 @@ def test_run_coroutine_needs_the_engine() -> None:
         run_coroutine(nothing())
 
 
+def test_what_has_waited_already_cannot_be_awaited(server: Server) -> None:
+    body = server.get("/awaits-a-result").body.decode()
+    assert body.startswith("run_coroutine() was given Count, which")
+    assert "have waited already" in body
+
+
 def test_views_that_their_clients_abandon(server: Server) -> None:
     """A client that leaves while its view waits costs nothing but the wait."""
     for _ in range(50):

@@ -93,6 +93,7 @@ def run_coroutine(awaitable: Awaitable[T]) -> T:
     :return: what the coroutine returns; what it raises is raised here.
     :raises EngineError: where uWSGI does not run ``--asyncio N --greenlet``.
     :raises RuntimeError: inside a coroutine, which can await, and in a thread of one's own.
+    :raises TypeError: for what cannot be awaited.
     """
     try:
         _check_that_request_can_wait()
@@ -100,6 +101,11 @@ def run_coroutine(awaitable: Awaitable[T]) -> T:
         if inspect.iscoroutine(awaitable):
             awaitable.close()  # it was called all right: no "was never awaited"
         raise
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(
+            f"run_coroutine() was given {type(awaitable).__name__}, which cannot be awaited; "
+            "websocket.count() and rooms() have waited already, in a plain view"
+        )
     engine = cast("AsyncioEngine", uwsgi.engine("asyncio"))
     result, exit_ = engine.wait_for(_contain(awaitable))
     if exit_ is not None:

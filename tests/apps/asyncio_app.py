@@ -330,6 +330,15 @@ def wait(seconds, result):
     return run_coroutine(work(seconds, result))
 
 
+@app.route("/awaits-a-result")
+def awaits_a_result():
+    """What a plain view calls blocks: there is nothing left to await."""
+    try:
+        return str(run_coroutine(websocket.count("a room")))
+    except TypeError as error:
+        return str(error)
+
+
 @app.get("/wait-again")
 def wait_again():
     return jsonify([run_coroutine(work(0.001, number)) for number in range(20)])
