@@ -107,6 +107,23 @@ def test_excluded(sent: Sent) -> None:
     assert [record.exclude for record in sent.records] == [("x", "c1"), ("x",), ("c1",)]
 
 
+@pytest.mark.parametrize("exclude", [5, 0, b"c1", object()])
+def test_what_cannot_be_excluded(sent: Sent, exclude: Any) -> None:
+    with pytest.raises(TypeError, match="exclude is a client, its id, or several, not"):
+        sent.to("a", exclude=exclude)
+
+
+def test_to_all_takes_no_message(sent: Sent) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        sent.to_all("a message")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("user", [None, b"ann", 1.5, True, ["ann"]])
+def test_what_names_no_user(sent: Sent, user: Any) -> None:
+    with pytest.raises(TypeError, match="a user is named by a str or an int, not by"):
+        sent.to_user(user)
+
+
 def test_closing_and_moving(sent: Sent) -> None:
     sent.to_user(7).close(4001, "logged out é")
     sent.to("a").close()

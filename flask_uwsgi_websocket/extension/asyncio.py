@@ -76,7 +76,7 @@ class AsyncioWebSocket(WebSocket):
             self, *users: str | int, exclude: Any = ()
         ) -> Target[Awaitable[None]]: ...
         def to_all(  # type: ignore[override]
-            self, exclude: Any = ()
+            self, *, exclude: Any = ()
         ) -> Target[Awaitable[None]]: ...
 
     async def sleep(self, seconds: float) -> None:

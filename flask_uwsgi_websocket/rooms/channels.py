@@ -53,7 +53,8 @@ def room_of(channel: str) -> str | None:
 
 def _checked(kind: str, name: Any) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"a {kind} is named by a str, not by {type(name).__name__}")
+        kinds = "a str or an int" if kind == "user" else "a str"
+        raise TypeError(f"a {kind} is named by {kinds}, not by {type(name).__name__}")
     if _CONTROL.search(name):
         raise ValueError(f"the name of a {kind} has no control characters: {name!a:.80}")
     if not 0 < len(name.encode()) <= MAX_NAME:

@@ -127,7 +127,7 @@ class Targets(Generic[Done]):
         """Return what sends to all clients of one or several users, as ``identify`` names them."""
         return Target(self._sender(), map(user_channel, users), exclude)
 
-    def to_all(self, exclude: Any = ()) -> Target[Done]:
+    def to_all(self, *, exclude: Any = ()) -> Target[Done]:
         """Return what sends to all clients of the app."""
         return Target(self._sender(), (ALL,), exclude)
 
@@ -137,9 +137,12 @@ def excluded_ids(exclude: Any) -> tuple[str, ...]:
 
     :param exclude: a client or its id, or several; None and what can be no id are nobody's, since
         they may come from a header field that a browser sent, or not.
+    :raises TypeError: for what is none of these.
     """
     # To iterate over a client would be to receive its messages.
     is_one = isinstance(exclude, str) or hasattr(exclude, "id")
-    given: Iterable[Any] = [exclude] if is_one else exclude or ()
+    given: Iterable[Any] = [exclude] if is_one or exclude is None else exclude
+    if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
+        raise TypeError(f"exclude is a client, its id, or several, not {type(exclude).__name__}")
     ids = (each if isinstance(each, str) else getattr(each, "id", None) for each in given)
     return tuple(id for id in ids if id and id.isascii() and id.isprintable())
