@@ -171,8 +171,7 @@ async def obey(member: Member, number: int, name: str, arguments: dict[str, Any]
 
 
 if __name__ == "__main__":
+    run = asyncio.run
     if json.loads(sys.argv[1]).get("uvloop"):
-        import uvloop
-
-        uvloop.install()
-    asyncio.run(main())
+        from uvloop import run
+    run(main())
