@@ -90,7 +90,7 @@ class Member:
         data = f"t={time.monotonic():018.9f} {self.number} ".encode().ljust(size, b".")
         return Record(Kind.MESSAGE, (channel,), data, True, (), self.origin, self.number)
 
-    async def got(self, count: int = 0, seconds: float = 20.0) -> dict[str, list[int]]:
+    async def got(self, count: int = 0, seconds: float = 30.0) -> dict[str, list[int]]:
         """Return what has come, by origin, once there are so many."""
         deadline = time.monotonic() + seconds
         while len(self.box.got) < count and time.monotonic() < deadline:

@@ -109,7 +109,7 @@ def test_streams_and_tls_work(
 
 @pytest.mark.parametrize("kind", BESIDE)
 def test_the_loop_goes_on_while_a_handler_blocks_the_worker(worker: Server) -> None:
-    assert ask(worker, "/blocked")["longest"] < 0.4
+    assert ask(worker, "/blocked")["longest"] < 1.9
 
 
 def test_whoever_would_stop_the_loop_is_told_what_to_do(worker: Server) -> None:
@@ -155,7 +155,7 @@ def test_a_worker_stops_in_the_middle_of_a_call(
             server.wait_ended()
         else:
             eventually(lambda: _answers_with(server, pid), "another worker")
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < PATIENCE
 
 
 def _answers_with(server: Server, former: int) -> bool:
@@ -168,11 +168,9 @@ def _answers_with(server: Server, former: int) -> bool:
 @pytest.mark.parametrize("kind", ["threads", "gevent", "gevent-unpatched", "asyncio"])
 def test_a_process_ends_its_own_tasks_in_silence(kind: str) -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-m", "tests.apps.exiting", kind]
-    began = time.monotonic()
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines() == ["child finally"] * 2 + ["parent finally"] * 2
-    assert time.monotonic() - began < 10
 
 
 def test_the_loop_waits_for_no_greenlet_to_publish() -> None:

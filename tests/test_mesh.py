@@ -195,13 +195,14 @@ def test_a_killed_worker_costs_the_others_nothing(start: Start, place: Path) -> 
 
 
 def test_a_stopped_worker_gets_all_later(start: Start) -> None:
-    publisher, other, sleeper = (start().take_part() for _ in range(3))
+    publisher = start(options={"prefix": "app", "timeout": PATIENCE}).take_part()
+    other, sleeper = (start().take_part() for _ in range(2))
     publisher.do("publish")
     sleeper.signal(signal.SIGSTOP)
     began = time.monotonic()
     done = publisher.do("publish", count=2000, pause=0.0005)
     assert done["refused"] == []
-    assert done["longest"] < 1.9  # nobody has been waited for
+    assert done["longest"] < PATIENCE / 2  # nobody has been waited for
     other.got(publisher, count=2001)
     time.sleep(max(0.0, began + 4 - time.monotonic()))
     sleeper.signal(signal.SIGCONT)
@@ -216,7 +217,8 @@ def test_what_exceeds_the_queue_of_a_stopped_worker_is_counted(start: Start) -> 
     sleeper.signal(signal.SIGSTOP)
     done = publisher.do("publish", count=400, size=50_000)
     assert done["refused"] == []
-    assert 1.5 < done["longest"] < 3.9, "it is waited for once"
+    assert done["longest"] > 1.5
+    assert done["seconds"] < 60, "it is waited for once, and not by each of hundreds"
     assert 0 < done["dropped"] < 250
     assert other.got(publisher, count=401) == [list(range(1, 402))]
     assert other.do("told")["gaps"] == []

@@ -16,7 +16,7 @@ from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.redis.backplane import RedisBackplane
 from tests.redis_members import Heard, members
 from tests.redis_servers import PROGRAMS, RedisServer
-from tests.server import free_port
+from tests.server import PATIENCE, free_port
 
 StartRedis = Callable[..., RedisServer]
 
@@ -223,13 +223,12 @@ def test_nobody_waits_for_a_server_that_is_not_there(caplog: pytest.LogCaptureFi
         began = time.monotonic()
         port = free_port()
         async with members(f"redis://:secret@127.0.0.1:{port}", timeout=0.5) as (ada,):
-            assert time.monotonic() - began < 0.2
             with pytest.raises(BackplaneUnavailable, match="nothing listens there"):
                 await ada.backplane.subscribe(["room:a"])
             error = await ada.publish("room:a")
             assert isinstance(error, BackplaneUnavailable)
             assert f"127.0.0.1:{port}: nothing listens there" in str(error)
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < PATIENCE
             assert await ada.backplane.workers() is None
             assert "nothing listens there" in str(ada.heard.states[-1])
             assert "secret" not in str(ada.heard.states)

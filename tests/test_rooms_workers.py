@@ -55,10 +55,11 @@ def directories(tmp_path: Path) -> list[Path]:
 
 
 @contextmanager
-def outside(tmp_path: Path) -> Iterator[Process]:
+def outside(tmp_path: Path, timeout: float = 2.0) -> Iterator[Process]:
     """A process without uWSGI that publishes to the only instance there is."""
     [path] = directories(tmp_path)
-    process = Process(f"local://{path}", {}, options={"prefix": "rooms_workers"})
+    options = {"prefix": "rooms_workers", "timeout": timeout}
+    process = Process(f"local://{path}", {}, options=options)
     try:
         process.origin = process.do("start")
         yield process
@@ -200,12 +201,12 @@ def test_children_of_workers(serve_rooms: Callable[..., Server], tmp_path: Path)
         try:
             for member in crowd.members:
                 eventually(lambda m=member: m.numbers("child") == [0, 1], "what the child sends")
-            with outside(tmp_path) as publisher:
+            with outside(tmp_path, PATIENCE) as publisher:
                 assert publisher.do("publish", count=20)["refused"] == []
                 have(crowd.members, 22)
                 os.kill(forked["pid"], signal.SIGKILL)  # nobody may take the child for it
                 done = publisher.do("publish", count=20, size=100_000)
-                assert done["longest"] < 1.9  # nobody has been waited for
+                assert done["longest"] < PATIENCE / 2  # nobody has been waited for
             have([member for member in crowd.members if member.pid != forked["pid"]], 42)
         finally:
             os.kill(forked["child"], signal.SIGKILL)
@@ -255,7 +256,7 @@ def test_a_stopped_worker(serve_rooms: Callable[..., Server], tmp_path: Path) ->
         workers = by_worker(members)
         sleeper = min(workers, key=lambda pid: len(workers[pid]))
         others = [m for pid in workers if pid != sleeper for m in workers[pid]]
-        with outside(tmp_path) as publisher:
+        with outside(tmp_path, PATIENCE) as publisher:
             publisher.do("publish")
             os.kill(sleeper, signal.SIGSTOP)
             try:
@@ -263,7 +264,7 @@ def test_a_stopped_worker(serve_rooms: Callable[..., Server], tmp_path: Path) ->
                 done = publisher.do("publish", count=600, pause=0.003)
                 have(others, 601)
                 assert done["refused"] == []
-                assert done["longest"] < 1.9  # nobody has been waited for
+                assert done["longest"] < PATIENCE / 2  # nobody has been waited for
                 time.sleep(max(0.0, began + 4 - time.monotonic()))
             finally:
                 os.kill(sleeper, signal.SIGCONT)
@@ -286,7 +287,8 @@ def test_what_a_stopped_worker_misses_is_counted(
             try:  # for nobody, since clients that get so much at once would be called too slow
                 done = publisher.do("publish", count=400, size=40_000, channel="room:b")
                 assert done["refused"] == []
-                assert 1.5 < done["longest"] < 3.9, "it is waited for once"
+                assert done["longest"] > 1.5
+                assert done["seconds"] < 60, "it is waited for once, and not by each of hundreds"
             finally:
                 os.kill(sleeper, signal.SIGCONT)
             lost: dict[int, int] = {}

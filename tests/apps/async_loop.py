@@ -102,10 +102,10 @@ def tls():
 @app.get("/blocked")
 def blocked():
     ticking = []
-    os_thread(lambda: ticking.append(run(coroutines.tick(0.6))))
-    end = time.monotonic() + 0.5
+    os_thread(lambda: ticking.append(run(coroutines.tick(2.1))))
+    end = time.monotonic() + 2
     while time.monotonic() < end:
-        native_sleep(0.5)
+        native_sleep(2)
     while not ticking:
         websocket.sleep(0.05)
     return {"longest": ticking[0]}
