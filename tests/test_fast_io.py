@@ -706,6 +706,56 @@ def test_one_at_a_time_has_a_lock() -> None:
     assert lock.acquire(False)
 
 
+def test_who_waits_for_a_lock_is_next() -> None:
+    """Though another acquires it again at once, and gives up the GIL only while holding it."""
+    lock = _socket_speedups.Lock()
+    turns, over = 0, False
+
+    def work() -> None:
+        nonlocal turns
+        while not over:
+            with lock:
+                time.sleep(0)
+                turns += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    waited = []
+    for _ in range(20):
+        before = turns
+        with lock:
+            waited.append(turns - before)
+        time.sleep(0.001)
+    over = True
+    thread.join()
+    assert sorted(waited)[10] < 100
+
+
+def test_all_who_wait_for_a_lock_get_it() -> None:
+    lock = _socket_speedups.Lock()
+    order: list[int] = []
+
+    def work(number: int) -> None:
+        with lock, lock:
+            order.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]
+    with lock:
+        for thread in threads:
+            thread.start()
+            time.sleep(0.1)  # more than it takes to begin to wait, mostly
+        assert order == []
+    for thread in threads:
+        thread.join(30)
+    assert sorted(order) == list(range(5))
+    assert lock.acquire(False)
+
+
+def test_a_lock_knows_no_timeout() -> None:
+    with pytest.raises(TypeError, match="blocking"):
+        _socket_speedups.Lock().acquire(True, 5)  # type: ignore[call-arg]
+
+
 # What is wrong
 
 

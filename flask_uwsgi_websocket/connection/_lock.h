@@ -1,6 +1,10 @@
 /* A lock that its holder may acquire again, as Python's RLock, and that C can take without a call.
 
-   All of it is done with the GIL held, but for the waiting: who looks at it holds the GIL. */
+   All of it is done with the GIL held, but for the waiting: who looks at it holds the GIL.
+
+   A release hands it to the first of those who wait. Were it free until that thread has the GIL, a
+   thread that sends again and again would have it each time: it gives the GIL up while it sends,
+   and has the lock just then. */
 
 #ifndef FLASK_UWSGI_WEBSOCKET_LOCK_H
 #define FLASK_UWSGI_WEBSOCKET_LOCK_H
@@ -9,15 +13,18 @@
 
 #include <pythread.h>
 
-/* `gate` is made when somebody has to wait. It is open for one of those who wait from a release on
-   until that one has the GIL. */
+/* One on the stack of each thread that waits, and which stays there until it has the lock. */
+struct waiting {
+    unsigned long thread;
+    PyThread_type_lock gate; /* opened with the lock handed over */
+    struct waiting *next;
+};
+
 struct lock {
     PyObject_HEAD
     unsigned long owner;
     Py_ssize_t times;
-    Py_ssize_t waiting;
-    PyThread_type_lock gate;
-    int is_open;
+    struct waiting *first;
 };
 
 /* Whether the caller has it now; it had not to wait. */
@@ -37,29 +44,36 @@ lock_try(struct lock *lock)
 static inline void
 lock_leave(struct lock *lock)
 {
-    if (--lock->times == 0 && lock->waiting > 0 && !lock->is_open) {
-        lock->is_open = 1;
-        PyThread_release_lock(lock->gate);
+    struct waiting *next = lock->first;
+
+    if (--lock->times == 0 && next != NULL) {
+        lock->first = next->next;
+        lock->owner = next->thread;
+        lock->times = 1;
+        PyThread_release_lock(next->gate); /* freed with the GIL held, so not before this ends */
     }
 }
 
+/* 0 once the caller has it; -1 with MemoryError. */
 static int
 lock_wait(struct lock *lock)
 {
-    if (lock->gate == NULL) {
-        lock->gate = PyThread_allocate_lock();
-        if (lock->gate == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        PyThread_acquire_lock(lock->gate, NOWAIT_LOCK);
+    struct waiting me = {PyThread_get_thread_ident(), PyThread_allocate_lock(), NULL};
+    struct waiting **end = &lock->first;
+
+    if (me.gate == NULL) {
+        PyErr_NoMemory();
+        return -1;
     }
-    lock->waiting++;
+    PyThread_acquire_lock(me.gate, NOWAIT_LOCK);
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    *end = &me;
     Py_BEGIN_ALLOW_THREADS
-    PyThread_acquire_lock(lock->gate, WAIT_LOCK);
+    PyThread_acquire_lock(me.gate, WAIT_LOCK);
     Py_END_ALLOW_THREADS
-    lock->waiting--;
-    lock->is_open = 0;
+    PyThread_free_lock(me.gate);
     return 0;
 }
 
@@ -69,14 +83,18 @@ lock_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     struct lock *lock = (struct lock *)self;
     int waits = nargs == 0 ? 1 : PyObject_IsTrue(args[0]);
 
+    if (nargs > 1) {
+        PyErr_SetString(PyExc_TypeError, "acquire(blocking: bool = True)");
+        return NULL;
+    }
     if (waits < 0) {
         return NULL;
     }
-    while (!lock_try(lock)) {
+    if (!lock_try(lock)) {
         if (!waits) {
             Py_RETURN_FALSE;
         }
-        if (lock_wait(lock) < 0) { /* somebody may be quicker than the one who was woken */
+        if (lock_wait(lock) < 0) {
             return NULL;
         }
     }
@@ -99,12 +117,8 @@ lock_release(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 static void
 lock_dealloc(PyObject *self)
 {
-    struct lock *lock = (struct lock *)self;
     PyTypeObject *type = Py_TYPE(self);
 
-    if (lock->gate != NULL) {
-        PyThread_free_lock(lock->gate);
-    }
     type->tp_free(self);
     Py_DECREF(type);
 }
