@@ -253,9 +253,41 @@ def test_signals_are_handled_while_it_waits(io: Any, pair: Pair, alarms: list[in
     ours, peer = pair
     timer = threading.Timer(0.1, peer.sendall, [frame(FIN | TEXT, b"text", KEY)])
     timer.start()
-    assert io.wait_and_receive(Connection(ours, 100)) == "text"
+    while (got := io.wait_and_receive(Connection(ours, 100))) is None:
+        pass  # a signal came
+    assert got == "text"
     timer.join()
     assert len(alarms) > 1
+
+
+def test_a_handler_of_signals_may_close_what_is_waited_for(
+    io: Any, pair: Pair, alarms: list[int]
+) -> None:
+    """Whoever gets the number then is not read from."""
+    connection = Connection(pair[0])
+    message = frame(FIN | TEXT, b"not for us", KEY)
+    others: list[Socket] = []
+
+    def close(number: int, frame: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        before, connection.fd = connection.fd, -1
+        connection.socket.close()
+        others.extend(make_pair())
+        others[1].send(message)
+        assert others[0].fileno() == before
+
+    signal.signal(signal.SIGALRM, close)
+
+    def wait() -> fast_io.Received:
+        while (got := io.wait_and_receive(connection)) is None:
+            pass
+        return got
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        wait()
+    assert drain(others[0]) == message
+    for other in others:
+        other.close()
 
 
 def test_a_handler_of_signals_ends_the_wait(io: Any, pair: Pair, alarms: list[int]) -> None:
@@ -794,6 +826,41 @@ class ByName:
 
     fd = 1
     ended = False
+
+
+def test_slots_of_another_class(pair: Pair) -> None:
+    """They would be the place of something else."""
+
+    class Lends:
+        fd = Connection.fd
+        _lock = Connection._lock
+
+    for call in (_socket_speedups.receive, _socket_speedups.read):
+        with pytest.raises(TypeError, match="no slot fd"):
+            call(Lends())
+    assert _socket_speedups.send(Lends(), "text") is False
+
+
+def test_a_class_that_is_met_while_another_is_looked_at(pair: Pair) -> None:
+    class Meta(type):
+        def __getattribute__(cls, name: str) -> Any:
+            if name == "_read_size":
+                assert _socket_speedups.send(Connection(ours), "between") is None
+            return super().__getattribute__(name)
+
+    class Before:
+        __slots__ = ("first", "second")
+
+    class Other(Before, metaclass=Meta):
+        __slots__ = Connection.__slots__
+        __init__, _queue_rest = Connection.__init__, Connection._queue_rest  # type: ignore[assignment]
+
+    ours, peer = pair
+    connections: list[Any] = [Connection(ours), Other(ours), Connection(ours), Other(ours)]  # type: ignore[call-arg]
+    for connection in connections:
+        assert _socket_speedups.send(connection, "text") is None
+    expected = ["text", "between", "text", "text", "between", "text"]
+    assert drain(peer) == b"".join(map(framed, expected))
 
 
 @pytest.mark.parametrize("value", [None, "text", 1.5, 1 << 80])

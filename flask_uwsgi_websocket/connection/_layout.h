@@ -37,7 +37,7 @@ struct layout {
 
 /* -1 with TypeError, where a class lacks one of the slots. */
 static int
-find_slots(struct layout *layout, PyTypeObject *type, int first, int end)
+find_slots(Py_ssize_t *offsets, PyTypeObject *type, int first, int end)
 {
     int i;
 
@@ -45,7 +45,9 @@ find_slots(struct layout *layout, PyTypeObject *type, int first, int end)
         PyObject *found = PyObject_GetAttrString((PyObject *)type, slot_names[i]);
         PyMemberDef *member = NULL;
 
-        if (found != NULL && Py_TYPE(found) == &PyMemberDescr_Type) {
+        /* Borrowed from another class it would be the place of something else. */
+        if (found != NULL && Py_TYPE(found) == &PyMemberDescr_Type
+            && PyType_IsSubtype(type, PyDescr_TYPE(found))) {
             member = ((PyMemberDescrObject *)found)->d_member;
         }
         if (member == NULL || member->type != T_OBJECT_EX) {
@@ -53,7 +55,7 @@ find_slots(struct layout *layout, PyTypeObject *type, int first, int end)
             Py_XDECREF(found);
             return -1;
         }
-        layout->offsets[i] = member->offset;
+        offsets[i] = member->offset;
         Py_DECREF(found);
     }
     return 0;
@@ -66,27 +68,31 @@ peek(struct layout *layout, PyObject *object, enum slot slot)
     return *(PyObject **)((char *)object + layout->offsets[slot]);
 }
 
+/* Put together aside: a metaclass is Python, and may come here for another class. */
 static int
 find_all_slots(struct layout *layout, PyObject *connection)
 {
-    PyTypeObject *type = Py_TYPE(connection), *other;
+    struct layout found = {.connection = Py_TYPE(connection)}, before;
     PyObject *protocol;
 
-    Py_CLEAR(layout->connection);
-    if (find_slots(layout, type, FD, PLAIN_BELOW) < 0) {
+    if (find_slots(found.offsets, found.connection, FD, PLAIN_BELOW) < 0) {
         return -1;
     }
-    protocol = peek(layout, connection, PROTOCOL);
+    protocol = peek(&found, connection, PROTOCOL);
     if (protocol == NULL) {
         PyErr_SetString(PyExc_TypeError, "a connection without a protocol");
         return -1;
     }
-    other = Py_TYPE(protocol);
-    if (find_slots(layout, other, PLAIN_BELOW, SLOTS) < 0) {
+    found.protocol = Py_TYPE(protocol);
+    if (find_slots(found.offsets, found.protocol, PLAIN_BELOW, SLOTS) < 0) {
         return -1;
     }
-    Py_XSETREF(layout->protocol, (PyTypeObject *)Py_NewRef((PyObject *)other));
-    layout->connection = (PyTypeObject *)Py_NewRef((PyObject *)type);
+    Py_INCREF(found.connection);
+    Py_INCREF(found.protocol);
+    before = *layout;
+    *layout = found;
+    Py_XDECREF(before.connection);
+    Py_XDECREF(before.protocol);
     return 0;
 }
 

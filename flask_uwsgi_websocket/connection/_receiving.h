@@ -75,19 +75,21 @@ recv_at_once(int fd, char *to, size_t size)
     return recv(fd, to, size, MSG_DONTWAIT);
 }
 
-/* recv, with the GIL given up until something came. -1 with errno, or with an exception. */
+/* recv, with the GIL given up until something came, or a signal did: its handler may have closed the
+   descriptor. -1 with errno, or with an exception. */
 static ssize_t
 recv_waiting(int fd, char *to, size_t size)
 {
     ssize_t got;
     int error;
 
-    do {
-        Py_BEGIN_ALLOW_THREADS
-        got = recv(fd, to, size, 0);
-        error = errno;
-        Py_END_ALLOW_THREADS
-    } while (got < 0 && error == EINTR && PyErr_CheckSignals() == 0);
+    Py_BEGIN_ALLOW_THREADS
+    got = recv(fd, to, size, 0);
+    error = errno;
+    Py_END_ALLOW_THREADS
+    if (got < 0 && error == EINTR) {
+        PyErr_CheckSignals(); /* who called it sees what it raises */
+    }
     errno = error;
     return got;
 }

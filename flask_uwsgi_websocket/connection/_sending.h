@@ -18,14 +18,12 @@ lock_if_idle(struct state *state, PyObject *connection)
 {
     PyObject *unsent = peek(&state->layout, connection, UNSENT);
     PyObject *lock = peek(&state->layout, connection, LOCK);
-    Py_ssize_t queued;
 
     if (unsent == NULL || lock == NULL || Py_TYPE(lock) != state->lock) {
         PyErr_SetString(PyExc_TypeError, "a connection without its queue, or its lock");
         return NULL;
     }
-    queued = PyObject_Size(unsent);
-    if (queued != 0 || peek(&state->layout, connection, ENDED) != Py_False) {
+    if (PyObject_Size(unsent) != 0 || peek(&state->layout, connection, ENDED) != Py_False) {
         return NULL;
     }
     return lock_try((struct lock *)lock) ? (struct lock *)lock : NULL;

@@ -201,10 +201,19 @@ clear(PyObject *module)
     Py_CLEAR(state->layout.connection);
     Py_CLEAR(state->layout.protocol);
     Py_CLEAR(state->lock);
+    return 0;
+}
+
+/* Not in clear(), after which functions may still be called: these names are part of no cycle. */
+static void
+free_state(void *module)
+{
+    struct state *state = PyModule_GetState(module);
+
+    clear(module);
     Py_CLEAR(state->queue_rest);
     Py_CLEAR(state->switch_);
     Py_CLEAR(state->take_read);
-    return 0;
 }
 
 /* Without a GIL a descriptor could be closed under us, and locks are taken under it: an interpreter
@@ -225,6 +234,7 @@ static PyModuleDef definition = {
     .m_slots = slots,
     .m_traverse = traverse,
     .m_clear = clear,
+    .m_free = free_state,
 };
 
 PyMODINIT_FUNC

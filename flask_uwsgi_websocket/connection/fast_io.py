@@ -63,7 +63,7 @@ def read_in_python(connection: Connection) -> None:
 
 
 def wait_and_receive_in_python(connection: Connection) -> Received:
-    """:func:`receive`, after waiting for something to read, if the socket blocks."""
+    """Do :func:`receive` after waiting for something to read, or a signal, if the socket blocks."""
     if not MSG_DONTWAIT:
         select.select([connection.socket], [], [])
     return _read(connection, 0)
