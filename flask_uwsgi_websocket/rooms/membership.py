@@ -43,28 +43,33 @@ class Membership:
         :raises TooManyRooms: when it is in as many rooms as it may.
         """
         subscribing = self._exchange.subscribe(channel)
-        is_new = False
+        # A thread that is interrupted may have entered: a subscription too many harms less than
+        # one too few, which others need.
+        is_new = True
         try:
             is_new = self._enter(connection, channel)
+        except TooManyRooms:
+            is_new = False
+            raise
         finally:
             if not is_new:
                 self._exchange.unsubscribe(channel)
         if connection.ended:  # looked at last, so that an end meanwhile leaves nothing behind
-            self.remove(connection, channel)
+            self._remove_from_all(connection)
             raise connection.closed_error()
         return subscribing
 
     def _enter(self, connection: Connection, channel: str) -> bool:
+        if connection not in self._joined:
+            connection.on_release(partial(self._remove_from_all, connection))
         with self._lock:
-            joined = self._joined.get(connection)
+            joined = self._joined.get(connection, ())
             if connection in self._members.get(channel, ()):
                 return False
-            if joined and len(joined) >= self._max_rooms and room_of(channel) is not None:
+            if len(joined) >= self._max_rooms and room_of(channel) is not None:
                 self._check_number(joined)
+            self._joined[connection] = (*joined, channel)  # first: what leaves goes by it
             self._members.setdefault(channel, {})[connection] = None
-            self._joined[connection] = (*joined, channel) if joined else (channel,)
-        if joined is None:
-            connection.on_release(partial(self._remove_from_all, connection))
         return True
 
     def _check_number(self, joined: tuple[str, ...]) -> None:
@@ -76,13 +81,12 @@ class Membership:
     def remove(self, connection: Connection, channel: str) -> None:
         """Remove a member, if it is one."""
         with self._lock:
-            if connection not in self._members.get(channel, ()):
+            joined = self._joined.get(connection, ())
+            if channel not in joined:
                 return
             self._drop(connection, channel)
             # It keeps its place when it is empty: that says that its release will be told.
-            self._joined[connection] = tuple(
-                each for each in self._joined[connection] if each != channel
-            )
+            self._joined[connection] = tuple(each for each in joined if each != channel)
         self._exchange.unsubscribe(channel)
 
     def _remove_from_all(self, connection: Connection) -> None:
@@ -94,10 +98,11 @@ class Membership:
             self._exchange.unsubscribe(channel)
 
     def _drop(self, connection: Connection, channel: str) -> None:
-        members = self._members[channel]
-        del members[connection]
+        # Whoever was interrupted while it entered may be missing.
+        members = self._members.get(channel, {})
+        members.pop(connection, None)
         if not members:
-            del self._members[channel]
+            self._members.pop(channel, None)
 
     def members(self, channel: str) -> Collection[Connection]:
         """Return those of a channel, some of which may have ended: to be copied in one step."""

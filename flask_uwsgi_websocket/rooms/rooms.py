@@ -120,14 +120,14 @@ class Rooms:
 
     def join_and_wait(self, connection: Connection, room: str) -> None:
         """Have a connection join a room, and block until that is in force; raises the same."""
+        channel = room_channel(room)
         live = self.live()
-        joining = live.join(connection, room)
-        if joining is None:
-            return
         try:
-            live.engine.run_async(joining)
+            joining = live.join(connection, room)
+            if joining is not None:
+                live.engine.run_async(joining)
         except BaseException:  # also where it may not wait, and nothing has run
-            self.leave(connection, room)
+            live.membership.remove(connection, channel)
             raise
 
     def leave(self, connection: Connection, room: str) -> None:
