@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-from tests.rawclient import close_frame
-from tests.server import PATIENCE, eventually
+from tests.rawclient import CLOSE, PING, PONG, TEXT, close_frame, frame
+from tests.server import PATIENCE, Server, eventually
 
 HANDSHAKE = (
     "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -49,8 +49,8 @@ class Member(asyncio.Protocol):
                 return
             self._is_open = True
         begin = 0
-        while (frame := self._frame(begin)) is not None:
-            opcode, body, begin = frame
+        while (found := self._frame(begin)) is not None:
+            opcode, body, begin = found
             self._take(opcode, body)
         self._rest = self._rest[begin:]
 
@@ -70,12 +70,14 @@ class Member(asyncio.Protocol):
         return data[begin] & 15, data[body : body + size], body + size
 
     def _take(self, opcode: int, body: bytes) -> None:
-        if opcode == 1 and not self.pid:
+        if opcode == TEXT and not self.pid:
             self.pid = int(body.split()[1])
             self.joined.set_result(self)
-        elif opcode == 1:
+        elif opcode == TEXT:
             self.messages.append(body.decode())
-        elif opcode == 8:
+        elif opcode == PING:
+            self._transport.write(frame(PONG, body))
+        elif opcode == CLOSE:
             self.code = int.from_bytes(body[:2], "big")
             self._transport.write(close_frame(1000))
 
@@ -85,8 +87,8 @@ class Member(asyncio.Protocol):
             self.joined.set_exception(ConnectionError(f"closed with {self.code}"))
 
     def say(self, text: str) -> None:
-        """Send a short message; on the crowd's loop."""
-        self._transport.write(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text.encode())
+        """Send a message; on the crowd's loop."""
+        self._transport.write(frame(TEXT, text))
 
     def leave(self) -> None:
         self._transport.close()
@@ -98,10 +100,13 @@ class Member(asyncio.Protocol):
 
 
 class Crowd:
-    """All of them, of a server."""
+    """All of them.
 
-    def __init__(self, host: str, port: int) -> None:
-        self._address = host, port
+    :param servers: where they connect, by turns.
+    """
+
+    def __init__(self, *servers: Server) -> None:
+        self._servers = servers
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -130,13 +135,13 @@ class Crowd:
 
     async def _join(self, number: int, path: str) -> list[Member]:
         gate = asyncio.Semaphore(50)
-        return await asyncio.gather(*(self._join_one(gate, path) for _ in range(number)))
+        servers = [self._servers[i % len(self._servers)] for i in range(number)]
+        return await asyncio.gather(*(self._join_one(gate, server, path) for server in servers))
 
-    async def _join_one(self, gate: asyncio.Semaphore, path: str) -> Member:
-        host, port = self._address
+    async def _join_one(self, gate: asyncio.Semaphore, server: Server, path: str) -> Member:
         async with gate:
-            member = Member(path, f"{host}:{port}")
-            await self._loop.create_connection(lambda: member, host, port)
+            member = Member(path, f"{server.host}:{server.port}")
+            await self._loop.create_connection(lambda: member, server.host, server.port)
             self.members.append(member)
             return await asyncio.wrap_future(member.joined)
 
@@ -146,6 +151,14 @@ class Crowd:
     def leave(self, members: Iterable[Member]) -> None:
         for member in members:
             self._loop.call_soon_threadsafe(member.leave)
+
+
+def by_worker(members: list[Member]) -> dict[int, list[Member]]:
+    """The members that each worker serves, by its process."""
+    workers: dict[int, list[Member]] = {}
+    for member in members:
+        workers.setdefault(member.pid, []).append(member)
+    return workers
 
 
 def have(members: list[Member], count: int, patience: float = PATIENCE) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.audience import Audience, Listener
+from tests.crowd import Crowd, Member, by_worker, have
 from tests.redis_servers import RedisServer, Sentinels, running
-from tests.server import Server
+from tests.server import PATIENCE, Server, eventually
 
 StartRedis = Callable[..., RedisServer]
 Serve = Callable[..., Server]
@@ -67,22 +67,17 @@ class Publisher:
         return [f"{self.name} {n}" for n in range(self.count) if n not in self.refused]
 
 
-def numbers_of(listener: Listener, publisher: Publisher) -> list[int]:
-    texts = (text.split() for text in listener.texts)
-    return [int(number) for name, number in texts if name == publisher.name]
-
-
-def assert_once_and_in_order(audience: Audience, publishers: list[Publisher]) -> None:
-    for listener in audience.listeners:
+def assert_once_and_in_order(members: list[Member], publishers: list[Publisher]) -> None:
+    for member in members:
         for publisher in publishers:
-            numbers = numbers_of(listener, publisher)
+            numbers = member.numbers(publisher.name)
             assert numbers == sorted(set(numbers)), (publisher.name, numbers)
 
 
-def assert_nobody_served_in_part(audience: Audience) -> None:
+def assert_nobody_served_in_part(members: list[Member]) -> None:
     """What a worker has heard, all its sockets in the room were sent."""
-    for listeners in audience.workers.values():
-        heard = [Counter(listener.texts) for listener in listeners]
+    for of_worker in by_worker(members).values():
+        heard = [Counter(member.messages) for member in of_worker]
         assert all(counter == heard[0] for counter in heard)
 
 
@@ -92,44 +87,46 @@ def servers(engine: str, serve: Serve, start_redis: StartRedis) -> list[Server]:
 
 
 def test_once_and_in_order_on_both_machines(servers: list[Server]) -> None:
-    with Audience(servers, "/room/a", 40) as audience, Audience(servers, "/room/b", 4) as others:
-        assert len(audience.workers) >= 3
+    with Crowd(*servers) as crowd:
+        members, others = crowd.join(40, "/room/a"), crowd.join(4, "/room/b")
+        assert len(by_worker(members)) >= 3
         publishers = [Publisher(servers[i % 2], "a", f"p{i}") for i in range(4)]
         threads = [threading.Thread(target=p.publish, args=(100,)) for p in publishers]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
-        audience.wait(lambda listener: len(listener.texts) >= 400)
-        assert_once_and_in_order(audience, publishers)
-        for listener in audience.listeners:
-            assert sorted(listener.texts) == sorted(t for p in publishers for t in p.taken)
-        assert not any(listener.texts for listener in others.listeners)
+        have(members, 400)
+        assert_once_and_in_order(members, publishers)
+        for member in members:
+            assert sorted(member.messages) == sorted(t for p in publishers for t in p.taken)
+        assert not any(member.messages for member in others)
 
 
 def test_a_join_is_in_force_on_return(servers: list[Server]) -> None:
     """Whatever is sent when the handler has joined arrives, from the other machine, too."""
-    for number in range(25):
-        room, there = f"new{number}", servers[number % 2]
-        with Audience([there], f"/room/{room}", 1) as audience:
-            assert Publisher(servers[1 - number % 2], room, "p").publish(1)
-            audience.wait(lambda listener: listener.texts == ["p 0"])
+    with Crowd(*servers) as crowd:
+        for number in range(25):
+            members = crowd.join(2, f"/room/new{number}")  # one on each
+            assert Publisher(servers[number % 2], f"new{number}", "p").publish(1)
+            have(members, 1)
 
 
 @pytest.mark.parametrize("engine", ["gevent", "asyncio"])
 def test_a_thousand_sockets(engine: str, serve: Serve, start_redis: StartRedis) -> None:
     servers = machines(serve, engine, start_redis().url, cores=300)
-    with Audience(servers, "/room/all", 1000) as audience:
+    with Crowd(*servers) as crowd:
+        members = crowd.join(1000, "/room/all")
         publishers = [Publisher(server, "all", f"p{i}") for i, server in enumerate(servers)]
         began = time.monotonic()
         for _ in range(10):
             for publisher in publishers:
                 assert publisher.publish(10)
-        audience.wait(lambda listener: len(listener.texts) >= 200)
+        have(members, 200)
         took = time.monotonic() - began
         print(f"{engine}: 200 messages to 1,000 sockets of 4 workers in {took:.2f} s")
-        assert_once_and_in_order(audience, publishers)
-        assert all(len(listener.texts) == 200 for listener in audience.listeners)
+        assert_once_and_in_order(members, publishers)
+        assert all(len(member.messages) == 200 for member in members)
 
 
 class Fault:
@@ -162,15 +159,15 @@ def fault(
     yield Fault(server.url, begin, end)
 
 
-def take_again(audience: Audience, publishers: list[Publisher]) -> None:
+def take_again(members: list[Member], publishers: list[Publisher]) -> None:
     """Publish until all that is taken arrives at everybody."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 2 * PATIENCE
     for publisher in publishers:
         while True:
             if publisher.publish(1):
                 last = publisher.taken[-1]
                 time.sleep(0.2)
-                if all(last in listener.texts[-50:] for listener in audience.listeners):
+                if all(last in member.messages[-50:] for member in members):
                     break
             assert time.monotonic() < deadline, publisher.count
 
@@ -180,7 +177,8 @@ def test_faults_while_publishing(
     engine: str, serve: Serve, fault: Fault, request: pytest.FixtureRequest
 ) -> None:
     servers = machines(serve, engine, fault.url)
-    with Audience(servers, "/room/a", 60) as audience:
+    with Crowd(*servers) as crowd:
+        members = crowd.join(60, "/room/a")
         publishers = [Publisher(servers[i % 2], "a", f"p{i}", pause=0.02) for i in range(4)]
         for publisher in publishers:
             publisher.start()
@@ -191,27 +189,31 @@ def test_faults_while_publishing(
         time.sleep(1.5)
         for publisher in publishers:
             publisher.end()
-        take_again(audience, publishers)
-        assert [listener.end for listener in audience.listeners] == [None] * 60
-        assert_once_and_in_order(audience, publishers)
-        assert_nobody_served_in_part(audience)
-        report(request.node.name, audience, publishers)
+        take_again(members, publishers)
+        assert [member.code for member in members] == [None] * 60
+        assert_once_and_in_order(members, publishers)
+        assert_nobody_served_in_part(members)
+        report(request.node.name, crowd, publishers)
 
 
-def report(name: str, audience: Audience, publishers: list[Publisher]) -> None:
+def report(name: str, crowd: Crowd, publishers: list[Publisher]) -> None:
     """Print what was lost; what was lost by a worker, it has counted as a gap."""
     taken = {text for publisher in publishers for text in publisher.taken}
     refused = sum(len(publisher.refused) for publisher in publishers)
-    heard = {worker: set(of[0].texts) for worker, of in audience.workers.items()}
+    workers = by_worker(crowd.members)
+    heard = {worker: set(members[0].messages) for worker, members in workers.items()}
     lost = {worker: len(taken - texts) for worker, texts in heard.items()}
     extra = {worker: len(texts - taken) for worker, texts in heard.items()}
-    for listeners in audience.workers.values():
-        listeners[0].ask()
-    firsts = [listeners[0] for listeners in audience.workers.values()]
-    audience.wait(lambda x: x not in firsts or x.texts[-1].startswith("counters"))
-    gaps = {x.worker: json.loads(x.texts[-1].removeprefix("counters "))["gaps"] for x in firsts}
+    gaps = {worker: gaps_of(crowd, members[0]) for worker, members in workers.items()}
     print(
         f"{name}: {len(taken)} taken, {refused} refused; by worker: lost {list(lost.values())}, "
         f"arrived though refused {list(extra.values())}, gaps {list(gaps.values())}"
     )
     assert all(gaps[worker] for worker, count in lost.items() if count), (lost, gaps)
+
+
+def gaps_of(crowd: Crowd, member: Member) -> int:
+    """How many gaps the worker of a member has counted."""
+    crowd.say(member, "?")
+    eventually(lambda: member.messages[-1].startswith("counters"), "the worker's counters")
+    return int(json.loads(member.messages[-1].removeprefix("counters "))["gaps"])

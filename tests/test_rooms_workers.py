@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.crowd import Crowd, Member, have
+from tests.crowd import Crowd, Member, by_worker, have
 from tests.server import PATIENCE, Server, eventually, uwsgi_binary
 from tests.test_mesh import Process
 
@@ -73,13 +73,6 @@ def is_whole(numbers: list[int]) -> bool:
     return numbers == list(range(numbers[0], numbers[-1] + 1)) if numbers else True
 
 
-def by_worker(members: list[Member]) -> dict[int, list[Member]]:
-    found: dict[int, list[Member]] = {}
-    for member in members:
-        found.setdefault(member.pid, []).append(member)
-    return found
-
-
 @pytest.mark.parametrize(
     "options",
     [(), ("--lazy-apps",), ("--cheaper", "2", "--cheaper-initial", "3")],
@@ -89,7 +82,7 @@ def test_everybody_gets_all_once_and_in_order(
     serve_rooms: Callable[..., Server], options: tuple[str, ...]
 ) -> None:
     server = serve_rooms(*options)
-    with Crowd(server.host, server.port) as crowd, ThreadPoolExecutor(6) as pool:
+    with Crowd(server) as crowd, ThreadPoolExecutor(6) as pool:
         members = crowd.join(200 if options else 1000, "/member/a")
         print("members by worker:", sorted(Counter(m.pid for m in members).values()))
         assert len(by_worker(members)) >= 2
@@ -112,7 +105,7 @@ def test_everybody_gets_all_once_and_in_order(
 
 def test_what_is_published_after_a_join_arrives(serve_rooms: Callable[..., Server]) -> None:
     server = serve_rooms()
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         for number in range(30):
             [member] = crowd.join(1, "/member/a")
             publish(server, f"t{number}")
@@ -128,7 +121,7 @@ def test_nothing_is_left_of_a_server(
     serve_rooms: Callable[..., Server], tmp_path: Path, processes: int, master: bool
 ) -> None:
     server = serve_rooms(processes=processes, master=master)
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         members = crowd.join(10, "/member/a")
         publish(server, "t", 3)
         have(members, 3)
@@ -161,7 +154,7 @@ def test_workers_of_a_user_without_rights(
         env={"XDG_RUNTIME_DIR": "/run/user/0", "PYTHONDONTWRITEBYTECODE": "1"},
     )
     base = Path(tempfile.gettempdir(), f"flask-uwsgi-websocket-{uid}")
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         while len(by_worker(crowd.members)) < 2:
             crowd.join(1, "/member/a")
         publish(server, "t", 3)
@@ -178,14 +171,14 @@ def test_leftovers_of_a_killed_server_are_swept(
     serve_rooms: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = serve_rooms()
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         crowd.join(20, "/member/a")
         [left] = directories(tmp_path)
         os.killpg(server._pid, signal.SIGKILL)
         server.wait_ended()
     assert left.exists()
     again = serve_rooms()
-    with Crowd(again.host, again.port) as crowd:
+    with Crowd(again) as crowd:
         crowd.join(1, "/member/a")
         [new] = directories(tmp_path)
         assert new != left
@@ -194,7 +187,7 @@ def test_leftovers_of_a_killed_server_are_swept(
 def test_children_of_workers(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
     server = serve_rooms(processes=2)
     server.allow_log("DAMN")
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         while len(by_worker(crowd.members)) < 2:
             crowd.join(1, "/member/a")
         forked = json.loads(server.get("/fork/a").body)
@@ -215,7 +208,7 @@ def test_children_of_workers(serve_rooms: Callable[..., Server], tmp_path: Path)
 def test_a_killed_worker(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
     server = serve_rooms()
     server.allow_log("DAMN")
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         members = crowd.join(200, "/member/a")
         workers = by_worker(members)
         with outside(tmp_path) as publisher:
@@ -251,7 +244,7 @@ def publisher_numbers(member: Member) -> list[int]:
 
 def test_a_stopped_worker(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
     server = serve_rooms()
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         members = crowd.join(200, "/member/a")
         workers = by_worker(members)
         sleeper = min(workers, key=lambda pid: len(workers[pid]))
@@ -277,7 +270,7 @@ def test_what_a_stopped_worker_misses_is_counted(
     serve_rooms: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = serve_rooms(processes=2)
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         while len(workers := by_worker(crowd.members)) < 2:
             crowd.join(1, "/member/a")
         sleeper = min(workers)
@@ -306,7 +299,7 @@ def test_what_a_stopped_worker_misses_is_counted(
 
 def test_workers_that_are_recycled(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
     server = serve_rooms("--max-requests", "40", "--min-worker-lifetime", "1", processes=2)
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         members = crowd.join(30, "/member/a")
         first = {member.pid for member in members}
         with outside(tmp_path) as publisher:
@@ -332,7 +325,7 @@ def test_a_reload_while_somebody_publishes(
     serve_rooms: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = serve_rooms()
-    with Crowd(server.host, server.port) as crowd:
+    with Crowd(server) as crowd:
         old = crowd.join(100, "/member/a")
         with outside(tmp_path) as publisher:
             flood = publisher.begin("publish", count=1500, pause=0.003)
