@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import Counter
+from collections.abc import Collection, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -12,8 +14,12 @@ import pytest
 
 from flask_uwsgi_websocket.exceptions import ConnectionClosed, TooManyRooms
 from flask_uwsgi_websocket.rooms.membership import Membership
+from flask_uwsgi_websocket.rooms.outbox import Outbox
+from flask_uwsgi_websocket.rooms.record import Kind, Record
+from flask_uwsgi_websocket.rooms.subscriptions import Subscriptions
 
 ROOM = "room:a"
+MODULE = Membership.__module__
 
 
 class Interrupt(BaseException):
@@ -53,13 +59,13 @@ class Connection:
             callback()
 
 
-def interrupted_at(step: int, call: Any) -> bool:
-    """Make a call, and interrupt it at a step of the module; tell whether it came to that."""
+def interrupted_at(step: int, call: Any, *modules: str) -> bool:
+    """Make a call, and interrupt it at a step of the modules; tell whether it came to that."""
     left = step
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal left
-        if frame.f_globals["__name__"] != Membership.__module__:
+        if frame.f_globals["__name__"] not in modules:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -90,7 +96,7 @@ def test_who_is_interrupted_takes_no_subscription_of_others(name: str, is_member
         membership.add(other, ROOM)
         if is_member:
             membership.add(one, ROOM)
-        goes_on = interrupted_at(step, partial(getattr(membership, name), one, ROOM))
+        goes_on = interrupted_at(step, partial(getattr(membership, name), one, ROOM), MODULE)
         members = list(membership.members(ROOM))
         assert other in members
         assert exchange.wanted[ROOM] >= len(members), step
@@ -118,3 +124,48 @@ def test_a_refused_join_wants_nothing() -> None:
     assert not exchange.wanted.total()
     with pytest.raises(ConnectionClosed):
         membership.add(connection, ROOM)
+
+
+def test_who_is_interrupted_in_a_send_stops_nobody_elses() -> None:
+    step, goes_on = 0, True
+    while goes_on:
+        step += 1
+        published: list[Record] = []
+        begun: list[int] = []
+
+        async def publish(records: Sequence[Record], published: Any = published) -> list[None]:
+            published += records
+            return [None] * len(records)
+
+        box = Outbox(bytes(8), publish, partial(begun.append, 1))
+        first, second = Record(Kind.MESSAGE, (ROOM,), b"1"), Record(Kind.MESSAGE, (ROOM,), b"2")
+        goes_on = interrupted_at(step, partial(box.put, first), Outbox.__module__)
+        box.put(second)
+        for _ in begun:
+            asyncio.run(box.publish_all())
+        assert [record.data for record in published] in ([b"1", b"2"], [b"2"]), step
+        assert len({record.number for record in published}) == len(published), step
+        assert box.is_empty()
+    assert step > 10
+
+
+def test_who_is_interrupted_in_a_subscription_stops_nobody_elses() -> None:
+    step, goes_on = 0, True
+    while goes_on:
+        step += 1
+        subscribed: list[str] = []
+        begun: list[Any] = []
+
+        async def subscribe(channels: Collection[str], subscribed: Any = subscribed) -> None:
+            subscribed += channels
+
+        subscriptions = Subscriptions(
+            subscribe, subscribe, lambda work, delay, begun=begun: begun.append(work)
+        )
+        goes_on = interrupted_at(step, partial(subscriptions.add, ROOM), Subscriptions.__module__)
+        waiting = subscriptions.add(ROOM)
+        for work in begun:
+            asyncio.run(work())
+        assert waiting is None or waiting.done(), step
+        assert subscribed == [ROOM], step
+    assert step > 10

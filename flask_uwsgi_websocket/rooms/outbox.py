@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import count
 
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
@@ -40,8 +41,9 @@ class Outbox:
         self._lock = RLock()  # which gevent's patch leaves alone: the loop must not wait for a hub
         self._waiting: deque[_Waiting] = deque()
         self._size = 0
-        self._number = 0
+        self._numbers = count(1)  # which a signal handler that publishes cannot interrupt
         self._is_publishing = False
+        self._is_running = False  # on the loop
         self._overflow = RateLimit()
         #: Records that were published, that failed, and that found the box full.
         self.published = self.failed = self.overflowed = 0
@@ -52,18 +54,22 @@ class Outbox:
         :param future: is told when the backplane has it, or why not. Nobody hears of what fails
             without one but the counters.
         """
-        with self._lock:
-            fits = self._size < MAX_WAITING
-            if fits:
-                self._number += 1
-                record = replace(record, origin=self._origin, number=self._number)
-                self._waiting.append((record, future))
-                self._size += record.weight
-                starts, self._is_publishing = not self._is_publishing, True
+        starts = False
+        try:
+            with self._lock:
+                fits = self._size < MAX_WAITING
+                if fits:
+                    record = replace(record, origin=self._origin, number=next(self._numbers))
+                    self._waiting.append((record, future))
+                    self._size += record.weight
+                    starts, self._is_publishing = not self._is_publishing, True
+            if starts:
+                self._start()
+        except BaseException:  # a thread that is interrupted: whoever comes next starts it
+            self._is_publishing = False
+            raise
         if not fits:
             self._refuse(future)
-        elif starts:
-            self._start()
 
     def _refuse(self, future: Future[None] | None) -> None:
         self.overflowed += 1
@@ -84,12 +90,17 @@ class Outbox:
 
     async def publish_all(self) -> None:
         """Publish what waits, and what comes meanwhile; on the loop, once at a time."""
+        if self._is_running:  # it was started by somebody who was interrupted then
+            return
+        self._is_running = True
         try:
             while batch := self._take():
                 await self._publish_batch(batch)
         except BaseException:  # the loop ends, or somebody has cancelled all of its Tasks
             self._is_publishing = False
             raise
+        finally:
+            self._is_running = False
 
     async def _publish_batch(self, batch: list[_Waiting]) -> None:
         results: Sequence[BaseException | None] = [RuntimeError("interrupted")] * len(batch)
@@ -122,4 +133,4 @@ class Outbox:
         """Forget all, in a child process."""
         self._lock = RLock()
         self._waiting.clear()
-        self._is_publishing = False
+        self._is_publishing = self._is_running = False

@@ -63,21 +63,31 @@ class Subscriptions:
         :param again: whether to subscribe anew, since it may not be in force any more.
         :return: what is told when it is in force, or why it is not; None when it is already.
         """
-        with self._lock:
-            entry = self._channels.get(channel)
-            is_new = entry is None
-            if entry is None:
-                entry = self._channels[channel] = _Channel()
+        try:
+            with self._lock:
+                waiting = self._want(channel, again)
+                if waiting is None:
+                    return None
+                starts, self._will_change = not self._will_change, True
+            if starts:
+                self._start(self._change_all, 0.0)
+        except BaseException:  # a thread that is interrupted: whoever comes next starts it
+            self._will_change = False
+            raise
+        return waiting
+
+    def _want(self, channel: str, again: bool) -> Future[None] | None:
+        entry = self._channels.get(channel) or _Channel()
+        waiting = entry.subscribing
+        if waiting is None and channel in self._channels and not again:
             entry.count += 1
-            waiting = entry.subscribing
-            if waiting is None and not is_new and not again:
-                return None
-            if waiting is None or waiting.done():  # done: it was in vain
-                waiting = entry.subscribing = self.newest = uncancellable()
-                self._wanted.append(channel)
-            starts, self._will_change = not self._will_change, True
-        if starts:
-            self._start(self._change_all, 0.0)
+            return None
+        if waiting is None or waiting.done():  # done: it was in vain
+            waiting = uncancellable()
+            self._wanted.append(channel)
+            entry.subscribing = self.newest = waiting
+        entry.count += 1
+        self._channels[channel] = entry  # last: what is in there is, or will be, subscribed to
         return waiting
 
     def remove(self, channel: str) -> None:
@@ -113,7 +123,9 @@ class Subscriptions:
         now = time.monotonic()
         with self._lock:
             expired = dict(self._expired(now))
-            wanted = [channel for channel in self._wanted if channel in self._channels]
+            wanted = [
+                channel for channel in dict.fromkeys(self._wanted) if channel in self._channels
+            ]
             self._wanted, self._will_change = [], False
             looks = bool(self._expiring) and not (wanted or expired or self._will_look)
             self._will_look |= looks
