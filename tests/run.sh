@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . examples/environment.sh
 
+need git command -v git
 need redis-server command -v redis-server
 need nginx command -v nginx
 need chromium command -v chromium
