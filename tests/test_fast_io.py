@@ -370,6 +370,16 @@ def test_what_is_not_for_who_waits(pair: Pair, field: str, value: object) -> Non
     assert (connection.handled, connection.taken) == ([], ["text"])
 
 
+@pytest.mark.parametrize("value", [None, 1, -1, object()])
+def test_a_connection_without_its_messages(pair: Pair, value: Any) -> None:
+    connection = Handled(pair[0])
+    connection._messages = value
+    pair[1].sendall(frame(FIN | TEXT, b"text", KEY))
+    with pytest.raises(TypeError, match="len"):
+        connection.read()
+    assert (connection.handled, connection.taken) == ([], [])
+
+
 def test_other_bytes_and_the_end_are_the_connection_s(pair: Pair) -> None:
     connection = Handled(pair[0])
     data = 2 * frame(FIN | TEXT, b"text", KEY)

@@ -139,7 +139,8 @@ receive_by(ssize_t (*read)(int, char *, size_t), struct layout *layout, PyObject
     return message_or_data(on_stack, got, NULL, got < size ? limit : -1);
 }
 
-/* The handler that may run on with a message at once, borrowed; NULL if none may. */
+/* The handler that may run on with a message at once, borrowed; NULL if none may, with an exception
+   where something is wrong. */
 static inline PyObject *
 waiter_of(struct layout *layout, PyObject *connection)
 {
@@ -184,6 +185,10 @@ read_by(struct state *state, PyObject *connection)
             return result;
         }
         Py_DECREF(result);
+    }
+    else if (PyErr_Occurred()) {
+        Py_DECREF(got);
+        return NULL;
     }
     result = PyObject_CallMethodOneArg(connection, state->take_read, got);
     Py_DECREF(got);
