@@ -16,7 +16,7 @@ from flask_uwsgi_websocket.exceptions import ConnectionClosed, TooManyRooms
 from flask_uwsgi_websocket.rooms.membership import Membership
 from flask_uwsgi_websocket.rooms.outbox import Outbox
 from flask_uwsgi_websocket.rooms.record import Kind, Record
-from flask_uwsgi_websocket.rooms.subscriptions import Subscriptions
+from flask_uwsgi_websocket.rooms.subscriptions import KEEP_TIME, Subscriptions
 
 ROOM = "room:a"
 MODULE = Membership.__module__
@@ -59,13 +59,18 @@ class Connection:
             callback()
 
 
-def interrupted_at(step: int, call: Any, *modules: str) -> bool:
-    """Make a call, and interrupt it at a step of the modules; tell whether it came to that."""
+def interrupted_at(step: int, call: Any, module: str, inside: Any = None) -> bool:
+    """Make a call, and interrupt it at a step of the module, or inside of a function.
+
+    :return: whether it came to that.
+    """
     left = step
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal left
-        if frame.f_globals["__name__"] not in modules:
+        if inside is not None and frame.f_code is not inside.__code__:
+            return None
+        if inside is None and frame.f_globals["__name__"] != module:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -149,23 +154,68 @@ def test_who_is_interrupted_in_a_send_stops_nobody_elses() -> None:
     assert step > 10
 
 
+class Work(list[Any]):
+    """What is to run on the loop, with the delays of that; asking for it can be interrupted."""
+
+    def ask(self, work: Any, delay: float) -> None:
+        self.append((work, delay))
+        _after_a_system_call()
+
+    def do(self, delay: float = 0.0) -> None:
+        for work, after in self:
+            if after <= delay:
+                asyncio.run(work())
+
+
+def _after_a_system_call() -> None:
+    """Be where threads are interrupted most often: they have let another one run."""
+
+
 def test_who_is_interrupted_in_a_subscription_stops_nobody_elses() -> None:
     step, goes_on = 0, True
     while goes_on:
         step += 1
         subscribed: list[str] = []
-        begun: list[Any] = []
+        work = Work()
 
         async def subscribe(channels: Collection[str], subscribed: Any = subscribed) -> None:
             subscribed += channels
 
-        subscriptions = Subscriptions(
-            subscribe, subscribe, lambda work, delay, begun=begun: begun.append(work)
-        )
-        goes_on = interrupted_at(step, partial(subscriptions.add, ROOM), Subscriptions.__module__)
+        subscriptions = Subscriptions(subscribe, subscribe, work.ask)
+        add = partial(subscriptions.add, ROOM)
+        goes_on = interrupted_at(step, add, Subscriptions.__module__)
         waiting = subscriptions.add(ROOM)
-        for work in begun:
-            asyncio.run(work())
+        work.do()
         assert waiting is None or waiting.done(), step
         assert subscribed == [ROOM], step
+    assert step > 10
+
+
+def test_a_subscription_that_was_interrupted_once_begun_is_wanted_no_more() -> None:
+    async def subscribe(channels: Collection[str]) -> None: ...
+
+    work = Work()
+    subscriptions = Subscriptions(subscribe, subscribe, work.ask)
+    assert interrupted_at(1, partial(subscriptions.add, ROOM), "", inside=_after_a_system_call)
+    assert subscriptions._channels[ROOM].count == 0
+    assert [delay for _, delay in work] == [0.0, KEEP_TIME]
+
+
+def test_who_is_interrupted_in_an_unsubscription_keeps_none_of_others() -> None:
+    step, goes_on = 0, True
+    while goes_on:
+        step += 1
+
+        async def subscribe(channels: Collection[str]) -> None: ...
+
+        work = Work()
+        subscriptions = Subscriptions(subscribe, subscribe, work.ask)
+        for channel in (ROOM, "room:b"):
+            subscriptions.add(channel)
+        work.do()
+        work.clear()
+        remove = partial(subscriptions.remove, ROOM)
+        goes_on = interrupted_at(step, remove, Subscriptions.__module__)
+        subscriptions.remove("room:b")
+        assert [delay for _, delay in work if delay == KEEP_TIME], step
     assert step > 10

@@ -63,16 +63,20 @@ class Subscriptions:
         :param again: whether to subscribe anew, since it may not be in force any more.
         :return: what is told when it is in force, or why it is not; None when it is already.
         """
+        is_wanted = False
         try:
             with self._lock:
                 waiting = self._want(channel, again)
                 if waiting is None:
                     return None
+                is_wanted = True
                 starts, self._will_change = not self._will_change, True
             if starts:
                 self._start(self._change_all, 0.0)
         except BaseException:  # a thread that is interrupted: whoever comes next starts it
             self._will_change = False
+            if is_wanted:
+                self.remove(channel)
             raise
         return waiting
 
@@ -92,16 +96,20 @@ class Subscriptions:
 
     def remove(self, channel: str) -> None:
         """Want a channel no longer; from any thread."""
-        with self._lock:
-            entry = self._channels[channel]
-            entry.count -= 1
-            if entry.count:
-                return
-            entry.expires = time.monotonic() + KEEP_TIME
-            self._expiring.append((entry.expires, channel))
-            starts, self._will_look = not self._will_look, True
-        if starts:
-            self._start(self._look_for_expired, KEEP_TIME)
+        try:
+            with self._lock:
+                entry = self._channels[channel]
+                entry.count -= 1
+                if entry.count:
+                    return
+                entry.expires = time.monotonic() + KEEP_TIME
+                self._expiring.append((entry.expires, channel))
+                starts, self._will_look = not self._will_look, True
+            if starts:
+                self._start(self._look_for_expired, KEEP_TIME)
+        except BaseException:  # as above
+            self._will_look = False
+            raise
 
     async def _look_for_expired(self) -> None:
         self._will_look = False
