@@ -623,8 +623,10 @@ def test_prefixes_and_names_of_directories() -> None:
 def test_a_url_without_a_path_means_the_only_instance(start: Start, place: Path) -> None:
     uid = 100_000 + os.getpid()  # of nobody else on this machine
     os.chown(place, uid, uid)
+    early = start("local://", uid=uid)
     with pytest.raises(RuntimeError, match="no uWSGI of this user has rooms"):
-        start("local://", uid=uid).take_part()
+        early.take_part()
+    early.kill()  # or it would take part as soon as it can
     worker = start("local://", uid=uid, options=instance()).take_part()
     publisher = start("local://", uid=uid)
     publisher.origin = publisher.do("start")
