@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -85,8 +86,10 @@ def test_a_publisher_reaches_all_workers(
             heard = [client.recv(PATIENCE) for _ in range(22)]
             assert heard == [*map(str, range(20)), '{"a": 1}', "end"]
         assert [ann.recv(PATIENCE) for _ in range(3)] == ['{"a": 1}', b"for ann", "end"]
-        assert rooms.count("lobby") == (len(clients), 0, True)
-        assert rooms.rooms() == {"lobby": (len(clients), 0, True), "other": (1, 1, True)}
+        # On a busy machine an answer may take longer than the second that is waited for it.
+        counts = {"lobby": (len(clients), 0, True), "other": (1, 1, True)}
+        eventually(lambda: rooms.rooms() == counts, "all are counted")
+        eventually(lambda: rooms.count("lobby") == counts["lobby"], "all are counted")
         rooms.to("other").join("lobby")
         rooms.to("lobby").send("to all")
         for client in (ann, *clients):
@@ -170,6 +173,17 @@ def command(*words: str, module: bool = True, **options: Any) -> subprocess.Comp
     )
 
 
+def eventually_complete(*words: str, **said: Any) -> subprocess.CompletedProcess[str]:
+    """Ask until all workers answer in time, which is a second."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        done = command(*words, **said)
+        late = "not all workers" in done.stderr or '"complete": false' in done.stdout
+        if not late or time.monotonic() > deadline:
+            assert (late, done.stderr) == (False, "")
+            return done
+
+
 @pytest.mark.parametrize("module", [True, False], ids=["module", "flask"])
 def test_commands(module: bool, serve_rooms: Any, join: Any, prefix: str) -> None:
     server = serve_rooms("threads", processes=2)
@@ -179,15 +193,14 @@ def test_commands(module: bool, serve_rooms: Any, join: Any, prefix: str) -> Non
     which = ["--prefix", prefix] if module else []
     said["env"] = {"TEST_CONFIG": json.dumps({"UWSGI_WEBSOCKET_PREFIX": prefix})}
 
-    done = command("rooms", *which, **said)
-    assert done.stderr == ""
+    done = eventually_complete("rooms", *which, **said)
     assert done.stdout.splitlines() == [
         "Room        Connections  Users",
         "----------  -----------  -----",
         f"lobby       {len(clients):<11}  0",
         "other room  1            1",
     ]
-    done = command("rooms", "--json", *which, **said)
+    done = eventually_complete("rooms", "--json", *which, **said)
     assert json.loads(done.stdout) == {
         "rooms": {
             "lobby": {"connections": len(clients), "users": 0},
