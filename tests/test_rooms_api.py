@@ -511,6 +511,26 @@ def test_several_workers_without_a_backplane_are_told_so_once(
     assert len(warnings) == 1
 
 
+def test_apps_that_happen_to_have_the_same_rooms_are_told_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def use(prefix: str | None = None) -> Flask:
+        app = Flask("tenant")
+        app.config.update(
+            UWSGI_WEBSOCKET_BACKPLANE="memory://tenants", UWSGI_WEBSOCKET_PREFIX=prefix
+        )
+        for _ in range(2):  # several extensions of one app are meant to
+            websocket = WebSocket(app)
+            with app.app_context():
+                websocket.to("a").send("x")
+        return app
+
+    apps = [use(), use("one"), use("tenant")]
+    assert "the same rooms" not in caplog.text
+    apps.append(use())
+    assert caplog.text.count("have the same rooms and users, since each is called 'tenant'") == 2
+
+
 def test_nothing_of_rooms_starts_where_nobody_uses_them(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from flask import Flask, g, has_request_context, request
 
@@ -30,6 +30,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: In ``app.extensions``: the rooms of an app, by extension.
 _ROOMS = "uwsgi_websocket.rooms"
+#: Apps whose prefix nobody has chosen; and who uses which backplane and prefix in this process.
+_without_prefix: WeakSet[Flask] = WeakSet()
+_users: WeakValueDictionary[tuple[str, str], Flask] = WeakValueDictionary()
 
 
 class RoomsOfApps:
@@ -52,6 +55,7 @@ class RoomsOfApps:
         prefix = config.PREFIX + "PREFIX"
         if app.config[prefix] is None:
             app.config[prefix] = app.name
+            _without_prefix.add(app)
         host = _AppWithRooms(app, self._engine_name, self._clients, self.patterns)
         app.extensions.setdefault(_ROOMS, {})[self] = Rooms(host)
 
@@ -101,6 +105,7 @@ class _AppWithRooms(ClientsHost):
 
     def engine(self) -> Engine:
         self._warn_if_split()
+        self._warn_if_shared()
         return super().engine()
 
     def _warn_if_split(self) -> None:
@@ -110,6 +115,19 @@ class _AppWithRooms(ClientsHost):
             logger.warning(
                 "rooms reach the clients of one worker only, of several that serve the app: set "
                 "UWSGI_WEBSOCKET_BACKPLANE to local:///a/directory, or redis://..."
+            )
+
+    def _warn_if_shared(self) -> None:
+        """Warn where several apps, such as those made for each tenant, happen to be one here."""
+        settings = self.settings()
+        if settings.private:
+            return
+        other = _users.setdefault((settings.url, settings.prefix), self._app)
+        if other is not self._app and self._app in _without_prefix:
+            logger.warning(
+                "several apps of this process have the same rooms and users, since each is called "
+                "%r: set the UWSGI_WEBSOCKET_PREFIX of each, to names that differ or to one",
+                settings.prefix,
             )
 
     def _serves(self) -> bool:
