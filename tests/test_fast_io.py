@@ -873,6 +873,19 @@ def test_a_class_that_is_met_while_another_is_looked_at(pair: Pair) -> None:
     assert drain(peer) == b"".join(map(framed, expected))
 
 
+def test_a_queue_that_takes_the_lock_away(pair: Pair) -> None:
+    class Queue:
+        def __len__(self) -> int:
+            connection._lock = _socket_speedups.Lock()
+            return 0
+
+    connection: Any = Handled(pair[0])
+    connection._unsent = connection._messages = Queue()
+    for _ in range(100):
+        assert _socket_speedups.send(connection, "text") is None
+        assert acquired_elsewhere(connection)
+
+
 @pytest.mark.parametrize("value", [None, "text", 1.5, 1 << 80])
 @pytest.mark.parametrize(
     ("call", "name"),

@@ -61,7 +61,8 @@ find_slots(Py_ssize_t *offsets, PyTypeObject *type, int first, int end)
     return 0;
 }
 
-/* A borrowed reference; NULL for what is not set. */
+/* A borrowed reference; NULL for what is not set. It holds, and the layout does, until Python runs:
+   neither len() of a deque nor the value of an int is Python, but all else may be. */
 static inline PyObject *
 peek(struct layout *layout, PyObject *object, enum slot slot)
 {

@@ -6,7 +6,8 @@
 #include "_descriptors.h"
 
 /* The message that these octets are, else a tuple of them as they are. Octets in `data`, if that is
-   not NULL; the reference to it is taken over. They are unmasked where they are. */
+   not NULL; the reference to it is taken over. They are unmasked where they are: nobody else has
+   seen `data` yet. */
 static PyObject *
 message_or_data(char *octets, Py_ssize_t size, PyObject *data, Py_ssize_t limit)
 {
@@ -75,8 +76,9 @@ recv_at_once(int fd, char *to, size_t size)
     return recv(fd, to, size, MSG_DONTWAIT);
 }
 
-/* recv, with the GIL given up until something came, or a signal did: its handler may have closed the
-   descriptor. -1 with errno, or with an exception. */
+/* recv, with the GIL given up until something came, or a signal did: its handler may have closed
+   the descriptor. Another thread shuts it down first, which ends the wait, and closes it when that
+   is over. -1 with errno, or with an exception. */
 static ssize_t
 recv_waiting(int fd, char *to, size_t size)
 {
@@ -144,14 +146,15 @@ receive_by(ssize_t (*read)(int, char *, size_t), struct layout *layout, PyObject
 static inline PyObject *
 waiter_of(struct layout *layout, PyObject *connection)
 {
-    PyObject *waiter = peek(layout, connection, WAITER);
     PyObject *messages = peek(layout, connection, MESSAGES);
+    PyObject *waiter;
 
-    if (waiter == NULL || waiter == Py_None || peek(layout, connection, ENDED) != Py_False
-        || messages == NULL || PyObject_Size(messages) != 0) {
+    if (messages == NULL || PyObject_Size(messages) != 0
+        || peek(layout, connection, ENDED) != Py_False) {
         return NULL;
     }
-    return waiter;
+    waiter = peek(layout, connection, WAITER);
+    return waiter == Py_None ? NULL : waiter;
 }
 
 /* What read_in_python does, but that the handler runs on without a step of Python between. */

@@ -17,13 +17,18 @@ static inline struct lock *
 lock_if_idle(struct state *state, PyObject *connection)
 {
     PyObject *unsent = peek(&state->layout, connection, UNSENT);
-    PyObject *lock = peek(&state->layout, connection, LOCK);
+    PyObject *lock;
 
-    if (unsent == NULL || lock == NULL || Py_TYPE(lock) != state->lock) {
-        PyErr_SetString(PyExc_TypeError, "a connection without its queue, or its lock");
+    if (unsent == NULL) {
+        PyErr_SetString(PyExc_TypeError, "a connection without its queue");
         return NULL;
     }
     if (PyObject_Size(unsent) != 0 || peek(&state->layout, connection, ENDED) != Py_False) {
+        return NULL;
+    }
+    lock = peek(&state->layout, connection, LOCK);
+    if (lock == NULL || Py_TYPE(lock) != state->lock) {
+        PyErr_SetString(PyExc_TypeError, "a connection without its lock");
         return NULL;
     }
     return lock_try((struct lock *)lock) ? (struct lock *)lock : NULL;
