@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ import pytest
 from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
 from flask_uwsgi_websocket.process.server_process import started_at
 from flask_uwsgi_websocket.rooms.backplane import BackplaneOptions
-from flask_uwsgi_websocket.rooms.local import directory, instances, wire
+from flask_uwsgi_websocket.rooms.local import directory, instances, mesh, wire
 from flask_uwsgi_websocket.rooms.local.mesh import LocalBackplane
 from flask_uwsgi_websocket.rooms.record import Kind, Record
 from tests.mesh_member import Box
@@ -583,6 +584,30 @@ def test_it_never_goes_to_a_working_directory(monkeypatch, tmp_path: Path) -> No
     monkeypatch.setattr(tempfile, "gettempdir", os.getcwd)
     with pytest.raises(BackplaneUnavailable, match="no directory for temporary files"):
         instances._temporary()
+
+
+def test_a_full_file_system_is_told_and_passes(monkeypatch, place: Path) -> None:
+    monkeypatch.setattr(mesh, "_INTERVAL", 0.01)
+    errors: list[Any] = []
+
+    def touch(self: directory.Directory, name: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def try_it() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: errors.append(what))
+        backplane = LocalBackplane(f"local://{place}/rooms", BackplaneOptions("app", "me"))
+        await backplane.start(Box())
+        with monkeypatch.context() as full:
+            full.setattr(directory.Directory, "touch", touch)
+            with pytest.raises(BackplaneUnavailable, match="No space left on device"):
+                await backplane.subscribe(["all"])
+            await asyncio.sleep(0.1)
+        while await backplane.workers() != 1:
+            await asyncio.sleep(0.01)
+        await backplane.stop()
+
+    asyncio.run(asyncio.wait_for(try_it(), PATIENCE))
+    assert not errors
 
 
 def test_where_there_are_no_such_sockets(monkeypatch) -> None:

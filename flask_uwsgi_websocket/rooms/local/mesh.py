@@ -190,8 +190,8 @@ class LocalBackplane(Backplane):
         if self._listener is not None and not directory.has(self._listener.name):
             self._go_out()
             directory = self._open()
-        if self._listener is None:
-            with explained(directory.path):
+        with explained(directory.path):
+            if self._listener is None:
                 self._listener = Listener(
                     asyncio.get_running_loop(),
                     directory,
@@ -199,8 +199,8 @@ class LocalBackplane(Backplane):
                     self._receive,
                     self._lose,
                 )
-        if ALL in self._channels:
-            self._listener.be_worker()
+            if ALL in self._channels:
+                self._listener.be_worker()
 
     def _look_again(self) -> None:
         """Be where others find us, whatever has happened to the directory."""
