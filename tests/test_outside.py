@@ -159,6 +159,22 @@ def test_a_spooler(engine: str, serve_rooms: Any, join: Any, tmp_path: Path) -> 
 # Commands
 
 
+def test_rooms_of_workers_that_do_not_answer_are_not_said_to_be_none(
+    serve_rooms: Any, join: Any, prefix: str
+) -> None:
+    server = serve_rooms("threads", processes=1)
+    join(server, "lobby")
+    [worker] = server.stats()["workers"]
+    os.kill(worker["pid"], signal.SIGSTOP)
+    try:
+        done = command("rooms", "--prefix", prefix)
+        assert "not all workers have answered in time" in done.stderr
+        done = command("rooms", "--json", "--prefix", prefix)
+        assert json.loads(done.stdout) == {"rooms": {}, "complete": False}
+    finally:
+        os.kill(worker["pid"], signal.SIGCONT)
+
+
 def command(*words: str, module: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
     program = ["flask_uwsgi_websocket"] if module else ["flask", "--app", "tests.apps.outside"]
     words = words if module else ("websocket", *words)

@@ -22,6 +22,7 @@ from ..helpers.text import printable
 from ..helpers.threads import unpatched
 from ..rooms.access import Access
 from ..rooms.channels import room_channel, room_of
+from ..rooms.counting import counts_of, rooms_question
 from ..rooms.exchange import Exchange
 from ..rooms.loop_calls import wait_for
 from ..rooms.publisher import Publisher
@@ -60,14 +61,14 @@ def rooms(context: click.Context, backplane: str | None, prefix: str | None, as_
     with _publisher(context, backplane, prefix) as publisher:
         if _explained(publisher.is_alone):
             raise click.ClickException(_NO_INSTANCE)
-        counts = _explained(publisher.rooms)
-    complete = all(count.complete for count in counts.values())
+        answers = _explained(publisher.ask, rooms_question())
+    counts = counts_of(answers)
     if as_json:
         named = {
             room: {"connections": count.connections, "users": count.users}
             for room, count in counts.items()
         }
-        click.echo(json.dumps({"rooms": named, "complete": complete}, indent=2))
+        click.echo(json.dumps({"rooms": named, "complete": answers.complete}, indent=2))
         return
     rows = [
         (printable(room), str(count.connections), str(count.users))
@@ -75,7 +76,7 @@ def rooms(context: click.Context, backplane: str | None, prefix: str | None, as_
     ]
     for line in table(("Room", "Connections", "Users"), rows) if rows else ["No room has members."]:
         click.echo(line)
-    if not complete:
+    if not answers.complete:
         click.echo("note: not all workers have answered in time", err=True)
 
 

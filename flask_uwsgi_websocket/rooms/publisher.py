@@ -30,6 +30,7 @@ from .questions import Answers
 from .record import Record
 from .targets import Done, Sender, Targets
 
+_T = TypeVar("_T")
 _Self = TypeVar("_Self", bound="_Publisher[Any]")
 
 #: Where an app's configuration has what a publisher needs.
@@ -143,19 +144,22 @@ class Publisher(_Publisher[None]):
 
     def count(self, room: str) -> Count:
         """Return how many connections and users are in a room."""
-        asking = self._ask(count_question(room))
-        return count_of(_NONE if asking is None else self._wait(asking))
+        return count_of(self.ask(count_question(room)))
 
     def rooms(self) -> dict[str, Count]:
         """Return all rooms that have members."""
-        asking = self._ask(rooms_question())
-        return counts_of(_NONE if asking is None else self._wait(asking))
+        return counts_of(self.ask(rooms_question()))
+
+    def ask(self, question: dict[str, Any]) -> Answers:
+        """Ask all workers."""
+        asking = self._ask(question)
+        return _NONE if asking is None else self._wait(asking)
 
     def close(self) -> None:
         """Wait until what was sent by ``send_nowait`` has gone out, and end."""
         self._access.close()
 
-    def _wait(self, future: Future[Any]) -> Any:
+    def _wait(self, future: Future[_T]) -> _T:
         try:
             return wait_for(future, self._access.timeout + _PATIENCE)
         except TimeoutError as error:
@@ -182,13 +186,16 @@ class AsyncPublisher(_Publisher[Awaitable[None]]):
 
     async def count(self, room: str) -> Count:
         """Return how many connections and users are in a room."""
-        asking = self._ask(count_question(room))
-        return count_of(_NONE if asking is None else await asyncio.wrap_future(asking))
+        return count_of(await self.ask(count_question(room)))
 
     async def rooms(self) -> dict[str, Count]:
         """Return all rooms that have members."""
-        asking = self._ask(rooms_question())
-        return counts_of(_NONE if asking is None else await asyncio.wrap_future(asking))
+        return counts_of(await self.ask(rooms_question()))
+
+    async def ask(self, question: dict[str, Any]) -> Answers:
+        """Ask all workers."""
+        asking = self._ask(question)
+        return _NONE if asking is None else await asyncio.wrap_future(asking)
 
     async def close(self) -> None:
         """Wait until what was sent by ``send_nowait`` has gone out, and end."""
