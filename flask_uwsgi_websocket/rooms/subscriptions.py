@@ -86,12 +86,15 @@ class Subscriptions:
         if waiting is None and channel in self._channels and not again:
             entry.count += 1
             return None
-        if waiting is None or waiting.done():  # done: it was in vain
+        is_new = waiting is None or waiting.done()  # done: it was in vain
+        if waiting is None or is_new:
             waiting = uncancellable()
             self._wanted.append(channel)
-            entry.subscribing = self.newest = waiting
+            entry.subscribing = waiting
         entry.count += 1
         self._channels[channel] = entry  # last: what is in there is, or will be, subscribed to
+        if is_new:
+            self.newest = waiting
         return waiting
 
     def remove(self, channel: str) -> None:
