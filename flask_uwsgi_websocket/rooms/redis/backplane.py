@@ -64,8 +64,9 @@ class RedisBackplane(Backplane):
                 await asyncio.sleep(0)
 
     async def subscribe(self, channels: Collection[str]) -> None:
+        # Only the first waits for MANY's: in a cluster that is a shard which may be away by itself.
+        names = [self._name(each) for each in (channels if self._channels else (*channels, MANY))]
         self._channels.update(channels)
-        names = [self._name(channel) for channel in (*channels, MANY)]
         try:
             await within(self.options.timeout, self._running().subscribe(names))
         except asyncio.TimeoutError:
