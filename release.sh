@@ -32,9 +32,8 @@ check_checkout() {
 
 # Builds in a clone, where there is nothing but what is committed.
 build() {
-    local place
     place=$(mktemp -d)
-    trap 'rm -rf "$place"' RETURN
+    trap 'rm -rf "$place"' EXIT
     git clone -q . "$place/checkout"
     rm -rf dist
     .venv/bin/python -m build --outdir dist "$place/checkout"
