@@ -24,6 +24,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 WORKERS = 4
 
+#: Where engines make no other difference than whose loop the backplane is on: that of a thread of
+#: its own, or the worker's.
+of_both_loops = pytest.mark.parametrize("engine", ["threads", "asyncio"])
+
 
 @pytest.fixture
 def serve_rooms(serve: Callable[..., Server], engine: str, tmp_path: Path) -> Callable[..., Server]:
@@ -167,6 +171,7 @@ def test_workers_of_a_user_without_rights(
         eventually(lambda: not base.exists(), "nothing is left")
 
 
+@of_both_loops
 def test_leftovers_of_a_killed_server_are_swept(
     serve_rooms: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -242,6 +247,7 @@ def publisher_numbers(member: Member) -> list[int]:
     return [int(m.split()[1]) for m in list(member.messages) if m.startswith("t=")]
 
 
+@of_both_loops
 def test_a_stopped_worker(serve_rooms: Callable[..., Server], tmp_path: Path) -> None:
     server = serve_rooms()
     with Crowd(server) as crowd:
@@ -266,6 +272,7 @@ def test_a_stopped_worker(serve_rooms: Callable[..., Server], tmp_path: Path) ->
             assert publisher_numbers(member) == list(range(1, 602))
 
 
+@of_both_loops
 def test_what_a_stopped_worker_misses_is_counted(
     serve_rooms: Callable[..., Server], tmp_path: Path
 ) -> None:
