@@ -156,6 +156,13 @@ def test_a_redis_that_is_there_and_one_that_is_not(start_redis: Any) -> None:
     assert "nothing listens there" in result.output
 
 
+def test_the_app_alone_is_looked_at() -> None:
+    result = doctor(app=rooms_app(f"redis://127.0.0.1:{free_port()}"))
+    assert result.exit_code == 1
+    assert "nothing listens there" in result.output
+    assert doctor(app=rooms_app("memory://")).output.endswith("\nNothing found.\n")
+
+
 def test_the_apps_class_is_compared_with_the_engine() -> None:
     write("app.ini", RIGHT)
     result = doctor("app.ini", app=make_app(WebSocket))

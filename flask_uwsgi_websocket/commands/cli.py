@@ -159,15 +159,16 @@ def doctor(
         process = of_command(uwsgi_options, uwsgi_binary)
     else:
         process = of_process(pid, uwsgi_binary)
-    app = _app_of(context) if process.words else None
+    info = context.ensure_object(ScriptInfo)
+    app = _app_of(info) if process.words or info.app_import_path or info.create_app else None
     if not examine(process, app, click.echo):
         raise SystemExit(1)
 
 
-def _app_of(context: click.Context) -> Flask | None:
+def _app_of(info: ScriptInfo) -> Flask | None:
     """Load the app if there is one; the doctor has work without, too."""
     try:
-        return context.ensure_object(ScriptInfo).load_app()
+        return info.load_app()
     except NoAppException as error:
         reason = str(error).strip().partition("\n")[0]
     except Exception as error:
