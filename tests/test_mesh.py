@@ -449,6 +449,15 @@ def test_a_directory_that_vanishes_is_made_again(start: Start, place: Path) -> N
     assert members[1].got(members[0], count=2) == [[1, 2]]
 
 
+def test_a_directory_that_was_moved_away_parts_nobody(start: Start, place: Path) -> None:
+    before = start().take_part()
+    place.joinpath("rooms").rename(place / "old")
+    after = start().take_part()
+    eventually(lambda: [m.do("workers") for m in (before, after)] == [2, 2], "they find each other")
+    before.do("publish")
+    assert after.got(before, count=1) == [[1]]
+
+
 def test_what_else_is_in_a_directory_that_was_named_stays(start: Start, place: Path) -> None:
     place.joinpath("rooms").mkdir()
     named = place / "rooms/app"

@@ -63,6 +63,13 @@ class Directory:
         """Return what the system knows of it; without links it has been removed."""
         return os.fstat(self._inner)
 
+    def is_in_place(self) -> bool:
+        """Tell whether no other one is where others look for it; it may have been moved away."""
+        try:
+            return os.path.samestat(os.stat(self.path, follow_symlinks=False), self.state())
+        except OSError:  # in a jail, for instance
+            return True
+
     def names(self) -> list[str]:
         """Return what of ours is in it."""
         return _names(self._inner)
@@ -94,7 +101,7 @@ class Directory:
     def close(self) -> None:
         """Leave it; remove it if nobody else is there."""
         with suppress(OSError):
-            if lock(self._inner, exclusive=True):
+            if lock(self._inner, exclusive=True) and self.is_in_place():
                 _clear(self._outer, self._name)
         os.close(self._inner)
         with suppress(OSError):

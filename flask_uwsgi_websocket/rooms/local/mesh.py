@@ -42,6 +42,7 @@ class LocalBackplane(Backplane):
         self._channels: set[str] = set()
         self._inbox: Inbox | None = None
         self._directory: Directory | None = None
+        self._looked = 0.0  # when, for whether it is in its place
         self._listener: Listener | None = None
         self._peers: Peers | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -161,7 +162,7 @@ class LocalBackplane(Backplane):
         if self._inbox is None:
             raise BackplaneUnavailable("it has not been started")
         if self._directory is not None:
-            if self._directory.state().st_nlink:
+            if self._is_there(self._directory):
                 return self._directory
             self._go_out()
         options = self.options
@@ -174,6 +175,16 @@ class LocalBackplane(Backplane):
         if self._timer is not None:
             self._listen()
         return self._directory
+
+    def _is_there(self, directory: Directory) -> bool:
+        """Tell whether others find the directory: now and then, whether it has been moved, too."""
+        if not directory.state().st_nlink:
+            return False
+        now = asyncio.get_running_loop().time()
+        if now - self._looked < _INTERVAL:
+            return True
+        self._looked = now
+        return directory.is_in_place()
 
     def _go_out(self) -> None:
         """Do without what others cannot find: else who finds us anew would tell us all twice."""
