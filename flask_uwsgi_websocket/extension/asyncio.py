@@ -79,6 +79,10 @@ class AsyncioWebSocket(WebSocket):
             self, *, exclude: Any = ()
         ) -> Target[Awaitable[None]]: ...
 
+        # To be awaited in a coroutine, and there already in a plain view.
+        def count(self, room: str) -> Any: ...
+        def rooms(self) -> Any: ...
+
     async def sleep(self, seconds: float) -> None:
         """Let others run, for some seconds: ``asyncio.sleep()``."""
         await asyncio.sleep(seconds)

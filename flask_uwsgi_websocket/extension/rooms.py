@@ -18,6 +18,7 @@ from ..connection.connection import Connection
 from ..engines.base import Engine
 from ..helpers.log import logger
 from ..rooms.channels import ALL, user_of
+from ..rooms.counting import Count
 from ..rooms.live import RoomSettings
 from ..rooms.options import RoomPatterns
 from ..rooms.record import Record
@@ -219,18 +220,17 @@ class RoomMethods(Targets[None]):
         self._rooms.identify = function
         return function
 
-    def count(self, room: str) -> Any:
+    def count(self, room: str) -> Count:
         """Count who is in a room, on all workers; takes a second where one does not answer.
 
-        :return: a :class:`~.counting.Count`: ``connections``, ``users`` and ``complete``; in a
-            coroutine, what is to be awaited for that.
+        :return: ``connections``, ``users`` and ``complete``; in a coroutine, what is to be awaited
+            for that.
         :raises BackplaneUnavailable: when nobody can be asked.
         """
-        return self._rooms.of(self._served_app()).count(room)
+        count: Count = self._rooms.of(self._served_app()).count(room)
+        return count
 
-    def rooms(self) -> Any:
-        """Count who is in each room, for people and dashboards; as :meth:`count`.
-
-        :return: a dict of :class:`~.counting.Count`, by room.
-        """
-        return self._rooms.of(self._served_app()).rooms()
+    def rooms(self) -> dict[str, Count]:
+        """Count who is in each room, for people and dashboards; as :meth:`count`."""
+        rooms: dict[str, Count] = self._rooms.of(self._served_app()).rooms()
+        return rooms

@@ -68,6 +68,8 @@ def on_gevent(ws: GeventWebSocketClient, room: str) -> None:
     gevent.to(room, exclude=[ws, "an id", None]).send_json({"room": room})
     gevent.to_user("ann", 7).send_nowait("hi")
     gevent.to_all().close(4000, "over")
+    assert_type(gevent.count(room).connections, int)
+    assert_type([count.complete for count in gevent.rooms().values()], list[bool])
     ws.leave(room)
     ws.close(1000, "bye")
 
@@ -88,6 +90,7 @@ async def on_loop(ws: AsyncioWebSocketClient) -> None:
     assert_type(loop.to_all().send_nowait("hi"), None)
     loop.to("room").send("need not be awaited")
     await ws.leave("room")
+    assert_type(await loop.count("room"), Any)
     assert_type(ws.recv_nb(), str | bytes | None)
 
 
