@@ -18,11 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.redis_servers import RedisServer
 from tests.server import PATIENCE, Server
+
+# An example that takes long says how busy the machine is, no more: 200 ms are over soon.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 ENGINES = ("threads", "gevent", "asyncio")
 
