@@ -50,6 +50,7 @@ def test_stops_and_reloads(serve, engine: str, signum: str, pyuwsgi: dict[str, s
     launcher = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()"]
     options = ["--die-on-term"]
     server = serve(engine, launcher=launcher, env=pyuwsgi, options=options)
+    worker = server.worker_pid
     with server.raw() as client:
         client.echo("hello")
         server.stopping = signum != "SIGHUP"
@@ -59,7 +60,7 @@ def test_stops_and_reloads(serve, engine: str, signum: str, pyuwsgi: dict[str, s
         client.send(close_frame(1000))
         assert client.ended()
     if signum == "SIGHUP":
-        eventually(lambda: server.get("/ready").status == 200, "HTTP to answer after the reload")
+        eventually(lambda: server.worker_pid != worker, "another worker")
         with server.raw() as again:
             again.echo("again")
     else:
