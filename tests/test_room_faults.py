@@ -95,6 +95,30 @@ def test_losing(websocket: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert "may be missing" in caplog.text
 
 
+def test_a_member_that_joins_again_in_vain_stays_one() -> None:
+    app = make_app()
+    websocket = WebSocket(app)
+
+    @websocket.route("/")
+    def talk(ws: Any) -> None:
+        ws.join("a")
+        ws.send("in")
+        for _ in ws:
+            try:
+                ws.join("a")
+                ws.send("in")
+            except BackplaneUnavailable:
+                ws.send("in vain")
+
+    with websocket.test_client().connect("/") as ann, RoomFaults(app) as faults:
+        faults.fail()
+        while ann.receive() == "in":  # it takes a moment until the failure is known
+            ann.send("again")
+        faults.recover()
+        websocket.to("a").send("hi")
+        assert ann.receive() == "hi"
+
+
 def test_all_is_well_again_afterwards(websocket: Any) -> None:
     client = websocket.test_client()
     with RoomFaults(websocket.app) as faults:

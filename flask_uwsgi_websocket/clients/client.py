@@ -55,6 +55,9 @@ class WebSocketClient(BaseClient[None]):
         self.accept()
         self._rooms.join_and_wait(self._connection, room)
 
+    def leave(self, room: str) -> None:
+        super().leave(room)
+
     def to(self, *rooms: str) -> Target[None]:
         """Return the target of all others in these rooms, on every worker; each gets it once.
 

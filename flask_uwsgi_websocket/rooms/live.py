@@ -172,13 +172,14 @@ class LiveRooms:
         """
         channel = room_channel(room)
         self.take_part(connection)
+        was_member = connection in self.membership.members(channel)
         limit = self.patterns.of(room).max_members
-        if limit is not None and connection not in self.membership.members(channel):
+        if limit is not None and not was_member:
             return self._join_limited(connection, room, limit)
         subscribing = self.membership.add(connection, channel)
         if subscribing is None:
             return None
-        return self._complete(connection, channel, subscribing)
+        return self._complete(connection, channel, subscribing, was_member)
 
     async def _join_limited(self, connection: Connection, room: str, limit: int) -> None:
         if (await self.count(room)).connections >= limit:
@@ -189,12 +190,17 @@ class LiveRooms:
             await self._complete(connection, channel, subscribing)
 
     async def _complete(
-        self, connection: Connection, channel: str, subscribing: Future[None]
+        self,
+        connection: Connection,
+        channel: str,
+        subscribing: Future[None],
+        was_member: bool = False,
     ) -> None:
         try:
             await self._bounded(subscribing)
         except BaseException:
-            self.membership.remove(connection, channel)
+            if not was_member:
+                self.membership.remove(connection, channel)
             raise
         if connection.ended:  # and so it is no member any more, or not for long
             raise connection.closed_error()

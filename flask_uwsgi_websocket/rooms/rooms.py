@@ -122,12 +122,14 @@ class Rooms:
         """Have a connection join a room, and block until that is in force; raises the same."""
         channel = room_channel(room)
         live = self.live()
+        was_member = connection in live.membership.members(channel)
         try:
             joining = live.join(connection, room)
             if joining is not None:
                 live.engine.run_async(joining)
         except BaseException:  # also where it may not wait, and nothing has run
-            live.membership.remove(connection, channel)
+            if not was_member:
+                live.membership.remove(connection, channel)
             raise
 
     def leave(self, connection: Connection, room: str) -> None:
