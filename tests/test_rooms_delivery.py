@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from _socket import socket as Socket
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -421,6 +422,55 @@ def test_a_flood_leaves_the_loop_to_others(scene: Scene, monkeypatch: pytest.Mon
     for peer in peers:
         assert peer.receive(20) == [f"{number}" for number in range(10) for _ in range(2)]
     assert len(set(turns)) > 5, turns
+
+
+@pytest.fixture
+def rests(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What has the delivery of a scene go on after its rest, which ends when a test calls it."""
+    waiting: list[Callable[[], object]] = []
+    call_later = scene.worker.call_later
+
+    def wait(delay: float, callback: Callable[[], object]) -> None:
+        if callback == scene.delivery._deliver_for_a_while:
+            waiting.append(callback)
+        else:
+            call_later(delay, callback)
+
+    monkeypatch.setattr(scene.worker, "call_later", wait)
+    scene.delivery._rests_until = time.monotonic() + 60
+    return waiting
+
+
+def test_messages_are_gathered_while_delivery_rests(
+    scene: Scene, rests: list[Callable[[], object]]
+) -> None:
+    peer = scene.peer("room:a")
+    for number in range(3):
+        scene.send("room:a", data=f"{number}")
+        scene.on_loop(lambda: None)  # in a turn of its own
+    assert not scene.counters
+    (go_on,) = rests
+    scene.on_loop(go_on)
+    assert peer.receive(3) == ["0", "1", "2"]
+    assert scene.counters == {"delivered": 3, "writes": 1}
+
+
+def test_a_single_publisher_that_waits_does_not_wait_for_a_rest(
+    scene: Scene, rests: list[Callable[[], object]]
+) -> None:
+    peer = scene.peer("room:a")
+    scene.send("room:a", data="alone")
+    scene.settle()
+    assert peer.receive(1) == ["alone"]
+    scene.on_loop(rests.pop())  # too late, which does no harm
+    assert scene.counters == {"delivered": 1, "writes": 1}
+
+
+def test_a_rest_is_as_long_as_the_turn_before(scene: Scene) -> None:
+    begin = time.monotonic()
+    scene.delivery.then(lambda: time.sleep(0.002))
+    scene.on_loop(lambda: None)
+    assert scene.delivery._rests_until >= begin + 0.004
 
 
 def test_what_waits_for_the_loop_is_limited(

@@ -23,6 +23,9 @@ from .slow import SlowClients
 
 #: Seconds that the loop gives to records in one turn: its connections wait meanwhile.
 TURN_TIME = 0.01
+#: Seconds of rest after a turn: as many as it took, if they are worth a timer. What comes meanwhile
+#: goes out by one write to each client, and writes are what costs.
+MIN_REST, MAX_REST = 0.0003, 0.005
 #: Bytes that are joined for one write: a socket seldom takes more at a time.
 JOINED = 64 * 1024
 #: Bytes that may wait for the loop: one that is blocked must not take all memory.
@@ -72,7 +75,8 @@ class Delivery:
         self._delivered: list[Callable[[], object]] = []  # what waited behind what is delivered
         self._lock = RLock()
         self._came = self._gone = 0  # in bytes: the difference waits
-        self._will_deliver = False
+        self._will_deliver = self._is_resting = False
+        self._rests_until = 0.0
         self._interrupted: Iterator[None] | None = None  # by the end of a turn
         # A flood of records, or of clients, shall be none of lines in the log.
         self._overflow, self._errors, self._refusals = RateLimit(), RateLimit(5), RateLimit(5)
@@ -100,8 +104,16 @@ class Delivery:
 
     def _put(self, item: Record | Callable[[], object]) -> None:
         self._waiting.append(item)
-        if not self._will_deliver:
-            self._will_deliver = True
+        # A publisher that waits for its message, with which no other one could go.
+        is_awaited = not isinstance(item, Record) and len(self._waiting) <= 2
+        if self._will_deliver and not (is_awaited and self._is_resting):
+            return
+        self._will_deliver = True
+        rest = 0.0 if is_awaited else self._rests_until - time.monotonic()
+        self._is_resting = rest > MIN_REST
+        if self._is_resting:
+            self._worker.call_later(rest, self._deliver_for_a_while)
+        else:
             self._worker.call_soon(self._deliver_for_a_while)
 
     def _take(self) -> Any:
@@ -111,15 +123,19 @@ class Delivery:
         return item
 
     def _deliver_for_a_while(self) -> None:
-        self._will_deliver = False  # first: who comes meanwhile asks for another turn
+        # First: who comes meanwhile asks for another turn.
+        self._will_deliver = self._is_resting = False
         steps, self._interrupted = self._interrupted or self._deliver(), None
-        deadline = time.monotonic() + TURN_TIME
+        begin = time.monotonic()
+        deadline = begin + TURN_TIME
         for _ in steps:
             if time.monotonic() > deadline:
                 self._interrupted = steps
                 self._will_deliver = True
                 self._worker.call_soon(self._deliver_for_a_while)
                 return
+        end = time.monotonic()
+        self._rests_until = end + min(end - begin, MAX_REST)
 
     def _deliver(self) -> Iterator[None]:
         """Deliver what waits; yield where there is an end to what must be done in one go."""
