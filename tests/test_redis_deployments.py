@@ -105,7 +105,7 @@ def test_tls_where_there_is_none_and_none_where_there_is(
     async def test() -> None:
         plain = f"rediss://127.0.0.1:{tls_server.port}?ca={certificates.ca}"
         tls = f"redis://127.0.0.1:{tls_server.options['tls_port']}"
-        async with members(plain, tls) as (ada, grace):
+        async with members(plain, tls, timeout=5) as (ada, grace):
             errors = await asyncio.gather(ada.publish("room:a"), grace.publish("room:a"))
             assert "speaks no TLS" in str(errors[0])
             assert "closed" in str(errors[1])
