@@ -119,7 +119,17 @@ class ServerProcess:
 
 def started_at(pid: int) -> int:
     """Return when a process started, in the kernel's ticks; 0 where nothing tells that."""
+    return _stat(pid, 22)
+
+
+def parent_of(pid: int) -> int:
+    """Return the id of a process' parent; 0 where it has none, or nothing tells it."""
+    return _stat(pid, 4)
+
+
+def _stat(pid: int, field: int) -> int:
+    """Return a numeric field of proc_pid_stat(5), by its number there; 0 where there is none."""
     with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
-        # Field 22 of proc_pid_stat(5); the second one, in parentheses, may have spaces in it.
-        return int(file.read().rpartition(b")")[2].split()[19])
+        # The second field, in parentheses, may have spaces in it; the third is the first behind.
+        return int(file.read().rpartition(b")")[2].split()[field - 3])
     return 0

@@ -14,6 +14,7 @@ from weakref import WeakSet
 from ..engines.async_thread import process_loop
 from ..exceptions import BackplaneUnavailable
 from ..process.fork import own
+from ..process.server_process import parent_of
 from .backplane import BackplaneOptions
 from .exchange import Exchange, worker_name
 from .local.instances import Instance, find_instances
@@ -169,11 +170,7 @@ def _ancestors() -> set[int]:
     pid = os.getpid()
     while pid > 0 and pid not in found:
         found.add(pid)
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                pid = int(file.read().rpartition(b")")[2].split()[1])
-        except OSError:
-            break
+        pid = parent_of(pid)
     return found | {os.getppid()}
 
 
