@@ -34,6 +34,7 @@ from .extension.greenlets import (
 )
 from .extension.middleware import WebSocketMiddleware
 from .rooms.backplane import Backplane, Inbox
+from .rooms.options import Room
 from .rooms.publisher import AsyncPublisher, Publisher
 
 __version__ = "1.0.0.dev0"
@@ -59,6 +60,7 @@ __all__ = [
     "Inbox",
     "ProtocolError",
     "Publisher",
+    "Room",
     "RoomError",
     "RoomFull",
     "TooManyRooms",

@@ -47,8 +47,8 @@ def test_wrong_patterns() -> None:
         patterns.add("a*", slow="latest")
     with pytest.raises(TypeError, match="a pattern is a str, not bytes"):
         patterns.add(b"a*")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="history"):
-        patterns.add("b", history=1)
+    with pytest.raises(TypeError, match="historic"):
+        patterns.add("b", historic=1)
 
 
 def test_no_options_once_a_room_is_used() -> None:

@@ -11,8 +11,57 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
-from .record import Record
+from .positions import Position
+from .record import KeptRecord, Record
+
+#: What not every backplane has: logs of rooms, and tables of who is in them.
+Feature = Literal["history", "presence"]
+#: What comes of a record: that it was published, where it is in a log, or why it may not have
+#: reached everybody.
+Published = Position | BaseException | None
+
+
+class Log(NamedTuple):
+    """A part of what a room keeps.
+
+    :param epoch: of the log; "" where there is none.
+    :param top: the offset of the last message; 0 where there was none yet.
+    :param entries: messages without holes between them, each with its position.
+    """
+
+    epoch: str
+    top: int
+    entries: tuple[KeptRecord, ...] = ()
+
+
+class Occupant(NamedTuple):
+    """A connection in a room that knows who is in it.
+
+    :param user: who is at its other end; the id of the connection for somebody unknown.
+    :param info: JSON, 4 KiB at most.
+    :param since: seconds since 1970.
+    """
+
+    channel: str
+    connection: str
+    user: str
+    info: str
+    since: float
+
+
+class Left(NamedTuple):
+    """Somebody who is in a room no more.
+
+    :param info: JSON; the last that was told.
+    :param room_is_empty: whether nobody else is there.
+    """
+
+    channel: str
+    user: str
+    info: str
+    room_is_empty: bool
 
 
 @dataclass(frozen=True)
@@ -67,6 +116,9 @@ class Backplane(ABC):
     :raises ValueError: for a URL that is wrong; says what is right.
     """
 
+    #: What it has of what not all have. What is missing is never called.
+    features: ClassVar[frozenset[Feature]] = frozenset()
+
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         self.url = url
         self.options = options
@@ -92,13 +144,19 @@ class Backplane(ABC):
         """Have their records no longer. Never raises."""
 
     @abstractmethod
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         """Publish records, in their order; return when the backplane has them.
 
         A publisher that subscribes to a channel gets its own records too.
 
-        :return: for each record None, or why it may not have reached everybody: most often
-            :exc:`~.exceptions.BackplaneUnavailable`.
+        A :class:`~.record.KeptRecord` is appended to the log of its channel, and published with
+        the position and time that it has there, in one step that others see done or not done. One
+        whose ``key`` was used in that channel within the last 5 minutes is neither: what comes of
+        it is the position of the first.
+
+        :return: for each record None, for one that is in a log now its position, or why it may not
+            have reached everybody: most often :exc:`~.exceptions.BackplaneUnavailable`. A
+            ``KeptRecord`` that was refused is in no log, or it is not known whether it is.
         """
 
     @abstractmethod
@@ -108,3 +166,67 @@ class Backplane(ABC):
     async def check(self) -> list[str]:
         """Return what an operator should know of the server behind it: for ``doctor``."""
         return []
+
+    # -- the feature "history": all raise BackplaneUnavailable within the timeout ----------
+
+    async def read(self, channel: str, after: int, limit: int, max_size: int) -> Log:
+        """Read a log.
+
+        :param after: the offset of the last message that is known.
+        :param limit: how many messages at most.
+        :param max_size: bytes of all their data at most, unless the first has more.
+        :return: messages from ``after + 1`` on, or from the oldest if that was trimmed. Where there
+            is no log, none is made.
+        """
+        raise NotImplementedError
+
+    async def touch(self, channel: str, seconds: float) -> Position:
+        """Return the position of the last message in a log; begin one where there is none.
+
+        :param seconds: for which the room keeps messages; its epoch outlives them by far.
+        """
+        raise NotImplementedError
+
+    async def forget(self, channel: str) -> None:
+        """Begin a log anew, without messages and with another epoch.
+
+        Subscribers get a ``KeptRecord`` with its position, of offset 0, and without data.
+        """
+        raise NotImplementedError
+
+    async def describe(self, text: str) -> None:
+        """Keep what :meth:`.RoomPatterns.describe` says, for processes that do not have the app."""
+        raise NotImplementedError
+
+    async def description(self) -> str | None:
+        """Return the latest that :meth:`describe` was given, if any."""
+        raise NotImplementedError
+
+    # -- the feature "presence": so, too ----------------------------------------------------
+
+    async def enter(self, occupants: Sequence[Occupant]) -> Sequence[bool]:
+        """Add connections to rooms, or tell the latest info of those that are there.
+
+        In the same step nobody is about to leave who was, for want of connections.
+
+        :return: for each whether its user is new in the room.
+        """
+        raise NotImplementedError
+
+    async def leave(self, leaving: Sequence[tuple[str, str]], grace: float) -> None:
+        """Have connections leave rooms, their users after ``grace`` seconds.
+
+        :param leaving: channels and the ids of connections.
+        """
+        raise NotImplementedError
+
+    async def occupants(self, channel: str) -> tuple[Sequence[Occupant], bool]:
+        """Return who is in a room, and whether all are known."""
+        raise NotImplementedError
+
+    async def sweep(self) -> Sequence[Left]:
+        """Return those whose time to leave has come, each to one caller only.
+
+        The connections of workers that are no more begin to leave.
+        """
+        raise NotImplementedError

@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
-from .backplane import BackplaneOptions, Inbox
+from .backplane import BackplaneOptions, Inbox, Published
 from .backplanes import make_backplane, scheme_of
 from .channels import worker_channel
 from .futures import unavailable, uncancellable
 from .outbox import Outbox
+from .positions import Position
 from .questions import ANSWER_TIME, Answers, Questions, answers_to
 from .record import Kind, Record
 from .subscriptions import Subscriptions
@@ -82,10 +83,11 @@ class Exchange(Inbox):
 
     # -- from any thread -----------------------------------------------------------------
 
-    def send(self, record: Record) -> Future[None]:
+    def send(self, record: Record) -> Future[Position | None]:
         """Publish a record, behind all that were sent before.
 
-        :return: is done when the backplane has it; or has :exc:`.BackplaneUnavailable`.
+        :return: is done when the backplane has it, with its position if it is in a log; or has
+            :exc:`.BackplaneUnavailable`.
         """
         future = uncancellable()
         self._outbox.put(record, future)
@@ -273,7 +275,7 @@ class Exchange(Inbox):
             if self._starting is not None and self._starting.done():
                 self._starting = None
 
-    async def _publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def _publish(self, records: Sequence[Record]) -> Sequence[Published]:
         # What this process has subscribed to before it publishes, it hears.
         if (subscribing := self._subscriptions.newest) is not None and not subscribing.done():
             with suppress(BackplaneUnavailable):

@@ -6,20 +6,21 @@ import asyncio
 import threading
 from _thread import RLock
 from concurrent.futures import Future
+from typing import Any
 
 from ..exceptions import BackplaneUnavailable, RoomError
 
 
-def uncancellable() -> Future[None]:
+def uncancellable() -> Future[Any]:
     """Make a future that nobody can cancel: what it is for goes on, whoever waits."""
-    future: Future[None] = Future()
+    future: Future[Any] = Future()
     # Its own may have a lock of gevent's, for which the loop would wait for a hub.
     future._condition = threading.Condition(RLock())
     future.set_running_or_notify_cancel()
     return future
 
 
-def settle(future: Future[None] | None, error: BaseException | None) -> None:
+def settle(future: Future[Any] | None, error: BaseException | None) -> None:
     """Tell whoever waits, if anybody, that it is done; or why it is not."""
     if future is None:
         return

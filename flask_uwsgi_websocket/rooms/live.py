@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ..connection.connection import Connection
 from ..connection.worker import Worker
@@ -23,7 +23,10 @@ from .exchange import Exchange, worker_name
 from .futures import unavailable, uncancellable
 from .membership import Membership
 from .options import RoomPatterns
+from .positions import Position
 from .record import Record
+
+T = TypeVar("T")
 
 #: Bytes of a record besides its message: the names of what it is to, and of whom it excludes.
 _NAMES = 1 << 16
@@ -125,9 +128,9 @@ class LiveRooms:
         delivered = {} if self._delivery is None else self._delivery.counters
         return {**self.exchange.counters, **delivered}
 
-    def publish_and_block(self, record: Record) -> None:
+    def publish_and_block(self, record: Record) -> Position | None:
         """Do as :meth:`publish` for a blocking handler: with no coroutine it takes half as long."""
-        sent: Future[None] = Future()
+        sent: Future[Position | None] = Future()
 
         def begin(ring: Callable[[], object]) -> None:
             nonlocal sent
@@ -136,7 +139,7 @@ class LiveRooms:
 
         if not self.engine.block(begin, self._patience):
             raise unavailable(TimeoutError())
-        sent.result()
+        return sent.result()
 
     def _when_delivered(self, callback: Callable[[], object]) -> None:
         """Call back when our own clients got all that has come from the backplane until now."""
@@ -147,20 +150,21 @@ class LiveRooms:
 
     # -- coroutines, for any loop --------------------------------------------------------
 
-    async def publish(self, record: Record) -> None:
+    async def publish(self, record: Record) -> Position | None:
         """Publish a record; return when the backplane has it, and our own clients got it."""
-        await self.settle(self.exchange.send(record))
+        return await self.settle(self.exchange.send(record))
 
-    async def settle(self, sent: Future[None]) -> None:
+    async def settle(self, sent: Future[Position | None]) -> Position | None:
         """Wait for what was sent, as :meth:`publish` does."""
-        await self._bounded(sent)
+        position = await self._bounded(sent)
         delivered = uncancellable()
         self._when_delivered(partial(delivered.set_result, None))
         await asyncio.wrap_future(delivered)
+        return position
 
-    async def _bounded(self, future: Future[None]) -> None:
+    async def _bounded(self, future: Future[T]) -> T:
         try:
-            await asyncio.wait_for(asyncio.wrap_future(future), self._patience)
+            return await asyncio.wait_for(asyncio.wrap_future(future), self._patience)
         except asyncio.TimeoutError as error:
             raise unavailable(error) from None
 

@@ -11,16 +11,18 @@ from itertools import count
 
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
+from .backplane import Published
 from .futures import settle
+from .positions import Position
 from .record import Record
 
 #: Bytes of records that may wait: what comes while the backplane is away, or too slow.
 MAX_WAITING = 8 << 20
 
 #: And who is told, if anybody.
-_Waiting = tuple[Record, Future[None] | None]
-#: Publishes a batch; returns why some of it failed, as :meth:`.Backplane.publish`.
-Publish = Callable[[Sequence[Record]], Awaitable[Sequence[BaseException | None]]]
+_Waiting = tuple[Record, Future[Position | None] | None]
+#: Publishes a batch; returns what comes of it, as :meth:`.Backplane.publish`.
+Publish = Callable[[Sequence[Record]], Awaitable[Sequence[Published]]]
 
 
 class Outbox:
@@ -48,11 +50,11 @@ class Outbox:
         #: Records that were published, that failed, and that found the box full.
         self.published = self.failed = self.overflowed = 0
 
-    def put(self, record: Record, future: Future[None] | None = None) -> None:
+    def put(self, record: Record, future: Future[Position | None] | None = None) -> None:
         """Have a record published; from any thread, without waiting.
 
-        :param future: is told when the backplane has it, or why not. Nobody hears of what fails
-            without one but the counters.
+        :param future: is told when the backplane has it, and its position in a log; or why not.
+            Nobody hears of what fails without one but the counters.
         """
         starts = False
         try:
@@ -71,7 +73,7 @@ class Outbox:
         if not fits:
             self._refuse(future)
 
-    def _refuse(self, future: Future[None] | None) -> None:
+    def _refuse(self, future: Future[Position | None] | None) -> None:
         self.overflowed += 1
         if future is not None:
             future.set_exception(
@@ -103,7 +105,7 @@ class Outbox:
             self._is_running = False
 
     async def _publish_batch(self, batch: list[_Waiting]) -> None:
-        results: Sequence[BaseException | None] = [RuntimeError("interrupted")] * len(batch)
+        results: Sequence[Published] = [RuntimeError("interrupted")] * len(batch)
         try:
             results = await self._publish([record for record, _ in batch])
             if len(results) != len(batch):
@@ -122,12 +124,14 @@ class Outbox:
             self._is_publishing = bool(batch)
             return batch
 
-    def _settle(self, future: Future[None] | None, error: BaseException | None) -> None:
-        if error is None:
-            self.published += 1
-        else:
+    def _settle(self, future: Future[Position | None] | None, result: Published) -> None:
+        if isinstance(result, BaseException):
             self.failed += 1
-        settle(future, error)
+            settle(future, result)
+        else:
+            self.published += 1
+            if future is not None:
+                future.set_result(result)
 
     def leave_to_parent(self) -> None:
         """Forget all, in a child process."""

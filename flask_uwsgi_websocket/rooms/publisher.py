@@ -26,6 +26,7 @@ from ..helpers.log import RateLimit, logger
 from .access import Access
 from .counting import Count, count_of, count_question, counts_of, rooms_question
 from .loop_calls import start, wait_for
+from .positions import Position
 from .questions import Answers
 from .record import Record
 from .targets import Done, Sender, Targets
@@ -99,7 +100,7 @@ class _Publisher(Targets[Done]):
         """Tell whether there is no uWSGI to publish to, of those that are looked for."""
         return self._access.exchange() is None
 
-    def _send(self, record: Record) -> Future[None] | None:
+    def _send(self, record: Record) -> Future[Position | None] | None:
         exchange = self._access.exchange()
         if exchange is None:
             self._nobody_there()

@@ -6,12 +6,18 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from .options import History
+from .positions import Position
+
 #: Of the form below. A record of another version is refused, not guessed at.
 VERSION = 1
 
 #: Version, kind, flags, origin, number, length of channels and excluded ids.
 _HEAD = struct.Struct("!BBB8sQI")
 _TEXT, _SERVED = 1, 2
+#: In the place of the version, of a record that is in a log: its stamp, a zero byte, the record.
+_KEPT = b"K"
+_USUAL = History()
 
 
 class Kind(IntEnum):
@@ -70,10 +76,57 @@ class Record:
         return b"".join([head, names, self.data])
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRecord(Record):
+    """A message to a room that keeps what is sent to it: to exactly one channel.
+
+    :param history: how much the room keeps; told to the backplane, and to nobody else.
+    :param key: what makes it safe to repeat; so told. "" for none.
+    :param position: its own, in the log; None before it is there.
+    :param time: when it came there, in seconds since 1970, exact to the millisecond.
+    """
+
+    history: History = _USUAL
+    key: str = ""
+    position: Position | None = None
+    time: float = 0.0
+
+    def body(self) -> bytes:
+        """Return what a log keeps besides position and time, which it gives."""
+        # No super(): a dataclass with slots is another class than the one that is written here.
+        return Record.encode(self)
+
+    def encode(self) -> bytes:
+        """Return its form in bytes, once it is in a log."""
+        assert self.position is not None
+        stamp = f"{self.position} {round(self.time * 1000)}".encode()
+        return b"".join([_KEPT, stamp, b"\0", self.body()])
+
+
+def kept(body: bytes, position: Position, time: float) -> KeptRecord:
+    """Make the record of what a log has; raises as :func:`decode`."""
+    record = decode(body)
+    if isinstance(record, KeptRecord) or len(record.channels) != 1:
+        raise BadRecord("no record that a log can have")
+    fields = {name: getattr(record, name) for name in Record.__slots__}
+    return KeptRecord(**fields, position=position, time=time)
+
+
+def _decode_kept(data: bytes) -> KeptRecord:
+    stamp, _, body = data[len(_KEPT) :].partition(b"\0")
+    text, _, milliseconds = stamp.decode().partition(" ")
+    position = Position.parse(text)
+    if position is None:
+        raise BadRecord(f"a record with a position that is none: {text!a:.80}")
+    return kept(body, position, int(milliseconds) / 1000)
+
+
 def decode(data: bytes) -> Record:
     """Read a record; :exc:`BadRecord` where that is impossible."""
     try:
         version, kind, flags, origin, number, size = _HEAD.unpack_from(data)
+        if version == _KEPT[0]:
+            return _decode_kept(data)
         if version != VERSION:
             raise BadRecord(f"a record of version {version}: this release knows {VERSION}")
         begin = _HEAD.size + size

@@ -161,13 +161,13 @@ class Rooms:
         self._live.clear()
 
 
-class Unawaited(Awaitable[None]):
+class Unawaited(Awaitable[T]):
     """A coroutine that need not be awaited: what it waits for has begun.
 
     :param wait: makes the coroutine.
     """
 
-    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._wait = wait
 
     def __await__(self) -> Any:

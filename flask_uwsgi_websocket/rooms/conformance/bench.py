@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from ..backplane import Backplane, BackplaneOptions, Inbox
+from ..backplane import Backplane, BackplaneOptions, Inbox, Published
 from ..record import Kind, Record
 
 #: Seconds in which what must not come would have come.
@@ -96,7 +96,7 @@ class Worker:
         self._number += 1
         return Record(Kind.MESSAGE, channels, data, origin=self.origin, number=self._number)
 
-    async def publish(self, *records: Record) -> list[BaseException | None]:
+    async def publish(self, *records: Record) -> list[Published]:
         """Publish records at once; return what the backplane says of each."""
         results = list(await self.backplane.publish(records))
         assert len(results) == len(records), "publish() gives one result for each record"
