@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 from .positions import Position
+from .presence.members import Left, Occupant
 from .record import KeptRecord, Record
 
 #: What not every backplane has: logs of rooms, and tables of who is in them.
@@ -34,34 +35,6 @@ class Log(NamedTuple):
     epoch: str
     top: int
     entries: tuple[KeptRecord, ...] = ()
-
-
-class Occupant(NamedTuple):
-    """A connection in a room that knows who is in it.
-
-    :param user: who is at its other end; the id of the connection for somebody unknown.
-    :param info: JSON, 4 KiB at most.
-    :param since: seconds since 1970.
-    """
-
-    channel: str
-    connection: str
-    user: str
-    info: str
-    since: float
-
-
-class Left(NamedTuple):
-    """Somebody who is in a room no more.
-
-    :param info: JSON; the last that was told.
-    :param room_is_empty: whether nobody else is there.
-    """
-
-    channel: str
-    user: str
-    info: str
-    room_is_empty: bool
 
 
 @dataclass(frozen=True)
@@ -203,30 +176,39 @@ class Backplane(ABC):
         raise NotImplementedError
 
     # -- the feature "presence": so, too ----------------------------------------------------
+    #
+    # A user is in a room from the first connection that enters until the grace after the last one
+    # has passed, whether that has left or its worker has died. What a worker has entered its
+    # backplane remembers, and enters again where it was lost. enter() and leave() come one after
+    # the other.
 
-    async def enter(self, occupants: Sequence[Occupant]) -> Sequence[bool]:
-        """Add connections to rooms, or tell the latest info of those that are there.
+    async def enter(self, occupants: Sequence[Occupant]) -> Sequence[bool | None]:
+        """Add connections to rooms. Of one that is there only the info changes, for its user.
 
-        In the same step nobody is about to leave who was, for want of connections.
-
-        :return: for each whether its user is new in the room.
+        :return: for each True when the user is new in the room; False when it was there, if only in
+            grace; None, and it is not added, when it would be new and the room has as many users
+            as it may: those in grace keep their places.
         """
         raise NotImplementedError
 
-    async def leave(self, leaving: Sequence[tuple[str, str]], grace: float) -> None:
-        """Have connections leave rooms, their users after ``grace`` seconds.
+    async def leave(self, leaving: Sequence[tuple[str, str]]) -> None:
+        """Remove connections, each by channel and id, if they are there.
 
-        :param leaving: channels and the ids of connections.
+        Without any other connection its user stays in the room for the grace.
         """
         raise NotImplementedError
 
     async def occupants(self, channel: str) -> tuple[Sequence[Occupant], bool]:
-        """Return who is in a room, and whether all are known."""
+        """Return who is in a room, and whether these are all.
+
+        There is one for each connection, and one without a connection for each user in grace.
+        """
         raise NotImplementedError
 
     async def sweep(self) -> Sequence[Left]:
-        """Return those whose time to leave has come, each to one caller only.
+        """Remove the users whose grace has passed; have that of dead workers' users begin.
 
-        The connections of workers that are no more begin to leave.
+        :return: whom this call has removed, those first who left first. No other call, of
+            whichever worker, returns them.
         """
         raise NotImplementedError

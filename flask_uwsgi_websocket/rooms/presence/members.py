@@ -1,0 +1,81 @@
+"""Who is in a room: as a store keeps it, and as apps are told it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+#: Bytes of the JSON of an info: it goes to everybody.
+MAX_INFO = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """A connection in a room, as a store keeps it.
+
+    :param channel: of the room.
+    :param connection: its id; ``""`` for a user who has none any more, in grace.
+    :param user: whose it is; the id of the connection where nobody knows.
+    :param info: JSON, of at most :data:`MAX_INFO` bytes.
+    :param since: when the user came, in seconds since 1970.
+    :param grace: seconds for which a user without connections stays.
+    :param limit: how many users the room may have; 0 for any number.
+    """
+
+    channel: str
+    connection: str
+    user: str
+    info: str
+    since: float
+    grace: float = 0.0
+    limit: int = 0
+
+
+class Left(NamedTuple):
+    """A user who has left a room for good, as a store tells one worker."""
+
+    channel: str
+    user: str
+    info: str
+    since: float
+    #: Whether nobody is left in the room; of several that left together the last one says so.
+    room_is_empty: bool
+
+
+class Member(NamedTuple):
+    """A user in a room, with all connections; or somebody unknown, with one."""
+
+    #: As ``identify`` tells; the id of the connection where it knows nobody.
+    user: str
+    #: What the latest ``join`` has said.
+    info: Any
+    #: How many there are; 0 for a moment, while the user may come back.
+    connections: int
+    #: When the user came, in seconds since 1970.
+    since: float
+
+
+class Members(list[Member]):
+    """The members of a room, those first who came first."""
+
+    #: Whether these are all: a backplane that is away leaves those of this worker.
+    complete: bool = True
+
+
+def members_of(occupants: Iterable[Occupant], complete: bool = True) -> Members:
+    """Put the connections of each user together."""
+    found: dict[str, Member] = {}
+    for each in occupants:
+        known = found.get(each.user)
+        number = (known.connections if known is not None else 0) + bool(each.connection)
+        found[each.user] = Member(each.user, json.loads(each.info), number, each.since)
+    members = Members(sorted(found.values(), key=lambda member: member.since))
+    members.complete = complete
+    return members
+
+
+def member_who_left(left: Left) -> Member:
+    """Return a user who has left, as apps are told it."""
+    return Member(left.user, json.loads(left.info), 0, left.since)
