@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.conftest import ENGINES
-from tests.rawclient import RawClient, close_frame
+from tests.rawclient import CLOSE, RawClient, close_frame
 from tests.server import Response, Server, eventually
 from tests.test_reload import http_that_goes_on
 
@@ -31,10 +31,19 @@ def told(client: RawClient) -> None:
     client.close()  # nobody waits for its end any more
 
 
-def replaced(server: Server, old: int) -> None:
-    """A WebSocket finds another worker at once, which stays."""
+def next_worker(server: Server) -> int | None:
+    """Return who serves a new WebSocket; None where it came while uWSGI was just stopping."""
     with server.raw("/worker") as client:
-        assert worker_of(client) != old
+        first = client.read()
+        if first.opcode == CLOSE:
+            assert first.code == 1012
+            return None
+        return int(first.payload)
+
+
+def replaced(server: Server, old: int) -> None:
+    """A WebSocket finds another worker, which stays."""
+    assert eventually(lambda: next_worker(server), "a worker that stays") != old
     eventually(lambda: old not in {w["pid"] for w in server.stats()["workers"]}, "the old to end")
 
 

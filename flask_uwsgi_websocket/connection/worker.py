@@ -93,7 +93,8 @@ class Worker(Loop):
 
     def code_for(self, signum: int) -> int:
         """Return what to tell clients once the signal has come."""
-        if self.process.ends_for_good(signum):
+        is_replaced = self.recycling and signum == RELOAD_SIGNAL
+        if not is_replaced and self.process.ends_for_good(signum):
             return 1001
         return STOP_SIGNALS[signal.Signals(signum)]
 
@@ -157,17 +158,20 @@ class Worker(Loop):
                 connection.tick(now)
             except Exception:  # of one connection: the others need the clock all the same
                 logger.exception("the WebSocket clock goes on after an error")
-        if self.stopping is None and self.process.should_recycle():
+        if self.stopping is None and not self.recycling and self.process.should_recycle():
             self.recycle()
 
     def recycle(self) -> None:
-        """Have another process take the place of this one, whatever uWSGI does by itself."""
+        """Have another process take the place of this one, whatever uWSGI does by itself.
+
+        Clients are told by what handles the signal, when uWSGI takes no new connections: they come
+        again at once, and this worker must not be the one that they find.
+        """
         self.recycling = True
-        self.close_all(1012)
         self.reload()
         # As the master would, had it sent the signal: a request must not keep the process for ever.
         self.call_later(self.process.mercy, lambda: self.process.exit(RELOAD_SIGNAL))
 
     def reload(self) -> None:
-        """Have done what the signal to reload does."""
+        """Have done what the signal to reload does, which is to tell the clients too."""
         os.kill(os.getpid(), RELOAD_SIGNAL)

@@ -70,7 +70,7 @@ class GeventWorker(Worker):
         after ``--max-worker-lifetime`` uWSGI serves on and never ends.
         """
         if isinstance(getcurrent(), gevent.Greenlet):  # of a request, not of uWSGI
-            if self.stopping is None:
+            if self.stopping is None and not self.recycling:
                 self.recycle()
             return
         # Without a signal that said more, --max-requests or the like was reached.

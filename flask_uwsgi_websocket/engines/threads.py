@@ -76,6 +76,8 @@ class ThreadsWorker(Worker):
     def reload(self) -> None:
         if self.signals is not None:
             self.signals.tell(RELOAD_SIGNAL)
+        else:
+            self.close_all(1012)
 
     def call_soon(self, callback: Callback) -> None:
         self._soon.append(callback)
