@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the site into docs/_build/html. Warnings are errors, links to pages that are not there among them.
 #
-#   bash docs/build.sh               the site
-#   bash docs/build.sh linkcheck     asks whether the links to other sites work: needs the internet
+#   bash docs/build.sh [html FOLDER]   the site
+#   bash docs/build.sh linkcheck       asks whether the links to other sites work: needs the internet
 #
 # It takes the checkout's .venv, which it makes if there is none. PYTHON names another interpreter.
 
@@ -17,4 +17,4 @@ fi
 "$PYTHON" -c 'import flask, furo, sphinx, sphinx_copybutton' 2>/dev/null ||
     "$PYTHON" -m pip install --quiet --editable '.[docs]'
 
-exec "$PYTHON" -m sphinx -W --keep-going -n -q -j auto -b "$builder" docs "docs/_build/$builder"
+exec "$PYTHON" -m sphinx -W --keep-going -n -q -j auto -b "$builder" docs "${2-docs/_build/$builder}"

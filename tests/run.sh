@@ -13,6 +13,12 @@ need redis-server command -v redis-server
 need nginx command -v nginx
 need chromium command -v chromium
 need openssl command -v openssl
+need haproxy command -v haproxy
+need apache2 command -v apache2
+need caddy command -v caddy
+need varnish command -v varnishd
+need lighttpd command -v lighttpd
+need systemd command -v systemd-analyze
 need fonts-dejavu-core test -d /usr/share/fonts/truetype
 prepare_environment gevent,asyncio,dev
 

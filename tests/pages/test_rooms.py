@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
-from typing import Any
-
-import flask
 import pytest
 
-import flask_uwsgi_websocket
 from flask_uwsgi_websocket.testing import RoomFaults
-from tests.server import ROOT
+from tests.pages import Page
 
-PAGE = (ROOT / "docs/rooms.rst").read_text()
-BLOCKS = [
-    textwrap.dedent(block)
-    for block in re.findall(r"\.\. code-block:: python\n\n((?: {4}.*\n|\n)+)", PAGE)
-]
-
-
-def code(part: str) -> str:
-    """The one block with this in it."""
-    [block] = [block for block in BLOCKS if part in block]
-    # To patch the standard library would be too much for a test.
-    return block.replace("GeventWebSocket", "WebSocket")
-
-
-def run(part: str, **names: Any) -> dict[str, Any]:
-    """Run a block, below an app of the names that it takes for granted."""
-    app = flask.Flask("shop")
-    app.secret_key = "x"
-    names = {
-        **vars(flask_uwsgi_websocket),
-        **vars(flask),
-        "__name__": "shop",
-        "app": app,
-        "websocket": flask_uwsgi_websocket.WebSocket(app),
-        **names,
-    }
-    exec(code(part), names)
-    return names
+PAGE = Page("rooms")
 
 
 @pytest.mark.parametrize("part", ["def announce", "async for text"])
 def test_a_chat(part: str) -> None:
-    names = run(part)
-    run("ann.send('hi')\n        assert bob", **names)["test_chat"]()
+    names = PAGE.run(part)
+    PAGE.run("ann.send('hi')\n        assert bob", **names)["test_chat"]()
     with names["websocket"].test_client(names["app"]).connect("/chat/lobby") as ann:
         if part == "def announce":
             assert names["app"].test_client().post("/announce").status_code == 204
@@ -54,7 +21,7 @@ def test_a_chat(part: str) -> None:
 
 
 def test_all_but_the_page_that_asked() -> None:
-    names = run("X-WebSocket-ID")
+    names = PAGE.run("X-WebSocket-ID")
     client = names["websocket"].test_client()
     with client.connect("/notes") as ann, client.connect("/notes") as bob:
         own = {"X-WebSocket-ID": ann.receive_json()["id"]}
@@ -68,7 +35,7 @@ def test_all_but_the_page_that_asked() -> None:
 
 
 def test_users() -> None:
-    names = run("who_is_it")
+    names = PAGE.run("who_is_it")
     client = names["websocket"].test_client()
     with client.connect("/inbox") as nobody:
         assert nobody.receive() is None
@@ -83,7 +50,7 @@ def test_users() -> None:
 
 
 def test_options() -> None:
-    names = run("slow='latest'")
+    names = PAGE.run("slow='latest'")
     patterns = names["websocket"]._rooms.patterns
     assert patterns.of("prices/x").slow == "latest"
     assert patterns.of("log/x").slow == "drop-oldest"
@@ -91,8 +58,8 @@ def test_options() -> None:
 
 
 def test_a_full_game() -> None:
-    block = code("except RoomFull").replace("...", "ws.receive()")
-    names = run("slow='latest'")
+    block = PAGE.code("except RoomFull").replace("...", "ws.receive()")
+    names = PAGE.run("slow='latest'")
     exec(block, names)
     client = names["websocket"].test_client(names["app"])
     players = [client.connect("/game/chess") for _ in range(8)]
@@ -105,14 +72,14 @@ def test_a_full_game() -> None:
 
 
 def test_a_backplane_that_fails() -> None:
-    names = run("def announce")
-    run("test_without_the_backplane", **names)["test_without_the_backplane"](
+    names = PAGE.run("def announce")
+    PAGE.run("test_without_the_backplane", **names)["test_without_the_backplane"](
         names["app"], RoomFaults(names["app"])
     )
 
 
 def test_instead_of_a_list_of_clients() -> None:
-    names = run("ws.join(name)\n    for message in ws:")
+    names = PAGE.run("ws.join(name)\n    for message in ws:")
     client = names["websocket"].test_client(names["app"])
     with client.connect("/rooms/a") as ann, client.connect("/rooms/a") as bob:
         ann.send("hi")
@@ -120,9 +87,4 @@ def test_instead_of_a_list_of_clients() -> None:
 
 
 def test_an_asyncio_program() -> None:
-    exec(code("asyncio.run(main())").replace("redis://localhost", "memory://page"), {})
-
-
-def test_all_of_it_is_python() -> None:
-    for block in BLOCKS:
-        compile(block, "docs/rooms.rst", "exec")
+    exec(PAGE.code("asyncio.run(main())").replace("redis://localhost", "memory://page"), {})

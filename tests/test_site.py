@@ -1,0 +1,113 @@
+"""The site of docs/: it builds without a warning, its links lead somewhere, and phones show it."""
+
+from __future__ import annotations
+
+import html.parser
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+
+from tests.browser import chromium
+from tests.server import PATIENCE, ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        ["bash", "docs/build.sh", "html", folder],
+        cwd=ROOT,
+        env={**os.environ, "PYTHON": sys.executable},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout
+    return folder
+
+
+class Document(html.parser.HTMLParser):
+    """What a page can be linked to by, what it links to, and what it loads."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.anchors = {""}
+        self.links: set[str] = set()
+        self.loaded: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attributes}
+        self.anchors |= {given[name] for name in ("id", "name") if name in given}
+        if tag == "a" and "href" in given:
+            self.links.add(given["href"])
+        if tag in {"script", "img", "source"} and "src" in given:
+            self.loaded.add(given["src"])
+        if tag == "link" and "href" in given:
+            self.loaded.add(given["href"])
+
+
+@pytest.fixture(scope="module")
+def documents(site: Path) -> dict[Path, Document]:
+    return {path: Document(path) for path in site.rglob("*.html") if "_static" not in path.parts}
+
+
+def is_elsewhere(url: str) -> bool:
+    return bool(urlsplit(url).scheme or urlsplit(url).netloc)
+
+
+def broken(path: Path, document: Document, documents: dict[Path, Document]) -> Iterator[str]:
+    for url in document.links | document.loaded:
+        if is_elsewhere(url):
+            continue
+        file, anchor = urldefrag(unquote(url))
+        target = (path.parent / file.partition("?")[0]).resolve() if file else path
+        if not target.exists() or (
+            anchor and target in documents and anchor not in documents[target].anchors
+        ):
+            yield f"{path.name}: {url}"
+
+
+def test_links_lead_somewhere(documents: dict[Path, Document]) -> None:
+    assert len(documents) > 15
+    assert [
+        link for path, document in documents.items() for link in broken(path, document, documents)
+    ] == []
+
+
+def test_nothing_is_loaded_from_elsewhere(documents: dict[Path, Document]) -> None:
+    assert {
+        url for document in documents.values() for url in document.loaded if is_elsewhere(url)
+    } == set()
+
+
+def test_no_page_is_wider_than_a_phone(site: Path, documents: dict[Path, Document]) -> None:
+    wide = {}
+    with chromium() as browser:
+        page = browser.new_page(viewport=PHONE)
+        page.set_default_timeout(PATIENCE * 1000)
+        for path in documents:
+            page.goto(path.as_uri(), wait_until="load")
+            if beyond := page.evaluate(BEYOND):
+                wide[path.name] = beyond
+    assert wide == {}
+
+
+#: The elements that stick out, if the page can be scrolled sideways.
+BEYOND = """() => {
+    const root = document.scrollingElement;
+    if (root.scrollWidth <= root.clientWidth) return [];
+    return [...document.querySelectorAll('article *')]
+        .filter(element => element.getBoundingClientRect().right > root.clientWidth)
+        .map(element => element.outerHTML.slice(0, 80)).slice(0, 5);
+}"""
