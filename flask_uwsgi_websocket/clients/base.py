@@ -59,6 +59,8 @@ class BaseClient(Generic[Done]):
 
     #: Whether bytes go out as text, unless told otherwise.
     _bytes_are_text = False
+    #: Whether what is sent goes in envelopes: see :mod:`~.rooms.envelope`.
+    enveloped = False
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
+from ..rooms.envelope import direct_text
 from ..rooms.fan_out import send_to_many
 from ..session.lazy import Unopened
 from .base import BaseClient, Data, decode_text
@@ -84,16 +85,21 @@ def send_to_all(clients: Clients, msg: Data, binary: bool | None, exclude: Exclu
     :raises ValueError: when it is to go as text, and is not UTF-8.
     """
     # Encoded before anybody gets it, so that what is wrong with it shows; and once for all, but
-    # where some clients send bytes as text and others don't.
-    frames = {False: _encode(msg, binary, False)}
-    receivers: dict[bool, list[Connection]] = {}
+    # where some clients send bytes as text, or get envelopes, and others don't.
+    frames = {_variant(BaseClient): _encode(msg, binary)}
+    receivers: dict[type[BaseClient[Any]], list[Connection]] = {}
     for client in _without(clients, exclude) if exclude else clients:
-        bytes_are_text = client._bytes_are_text
-        if bytes_are_text not in frames:
-            frames[bytes_are_text] = _encode(msg, binary, bytes_are_text)
-        receivers.setdefault(bytes_are_text, []).append(client._connection)
-    for bytes_are_text, connections in receivers.items():
-        _send(frames[bytes_are_text], connections)
+        receivers.setdefault(type(client), []).append(client._connection)
+    for variant in map(_variant, receivers):
+        if variant not in frames:
+            frames[variant] = _encode(msg, binary, *variant)
+    for kind, connections in receivers.items():
+        _send(frames[_variant(kind)], connections)
+
+
+def _variant(kind: type[BaseClient[Any]]) -> tuple[bool, bool]:
+    """Return what decides how a message is encoded for clients of a class."""
+    return kind._bytes_are_text, kind.enveloped
 
 
 def _send(frames: Frames, connections: list[Connection]) -> None:
@@ -103,13 +109,17 @@ def _send(frames: Frames, connections: list[Connection]) -> None:
                 connection.post_nowait(frames.for_, connection.protocol)
 
 
-def _encode(msg: Data, binary: bool | None, bytes_are_text: bool) -> Frames:
+def _encode(
+    msg: Data, binary: bool | None, bytes_are_text: bool = False, enveloped: bool = False
+) -> Frames:
     if isinstance(msg, str):
-        return encode_message(msg.encode() if binary else msg)
+        if binary:
+            return encode_message(msg.encode())
+        return encode_message(direct_text(msg) if enveloped else msg)
     if not isinstance(msg, (bytes, bytearray, memoryview)):
         raise TypeError(f"a message is str or bytes, not {type(msg).__name__}")
     as_text = bytes_are_text if binary is None else not binary
-    return encode_message(decode_text(msg) if as_text else msg)
+    return _encode(decode_text(msg), False, enveloped=enveloped) if as_text else encode_message(msg)
 
 
 def _without(clients: Clients, exclude: Excluded) -> Iterator[Any]:

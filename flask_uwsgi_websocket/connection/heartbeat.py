@@ -6,8 +6,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from ..exceptions import ConnectionClosed
 from .closing import Closing
 from .fast_io import MSG_DONTWAIT
 
@@ -16,6 +18,8 @@ class Heartbeat(Closing):
     """The part of a connection that the worker's clock drives."""
 
     __slots__ = ("_alive_at", "_ping_at", "_pinged", "interrupt", "latency")
+
+    client: Any  # the whole connection has it
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
@@ -69,6 +73,14 @@ class Heartbeat(Closing):
             with self._lock:  # no Close comes between, which nothing may follow
                 if not self.ended:
                     self._write_control(self.protocol.ping(self._pinged))
+                    self._show_life()
+
+    def _show_life(self) -> None:
+        """Send what takes the place of a ping for a client whose program sees none, if any."""
+        sign = getattr(self.client, "sign_of_life", None)
+        if sign is not None:
+            with suppress(ConnectionClosed):
+                self.post(None, sign)
 
     def _ponged(self, data: bytes) -> None:
         if data == self._pinged:

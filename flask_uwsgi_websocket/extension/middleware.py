@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -15,6 +15,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from ..clients.base import USER
 from ..clients.client import WebSocketClient
 from ..clients.legacy import legacy_class
+from ..clients.resuming import enveloped_class
 from ..clients.uwsgi_api import UWSGIWebSocketClient
 from ..codec import DeflateSettings, UpgradeRequest
 from ..connection.base import Limits
@@ -26,6 +27,7 @@ from ..helpers.functions import is_decorated
 from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable
 from ..helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+from ..rooms.envelope import SUBPROTOCOL
 from ..servers import uwsgi
 from ..servers.find import server_of
 from ..servers.upgrade import Headers, upgrade_of
@@ -165,10 +167,15 @@ class WebSocketMiddleware:
                 send_buffer=self.setting("SEND_BUFFER"),
                 max_message_size=rule.max_message_size or self.setting("MAX_MESSAGE_SIZE"),
             ),
-            subprotocols=rule.subprotocols,
+            subprotocols=self._subprotocols(rule),
             require_subprotocol=rule.require_subprotocol,
             compression=compression or None,
         )
+
+    def _subprotocols(self, rule: WebSocketRule) -> Sequence[str]:
+        if rule.resume and not issubclass(self.client, UWSGIWebSocketClient):
+            return (SUBPROTOCOL, *rule.subprotocols)
+        return rule.subprotocols
 
 
 #: For the log, where a handler ends with another client's ConnectionClosed.
@@ -264,6 +271,8 @@ class Handshake(LazySession):
         """Call the handler with a client; return its coroutine, if it has one."""
         middleware = self._middleware
         client_class = middleware.client
+        if self.negotiation.subprotocol == SUBPROTOCOL:
+            client_class = enveloped_class(client_class)  # type: ignore[arg-type]  # it hashes
         if middleware.setting("LEGACY"):
             client_class = legacy_class(client_class)  # type: ignore[arg-type]  # it hashes
         client = client_class(

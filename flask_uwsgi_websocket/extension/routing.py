@@ -16,6 +16,7 @@ from ..codec import DeflateSettings
 from ..codec.handshake import is_token
 from ..helpers.checks import BYTES, SWITCH, nearest
 from ..helpers.functions import innermost
+from ..rooms.envelope import SUBPROTOCOL
 from .config import COMPRESSION, check_origins
 
 #: Options of a rule that are Werkzeug's own.
@@ -28,6 +29,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "max_message_size": BYTES.check,
     "lazy": SWITCH.check,
     "require_subprotocol": SWITCH.check,
+    "resume": SWITCH.check,
 }
 
 #: Options of a rule that are ours.
@@ -47,6 +49,9 @@ class WebSocketRule(Rule):
         client, so that a decorator, or the handler, may refuse with a response or ``abort()``
         until then (and later with close code 1008). None: if the handler has decorators (of those
         that keep ``__wrapped__``, as functools.wraps does).
+    :param resume: whether clients that offer the subprotocol ``flask-uwsgi-rooms.v1``, as rooms.js
+        does, get envelopes, by which they go on where they were after a reconnect; see
+        :mod:`~.rooms.envelope`. Others are served as without.
     :raises TypeError: for an unknown option, and for subprotocols that are not a list.
     :raises ValueError: for another value that an option cannot have.
     """
@@ -61,6 +66,7 @@ class WebSocketRule(Rule):
         compression: bool | DeflateSettings | None = None,
         max_message_size: int | None = None,
         lazy: bool | None = None,
+        resume: bool = False,
         **options: Any,
     ) -> None:
         for name in options.keys() - _RULE_OPTIONS:
@@ -72,6 +78,7 @@ class WebSocketRule(Rule):
         self.compression = compression
         self.max_message_size = max_message_size
         self.lazy = lazy
+        self.resume = resume
         self._check_options(string)
         # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
         super().__init__(string, **{**options, "methods": {"GET"}, "websocket": True})
@@ -100,6 +107,8 @@ def _check_subprotocols(name: str, subprotocols: Any) -> None:
                 f"{name} has {subprotocol!r} in it: a subprotocol is a name without blanks, commas "
                 "and the like (RFC 6455 4.1: a token)"
             )
+        if subprotocol == SUBPROTOCOL:
+            raise ValueError(f"{name} has {subprotocol!r} in it: that is spoken by resume=True")
 
 
 class LateMap(Map):

@@ -6,6 +6,7 @@ import time
 from _thread import RLock
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from ..codec import Frames
@@ -15,10 +16,11 @@ from ..connection.worker import Worker
 from ..exceptions import ConnectionClosed, RoomError
 from ..helpers.log import RateLimit, logger
 from .channels import room_of
+from .envelope import encode_message
 from .fan_out import send_to_many
 from .options import DEFAULT, RoomOptions, RoomPatterns
 from .record import Kind, Record
-from .shares import Share, by_exclusion, by_type, merge
+from .shares import Share, by_channel, by_exclusion, by_type, merge
 from .slow import SlowClients
 
 #: Seconds that the loop gives to records in one turn: its connections wait meanwhile.
@@ -38,6 +40,8 @@ LEAST = 16
 
 #: An opcode and a payload.
 Message = tuple[int, bytes]
+#: Frames, and who gets them.
+Encoded = tuple[Frames, list[Connection]]
 
 
 class Members(Protocol):
@@ -73,6 +77,8 @@ class Delivery:
         self._slow = SlowClients(worker, self.counters)
         self._waiting: deque[Record | Callable[[], object]] = deque()
         self._delivered: list[Callable[[], object]] = []  # what waited behind what is delivered
+        #: Those who get envelopes.
+        self._enveloped: dict[Connection, None] = {}
         self._lock = RLock()
         self._came = self._gone = 0  # in bytes: the difference waits
         self._will_deliver = self._is_resting = False
@@ -80,6 +86,11 @@ class Delivery:
         self._interrupted: Iterator[None] | None = None  # by the end of a turn
         # A flood of records, or of clients, shall be none of lines in the log.
         self._overflow, self._errors, self._refusals = RateLimit(), RateLimit(5), RateLimit(5)
+
+    def put_into_envelopes(self, connection: Connection) -> None:
+        """Deliver to a connection in envelopes, from now on."""
+        self._enveloped[connection] = None
+        connection.on_release(partial(self._enveloped.pop, connection, None))
 
     def receive(self, record: Record) -> None:
         """Take a record, from any thread."""
@@ -200,8 +211,7 @@ class Delivery:
         """Send all of some messages to some connections."""
         self.counters["delivered"] += len(records) * len(receivers)
         self.counters["writes"] += len(receivers)
-        for as_text, connections in by_type(records, receivers):
-            frames = Frames(*[_message(record, as_text) for record in records])
+        for frames, connections in self._encode(records, receivers):
             behind: list[Connection] = []
             if backlogs := self._slow.backlogs:
                 behind = [each for each in connections if backlogs.get(each)]
@@ -212,6 +222,17 @@ class Delivery:
                 yield
             if behind:
                 self._push(behind, frames, records)
+
+    def _encode(self, records: list[Record], receivers: list[Connection]) -> Iterator[Encoded]:
+        """Encode messages, once for all who get the same."""
+        enveloped = self._enveloped
+        if enveloped and not enveloped.keys().isdisjoint(receivers):
+            some = [each for each in receivers if each in enveloped]
+            receivers = [each for each in receivers if each not in enveloped]
+            for channels, connections in by_channel(records, some, self._members.members):
+                yield Frames(*map(encode_message, records, channels)), connections
+        for as_text, connections in by_type(records, receivers) if receivers else ():
+            yield Frames(*[_message(record, as_text) for record in records]), connections
 
     def _push(self, connections: list[Connection], frames: Frames, records: list[Record]) -> None:
         """Leave to :mod:`.slow` those that do not take it at once."""

@@ -115,6 +115,11 @@ class LiveRooms:
                 self._delivery = Delivery(self.membership, self.patterns, worker)
                 self.exchange.subscribe(ALL)
 
+    def put_into_envelopes(self, connection: Connection) -> None:
+        """Put all that is delivered to a connection into envelopes."""
+        assert self._delivery is not None  # it takes part
+        self._delivery.put_into_envelopes(connection)
+
     def _receive(self, record: Record) -> None:
         if self._delivery is not None:  # else there is nobody to deliver it to
             self._delivery.receive(record)

@@ -10,6 +10,7 @@ from functools import partial
 from ..connection.connection import Connection
 from ..exceptions import TooManyRooms
 from .channels import ALL, room_channel, room_of
+from .envelope import Enveloped, encode_joined, encode_left, is_enveloped, tell
 from .exchange import Exchange
 
 
@@ -57,7 +58,15 @@ class Membership:
         if connection.ended:  # looked at last, so that an end meanwhile leaves nothing behind
             self._remove_from_all(connection)
             raise connection.closed_error()
+        if is_new:
+            self._tell(connection, channel, encode_joined)
         return subscribing
+
+    @staticmethod
+    def _tell(connection: Connection, channel: str, encode: Callable[[str], Enveloped]) -> None:
+        """Tell a client that wants to know that it is, or is not, in a room."""
+        if is_enveloped(connection) and (room := room_of(channel)) is not None:
+            tell(connection, encode(room))
 
     def _enter(self, connection: Connection, channel: str) -> bool:
         if connection not in self._joined:
@@ -88,6 +97,7 @@ class Membership:
             # It keeps its place when it is empty: that says that its release will be told.
             self._joined[connection] = tuple(each for each in joined if each != channel)
         self._exchange.unsubscribe(channel)
+        self._tell(connection, channel, encode_left)
 
     def _remove_from_all(self, connection: Connection) -> None:
         with self._lock:

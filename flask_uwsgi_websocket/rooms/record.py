@@ -14,7 +14,7 @@ VERSION = 1
 
 #: Version, kind, flags, origin, number, length of channels and excluded ids.
 _HEAD = struct.Struct("!BBB8sQI")
-_TEXT, _SERVED = 1, 2
+_TEXT, _SERVED, _JSON = 1, 2, 4
 #: In the place of the version, of a record that is in a log: its stamp, a zero byte, the record.
 _KEPT = b"K"
 _USUAL = History()
@@ -52,6 +52,7 @@ class Record:
     :param origin: 8 bytes that no other worker or publisher has.
     :param number: counts the records of an origin, from 1 on.
     :param served: whether the origin has delivered it to its own clients already.
+    :param json: whether a text is JSON that we have made of a value.
     """
 
     kind: Kind
@@ -62,6 +63,7 @@ class Record:
     origin: bytes = bytes(8)
     number: int = 0
     served: bool = False
+    json: bool = False
 
     @property
     def weight(self) -> int:
@@ -71,7 +73,7 @@ class Record:
     def encode(self) -> bytes:
         """Return its form in bytes."""
         names = "\n".join(["\t".join(self.channels), "\t".join(self.exclude)]).encode()
-        flags = _TEXT * self.text | _SERVED * self.served
+        flags = _TEXT * self.text | _SERVED * self.served | _JSON * self.json
         head = _HEAD.pack(VERSION, self.kind, flags, self.origin, self.number, len(names))
         return b"".join([head, names, self.data])
 
@@ -142,6 +144,7 @@ def decode(data: bytes) -> Record:
             origin,
             number,
             bool(flags & _SERVED),
+            bool(flags & _JSON),
         )
     except (struct.error, ValueError) as error:
         raise error if isinstance(error, BadRecord) else BadRecord(str(error)) from None

@@ -16,6 +16,7 @@ from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from ..process.fork import own
 from .channels import room_channel, user_channel
+from .envelope import is_enveloped
 from .live import Host, LiveRooms, RoomSettings
 from .record import Record
 
@@ -71,10 +72,13 @@ class Rooms:
         :param user: who is at its other end, if that is known.
         """
         live = self._live.get(os.getpid())
-        if live is None and user is None and self.settings.private:
+        enveloped = is_enveloped(connection)
+        if live is None and user is None and self.settings.private and not enveloped:
             return  # who publishes to all finds it later
         live = self.live()
         live.take_part(connection)
+        if enveloped:
+            live.put_into_envelopes(connection)
         if user is not None:
             with suppress(ConnectionClosed):
                 live.membership.add(connection, user_channel(user))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..connection.connection import Connection
 from .record import Record
@@ -68,6 +68,25 @@ def merge(shares: Sequence[Share]) -> Sequence[Share]:
         ([record for number in own for record in shares[number][0]], some)
         for own, some in alike.items()
     ]
+
+
+def by_channel(
+    records: list[Record],
+    receivers: list[Connection],
+    members: Callable[[str], Collection[Connection]],
+) -> list[tuple[tuple[str, ...], list[Connection]]]:
+    """Tell apart who gets the records by which of their channels: by the first that he is in.
+
+    :return: such a channel for each of the records, and those connections.
+    """
+    if all(len(record.channels) == 1 for record in records):
+        return [(tuple([record.channels[0] for record in records]), receivers)]
+    alike: dict[tuple[str, ...], list[Connection]] = {}
+    for connection in receivers:
+        own = [[one for one in each.channels if connection in members(one)] for each in records]
+        channels = [(some or each.channels)[0] for some, each in zip(own, records, strict=True)]
+        alike.setdefault(tuple(channels), []).append(connection)
+    return list(alike.items())
 
 
 def by_type(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Iterable
+from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..codec.frames import check_close, encode_text
@@ -60,7 +61,7 @@ class Target(Generic[Done]):
 
     def send_json(self, obj: Any) -> Done:
         """Send an object as JSON, as :meth:`send` sends."""
-        return self.send(self._sender.dumps(obj))
+        return self._sender.send(replace(self._message(self._sender.dumps(obj), None), json=True))
 
     def send_nowait(self, msg: Any, binary: bool | None = None) -> None:
         """Queue a message behind what this caller has sent; never wait.

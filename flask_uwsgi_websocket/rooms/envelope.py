@@ -1,0 +1,112 @@
+"""The envelope: JSON around what goes to a client that resumes, for it to know what came whence.
+
+Only on routes with ``resume=True``, and only for clients that offer :data:`SUBPROTOCOL`. Each text
+message to such a client is one object::
+
+    {"hello": {"id": "…", "ping": 25}}                   first of all; ping: seconds, 0 for never
+    {"in": "chat/a", "at": "k3v9.16", "recovered": true} it has joined; before what it has missed
+    {"room": "chat/a", "at": "k3v9.17", "text": "hi"}    from a room; or "json", or "b64" for bytes
+    {"room": "chat/a", "at": "k3v9.18"}                  what was for others: only the position
+    {"text": "hi"}                                       to it alone, its user or all; or "json"
+    {"presence": {"room": "chat/a", "join": [], "leave": []}}
+    {"out": "chat/a"}                                    it has left
+    {}                                                   a sign of life
+
+``at`` is there for rooms that are kept, ``recovered`` where the client has said how far it had got.
+Binary messages to it alone, its user or all have no envelope, and nothing has that it sends.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from contextlib import suppress
+from typing import Any
+
+from ..codec.frames import BINARY, TEXT
+from ..connection.connection import Connection
+from ..exceptions import ConnectionClosed
+from .channels import room_of
+from .record import Record
+
+SUBPROTOCOL = "flask-uwsgi-rooms.v1"
+
+#: Tells a page, which sees no pings, that the server is there.
+ALIVE = "{}"
+
+
+class Enveloped(str):
+    """A text that is in an envelope already."""
+
+    __slots__ = ()
+
+
+def is_enveloped(connection: Connection) -> bool:
+    """Tell whether a client wants envelopes."""
+    return getattr(connection.client, "enveloped", False)
+
+
+def tell(connection: Connection, text: Enveloped) -> None:
+    """Send a client what is in an envelope, without waiting."""
+    with suppress(ConnectionClosed):
+        connection.post_nowait(None, str(text))
+
+
+def hello(id: str, ping: float) -> Enveloped:
+    """Make the first message to a client.
+
+    :param ping: the seconds between signs of life; 0 for none.
+    """
+    return _object(hello={"id": id, "ping": ping})
+
+
+def direct_text(text: str) -> Enveloped:
+    """Put a text into an envelope that is to one client alone."""
+    return Enveloped(f'{{"text":{_dumps(text)}}}')
+
+
+def direct_json(value: str) -> Enveloped:
+    """Put a value, of which this is the JSON, into an envelope that is to one client alone."""
+    return Enveloped(f'{{"json":{value}}}')
+
+
+def encode_joined(room: str) -> Enveloped:
+    """Make what tells a client that it has joined a room."""
+    return _object(**{"in": room})
+
+
+def encode_left(room: str) -> Enveloped:
+    """Make what tells a client that it has left a room."""
+    return _object(out=room)
+
+
+def encode_presence(room: str, join: Any, leave: Any) -> Enveloped:
+    """Make what tells members of a room who has come and gone."""
+    return _object(presence={"room": room, "join": join, "leave": leave})
+
+
+def encode_message(record: Record, channel: str) -> tuple[int, bytes]:
+    """Put a message into the envelope of a client; return opcode and payload.
+
+    :param channel: the one of the record's that the client is in.
+    """
+    room = room_of(channel)
+    if room is not None:
+        return TEXT, b'{"room":%b,%b}' % (_dumps(room).encode(), _content(record))
+    return (TEXT, b"{%b}" % _content(record)) if record.text else (BINARY, record.data)
+
+
+def _content(record: Record) -> bytes:
+    if record.json:  # as it is: what others get is not encoded twice either
+        return b'"json":' + record.data
+    if record.text:
+        return b'"text":' + _dumps(record.data.decode()).encode()
+    return b'"b64":"%b"' % b64encode(record.data)
+
+
+def _object(**members: Any) -> Enveloped:
+    return Enveloped(_dumps(members))
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

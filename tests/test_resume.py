@@ -1,0 +1,190 @@
+"""Clients that get envelopes: which text says what, beside clients that get plain messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection
+
+from flask_uwsgi_websocket import WebSocket
+from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL, encode_message
+from flask_uwsgi_websocket.rooms.record import Kind, Record, decode
+from flask_uwsgi_websocket.rooms.shares import by_channel
+from tests.server import PATIENCE, Server
+
+
+@pytest.fixture
+def server(engine: str, shared_server: Callable[..., Server]) -> Server:
+    config = {"UWSGI_WEBSOCKET_PING_INTERVAL": 1}
+    return shared_server(engine, app="resume", config=config)
+
+
+@pytest.fixture
+def room(token: str) -> str:
+    return f"{token}/é"
+
+
+class Page:
+    """A client that offers the subprotocol."""
+
+    def __init__(self, server: Server, path: str, *more: str) -> None:
+        opening = server.connect(path, subprotocols=[*more, SUBPROTOCOL])
+        self.connection: ClientConnection = opening.__enter__()
+
+    def next(self) -> Any:
+        """The next message but signs of life: an object, or bytes."""
+        while True:
+            message = self.connection.recv(PATIENCE)
+            if message != "{}":
+                return message if isinstance(message, bytes) else json.loads(message)
+
+    def say(self, command: str) -> Any:
+        self.connection.send(command)
+        return self.next()
+
+
+@pytest.fixture
+def join(server: Server, room: str) -> Iterator[Callable[..., Page]]:
+    """Has pages join the test's room."""
+    pages: list[Page] = []
+
+    def join(query: str = "", name: str = room) -> Page:
+        page = Page(server, f"/resume/{name}{query}".replace("é", "%C3%A9"))
+        pages.append(page)
+        assert list(page.next()) == ["hello"]
+        assert page.next() == {"in": name}
+        return page
+
+    yield join
+    for page in pages:
+        page.connection.close()
+
+
+def post(server: Server, path: str, body: bytes, **headers: str) -> None:
+    answer = server.http("POST", path.replace("é", "%C3%A9"), body, headers)
+    assert answer.status in (200, 204), answer
+
+
+def test_the_subprotocol_is_for_those_who_offer_it(server: Server, room: str) -> None:
+    for offered, agreed in (([], None), (["own.v1"], "own.v1"), (["other"], None)):
+        with server.connect("/resume/x", subprotocols=offered) as plain:
+            assert plain.subprotocol == agreed
+            plain.send("text hi")
+            assert plain.recv(PATIENCE) == "hi"
+    page = Page(server, "/resume/x", "own.v1")
+    assert page.connection.subprotocol == SUBPROTOCOL
+    hello = page.next()["hello"]
+    assert hello["ping"] == 1
+    assert len(hello["id"]) == 36
+    page.connection.close()
+    with server.connect("/plain/x", subprotocols=[SUBPROTOCOL]) as plain:
+        assert plain.subprotocol is None
+        assert plain.recv(PATIENCE) == "ready"
+
+
+def test_what_is_sent_to_one_client(join: Callable[..., Page]) -> None:
+    page = join()
+    quoted = 'a "quoted" \\ line\u2028 of é \U0001f600'
+    assert page.say(f"text {quoted}") == {"text": quoted}
+    assert page.say("nb now") == {"text": "now"}
+    assert page.say("json é") == {"json": {"you": "é"}}
+    assert page.say("bytes raw") == b"raw"
+    assert page.say("text-bytes é") == {"text": "é"}
+
+
+def test_a_handshake_that_waits(server: Server) -> None:
+    page = Page(server, "/lazy/x")
+    assert list(page.next()) == ["hello"]
+    assert page.next() == {"text": "lazy"}
+    page.connection.close()
+
+
+def test_rooms(server: Server, room: str, join: Callable[..., Page]) -> None:
+    page, other = join(), join()
+    with server.connect(f"/plain/{room}".replace("é", "%C3%A9")) as plain:
+        assert plain.recv(PATIENCE) == "ready"
+        post(server, f"/to/{room}", "é".encode())
+        post(server, f"/to/{room}", b'{"a": 1}', **{"Content-Type": "application/json"})
+        post(server, f"/to/{room}?binary=1", b"\xff")
+        assert [page.next() for _ in range(3)] == [
+            {"room": room, "text": "é"},
+            {"room": room, "json": {"a": 1}},
+            {"room": room, "b64": "/w=="},
+        ]
+        assert [plain.recv(PATIENCE) for _ in range(3)] == ["é", '{"a": 1}', b"\xff"]
+        page.connection.send(f"others {room} hi")
+        assert [other.next() for _ in range(4)][-1] == {"room": room, "text": "hi"}
+        assert plain.recv(PATIENCE) == "hi"
+        assert page.say(f"room {room} all") == {"room": room, "text": "all"}
+        assert page.say("join second") == {"in": "second"}
+        page.connection.send(f"leave {room}")
+        assert page.next() == {"out": room}
+
+
+def test_a_message_to_several_rooms_says_one_that_the_client_is_in(
+    server: Server, room: str, join: Callable[..., Page]
+) -> None:
+    first, second = join(), join(name=f"{room}2")
+    post(server, f"/to/{room},{room}2", b"hi")
+    assert first.next() == {"room": room, "text": "hi"}
+    assert second.next() == {"room": f"{room}2", "text": "hi"}
+    assert second.say(f"join {room}") == {"in": room}
+    post(server, f"/to/{room},{room}2", b"once")
+    assert first.next() == second.next() == {"room": room, "text": "once"}
+
+
+def test_users_and_all(server: Server, token: str, join: Callable[..., Page]) -> None:
+    page = join(f"?user={token}")
+    post(server, f"/to/-?user={token}", b"you")
+    assert page.next() == {"text": "you"}
+    post(server, f"/to/-?user={token}&binary=1", b"\xff")
+    assert page.next() == b"\xff"
+    with server.connect("/plain/x") as plain:
+        assert plain.recv(PATIENCE) == "ready"
+        for path in ("/to/all", "/send_to_all"):
+            post(server, path, b"everybody")
+            assert page.next() == {"text": "everybody"}
+            assert plain.recv(PATIENCE) == "everybody"
+        post(server, "/send_to_all?binary=1", b"\xff")
+        assert page.next() == plain.recv(PATIENCE) == b"\xff"
+
+
+def test_clients_that_others_move(server: Server, room: str, join: Callable[..., Page]) -> None:
+    page = join()
+    post(server, f"/move/{room}/join/finals", b"")
+    assert page.next() == {"in": "finals"}
+    post(server, "/move/finals/leave/finals", b"")
+    assert page.next() == {"out": "finals"}
+
+
+def test_signs_of_life(join: Callable[..., Page]) -> None:
+    page = join()
+    assert [page.connection.recv(PATIENCE) for _ in range(2)] == ["{}", "{}"]
+
+
+def test_the_route_option_is_checked() -> None:
+    websocket = WebSocket()
+    with pytest.raises(ValueError, match="resume of route /a is 'yes'"):
+        websocket.add_url_rule("/a", "a", lambda ws: None, resume="yes")
+    with pytest.raises(ValueError, match="resume=True"):
+        websocket.add_url_rule("/a", "a", lambda ws: None, subprotocols=[SUBPROTOCOL])
+
+
+def test_records_say_what_is_json() -> None:
+    record = Record(Kind.MESSAGE, ("room:a",), b'{"x":1}', True, json=True)
+    assert decode(record.encode()) == record
+    assert encode_message(record, "room:a") == (1, b'{"room":"a","json":{"x":1}}')
+
+
+def test_shares_by_channel() -> None:
+    records = [Record(Kind.MESSAGE, ("room:a", "room:b")), Record(Kind.MESSAGE, ("room:b",))]
+    members: dict[str, Any] = {"room:a": ["x"], "room:b": ["x", "y", "z"]}
+    receivers: list[Any] = ["x", "y", "z", "gone"]
+    assert by_channel(records, receivers, members.__getitem__) == [
+        (("room:a", "room:b"), ["x", "gone"]),
+        (("room:b", "room:b"), ["y", "z"]),
+    ]
+    assert by_channel(records[1:], receivers, members.__getitem__) == [(("room:b",), receivers)]
