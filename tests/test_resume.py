@@ -11,7 +11,8 @@ from websockets.sync.client import ClientConnection
 
 from flask_uwsgi_websocket import WebSocket
 from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL, encode_message
-from flask_uwsgi_websocket.rooms.record import Kind, Record, decode
+from flask_uwsgi_websocket.rooms.positions import Position
+from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind, Record, decode, kept
 from flask_uwsgi_websocket.rooms.shares import by_channel
 from tests.server import PATIENCE, Server
 
@@ -177,6 +178,9 @@ def test_records_say_what_is_json() -> None:
     record = Record(Kind.MESSAGE, ("room:a",), b'{"x":1}', True, json=True)
     assert decode(record.encode()) == record
     assert encode_message(record, "room:a") == (1, b'{"room":"a","json":{"x":1}}')
+    body = KeptRecord(Kind.MESSAGE, ("room:a",), b"1", True, json=True).body()
+    in_log = decode(kept(body, Position("k3v9", 7), 1.0).encode())
+    assert encode_message(in_log, "room:a") == (1, b'{"room":"a","at":"k3v9.7","json":1}')
 
 
 def test_shares_by_channel() -> None:

@@ -27,7 +27,7 @@ from ..codec.frames import BINARY, TEXT
 from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from .channels import room_of
-from .record import Record
+from .record import KeptRecord, Record
 
 SUBPROTOCOL = "flask-uwsgi-rooms.v1"
 
@@ -91,9 +91,16 @@ def encode_message(record: Record, channel: str) -> tuple[int, bytes]:
     :param channel: the one of the record's that the client is in.
     """
     room = room_of(channel)
-    if room is not None:
-        return TEXT, b'{"room":%b,%b}' % (_dumps(room).encode(), _content(record))
-    return (TEXT, b"{%b}" % _content(record)) if record.text else (BINARY, record.data)
+    if room is None:
+        return (TEXT, b"{%b}" % _content(record)) if record.text else (BINARY, record.data)
+    return TEXT, b"{%b,%b}" % (_source(record, room), _content(record))
+
+
+def _source(record: Record, room: str) -> bytes:
+    source = f'"room":{_dumps(room)}'
+    if isinstance(record, KeptRecord) and record.position is not None:
+        source += f',"at":"{record.position}"'
+    return source.encode()
 
 
 def _content(record: Record) -> bytes:
