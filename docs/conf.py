@@ -6,14 +6,18 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
+from click import Context
+from docutils import nodes
 from pygments.lexer import RegexLexer
 from pygments.token import Comment, Keyword, String, Text, Whitespace
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from flask_uwsgi_websocket import __version__  # noqa: E402
+from flask_uwsgi_websocket.commands.cli import websocket  # noqa: E402
 
 project = "Flask-uWSGI-WebSocket"
 author = "the authors of Flask-uWSGI-WebSocket"
@@ -24,8 +28,15 @@ extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosectionlabel", "sphinx_copyb
 exclude_patterns = ["_build", "deploy"]
 templates_path: list[str] = []
 
-# What of other packages a signature names has no page here, and without the internet no link.
-nitpick_ignore_regex = [("py:.*", r"(?!flask_uwsgi_websocket).*")]
+# What signatures name and no page tells of: classes of other projects, to which no link leads
+# without the internet; type variables; and our own inner types.
+nitpick_ignore_regex = [
+    ("py:mod", ".*"),
+    ("py:.*", r"(collections|flask|os|typing|werkzeug)\..*"),
+    ("py:class", r"Flask|AppContext|Blueprint|RequestContext|TestResponse|WSGIEnvironment"),
+    ("py:class", r"(.*\.)?(C|Done|F|T|_Self|Connection|UpgradeRequest|BackplaneOptions)"),
+    ("py:class", r"flask_uwsgi_websocket\.(codec|clients|rooms)\..*"),
+]
 
 # In docstrings `this` is code.
 default_role = "code"
@@ -67,7 +78,23 @@ class WordsLexer(RegexLexer):
     }
 
 
+class CommandHelp(SphinxDirective):
+    """What a command answers to ``--help``: ``.. command-help:: doctor``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        context = Context(websocket, info_name="flask websocket", terminal_width=78)
+        command = websocket.get_command(context, name)
+        if command is None:
+            raise self.error(f"there is no command {name}")
+        text = command.get_help(Context(command, parent=context, info_name=name))
+        return [nodes.literal_block(text, text, language="text")]
+
+
 def setup(app: Sphinx) -> None:
-    """Teach Sphinx the languages of our code blocks that Pygments does not know."""
+    """Teach Sphinx a directive, and the languages that Pygments does not know."""
+    app.add_directive("command-help", CommandHelp)
     for language in ("haproxy", "caddyfile"):
         app.add_lexer(language, WordsLexer)

@@ -1,4 +1,4 @@
-"""Run an app on uWSGI from its own script, also one without :class:`.WebSocket`."""
+"""Run an app on uWSGI from its own script, also one without the extension."""
 
 from .inspection.binaries import find_uwsgi
 from .launch.run import run_uwsgi

@@ -212,7 +212,7 @@ class WebSocketMiddleware(Targets[Any]):
         uWSGI, ``memory://`` elsewhere.
     :param prefix: in front of all names at the backplane, for several applications at one.
     :param identify: tells by the WSGI environment who a client is: a str, or None. What it raises
-        refuses the handshake, best by :exc:`HandshakeError`.
+        refuses the handshake, best by :exc:`.HandshakeError`.
     :raises TypeError: when a server lacks a method, or has coroutine functions which the handler
         cannot run.
     :raises ValueError: when ``origins`` are none, or ``compression`` cannot be.
@@ -268,11 +268,11 @@ class WebSocketMiddleware(Targets[Any]):
         return self._rooms.of(None)
 
     def count(self, room: str) -> Any:
-        """Count who is in a room: see :meth:`.extension.rooms.RoomMethods.count`."""
+        """Count who is in a room: see :meth:`.WebSocket.count`."""
         return self._sender().count(room)
 
     def rooms(self) -> Any:
-        """Count who is in each room: see :meth:`.extension.rooms.RoomMethods.rooms`."""
+        """Count who is in each room: see :meth:`.WebSocket.rooms`."""
         return self._sender().rooms()
 
     def _accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -141,7 +141,7 @@ class BaseClient(Generic[Done]):
     def path(self) -> str:
         """The decoded path of the request, without the part that mounts the app.
 
-        As the client sent it: see :func:`~.text.printable` before it goes into a log.
+        As the client sent it: it may forge lines of a log.
         """
         return path_of(self.environ)
 

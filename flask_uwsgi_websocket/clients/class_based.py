@@ -86,7 +86,7 @@ class WebSocket:
         return rooms
 
     def join(self, room: str) -> Any:
-        """Join a room, until the end; see :meth:`.BaseClient.join`."""
+        """Join a room, until the end; see :meth:`.WebSocketClient.join`."""
         self.client.join(room)
 
     def leave(self, room: str) -> Any:

@@ -40,7 +40,7 @@ class WebSocket(RoomMethods):
     :param timeout: grace in seconds, for a closing handshake and for a handler whose connection
         has ended.
 
-    The configuration keys are in :data:`.config.SETTINGS`.
+    The configuration keys are those of ``SETTINGS`` in ``extension/config.py``.
 
     :raises ValueError: for a timeout that is none.
     """
@@ -54,7 +54,7 @@ class WebSocket(RoomMethods):
         SECONDS_OR_NONE.check("timeout", timeout)
         self.timeout = timeout
         self.router = Router(__name__, self._check_handler)
-        #: The open clients of this worker process; see :class:`~.clients.Clients`.
+        #: The open clients of this worker process, to iterate over.
         self.clients = Clients(self)
         self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients)
         self._background = Background(self)
@@ -103,7 +103,7 @@ class WebSocket(RoomMethods):
         """Route WebSockets that match ``rule`` to the decorated handler.
 
         The handler is called with a client and the variables of the URL. The options are those
-        of Flask's :meth:`~flask.Flask.route` and of :class:`~.routing.WebSocketRule`.
+        of Flask's :meth:`~flask.Flask.route` and of ``WebSocketRule``.
         """
 
         def decorator(handler: F) -> F:

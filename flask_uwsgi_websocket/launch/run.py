@@ -53,8 +53,8 @@ def run_uwsgi(
     Where the script is already inside uWSGI, or imported by a ``flask`` command, this only says
     so and returns.
 
-    :param app: the Flask app, or a string ``module:variable``. See :mod:`.locate` for how uWSGI
-        finds an app object.
+    :param app: the Flask app, or a string ``module:variable``. ``launch/locate.py`` tells how
+        uWSGI finds an app object.
     :param debug: reload when the code changes, and Flask's debug mode with its debugger in the
         browser; one worker, since the debugger keeps its tracebacks in memory.
     :param host: the address to listen on.

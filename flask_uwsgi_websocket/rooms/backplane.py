@@ -44,7 +44,7 @@ class BackplaneOptions:
     :param prefix: in front of all names, so that apps can share a server.
     :param worker: the name of this worker or publisher, different from all others.
     :param instance: the id and start time of the parent of all workers; see
-        :meth:`~.server_process.ServerProcess.instance`. None outside of a server.
+        ``ServerProcess.instance``. None outside of a server.
     :param timeout: seconds within which a call succeeds or raises.
     :param max_size: bytes of the largest record.
     """
@@ -134,7 +134,7 @@ class Backplane(ABC):
 
     @abstractmethod
     async def workers(self) -> int | None:
-        """Return how many subscribe to :data:`~.channels.ALL`; None where nobody can tell."""
+        """Return how many subscribe to ``channels.ALL``; None where nobody can tell."""
 
     async def check(self) -> list[str]:
         """Return what an operator should know of the server behind it: for ``doctor``."""
@@ -168,7 +168,7 @@ class Backplane(ABC):
         raise NotImplementedError
 
     async def describe(self, text: str) -> None:
-        """Keep what :meth:`.RoomPatterns.describe` says, for processes that do not have the app."""
+        """Keep what ``RoomPatterns.describe`` says, for processes that do not have the app."""
         raise NotImplementedError
 
     async def description(self) -> str | None:
