@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from ...exceptions import BackplaneUnavailable
 from ...helpers.log import RateLimit, logger
-from ..backplane import Backplane, BackplaneOptions, Inbox
+from ..backplane import Backplane, BackplaneOptions, Inbox, Log, Published
 from ..channels import ALL
-from ..record import BadRecord, Record, decode
+from ..positions import Position
+from ..record import BadRecord, KeptRecord, Record, decode
 from .checks import check
 from .cluster import Cluster
 from .deployment import Deployment, OneServer
 from .dialer import Dialer
 from .errors import NotAnswering, explain
+from .history import Logs
 from .line import Events
+from .scripts import Call
 from .subscription import Subscription
 from .url import Kind, parse
 from .waiting import within
@@ -23,6 +27,9 @@ from .waiting import within
 #: Bytes since a connection began that make an overflow a likely cause of its end. Redis cuts a
 #: subscriber that has not read 32 MiB yet, or 8 MiB for a minute.
 _MUCH = 1 << 20
+
+#: Where the app's description of its rooms is.
+_DESCRIPTION = "description"
 
 #: The channel of what is to so many others that it would cost too much to publish it to each.
 MANY = "many"
@@ -36,8 +43,12 @@ _TURNS = 5
 class RedisBackplane(Backplane):
     """Carries records by PUBLISH and SUBSCRIBE; in a cluster by those of its shards.
 
+    What rooms keep is in streams, to which a script appends what it publishes.
+
     All see the records of a server in one order; those of several shards in any.
     """
+
+    features = frozenset({"history"})
 
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         location = parse(url)
@@ -46,6 +57,7 @@ class RedisBackplane(Backplane):
         self._events: _Events | None = None
         self._deployment: Deployment | None = None
         self._channels: set[str] = set()
+        self._logs = Logs(self._name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -80,22 +92,57 @@ class RedisBackplane(Backplane):
         if self._deployment is not None:
             await self._deployment.unsubscribe([self._name(channel) for channel in channels])
 
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
-        owners, messages = [], []
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
+        deployment = self._running()
+        owners, calls = [], []
         for index, record in enumerate(records):
-            data = record.encode()
-            channels = dict.fromkeys(record.channels)
-            if len(channels) > 1 and len(channels) * len(data) > _COST:
-                channels = {MANY: None}
-            for channel in channels:
+            for call in self._calls(record, deployment.verb):
                 owners.append(index)
-                messages.append((self._name(channel), data))
-        results: list[BaseException | None] = [None] * len(records)
-        errors = await self._running().publish(messages)
-        for index, error in zip(owners, errors, strict=True):
-            if error is not None and results[index] is None:
-                results[index] = self._unavailable(error)
+                calls.append(call)
+        results: list[Published] = [None] * len(records)
+        if not calls:
+            return results
+        for index, reply in zip(owners, await deployment.publish(calls), strict=True):
+            if results[index] is None:
+                results[index] = self._result(reply)
         return results
+
+    def _calls(self, record: Record, verb: bytes) -> Iterable[Call]:
+        if isinstance(record, KeptRecord):
+            return (self._logs.append(verb, record),)
+        data = record.encode()
+        channels = dict.fromkeys(record.channels)
+        if len(channels) > 1 and len(channels) * len(data) > _COST:
+            channels = {MANY: None}
+        return [(verb, self._name(channel), data) for channel in channels]
+
+    def _result(self, reply: Any) -> Published:
+        if isinstance(reply, BaseException):
+            return self._unavailable(reply)
+        return self._logs.position_of(reply) if isinstance(reply, bytes) else None
+
+    async def read(self, channel: str, after: int, limit: int, max_size: int) -> Log:
+        return self._logs.log_of(await self._ask(self._logs.read(channel, after, limit, max_size)))
+
+    async def touch(self, channel: str, seconds: float) -> Position:
+        return self._logs.position_of(await self._ask(self._logs.touch(channel, seconds)))
+
+    async def forget(self, channel: str) -> None:
+        await self._ask(self._logs.forget(self._running().verb, channel))
+
+    async def describe(self, text: str) -> None:
+        self._description = text
+        await self._ask((b"SET", self._name(_DESCRIPTION), text))
+
+    async def description(self) -> str | None:
+        reply = await self._ask((b"GET", self._name(_DESCRIPTION)))
+        return None if reply is None else str(reply, "utf-8")
+
+    async def _ask(self, call: Call) -> Any:
+        [reply] = await self._running().query([call])
+        if isinstance(reply, BaseException):
+            raise self._unavailable(reply) from None
+        return reply
 
     async def workers(self) -> int | None:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Awaitable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,11 @@ from redis.exceptions import RedisError, ResponseError
 
 from .deployment import Deployment, number_of
 from .dialer import Dialer
-from .errors import Lost, NoMaster, NotAnswering, explain, is_moved
-from .line import Events, Message
+from .errors import Lost, NoMaster, NotAnswering, explain, is_moved, is_torn, moving_to
+from .line import Events
 from .link import Command, Link, Pushes
 from .publishing import Publishing
+from .scripts import Call, name_in
 from .subscription import Subscription
 from .url import Address
 from .waiting import within
@@ -27,6 +28,8 @@ from .waiting import within
 _ASK_TIMEOUT = 0.5
 #: Seconds between two such questions while a node is away, which another will replace.
 _WATCH = 0.5
+#: Seconds between two attempts at a slot that is moving.
+_MOVING = 0.05
 
 
 class _Server:
@@ -42,12 +45,17 @@ class _Server:
         await self.subscription.close()
 
 
+_Run = Callable[[Publishing, Sequence[Call]], Coroutine[Any, Any, list[Any]]]
+
+
 class Cluster(Deployment, Events):
     """The nodes of a cluster, and which channels are at which of them.
 
     The map of slots is asked for when it is needed, when a node says that a slot has moved, and
     again and again while a node is away.
     """
+
+    verb = b"SPUBLISH"
 
     def __init__(self, dialer: Dialer, events: Events, timeout: float) -> None:
         self._dialer = dialer
@@ -62,36 +70,52 @@ class Cluster(Deployment, Events):
         self._watching: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
 
-    async def publish(self, messages: Sequence[Message]) -> list[BaseException | None]:
-        results: list[BaseException | None] = [None] * len(messages)
-        rest = list(range(len(messages)))
-        for _ in range(3):
+    async def publish(self, calls: Sequence[Call]) -> list[Any]:
+        return await self._run(calls, Publishing.publish)
+
+    async def query(self, calls: Sequence[Call]) -> list[Any]:
+        return await self._run(calls, Publishing.query)
+
+    async def _run(self, calls: Sequence[Call], run: _Run) -> list[Any]:
+        """Run commands, each at the node that has its slot."""
+        results: list[Any] = [None] * len(calls)
+        rest = list(range(len(calls)))
+        end = asyncio.get_running_loop().time() + self._timeout
+        pause = 0.0
+        while rest:
             try:
-                groups = await within(self._timeout, self._split({i: messages[i][0] for i in rest}))
+                names = {index: name_in(calls[index]) for index in rest}
+                groups = await within(self._timeout, self._split(names))
             except (NoMaster, asyncio.TimeoutError) as error:
                 for index in rest:
                     results[index] = error
                 break
-            await asyncio.gather(
-                *(self._publish(server, indexes, messages, results) for server, indexes in groups)
-            )
+            runs = (self._run_group(*group, calls, results, run) for group in groups)
+            await asyncio.gather(*runs)
             # What a node refuses for another's, it has not taken: it may be sent again.
-            rest = [index for index in rest if is_moved(results[index])]
-            if not rest:
+            rest = [i for i in rest if is_moved(results[i]) or is_torn(results[i])]
+            if not rest or asyncio.get_running_loop().time() > end:
                 break
             await self._look_again()
+            await asyncio.sleep(pause)
+            pause = _MOVING
         return results
 
-    async def _publish(
+    async def _run_group(
         self,
         server: _Server,
         indexes: list[int],
-        messages: Sequence[Message],
-        results: list[BaseException | None],
+        calls: Sequence[Call],
+        results: list[Any],
+        run: _Run,
     ) -> None:
-        errors = await server.publishing.publish(b"SPUBLISH", [messages[i] for i in indexes])
-        for index, error in zip(indexes, errors, strict=True):
-            results[index] = error
+        replies = await run(server.publishing, [calls[i] for i in indexes])
+        for index, reply in zip(indexes, replies, strict=True):
+            node = moving_to(reply)
+            if node is not None:
+                asking = [(b"ASKING",), calls[index]]
+                [_, reply] = await run(self._server(node).publishing, asking)
+            results[index] = reply
 
     def subscribe(self, names: Collection[bytes]) -> Awaitable[None]:
         self._wanted.update(names)

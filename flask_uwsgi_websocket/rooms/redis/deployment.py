@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Collection, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from .dialer import Dialer
-from .line import Events, Message
+from .line import Events
 from .link import Command
 from .publishing import Publishing
+from .scripts import Call
 from .subscription import Subscription
 
 
 class Deployment(ABC):
     """Servers that channels are at."""
 
+    #: The command that publishes.
+    verb: ClassVar[bytes]
+
     @abstractmethod
-    async def publish(self, messages: Sequence[Message]) -> list[BaseException | None]:
-        """Publish; return for each message None, or what is wrong."""
+    async def publish(self, calls: Sequence[Call]) -> list[Any]:
+        """Run commands that publish, in their order; return for each the reply or what is wrong."""
+
+    @abstractmethod
+    async def query(self, calls: Sequence[Call]) -> list[Any]:
+        """Run other commands; so, too."""
 
     @abstractmethod
     def subscribe(self, names: Collection[bytes]) -> Awaitable[None]:
@@ -44,13 +52,18 @@ class Deployment(ABC):
 class OneServer(Deployment):
     """A single server, or the master that sentinels name."""
 
+    verb = b"PUBLISH"
+
     def __init__(self, dialer: Dialer, events: Events, timeout: float) -> None:
         self._subscription = Subscription(dialer.dial, events)
         self._publishing = Publishing(dialer.dial, events, timeout, self._subscription.hurry)
         self._name = str(dialer.url)
 
-    async def publish(self, messages: Sequence[Message]) -> list[BaseException | None]:
-        return await self._publishing.publish(b"PUBLISH", messages)
+    async def publish(self, calls: Sequence[Call]) -> list[Any]:
+        return await self._publishing.publish(calls)
+
+    async def query(self, calls: Sequence[Call]) -> list[Any]:
+        return await self._publishing.query(calls)
 
     def subscribe(self, names: Collection[bytes]) -> Awaitable[None]:
         self._subscription.want(names)

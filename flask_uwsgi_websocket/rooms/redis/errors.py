@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 from redis import exceptions as redis
+
+from .url import Address
+
+_FULL = (
+    "it is full: raise its maxmemory, or have rooms keep less; its maxmemory-policy may be "
+    "volatile-ttl, with which it drops what expires first"
+)
+_REPLICA = "it is a replica: name the master, or use redis+sentinel://"
+_FORBIDDEN = "its ACL forbids it: see docs/rooms for what the user needs"
 
 #: Where what is wrong can be told by the text only: a part of it, and what to do.
 _TEXTS = {
@@ -23,6 +32,17 @@ _TEXTS = {
     "Permission denied": "this user may not open the socket: see its mode and the directory's",
     "max number of clients": "it has as many clients as maxclients allows",
     "MOVED ": "the cluster is moving slots",
+    "ASK ": "the cluster is moving slots",
+    "TRYAGAIN": "the cluster is moving slots",
+    "OOM ": _FULL,
+    "READONLY ": _REPLICA,
+    "MISCONF": "it cannot save its data to disk, and takes none meanwhile: see its log",
+    "NOREPLICAS": "it has fewer replicas than min-replicas-to-write asks for",
+    "WRONGTYPE": "keys of rooms are used by others: see UWSGI_WEBSOCKET_PREFIX",
+    "BUSY ": "it is held up by a script: see its SCRIPT KILL",
+    "can't run this command": _FORBIDDEN,
+    "can't access at least one of the keys": _FORBIDDEN,
+    "ACL failure in script": _FORBIDDEN,
     "CLUSTERDOWN": "the cluster is down: see redis-cli cluster info",
     "unknown command": "it is too old: rooms need Redis 6.2, in a cluster 7.0, or Valkey",
     "closed connection": "it closed the connection",
@@ -33,11 +53,11 @@ _TEXTS = {
 }
 
 _TYPES: tuple[tuple[type[BaseException], str], ...] = (
-    (redis.NoPermissionError, "its ACL forbids it: see docs/rooms for what the user needs"),
+    (redis.NoPermissionError, _FORBIDDEN),
     (redis.AuthenticationError, "it refuses user and password: correct those in the URL"),
     (redis.BusyLoadingError, "it has just started, and is loading its data"),
-    (redis.OutOfMemoryError, "it is full: raise its maxmemory"),
-    (redis.ReadOnlyError, "it is a replica: name the master, or use redis+sentinel://"),
+    (redis.OutOfMemoryError, _FULL),
+    (redis.ReadOnlyError, _REPLICA),
     (redis.ClusterDownError, "the cluster is down: see redis-cli cluster info"),
 )
 
@@ -74,6 +94,34 @@ def is_moved(error: object) -> bool:
     """Tell whether a server refuses what is another one's, of its cluster."""
     # Before redis-py 6 only its own client of clusters has a type for it.
     return isinstance(error, redis.MovedError) or str(error).startswith("MOVED ")
+
+
+def is_torn(error: object) -> bool:
+    """Tell whether some of the keys that a command needs have moved to another node, some not."""
+    return _code_of(error) == "TRYAGAIN"
+
+
+def moving_to(error: object) -> Address | None:
+    """Return the node that a slot is moving to, where its keys are already."""
+    words = str(error).removeprefix("ASK ").split()
+    if _code_of(error) != "ASK" or len(words) != 2:
+        return None
+    host, _, port = words[1].rpartition(":")
+    return Address(host, int(port))
+
+
+def _code_of(error: object) -> str:
+    # A type, whose text is without the code, has it only since redis-py 6.
+    names = {"AskError": "ASK", "TryAgainError": "TRYAGAIN"}
+    is_one = isinstance(error, redis.ResponseError)
+    return names.get(type(error).__name__, str(error).partition(" ")[0]) if is_one else ""
+
+
+def is_replica(error: object) -> TypeGuard[BaseException]:
+    """Tell whether a server refuses to write, since another one is the master."""
+    # What a script of an older Redis is refused has the reason in its text only.
+    is_one = isinstance(error, redis.ResponseError)
+    return isinstance(error, redis.ReadOnlyError) or (is_one and "READONLY " in str(error))
 
 
 def explain(error: BaseException) -> str:

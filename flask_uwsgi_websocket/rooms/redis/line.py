@@ -18,10 +18,6 @@ _WANTED = 0.5
 _GOOD = 5.0
 
 
-#: The name of a channel at the server, and what is published there.
-Message = tuple[bytes, bytes]
-
-
 class Events(ABC):
     """Takes what happens at the servers."""
 

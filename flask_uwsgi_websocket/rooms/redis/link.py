@@ -21,7 +21,7 @@ PING_INTERVAL, PINGS_MISSED = 1.0, 3
 #: Replies read before others on the loop have their turn.
 _TURN = 100
 
-Command = tuple[bytes | str, ...]
+Command = tuple[bytes | str | float, ...]
 
 
 class _Request:
@@ -164,6 +164,10 @@ class Link:
             if not request.future.done():
                 request.future.set_exception(Lost(error, request.replies))
                 request.future.exception()  # whoever asked may have given up
+
+    def give_up(self, error: BaseException) -> None:
+        """Have it be over for a reason that its user knows."""
+        self._end(error)
 
     async def close(self) -> None:
         """End it; safe at any time."""
