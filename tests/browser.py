@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.server import PATIENCE, ROOT, eventually, free_port
 
@@ -56,7 +56,7 @@ def visit(browser: Browser, example: Example, **context: Any) -> Iterator[Page]:
     try:
         page = opened.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        page.on("console", lambda line: errors.append(line.text) if _is_error(line) else None)
         page.on(
             "request",
             lambda request: (
@@ -72,6 +72,11 @@ def visit(browser: Browser, example: Example, **context: Any) -> Iterator[Page]:
     # That a server is away is no fault of the page.
     errors = [line for line in errors if not line.startswith("WebSocket connection to")]
     assert not errors, errors
+
+
+def _is_error(line: ConsoleMessage) -> bool:
+    """Tell whether a console's line is an error; that a page has no icon is none."""
+    return line.type == "error" and not line.location["url"].endswith("/favicon.ico")
 
 
 def process_of(page: Page) -> str:
@@ -101,6 +106,9 @@ class Example:
     :param replace: parts of the command to replace.
     """
 
+    #: The folder that the command is run in.
+    place = ROOT
+
     def __init__(
         self,
         name: str,
@@ -115,13 +123,17 @@ class Example:
         self._command = documented_commands(script)[program]
         for old, new in {**(replace or {}), "localhost:5000": f"localhost:{port}"}.items():
             self._command = self._command.replace(old, new)
+        self._prepare(self._command, port, directory / "uwsgi.log")
+
+    def _prepare(self, command: str, port: int, log_path: Path) -> None:
+        self._command = command
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FLASK_")},
             "PORT": str(port),
             # As in an activated virtual environment.
             "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
         }
-        self._log_path = directory / "uwsgi.log"
+        self._log_path = log_path
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Example:
@@ -142,7 +154,7 @@ class Example:
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [found, *arguments],
-                cwd=ROOT,
+                cwd=self.place,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
