@@ -91,7 +91,7 @@ class Channels:
     def _peer(self, connection: Connection) -> Peer:
         return next(peer for peer in self.peers if peer.connection is connection)
 
-    def join(self, connection: Connection, room: str) -> None:
+    def let_join(self, connection: Connection, room: str) -> None:
         if connection.ended:
             raise connection.closed_error()
         if room == "full":
@@ -99,7 +99,7 @@ class Channels:
             raise TooManyRooms("too many rooms")
         self._peer(connection).channels.add(f"room:{room}")
 
-    def leave(self, connection: Connection, room: str) -> None:
+    def let_leave(self, connection: Connection, room: str) -> None:
         self._peer(connection).channels.discard(f"room:{room}")
 
 
@@ -112,7 +112,7 @@ class Scene:
         assert isinstance(self.worker, ThreadsWorker)
         self.channels = Channels()
         self.patterns = RoomPatterns()
-        self.delivery = Delivery(self.channels, self.patterns, self.worker)
+        self.delivery = Delivery(self.channels, self.channels, self.patterns, self.worker)
 
     def peer(self, *channels: str, **options: Any) -> Peer:
         peer = Peer(self.engine, *channels, **options)

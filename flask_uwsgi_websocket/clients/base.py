@@ -111,17 +111,21 @@ class BaseClient(Generic[Done]):
         connection: Connection | Unopened = self._connection
         return frozenset() if isinstance(connection, Unopened) else self._rooms.rooms_of(connection)
 
-    def join(self, room: str) -> Done:
+    def join(self, room: str, info: Any = None) -> Done:
         """Join a room, until :meth:`leave` or the end; return when that is in force.
 
         What is sent to the room after that, from anywhere, arrives. To be in it already is no
-        error.
+        error; then only the info changes.
 
+        :param info: what the others in the room may know of this client, where that has
+            ``presence``: what JSON has, 4 KiB of it at most.
         :raises BackplaneUnavailable: when it cannot be in force now, after two seconds. A handler
             need not catch it: it closes the client with code 1013.
         :raises ConnectionClosed: when the connection has ended.
         :raises RoomFull: when the room has as many members as its ``max_members``.
         :raises TooManyRooms: above ``UWSGI_WEBSOCKET_MAX_ROOMS``.
+        :raises TypeError: for an info that is no JSON.
+        :raises ValueError: for one that is too long.
         """
         raise NotImplementedError
 

@@ -51,9 +51,9 @@ class WebSocketClient(BaseClient[None]):
             self._run(connection.send_failed())
             raise
 
-    def join(self, room: str) -> None:
+    def join(self, room: str, info: Any = None) -> None:
         self.accept()
-        self._rooms.join_and_wait(self._connection, room)
+        self._rooms.join_and_wait(self._connection, room, info)
 
     def leave(self, room: str) -> None:
         super().leave(room)
@@ -128,9 +128,9 @@ class AsyncioWebSocketClient(BaseClient[Coroutine[Any, Any, None]]):
 
     a_send = send
 
-    async def join(self, room: str) -> None:
+    async def join(self, room: str, info: Any = None) -> None:
         self.accept()
-        joining = self._rooms.join(self._connection, room)
+        joining = self._rooms.join(self._connection, room, info)
         if joining is not None:
             await joining
 

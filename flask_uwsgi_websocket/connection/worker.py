@@ -20,6 +20,10 @@ from .detached import DetachedRequest
 INTERRUPT_TIME = 0.5
 
 
+def leave_alone() -> None:
+    """Let a task go on when the worker stops."""
+
+
 class Worker(Loop):
     """The connections of one engine in one worker process, and the loop that serves them."""
 

@@ -20,7 +20,7 @@ from ..connection.base import Callback, Message
 from ..connection.detached import Application, Body
 from ..connection.receiving import ENDS_TOLD
 from ..connection.states import LOST
-from ..connection.worker import INTERRUPT_TIME, Worker
+from ..connection.worker import INTERRUPT_TIME, Worker, leave_alone
 from ..helpers.log import log_exception
 from ..helpers.threads import looks
 from ..process.server_process import ServerProcess
@@ -354,16 +354,16 @@ class AsyncioEngine(Engine):
 
         threading.Thread(target=run, name="websocket-start", daemon=True).start()
 
-    def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
+    def start_task(self, work: Callable[[], Any], timeout: float, finish: bool = False) -> Any:
         loop = self.worker().loop if self._loop is None else self._loop
         if not runs_here(loop):
-            loop.call_soon_threadsafe(self.start_task, work, timeout)
+            loop.call_soon_threadsafe(self.start_task, work, timeout, finish)
             return None
         worker = self.worker()
         # In no context: that of a request would end under it.
         task = contextvars.Context().run(loop.create_task, work())
         task.add_done_callback(lambda _: worker.tasks.pop(task, None))
-        worker.add_task(task, task.cancel, timeout)
+        worker.add_task(task, leave_alone if finish else task.cancel, timeout)
         return task
 
     def drive(self, awaitable: Awaitable[T]) -> Awaitable[T]:

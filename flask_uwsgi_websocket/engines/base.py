@@ -124,11 +124,12 @@ class Engine(ABC):
         """Call ``callback`` once this process serves; from where it is prepared for that."""
 
     @abstractmethod
-    def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
+    def start_task(self, work: Callable[[], Any], timeout: float, finish: bool = False) -> Any:
         """Run ``work`` beside all requests until the worker stops; from anywhere in it.
 
         :param work: a coroutine function where handlers are; raises nothing but :attr:`killed`.
         :param timeout: seconds that it has to end, once the worker stops.
+        :param finish: whether nothing breaks into it then.
         :return: the thread, greenlet or Task, where this is called from one of its kind.
         """
 

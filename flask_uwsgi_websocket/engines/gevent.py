@@ -20,7 +20,7 @@ from gevent.monkey import get_original
 from ..connection.base import Callback, Message
 from ..connection.blocking import DONE, BlockingConnection, run_to_end
 from ..connection.detached import Application, Body, end_late, in_context, report_late
-from ..connection.worker import INTERRUPT_TIME, Worker
+from ..connection.worker import INTERRUPT_TIME, Worker, leave_alone
 from ..exceptions import ConnectionClosed
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
@@ -277,14 +277,15 @@ class GeventEngine(Engine):
 
         get_original("_thread", "start_new_thread")(run, ())
 
-    def start_task(self, work: Callable[[], Any], timeout: float) -> Any:
+    def start_task(self, work: Callable[[], Any], timeout: float, finish: bool = False) -> Any:
         worker = self.worker()
         if not worker.on_loop():
-            worker.call_soon(partial(self.start_task, work, timeout))
+            worker.call_soon(partial(self.start_task, work, timeout, finish))
             return None
         task = gevent.Greenlet(work)
         task.link(lambda _: worker.tasks.pop(task, None))
-        worker.add_task(task, partial(task.kill, block=False), timeout)
+        kill = partial(task.kill, block=False)
+        worker.add_task(task, leave_alone if finish else kill, timeout)
         task.start()
         return task
 

@@ -27,7 +27,7 @@ from ..connection.base import Callback, Message
 from ..connection.blocking import DONE, BlockingConnection
 from ..connection.connection import Connection
 from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, wait_and_receive
-from ..connection.worker import Worker
+from ..connection.worker import Worker, leave_alone
 from ..helpers.log import logger
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
@@ -344,7 +344,9 @@ class ThreadsEngine(Engine):
 
         threading.Thread(target=run, name="websocket-start", daemon=True).start()
 
-    def start_task(self, work: Callable[[], Any], timeout: float) -> threading.Thread:
+    def start_task(
+        self, work: Callable[[], Any], timeout: float, finish: bool = False
+    ) -> threading.Thread:
         worker = self.worker()
 
         def run() -> None:
@@ -354,7 +356,7 @@ class ThreadsEngine(Engine):
                 worker.tasks.pop(thread, None)
 
         thread = threading.Thread(target=run, name="websocket-task", daemon=True)
-        worker.add_task(thread, lambda: None, timeout)
+        worker.add_task(thread, leave_alone, timeout)
         self._stop.expect_tasks()
         thread.start()
         return thread

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from flask import Flask
+
 from ..engines.base import Engine
 from ..exceptions import EngineError
 from ..helpers.engines import ENGINES
@@ -108,35 +110,33 @@ class Background:
             self._run(engine, function)
 
     def _run(self, engine: Engine, function: Function, *args: Any, **kwargs: Any) -> Any:
+        what, app = f"the background work {name_of(function)}", self._websocket.app
+
         def work() -> None:
-            with self._reported(function, engine):
+            with reported(what, app, engine):
                 function(*args, **kwargs)
 
         async def work_asynchronously() -> None:
-            with self._reported(function, engine):
+            with reported(what, app, engine):
                 await function(*args, **kwargs)
 
         chosen: Function = work_asynchronously if engine.asynchronous else work
         return engine.start_task(chosen, self._websocket.timeout)
 
-    @contextmanager
-    def _reported(self, function: Function, engine: Engine) -> Iterator[None]:
-        """Log an exception; sys.exit() ends the work alone, as it ends a thread."""
-        try:
-            yield
-        except engine.killed:
-            raise
-        except SystemExit:
-            pass
-        except BaseException as error:
-            app = self._websocket.app
-            log_exception(
-                "Exception in the background work %s",
-                name_of(function),
-                error=error,
-                logger=logger if app is None else app.logger,
-            )
-
     def _check(self, function: Function) -> None:
         whose = f"background functions of {type(self._websocket).__name__}"
         check_kind(function, ENGINES[self._engine_name].asynchronous, whose)
+
+
+@contextmanager
+def reported(what: str, app: Flask | None, engine: Engine) -> Iterator[None]:
+    """Log an exception; sys.exit() ends the work alone, as it ends a thread."""
+    try:
+        yield
+    except engine.killed:
+        raise
+    except SystemExit:
+        pass
+    except BaseException as error:
+        app_logger = logger if app is None else app.logger
+        log_exception("Exception in %s", what, error=error, logger=app_logger)

@@ -56,7 +56,7 @@ class WebSocket(RoomMethods):
         self.router = Router(__name__, self._check_handler)
         #: The open clients of this worker process, to iterate over.
         self.clients = Clients(self)
-        self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients)
+        self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients, timeout)
         self._background = Background(self)
         if app is not None:
             self.init_app(app)
@@ -98,6 +98,7 @@ class WebSocket(RoomMethods):
             ping_interval = app.config["UWSGI_WEBSOCKET_PING_INTERVAL"]
             uwsgi.set_up(middleware.engine, self.timeout, ping_interval)
             self._background.begin_with_workers(middleware.engine)
+            self._rooms.begin_with_workers(app, middleware.engine)
 
     def route(self, rule: str, **options: Any) -> Callable[[F], F]:
         """Route WebSockets that match ``rule`` to the decorated handler.
@@ -144,7 +145,10 @@ class WebSocket(RoomMethods):
         self.router.add_url_rule(rule, endpoint, view_func, **options)
 
     def _check_handler(self, handler: Callable[..., Any]) -> None:
-        check_kind(handler, self._asynchronous, f"handlers of {type(self).__name__}")
+        self._check_kind(handler, "handlers")
+
+    def _check_kind(self, function: Callable[..., Any], whose: str) -> None:
+        check_kind(function, self._asynchronous, f"{whose} of {type(self).__name__}")
 
     @property
     def _asynchronous(self) -> bool:

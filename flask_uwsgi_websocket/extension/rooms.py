@@ -21,11 +21,14 @@ from ..rooms.channels import ALL, user_of
 from ..rooms.counting import Count
 from ..rooms.live import RoomSettings
 from ..rooms.options import RoomPatterns
+from ..rooms.presence.members import Members
+from ..rooms.presence.presence import Event, Happened
 from ..rooms.record import Record
 from ..rooms.rooms import Rooms
 from ..rooms.targets import Sender, Target, Targets
 from ..servers import uwsgi
 from . import config
+from .room_functions import RoomFunctions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,13 +44,15 @@ class RoomsOfApps:
 
     :param engine_name: of the engine that runs its handlers.
     :param clients: its open clients.
+    :param timeout: seconds that a worker that stops leaves to what is told of rooms.
     """
 
-    def __init__(self, engine_name: str, clients: Clients) -> None:
+    def __init__(self, engine_name: str, clients: Clients, timeout: float) -> None:
         self._engine_name = engine_name
         self._clients = clients
         self._apps: WeakSet[Flask] = WeakSet()
         self.patterns = RoomPatterns()
+        self.functions = RoomFunctions(timeout)
         self.identify: Callable[[], Any] | None = None
 
     def add(self, app: Flask) -> None:
@@ -57,7 +62,7 @@ class RoomsOfApps:
         if app.config[prefix] is None:
             app.config[prefix] = app.name
             _without_prefix.add(app)
-        host = _AppWithRooms(app, self._engine_name, self._clients, self.patterns)
+        host = _AppWithRooms(app, self._engine_name, self._clients, self.patterns, self.functions)
         app.extensions.setdefault(_ROOMS, {})[self] = Rooms(host)
 
     def of(self, app: Flask) -> Rooms:
@@ -76,6 +81,11 @@ class RoomsOfApps:
             Target(each, (ALL,), exclude).send_nowait(msg, binary)
         return messages
 
+    def begin_with_workers(self, app: Flask, engine: Engine) -> None:
+        """Hear in each worker of uWSGI, once that serves, who comes to rooms and leaves."""
+        if uwsgi.running_engine() == engine.name:
+            uwsgi.after_fork(lambda: engine.when_serving(self.of(app).begin))
+
     def user_of_request(self, app: Flask) -> str | None:
         """Ask who sends the request; None if nobody knows. Raises what ``identify`` does."""
         if self.identify is not None:
@@ -89,10 +99,16 @@ class _AppWithRooms(ClientsHost):
     """A Flask app, as its rooms see it."""
 
     def __init__(
-        self, app: Flask, engine_name: str, clients: Clients, patterns: RoomPatterns
+        self,
+        app: Flask,
+        engine_name: str,
+        clients: Clients,
+        patterns: RoomPatterns,
+        functions: RoomFunctions,
     ) -> None:
         super().__init__(engine_name, clients, patterns)
         self._app = app
+        self._functions = functions
 
     def settings(self) -> RoomSettings:
         read = partial(config.read, self._app.config)
@@ -133,6 +149,9 @@ class _AppWithRooms(ClientsHost):
 
     def _serves(self) -> bool:
         return has_request_context()
+
+    def tell(self, engine: Engine, event: Event) -> None:
+        self._functions.tell(self._app, engine, event)
 
     def connections(self) -> list[Connection]:
         return [client._connection for client in self._clients if client._app is self._app]
@@ -193,6 +212,7 @@ class RoomMethods(Targets[None]):
         _rooms: RoomsOfApps
 
         def _served_app(self) -> Flask: ...
+        def _check_kind(self, function: Callable[..., Any], whose: str) -> None: ...
 
     def _sender(self) -> Sender[None]:
         return self._rooms.of(self._served_app())
@@ -220,8 +240,58 @@ class RoomMethods(Targets[None]):
         self._rooms.identify = function
         return function
 
+    def who(self, room: str) -> Members:
+        """Tell who is in a room, on all workers, for rooms with ``presence``.
+
+        :return: a list of :class:`~.members.Member`; ``complete`` is False where it may miss some.
+            In a coroutine, what is to be awaited for that.
+        :raises RoomError: for a room without presence.
+        :raises BackplaneUnavailable: when nobody can be asked.
+        """
+        members: Members = self._rooms.of(self._served_app()).who(room)
+        return members
+
+    def present(self, user: str | int) -> bool:
+        """Tell whether a user has a client now, of whichever worker; waits as :meth:`count`.
+
+        One that does not answer within a second counts as having none.
+        """
+        present: bool = self._rooms.of(self._served_app()).present(user)
+        return present
+
+    def on_join(self, pattern: str) -> Callable[[F], F]:
+        """Call the decorated function with a room and a member who has come to it.
+
+        That is a user's first connection there. The function is called once, whatever the number of
+        workers, in a thread, greenlet or Task of one of them, and in an app context; within a
+        worker they are called one after the other, in the order of what happened. What it raises
+        is logged.
+
+        :param pattern: of the names of rooms that have ``presence``, as for :meth:`room`.
+        :raises TypeError: when the function is of the wrong kind for the engine.
+        """
+        return self._on(Happened.JOIN, pattern)
+
+    def on_leave(self, pattern: str) -> Callable[[F], F]:
+        """Do as :meth:`on_join`, when a user has left: the grace after the last connection."""
+        return self._on(Happened.LEAVE, pattern)
+
+    def on_room_empty(self, pattern: str) -> Callable[[F], F]:
+        """Do as :meth:`on_join`, with the room alone, when nobody is left in it."""
+        return self._on(Happened.EMPTY, pattern)
+
+    def _on(self, what: Happened, pattern: str) -> Callable[[F], F]:
+        def decorator(function: F) -> F:
+            self._check_kind(function, "functions that are told of rooms")
+            self._rooms.functions.add(what, pattern, function)
+            return function
+
+        return decorator
+
     def count(self, room: str) -> Count:
         """Count who is in a room, on all workers; takes a second where one does not answer.
+
+        In a room with ``presence`` it is the users that are counted, those in grace too.
 
         :return: ``connections``, ``users`` and ``complete``; in a coroutine, what is to be awaited
             for that.

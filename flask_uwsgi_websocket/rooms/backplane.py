@@ -199,7 +199,7 @@ class Backplane(ABC):
         raise NotImplementedError
 
     async def occupants(self, channel: str) -> tuple[Sequence[Occupant], bool]:
-        """Return who is in a room, and whether these are all.
+        """Return who is in a room, and whether these are all; what is known where nobody can ask.
 
         There is one for each connection, and one without a connection for each user in grace.
         """

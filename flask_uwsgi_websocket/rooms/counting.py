@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from .channels import room_channel
+from .channels import room_channel, user_channel, user_of
 from .membership import Membership
+from .presence.members import Occupant
 from .questions import Answers
 
 #: How many connections, and a name for each of the users among them that are identified.
@@ -20,7 +21,7 @@ class Count(NamedTuple):
     connections: int
     #: How many different ones: those whom ``identify`` knows, each once.
     users: int
-    #: Whether all workers have answered in time.
+    #: Whether all of them are known: all workers have answered in time.
     complete: bool
 
 
@@ -34,16 +35,31 @@ def rooms_question() -> dict[str, Any]:
     return {"ask": "rooms"}
 
 
+def user_question(user: str | int) -> dict[str, Any]:
+    """Make the question whether there is a user."""
+    return {"ask": "user", "user": user_of(user)}
+
+
 def answer(membership: Membership, question: dict[str, Any]) -> Any:
     """Answer one of the questions for one worker."""
     if question["ask"] == "count":
         return _part(membership, question["room"])
+    if question["ask"] == "user":
+        connections = list(membership.members(user_channel(question["user"])))
+        return any(not connection.ended for connection in connections)
     return {room: _part(membership, room) for room in membership.rooms()}
 
 
 def count_of(answers: Answers) -> Count:
     """Sum the answers of all workers for one room."""
     return _sum(answers.answers, answers.complete)
+
+
+def count_of_occupants(occupants: Iterable[Occupant], complete: bool) -> Count:
+    """Count who is in a room with presence; users in grace are among them."""
+    found = list(occupants)
+    users = {each.user for each in found if each.user != each.connection}
+    return Count(sum(bool(each.connection) for each in found), len(users), complete)
 
 
 def counts_of(answers: Answers) -> dict[str, Count]:

@@ -50,10 +50,14 @@ class Members(Protocol):
     def members(self, channel: str) -> Collection[Connection]:
         """Return the connections of a channel, some of which may have ended."""
 
-    def join(self, connection: Connection, room: str) -> None:
+
+class Moves(Protocol):
+    """Lets connections join and leave rooms, as somebody wants who may be elsewhere."""
+
+    def let_join(self, connection: Connection, room: str) -> None:
         """Let a connection join a room, without waiting; RoomError where it may not."""
 
-    def leave(self, connection: Connection, room: str) -> None:
+    def let_leave(self, connection: Connection, room: str) -> None:
         """Let a connection leave a room; do nothing where it is not in it."""
 
 
@@ -64,14 +68,18 @@ class Delivery:
     behind that. Many records are delivered in several turns of the loop.
 
     :param members: asked for each record.
+    :param moves: lets clients join and leave rooms.
     :param patterns: the options of rooms.
     """
 
-    def __init__(self, members: Members, patterns: RoomPatterns, worker: Worker) -> None:
+    def __init__(
+        self, members: Members, moves: Moves, patterns: RoomPatterns, worker: Worker
+    ) -> None:
         #: How many messages were ``delivered`` to clients, by how many ``writes``; what
         #: :class:`~.slow.SlowClients` counts; and ``undelivered`` records.
         self.counters: Counter[str] = Counter()
         self._members = members
+        self._moves = moves
         self._patterns = patterns
         self._worker = worker
         self._slow = SlowClients(worker, self.counters)
@@ -274,7 +282,7 @@ class Delivery:
             code, reason = int.from_bytes(record.data[:2], "big"), record.data[2:].decode()
             check_close(code, reason)  # once, not for each
             return lambda connection: connection.start_closing(code, reason)
-        do = self._members.join if record.kind is Kind.JOIN else self._members.leave
+        do = self._moves.let_join if record.kind is Kind.JOIN else self._moves.let_leave
         room = record.data.decode()
         return lambda connection: do(connection, room)
 

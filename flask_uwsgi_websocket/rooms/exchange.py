@@ -16,9 +16,9 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
-from ..exceptions import BackplaneUnavailable
+from ..exceptions import BackplaneUnavailable, RoomError
 from ..helpers.log import RateLimit, logger
-from .backplane import BackplaneOptions, Inbox, Published
+from .backplane import Backplane, BackplaneOptions, Feature, Inbox, Published
 from .backplanes import make_backplane, scheme_of
 from .channels import worker_channel
 from .futures import unavailable, uncancellable
@@ -70,9 +70,9 @@ class Exchange(Inbox):
         self._started = False
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself refers to them weakly
         self._outbox = Outbox(
-            self.origin, self._publish, lambda: self._run_soon(self._outbox.publish_all, 0.0)
+            self.origin, self._publish, lambda: self.run_soon(self._outbox.publish_all, 0.0)
         )
-        self._subscriptions = Subscriptions(self._subscribe, self._unsubscribe, self._run_soon)
+        self._subscriptions = Subscriptions(self._subscribe, self._unsubscribe, self.run_soon)
         self._questions = Questions(self.publish, self._workers)
         self._seen: OrderedDict[tuple[bytes, int], None] = OrderedDict()
         #: Why the backplane does not work; None while it does.
@@ -109,6 +109,13 @@ class Exchange(Inbox):
         """Have its records no longer, unless others want them."""
         self._subscriptions.remove(channel)
 
+    def run_soon(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float = 0.0) -> None:
+        """Have the loop run something, some seconds from now."""
+        loop = self._get_loop()
+        with suppress(RuntimeError):  # it is closed: the process ends
+            # In no context, since the Task would keep that of a request.
+            loop.call_soon_threadsafe(self._run, work, delay, context=Context())
+
     @property
     def is_busy(self) -> bool:
         """Whether something that was sent has not gone out yet."""
@@ -144,6 +151,24 @@ class Exchange(Inbox):
         except (OSError, asyncio.TimeoutError) as error:
             raise unavailable(error) from None
 
+    async def call(self, feature: Feature, do: Callable[[Backplane], Awaitable[T]]) -> T:
+        """Have the backplane do what not each can.
+
+        :raises BackplaneUnavailable: where it cannot do that now.
+        :raises RoomError: where it never can.
+        """
+        if feature not in self._backplane.features:
+            raise RoomError(
+                f"the backplane ({self._scheme}) knows no {feature} of rooms: set "
+                "UWSGI_WEBSOCKET_BACKPLANE to local://, redis:// or memory://"
+            )
+        try:
+            return await self._on_loop(self._call(do))
+        except RoomError:
+            raise
+        except (OSError, asyncio.TimeoutError) as error:
+            raise unavailable(error) from error
+
     async def check(self) -> list[str]:
         """Return what an operator should know: see :meth:`.Backplane.check`."""
         return await self._on_loop(self._check())
@@ -174,6 +199,10 @@ class Exchange(Inbox):
     async def _check(self) -> list[str]:
         await self._start()
         return await self._backplane.check()
+
+    async def _call(self, do: Callable[[Backplane], Awaitable[T]]) -> T:
+        await self._start()
+        return await self._bounded(do(self._backplane))
 
     async def _end(self) -> None:
         for task in tuple(self._tasks):
@@ -245,13 +274,6 @@ class Exchange(Inbox):
         if asyncio.get_running_loop() is loop:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
-
-    def _run_soon(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float) -> None:
-        """Have the loop run something; from any thread."""
-        loop = self._get_loop()
-        with suppress(RuntimeError):  # it is closed: the process ends
-            # In no context, since the Task would keep that of a request.
-            loop.call_soon_threadsafe(self._run, work, delay, context=Context())
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, None]], delay: float) -> None:
         assert self._loop is not None

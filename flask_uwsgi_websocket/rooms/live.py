@@ -14,16 +14,26 @@ from typing import Any, TypeVar, cast
 from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..engines.base import Engine
-from ..exceptions import RoomFull
+from ..exceptions import RoomError, RoomFull
 from .backplane import BackplaneOptions
 from .channels import ALL, room_channel
-from .counting import Count, answer, count_of, count_question, counts_of, rooms_question
+from .counting import (
+    Count,
+    answer,
+    count_of,
+    count_question,
+    counts_of,
+    rooms_question,
+    user_question,
+)
 from .delivery import Delivery
 from .exchange import Exchange, worker_name
 from .futures import unavailable, uncancellable
 from .membership import Membership
 from .options import RoomPatterns
 from .positions import Position
+from .presence.members import Members
+from .presence.presence import Event, Presence
 from .record import Record
 
 T = TypeVar("T")
@@ -80,6 +90,9 @@ class Host(ABC):
     def dumps(self, value: Any) -> str:
         """Return the JSON for a value."""
 
+    def tell(self, engine: Engine, event: Event) -> None:  # noqa: B027
+        """Tell the app, as the engine's work, what happened in a room; without waiting for it."""
+
 
 class LiveRooms:
     """The rooms of an app in one process: who is in them, and the exchange with the others.
@@ -99,7 +112,12 @@ class LiveRooms:
         self.exchange = Exchange(
             settings.url, options, engine.async_loop, self._receive, self._answer
         )
-        self.membership = Membership(self.exchange, host.connections, settings.max_rooms)
+        self.presence = Presence(
+            self.exchange, self.patterns, partial(host.tell, engine), partial(_is_stopping, engine)
+        )
+        self.membership = Membership(
+            self.exchange, host.connections, settings.max_rooms, self.presence.left
+        )
         #: Seconds for the whole of a call: several steps of it may wait for the backplane.
         self._patience = options.timeout + _MARGIN
         self._delivery: Delivery | None = None
@@ -112,7 +130,7 @@ class LiveRooms:
         with self._lock:
             if self._delivery is None:
                 worker = cast(Worker, connection.worker)
-                self._delivery = Delivery(self.membership, self.patterns, worker)
+                self._delivery = Delivery(self.membership, self, self.patterns, worker)
                 self.exchange.subscribe(ALL)
 
     def put_into_envelopes(self, connection: Connection) -> None:
@@ -173,18 +191,41 @@ class LiveRooms:
         except asyncio.TimeoutError as error:
             raise unavailable(error) from None
 
-    def join(self, connection: Connection, room: str) -> Coroutine[Any, Any, None] | None:
+    def let_join(self, connection: Connection, room: str) -> None:
+        """Do :meth:`.Moves.let_join`."""
+        channel = room_channel(room)
+        was_member = connection in self.membership.members(channel)
+        self.membership.add(connection, channel)
+        if was_member or self.patterns.of(room).presence is None:
+            return
+        entered = self.presence.entered(connection, room, "null")
+        entered.add_done_callback(partial(self._let_out_if_refused, connection, room))
+
+    def _let_out_if_refused(self, connection: Connection, room: str, entered: Future[None]) -> None:
+        if entered.exception() is not None:
+            self.let_leave(connection, room)
+
+    def let_leave(self, connection: Connection, room: str) -> None:
+        """Do :meth:`.Moves.let_leave`."""
+        self.membership.remove(connection, room_channel(room))
+
+    def join(
+        self, connection: Connection, room: str, info: str = "null"
+    ) -> Coroutine[Any, Any, None] | None:
         """Have a connection join a room.
 
+        :param info: JSON for the others, where there is presence.
         :return: what has to be run until that is in force; None when it is.
         :raises RoomError: see :meth:`Rooms.join`.
         """
         channel = room_channel(room)
         self.take_part(connection)
         was_member = connection in self.membership.members(channel)
-        limit = self.patterns.of(room).max_members
-        if limit is not None and not was_member:
-            return self._join_limited(connection, room, limit)
+        options = self.patterns.of(room)
+        if options.presence is not None:
+            return self._join_and_tell(connection, room, info, was_member)
+        if options.max_members is not None and not was_member:
+            return self._join_limited(connection, room, options.max_members)
         subscribing = self.membership.add(connection, channel)
         if subscribing is None:
             return None
@@ -197,6 +238,17 @@ class LiveRooms:
         subscribing = self.membership.add(connection, channel)
         if subscribing is not None:
             await self._complete(connection, channel, subscribing)
+
+    async def _join_and_tell(
+        self, connection: Connection, room: str, info: str, was_member: bool
+    ) -> None:
+        channel = room_channel(room)
+        subscribing = self.membership.add(connection, channel)
+        if subscribing is not None:
+            await self._complete(connection, channel, subscribing, was_member)
+        await self._complete(
+            connection, channel, self.presence.entered(connection, room, info), was_member
+        )
 
     async def _complete(
         self,
@@ -215,8 +267,26 @@ class LiveRooms:
             raise connection.closed_error()
 
     async def count(self, room: str) -> Count:
-        """Ask all workers how many are in a room."""
+        """Ask how many are in a room: where there is presence the store, else all workers."""
+        if self.patterns.of(room).presence is not None:
+            return await self.presence.count(room)
         return count_of(await self.exchange.ask(count_question(room)))
+
+    async def who(self, room: str) -> Members:
+        """Return who is in a room.
+
+        :raises RoomError: for a room whose options have no presence.
+        """
+        if self.patterns.of(room).presence is None:
+            raise RoomError(
+                f"nobody knows who is in {room!r}: its options, websocket.room(...), need "
+                "presence=True"
+            )
+        return await self.presence.who(room)
+
+    async def present(self, user: str | int) -> bool:
+        """Ask all workers whether they have a connection of a user."""
+        return any((await self.exchange.ask(user_question(user))).answers)
 
     async def rooms(self) -> dict[str, Count]:
         """Ask all workers for their rooms."""
@@ -228,3 +298,9 @@ class LiveRooms:
         """Give up all, in a child process."""
         self.exchange.leave_to_parent()
         self.membership.leave_to_parent()
+        self.presence.leave_to_parent()
+
+
+def _is_stopping(engine: Engine) -> bool:
+    worker = engine.running_worker()
+    return worker is not None and worker.stopping is not None

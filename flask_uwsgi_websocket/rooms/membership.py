@@ -9,7 +9,7 @@ from functools import partial
 
 from ..connection.connection import Connection
 from ..exceptions import TooManyRooms
-from .channels import ALL, room_channel, room_of
+from .channels import ALL, room_of
 from .envelope import Enveloped, encode_joined, encode_left, is_enveloped, tell
 from .exchange import Exchange
 
@@ -22,14 +22,20 @@ class Membership:
     :param exchange: is subscribed to the channels that have members.
     :param everybody: returns all open connections, the members of :data:`~.channels.ALL`.
     :param max_rooms: how many rooms a connection may be in.
+    :param on_left: is called with each connection that has left a channel.
     """
 
     def __init__(
-        self, exchange: Exchange, everybody: Callable[[], Iterable[Connection]], max_rooms: int
+        self,
+        exchange: Exchange,
+        everybody: Callable[[], Iterable[Connection]],
+        max_rooms: int,
+        on_left: Callable[[Connection, str], object] = lambda connection, channel: None,
     ) -> None:
         self._exchange = exchange
         self._everybody = everybody
         self._max_rooms = max_rooms
+        self._on_left = on_left
         self._lock = RLock()
         # Dicts, since they keep the order, and weigh less than large sets.
         self._members: dict[str, dict[Connection, None]] = {}
@@ -96,6 +102,7 @@ class Membership:
             self._drop(connection, channel)
             # It keeps its place when it is empty: that says that its release will be told.
             self._joined[connection] = tuple(each for each in joined if each != channel)
+        self._on_left(connection, channel)
         self._exchange.unsubscribe(channel)
         self._tell(connection, channel, encode_left)
 
@@ -105,6 +112,7 @@ class Membership:
             for channel in joined:
                 self._drop(connection, channel)
         for channel in joined:
+            self._on_left(connection, channel)
             self._exchange.unsubscribe(channel)
 
     def _drop(self, connection: Connection, channel: str) -> None:
@@ -119,14 +127,6 @@ class Membership:
         if channel == ALL:
             return tuple(self._everybody())
         return self._members.get(channel, ())
-
-    def join(self, connection: Connection, room: str) -> None:
-        """Add a member to a room, without waiting; raises as :meth:`add`."""
-        self.add(connection, room_channel(room))
-
-    def leave(self, connection: Connection, room: str) -> None:
-        """Remove a member from a room, if it is one."""
-        self.remove(connection, room_channel(room))
 
     def rooms_of(self, connection: Connection) -> frozenset[str]:
         """Return the names of the rooms that a connection is in."""

@@ -10,11 +10,14 @@ import os
 from _thread import RLock
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from typing import ClassVar
 from weakref import WeakSet, WeakValueDictionary
 
 from ..exceptions import BackplaneUnavailable
-from .backplane import Backplane, BackplaneOptions, Inbox
+from .backplane import Backplane, BackplaneOptions, Feature, Inbox
 from .channels import ALL
+from .presence.members import Left, Occupant
+from .presence.occupancy import Occupancy
 from .record import Record
 
 
@@ -27,6 +30,11 @@ class Faults:
         self._started: WeakSet[MemoryBackplane] = WeakSet()
         #: Why nothing works; None while it does.
         self.error: str | None = None
+        self._occupancies: dict[str, Occupancy] = {}
+
+    def occupancy(self, prefix: str) -> Occupancy:
+        """Return who is in the rooms of an app."""
+        return self._occupancies.setdefault(prefix, Occupancy())
 
     def fail(self, error: str = "it was told to fail") -> None:
         """Refuse everything from now on."""
@@ -93,6 +101,8 @@ class MemoryBackplane(Backplane):
     ``memory://`` may be followed by any name.
     """
 
+    features: ClassVar[frozenset[Feature]] = frozenset({"presence"})
+
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         super().__init__(url, options)
         self._channels: set[str] = set()
@@ -135,6 +145,26 @@ class MemoryBackplane(Backplane):
         for record in records:
             if not self._channels.isdisjoint(record.channels):
                 self._inbox.record(record)
+
+    async def enter(self, occupants: Sequence[Occupant]) -> Sequence[bool | None]:
+        self._check()
+        return self._occupancy.enter(occupants)
+
+    async def leave(self, leaving: Sequence[tuple[str, str]]) -> None:
+        self._check()
+        self._occupancy.leave(leaving)
+
+    async def occupants(self, channel: str) -> tuple[Sequence[Occupant], bool]:
+        is_well = self._faults is None or self._faults.error is None
+        return self._occupancy.occupants(channel), is_well
+
+    async def sweep(self) -> Sequence[Left]:
+        self._check()
+        return self._occupancy.sweep()
+
+    @property
+    def _occupancy(self) -> Occupancy:
+        return (self._faults or faults_of(self.url)).occupancy(self.options.prefix)
 
     async def workers(self) -> int:
         started = self._faults.started(self.options.prefix) if self._faults is not None else ()

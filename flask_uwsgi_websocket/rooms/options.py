@@ -140,6 +140,10 @@ class RoomPatterns:
             raise ValueError(f"the pattern {pattern!r} has options already")
         self._options[pattern] = RoomOptions(**options)
 
+    def have_presence(self) -> bool:
+        """Tell whether there are rooms with presence."""
+        return any(options.presence is not None for options in self._options.values())
+
     def describe(self) -> str:
         """Return all of them as JSON, for processes that do not have the app."""
         return json.dumps({pattern: asdict(options) for pattern, options in self._options.items()})

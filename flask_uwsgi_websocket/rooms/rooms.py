@@ -18,6 +18,7 @@ from ..process.fork import own
 from .channels import room_channel, user_channel
 from .envelope import is_enveloped
 from .live import Host, LiveRooms, RoomSettings
+from .presence.members import checked_info
 from .record import Record
 
 T = TypeVar("T")
@@ -63,6 +64,11 @@ class Rooms:
         if not settings.private:
             engine.at_end(partial(_end, ref(live)))
         return live
+
+    def begin(self) -> None:
+        """Hear of who comes and leaves, where rooms have presence, also without any client here."""
+        if self._host.patterns.have_presence():
+            self.live().presence.begin()
 
     # -- what happens to connections -----------------------------------------------------
 
@@ -111,24 +117,32 @@ class Rooms:
         """Bytes of the largest message."""
         return self.settings.message_size
 
-    def join(self, connection: Connection, room: str) -> Coroutine[Any, Any, None] | None:
+    def join(
+        self, connection: Connection, room: str, info: Any = None
+    ) -> Coroutine[Any, Any, None] | None:
         """Have a connection join a room.
 
+        :param info: about the client, for the others in the room, where that has presence.
         :return: what has to be run until that is in force; None when it is.
         :raises BackplaneUnavailable: when it cannot be in force now.
         :raises ConnectionClosed: when the connection has ended.
         :raises RoomFull: when the room has as many members as it may.
         :raises TooManyRooms: when it is in as many rooms as it may.
+        :raises TypeError: for an info that is no JSON.
+        :raises ValueError: for one of more than 4 KiB.
         """
-        return self.live().join(connection, room)
+        return self.live().join(connection, room, self._info(info))
 
-    def join_and_wait(self, connection: Connection, room: str) -> None:
+    def _info(self, info: Any) -> str:
+        return "null" if info is None else checked_info(self.dumps(info))
+
+    def join_and_wait(self, connection: Connection, room: str, info: Any = None) -> None:
         """Have a connection join a room, and block until that is in force; raises the same."""
         channel = room_channel(room)
         live = self.live()
         was_member = connection in live.membership.members(channel)
         try:
-            joining = live.join(connection, room)
+            joining = live.join(connection, room, self._info(info))
             if joining is not None:
                 live.engine.run_async(joining)
         except BaseException:  # also where it may not wait, and nothing has run
@@ -152,6 +166,16 @@ class Rooms:
         """Return the :class:`.Count` of a room, over all workers; wait as :meth:`run`."""
         room_channel(room)  # checks the name
         return self.run(self.live().count(room))
+
+    def who(self, room: str) -> Any:
+        """Return the :class:`.Members` of a room with presence; wait as :meth:`run`."""
+        room_channel(room)
+        return self.run(self.live().who(room))
+
+    def present(self, user: str | int) -> Any:
+        """Return whether a user has a connection; wait as :meth:`run`."""
+        user_channel(user)
+        return self.run(self.live().present(user))
 
     def rooms(self) -> Any:
         """Return the :class:`.Count` of each room, by name; wait as :meth:`run`."""
@@ -190,4 +214,5 @@ async def _end(reference: ref[LiveRooms]) -> None:
     """Publish what was sent, and leave the backplane, when the process exits."""
     live = reference()
     if live is not None:
+        await live.presence.stop()
         await live.exchange.stop()

@@ -64,6 +64,25 @@ class Members(list[Member]):
     complete: bool = True
 
 
+def checked_info(info: str) -> str:
+    """Return the JSON of an info, unless it is too long, or no page could read it.
+
+    :raises ValueError: above :data:`MAX_INFO` bytes; for NaN, and what has no UTF-8.
+    """
+    size = len(info.encode())
+    if size > MAX_INFO:
+        raise ValueError(
+            f"an info of {size} bytes of JSON: it has {MAX_INFO} at most, since it goes to all in "
+            "the room; let it name where there is more"
+        )
+    json.loads(info, parse_constant=_refuse)
+    return info
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"an info has {constant} in it, which is no JSON")
+
+
 def members_of(occupants: Iterable[Occupant], complete: bool = True) -> Members:
     """Put the connections of each user together."""
     found: dict[str, Member] = {}
@@ -74,6 +93,11 @@ def members_of(occupants: Iterable[Occupant], complete: bool = True) -> Members:
     members = Members(sorted(found.values(), key=lambda member: member.since))
     members.complete = complete
     return members
+
+
+def member_who_came(occupant: Occupant) -> Member:
+    """Return a user who was not there before, as apps are told it."""
+    return Member(occupant.user, json.loads(occupant.info), 1, occupant.since)
 
 
 def member_who_left(left: Left) -> Member:

@@ -1,0 +1,301 @@
+"""Presence in one process: who is in a room, and what an app is told of that."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import gevent
+import pytest
+from flask import Flask, current_app, g, request
+
+from flask_uwsgi_websocket import (
+    AsyncioWebSocket,
+    GeventWebSocket,
+    Room,
+    RoomError,
+    RoomFull,
+    WebSocket,
+)
+from flask_uwsgi_websocket.testing import RoomFaults
+from tests.server import PATIENCE, eventually
+
+CLASSES = [WebSocket, GeventWebSocket, AsyncioWebSocket]
+GRACE = 0.2
+
+
+class Bench:
+    """An app whose clients join the room that their path names, and what it was told."""
+
+    def __init__(self, extension: type[Any]) -> None:
+        self.app = Flask("under test")
+        self.app.config.update(TESTING=True, UWSGI_WEBSOCKET_AGGRESSIVE_PATCH=False)
+        self.websocket: Any = extension(self.app)
+        self.told: list[tuple[Any, ...]] = []
+        self.contexts: list[bool] = []
+        self._set_up()
+        self.client = self.websocket.test_client()
+
+    def _set_up(self) -> None:
+        self.websocket.room("at once/*", presence=Room.presence(grace=0))
+        self.websocket.room("full/*", presence=Room.presence(grace=GRACE), max_members=2)
+        self.websocket.room("kind/*", presence=Room.presence(grace=GRACE))
+        self.websocket.identify(lambda: request.args.get("user"))
+        self._add_handlers(isinstance(self.websocket, AsyncioWebSocket))
+        self.app.add_url_rule("/who/<path:room>", view_func=self.who)
+
+    def who(self, room: str) -> Any:
+        members = self.websocket.who(room)
+        count = self.websocket.count(room)
+        return {
+            "members": [[m.user, m.info, m.connections] for m in members],
+            "complete": members.complete,
+            "count": list(count),
+            "present": "user" in request.args and self.websocket.present(request.args["user"]),
+        }
+
+    def note(self, *told: Any) -> None:
+        g.noted = True
+        self.contexts.append(current_app._get_current_object() is self.app)  # type: ignore[attr-defined]
+        self.told.append(told)
+
+    def _add_handlers(self, asynchronous: bool) -> None:
+        websocket = self.websocket
+        if asynchronous:
+
+            @websocket.route("/<path:room>")
+            async def wait(ws: Any, room: str) -> None:
+                await ws.join(room, info=request.args.get("info"))
+                await ws.send("joined")
+                async for message in ws:
+                    await ws.join(room, info=message)
+                    await ws.send("joined")
+
+            async def told(room: str, *who: Any) -> None:
+                self.note(room, *who)
+
+        else:
+
+            @websocket.route("/<path:room>")
+            def block(ws: Any, room: str) -> None:
+                ws.join(room, info=request.args.get("info"))
+                ws.send("joined")
+                for message in ws:
+                    ws.join(room, info=message)
+                    ws.send("joined")
+
+            def told(room: str, *who: Any) -> None:
+                self.note(room, *who)
+
+        for kind in ("join", "leave", "room_empty"):
+            self._add(kind, told)
+
+    def _add(self, kind: str, told: Callable[..., Any]) -> None:
+        def plain(*arguments: Any) -> Any:
+            return told(kind, *arguments)
+
+        async def coroutine(*arguments: Any) -> Any:
+            return await told(kind, *arguments)
+
+        chosen = coroutine if isinstance(self.websocket, AsyncioWebSocket) else plain
+        getattr(self.websocket, f"on_{kind}")("*")(chosen)
+
+    @contextmanager
+    def joined(self, room: str, **query: str) -> Iterator[Any]:
+        arguments = "&".join(f"{key}={value}" for key, value in query.items())
+        with self.client.connect(f"/{room}?{arguments}") as ws:
+            assert ws.receive(PATIENCE) == "joined"
+            yield ws
+
+    def ask(self, room: str, user: str | None = None) -> Any:
+        query = {} if user is None else {"user": user}
+        return self.app.test_client().get(f"/who/{room}", query_string=query).get_json()
+
+    def waits(self, probe: Callable[[], Any], what: str) -> None:
+        def probe_beside_greenlets() -> Any:
+            gevent.sleep()  # they are in this very thread
+            return probe()
+
+        is_gevent = isinstance(self.websocket, GeventWebSocket)
+        eventually(probe_beside_greenlets if is_gevent else probe, what)
+
+    def hears(self, *expected: tuple[str, ...]) -> None:
+        self.waits(lambda: len(self.told) >= len(expected), f"{expected}")
+        heard = [(kind, room, *(who.user for who in rest)) for kind, room, *rest in self.told]
+        assert heard == list(expected)
+        self.told.clear()
+
+
+@pytest.fixture(params=CLASSES)
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return Bench(request.param)
+
+
+def test_a_user_comes_and_leaves_once(bench: Bench) -> None:
+    with bench.joined("kind/a", user="ann", info="tab 1"):
+        bench.hears(("join", "kind/a", "ann"))
+        with bench.joined("kind/a", user="ann", info="tab 2"), bench.joined("kind/a", user="bob"):
+            bench.hears(("join", "kind/a", "bob"))
+            found = bench.ask("kind/a", "ann")
+            assert found["members"] == [["ann", "tab 2", 2], ["bob", None, 1]]
+            assert (found["complete"], found["count"]) == (True, [3, 2, True])
+            assert found["present"] is True
+        bench.hears(("leave", "kind/a", "bob"))
+        assert bench.ask("kind/a")["members"] == [["ann", "tab 2", 1]]
+    bench.hears(("leave", "kind/a", "ann"), ("room_empty", "kind/a"))
+    found = bench.ask("kind/a", "ann")
+    assert (found["members"], found["count"], found["present"]) == ([], [0, 0, True], False)
+    assert all(bench.contexts)
+
+
+def test_who_comes_back_in_time_never_left(bench: Bench) -> None:
+    with bench.joined("kind/a", user="ann"):
+        pass
+    with bench.joined("kind/a", user="ann"):
+        bench.hears(("join", "kind/a", "ann"))
+    bench.hears(("leave", "kind/a", "ann"), ("room_empty", "kind/a"))
+
+
+def test_edges(bench: Bench) -> None:
+    """Without grace, and for those whom nobody knows: such a connection does not come back."""
+    for _ in range(3):
+        with bench.joined("at once/a", user="ann"):
+            pass
+    each = [
+        ("join", "at once/a", "ann"),
+        ("leave", "at once/a", "ann"),
+        ("room_empty", "at once/a"),
+    ]
+    bench.hears(*each * 3)
+    with bench.joined("kind/a"):
+        [[user, _, _]] = bench.ask("kind/a")["members"]
+        assert len(user) == 36
+        assert bench.ask("kind/a")["count"] == [1, 0, True]
+    bench.hears(("join", "kind/a", user), ("leave", "kind/a", user), ("room_empty", "kind/a"))
+
+
+def test_a_full_room(bench: Bench) -> None:
+    with bench.joined("full/a", user="ann"), bench.joined("full/a", user="bob"):
+        with bench.joined("full/a", user="ann"):  # a second tab takes no seat
+            pass
+        with pytest.raises(RoomFull), bench.client.connect("/full/a?user=eve") as ws:
+            assert ws.receive(PATIENCE) is None
+        assert [m[0] for m in bench.ask("full/a")["members"]] == ["ann", "bob"]
+    bench.waits(lambda: len(bench.told) == 5, "all are told")
+    assert [(kind, who[0].user) for kind, _, *who in bench.told[:2]] == [
+        ("join", "ann"),
+        ("join", "bob"),
+    ]
+    assert {who[0].user for _, _, *who in bench.told[2:4]} == {"ann", "bob"}
+    assert bench.told[4] == ("room_empty", "full/a")
+
+
+def test_infos(bench: Bench) -> None:
+    """Whatever they are, they come to others as they were."""
+    with bench.joined("kind/a", user="ann", info="%3Cscript%3E") as ws:
+        assert bench.ask("kind/a")["members"] == [["ann", "<script>", 1]]
+        for hostile in ("\0\u2028\ud7ff\U0001f600 '\"\\", "x" * 4094):
+            ws.send(hostile)
+            assert ws.receive(PATIENCE) == "joined"
+            assert bench.ask("kind/a")["members"] == [["ann", hostile, 1]]
+
+
+@pytest.mark.parametrize(
+    ("info", "error"),
+    [(object(), TypeError), ({"a": float("nan")}, ValueError), ("x" * 4095, ValueError)],
+)
+def test_an_info_that_cannot_be(info: Any, error: type[Exception]) -> None:
+    bench = Bench(WebSocket)
+    raised: list[BaseException] = []
+
+    @bench.websocket.route("/try", endpoint="try")
+    def attempt(ws: Any) -> None:
+        try:
+            ws.join("kind/a", info=info)
+        except Exception as caught:
+            raised.append(caught)
+        ws.send(str(len(ws.rooms)))
+
+    with bench.client.connect("/try") as ws:
+        assert ws.receive(PATIENCE) == "0"
+    assert isinstance(raised[0], error)
+    assert bench.ask("kind/a")["members"] == []
+
+
+def test_members_whom_somebody_else_moves(bench: Bench) -> None:
+    """By ``to(...).join()``: they come too, where there is a seat."""
+    with ExitStack() as stack:
+        for user in ("ann", "bob", "eve"):
+            stack.enter_context(bench.joined("hall", user=user))
+        with bench.app.test_request_context():
+            bench.websocket.to("hall").join("full/a")
+        bench.waits(lambda: len(bench.ask("full/a")["members"]) == 2, "two seats are taken")
+        with bench.app.test_request_context():
+            bench.waits(lambda: bench.websocket.rooms()["full/a"].connections == 2, "one is out")
+            bench.websocket.to("hall").leave("full/a")
+        bench.waits(lambda: bench.ask("full/a")["members"] == [], "all have left")
+
+
+def test_a_room_without_presence(bench: Bench) -> None:
+    with (
+        bench.joined("plain", user="ann", info="told to nobody"),
+        bench.app.test_request_context(),
+        pytest.raises(RoomError, match="presence=True"),
+    ):
+        bench.websocket.who("plain")
+    assert bench.told == []
+
+
+def test_what_a_function_raises_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*told: Any) -> None:
+        raise ZeroDivisionError("of the app")
+
+    async def fail_as_well(*told: Any) -> None:
+        raise ZeroDivisionError("of the app")
+
+    asynchronous = isinstance(bench.websocket, AsyncioWebSocket)
+    bench.websocket.on_join("kind/*")(fail_as_well if asynchronous else fail)
+    with pytest.raises(TypeError, match="functions that are told of rooms"):
+        bench.websocket.on_leave("kind/*")(fail if asynchronous else fail_as_well)
+    with pytest.raises(TypeError, match="pattern"):
+        bench.websocket.on_leave(fail)(fail_as_well if asynchronous else fail)
+    with bench.joined("kind/a", user="ann"):
+        bench.hears(("join", "kind/a", "ann"))
+        bench.waits(lambda: caplog.records, "it is logged")
+        assert bench.ask("kind/a")["members"] == [["ann", None, 1]]
+    [record] = caplog.records
+    assert "fail" in record.getMessage()
+    assert isinstance(record.exc_info[1], ZeroDivisionError)  # type: ignore[index]
+    caplog.clear()
+
+
+def test_a_backplane_that_is_away(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    with bench.joined("kind/a", user="ann") as ann, RoomFaults(bench.app) as faults:
+        bench.hears(("join", "kind/a", "ann"))
+        faults.fail()
+        found = bench.ask("kind/a")
+        assert (found["members"], found["complete"]) == ([["ann", None, 1]], False)
+        ann.close()
+        faults.recover()
+        bench.hears(("leave", "kind/a", "ann"), ("room_empty", "kind/a"))
+    assert bench.ask("kind/a")["complete"] is True
+
+
+def test_many(bench: Bench) -> None:
+    """A hundred come and leave at once: each is told once, and few threads are there for it."""
+    before = threading.active_count()
+    with ExitStack() as stack:
+        for number in range(100):
+            stack.enter_context(bench.joined("at once/a", user=f"user{number % 50}"))
+        bench.waits(lambda: len(bench.told) == 50, "all are told")
+        found = bench.ask("at once/a")
+        assert found["count"] == [100, 50, True]
+        assert {member[2] for member in found["members"]} == {2}
+        own = 0 if isinstance(bench.websocket, GeventWebSocket) else 200
+        assert threading.active_count() < before + own + 20
+    bench.waits(lambda: len(bench.told) == 101, "all have left")
+    assert [kind for kind, *_ in bench.told].count("room_empty") == 1
