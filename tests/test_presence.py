@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from flask_uwsgi_websocket import (
     RoomFull,
     WebSocket,
 )
+from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL
+from flask_uwsgi_websocket.rooms.presence import announcements
 from flask_uwsgi_websocket.testing import RoomFaults
 from tests.server import PATIENCE, eventually
 
@@ -42,6 +45,7 @@ class Bench:
     def _set_up(self) -> None:
         self.websocket.room("at once/*", presence=Room.presence(grace=0))
         self.websocket.room("full/*", presence=Room.presence(grace=GRACE), max_members=2)
+        self.websocket.room("loud/*", presence=Room.presence(grace=GRACE), announce=True)
         self.websocket.room("kind/*", presence=Room.presence(grace=GRACE))
         self.websocket.identify(lambda: request.args.get("user"))
         self._add_handlers(isinstance(self.websocket, AsyncioWebSocket))
@@ -66,7 +70,7 @@ class Bench:
         websocket = self.websocket
         if asynchronous:
 
-            @websocket.route("/<path:room>")
+            @websocket.route("/<path:room>", resume=True)
             async def wait(ws: Any, room: str) -> None:
                 await ws.join(room, info=request.args.get("info"))
                 await ws.send("joined")
@@ -79,7 +83,7 @@ class Bench:
 
         else:
 
-            @websocket.route("/<path:room>")
+            @websocket.route("/<path:room>", resume=True)
             def block(ws: Any, room: str) -> None:
                 ws.join(room, info=request.args.get("info"))
                 ws.send("joined")
@@ -299,3 +303,56 @@ def test_many(bench: Bench) -> None:
         assert threading.active_count() < before + own + 20
     bench.waits(lambda: len(bench.told) == 101, "all have left")
     assert [kind for kind, *_ in bench.told].count("room_empty") == 1
+
+
+class Page:
+    """A client that gets envelopes."""
+
+    def __init__(self, ws: Any) -> None:
+        self._ws = ws
+
+    def hears(self) -> dict[str, Any]:
+        """Return the next news of presence, without the room."""
+        while "presence" not in (message := json.loads(self._ws.receive(PATIENCE))):
+            assert "joined" not in message
+        found: dict[str, Any] = message["presence"]
+        assert found.pop("room") == "loud/a"
+        return found
+
+
+def test_pages_are_told(bench: Bench) -> None:
+    """Those that want envelopes; others get what the app sends, and nothing else."""
+    with (
+        bench.joined("loud/a", user="plain") as plain,
+        bench.client.connect("/loud/a?user=ann&info=A", subprotocols=[SUBPROTOCOL]) as ws,
+    ):
+        page = Page(ws)
+        seen: dict[str, Any] = {}
+        while "ann" not in seen:
+            news = page.hears()
+            seen |= {who["user"]: who["info"] for who in news["join"]}
+            assert news["leave"] == []
+        assert seen["ann"] == "A"
+        assert news["count"] == 2
+        with bench.joined("loud/a", user="bob", info="<b>"):
+            assert page.hears() == {
+                "count": 3,
+                "join": [{"user": "bob", "info": "<b>"}],
+                "leave": [],
+            }
+        assert page.hears() == {"count": 2, "join": [], "leave": [{"user": "bob"}]}
+        plain.send("info")
+        assert plain.receive(PATIENCE) == "joined"
+
+
+def test_pages_of_a_large_room_are_told_the_number(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcements, "MOST_NAMED", 2)
+    with ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(bench.joined("loud/a", user=f"user{number}"))
+        ws = stack.enter_context(bench.client.connect("/loud/a", subprotocols=[SUBPROTOCOL]))
+        page = Page(ws)
+        while (news := page.hears()) != {"count": 4}:
+            assert news["count"] < 4

@@ -164,7 +164,7 @@ class Delivery:
                     for records, connections in merge(shares):
                         yield from self._send(records, connections)
                 elif not self._delivered:
-                    self._carry_out(self._take())
+                    yield from self._carry_out(self._take())
             except Exception:
                 self._log_error()
             self._tell()
@@ -258,8 +258,12 @@ class Delivery:
         room = room_of(channel)
         return DEFAULT if room is None else self._patterns.of(room)
 
-    def _carry_out(self, record: Record) -> None:
+    def _carry_out(self, record: Record) -> Iterator[None]:
         """Do what a record asks for that is no message."""
+        if record.kind is Kind.PRESENCE:
+            members = self._receivers(record.channels)
+            yield from self._send([record], [each for each in members if each in self._enveloped])
+            return
         do = self._action(record)
         receivers = by_exclusion([record], self._receivers(record.channels))[0][1]
         for connection in receivers:

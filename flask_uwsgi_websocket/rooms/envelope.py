@@ -8,7 +8,8 @@ message to such a client is one object::
     {"room": "chat/a", "at": "k3v9.17", "text": "hi"}    from a room; or "json", or "b64" for bytes
     {"room": "chat/a", "at": "k3v9.18"}                  what was for others: only the position
     {"text": "hi"}                                       to it alone, its user or all; or "json"
-    {"presence": {"room": "chat/a", "join": [], "leave": []}}
+    {"presence": {"room": "chat/a", "count": 2, "join": [{"user": "7", "info": {}}], "leave": []}}
+                                                         or, of many members, "count" alone
     {"out": "chat/a"}                                    it has left
     {}                                                   a sign of life
 
@@ -27,7 +28,7 @@ from ..codec.frames import BINARY, TEXT
 from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from .channels import room_of
-from .record import KeptRecord, Record
+from .record import KeptRecord, Kind, Record
 
 SUBPROTOCOL = "flask-uwsgi-rooms.v1"
 
@@ -80,9 +81,12 @@ def encode_left(room: str) -> Enveloped:
     return _object(out=room)
 
 
-def encode_presence(room: str, join: Any, leave: Any) -> Enveloped:
-    """Make what tells members of a room who has come and gone."""
-    return _object(presence={"room": room, "join": join, "leave": leave})
+def encode_presence(room: str, count: int, join: Any = None, leave: Any = None) -> Enveloped:
+    """Make what tells members of a room how many users are there, and who has come and gone."""
+    presence = {"room": room, "count": count}
+    if join is not None:
+        presence |= {"join": join, "leave": leave}
+    return _object(presence=presence)
 
 
 def encode_message(record: Record, channel: str) -> tuple[int, bytes]:
@@ -90,6 +94,8 @@ def encode_message(record: Record, channel: str) -> tuple[int, bytes]:
 
     :param channel: the one of the record's that the client is in.
     """
+    if record.kind is Kind.PRESENCE:
+        return TEXT, record.data  # it is in its envelope
     room = room_of(channel)
     if room is None:
         return (TEXT, b"{%b}" % _content(record)) if record.text else (BINARY, record.data)

@@ -35,6 +35,9 @@ class Kind(IntEnum):
     ASK = 5
     #: The answer, to one worker.
     ANSWER = 6
+    #: Tell clients with envelopes what ``data`` is: who has come to the room and gone, in its
+    #: envelope.
+    PRESENCE = 7
 
 
 class BadRecord(ValueError):

@@ -19,6 +19,8 @@ from ..counting import Count, count_of_occupants
 from ..exchange import Exchange
 from ..futures import settle, unavailable, uncancellable
 from ..options import RoomPatterns
+from .announcements import Announcements
+from .asking import occupants_of
 from .changes import Change, Changes
 from .members import Left, Member, Members, Occupant, member_who_came, member_who_left, members_of
 
@@ -62,7 +64,8 @@ class Presence:
     ) -> None:
         self._exchange = exchange
         self._patterns = patterns
-        self._tell = tell
+        self._call_app = tell
+        self._announcements = Announcements(exchange)
         self._is_stopping = is_stopping
         self._changes = Changes()
         self._here: dict[tuple[Connection, str], Occupant] = {}
@@ -201,6 +204,11 @@ class Presence:
         finally:
             self._is_sweeping = False
 
+    def _tell(self, event: Event) -> None:
+        self._call_app(event)
+        if event.member is not None and self._patterns.of(event.room).announce:
+            self._announcements.add(event.room, event.member, event.what is Happened.LEAVE)
+
     def _tell_of(self, left: Sequence[Left]) -> None:
         for each in left:
             room = room_of(each.channel) or ""
@@ -219,12 +227,6 @@ class Presence:
         """Forget all, in a child process."""
         self._changes.leave_to_parent()
         self._here.clear()
-
-
-async def occupants_of(exchange: Exchange, room: str) -> tuple[Sequence[Occupant], bool]:
-    """Ask who is in a room, and whether these are all."""
-    channel = room_channel(room)
-    return await exchange.call("presence", lambda backplane: backplane.occupants(channel))
 
 
 async def _tick(reference: ref[Presence]) -> None:
