@@ -1,0 +1,1 @@
+"""What stands between clients and uWSGI's workers: each front for real, as the docs set it up."""
