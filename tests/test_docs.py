@@ -14,7 +14,7 @@ from tests.pages.console import check, commands, serves, uwsgi_commands
 from tests.server import ROOT
 
 #: Pages whose blocks nobody runs yet.
-LATER = {"readme", "asyncio", "background", "flask", "index", "moving", "relays", "rooms"} | {
+LATER = {"asyncio", "background", "flask", "index", "moving", "relays", "rooms"} | {
     "testing",
     "uwasp",
     "releasing",

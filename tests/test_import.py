@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import importlib
-import inspect
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-import flask_uwsgi_websocket as package
-from flask_uwsgi_websocket import AsyncioWebSocketClient, WebSocket, WebSocketClient
-from flask_uwsgi_websocket.extension.routing import WebSocketRule
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,30 +87,6 @@ PUBLIC_MODULES = {
 def test_public_names_of_modules(name: str) -> None:
     module = importlib.import_module(f"flask_uwsgi_websocket.{name}")
     assert [name for name in PUBLIC_MODULES[name] if not hasattr(module, name)] == []
-
-
-def api_of_readme() -> str:
-    text = (ROOT / "README.rst").read_text()
-    return text[text.index("\nAPI\n---") : text.index("\nMoving from 0.6\n---")]
-
-
-def test_the_names_in_the_readme_are_those_of_the_package() -> None:
-    named = set(re.findall(r"``([A-Z][a-z]\w+|UWSGI[A-Z][a-z]\w+)", api_of_readme()))
-    assert named - set(vars(builtins)) <= set(package.__all__)
-    assert [name for name in package.__all__ if f"``{name}" not in api_of_readme()] == []
-
-
-@pytest.mark.parametrize("kind", [WebSocket, WebSocketClient, AsyncioWebSocketClient])
-def test_the_readme_names_all_members(kind: type[object]) -> None:
-    unimportant = {"add_engine"}
-    members = {name for name in dir(kind) if not name.startswith("_")} - unimportant
-    assert [name for name in members if not re.search(rf"``{name}\b", api_of_readme())] == []
-
-
-def test_the_readme_names_all_options_of_a_route() -> None:
-    options = inspect.signature(WebSocketRule).parameters.values()
-    ours = [option.name for option in options if option.kind is option.KEYWORD_ONLY]
-    assert [name for name in ours if f"``{name}=" not in api_of_readme()] == []
 
 
 @pytest.mark.slow

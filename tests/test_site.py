@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,17 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 
+import flask_uwsgi_websocket as package
+from flask_uwsgi_websocket import (
+    Backplane,
+    Inbox,
+    Publisher,
+    WebSocket,
+    WebSocketClient,
+    runner,
+    testing,
+    uwasp,
+)
 from tests.browser import chromium
 from tests.server import PATIENCE, ROOT
 
@@ -111,3 +123,26 @@ BEYOND = """() => {
         .filter(element => element.getBoundingClientRect().right > root.clientWidth)
         .map(element => element.outerHTML.slice(0, 80)).slice(0, 5);
 }"""
+
+
+MODULES = (package, runner, testing, uwasp)
+KINDS = (WebSocket, WebSocketClient, Publisher, Backplane, Inbox)
+#: What other rooms of the package call.
+NOT_FOR_USERS = {
+    *(f"WebSocket.{name}" for name in ("add_engine", "middleware")),
+    *(f"Publisher.{name}" for name in ("ask", "dumps", "is_alone", "send", "send_nowait")),
+}
+
+
+def test_the_reference_has_every_public_name(documents: dict[Path, Document]) -> None:
+    [api] = [document for path, document in documents.items() if path.name == "api.html"]
+    # uWASP's module has its exceptions from the package.
+    known = {re.sub(r"\.(exceptions|uwasp)\.", ".", anchor) for anchor in api.anchors}
+    names = {
+        f"{module.__name__}.{name}".replace(".uwasp.", ".")
+        for module in MODULES
+        for name in module.__all__
+    }
+    members = {f"{kind.__name__}.{name}" for kind in KINDS for name in dir(kind)} - NOT_FOR_USERS
+    names |= {f"{package.__name__}.{name}" for name in members if "._" not in name}
+    assert sorted(names - known) == []
