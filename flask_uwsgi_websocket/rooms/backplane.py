@@ -9,7 +9,7 @@ may await, and must neither block nor wait for a greenlet.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -47,6 +47,8 @@ class BackplaneOptions:
         ``ServerProcess.instance``. None outside of a server.
     :param timeout: seconds within which a call succeeds or raises.
     :param max_size: bytes of the largest record.
+    :param store_size: bytes that all that is kept may take, where this machine keeps it.
+    :param ends_for_good: tells whether this process ends because all of its instance do.
     """
 
     prefix: str
@@ -54,6 +56,8 @@ class BackplaneOptions:
     instance: tuple[int, int] | None = None
     timeout: float = 2.0
     max_size: int = (1 << 20) + (1 << 16)
+    store_size: int = 256 << 20
+    ends_for_good: Callable[[], bool] = lambda: False
 
 
 class Inbox(ABC):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 from .options import History
 from .positions import Position
@@ -108,15 +110,6 @@ class KeptRecord(Record):
         return b"".join([_KEPT, stamp, b"\0", self.body()])
 
 
-def kept(body: bytes, position: Position, time: float) -> KeptRecord:
-    """Make the record of what a log has; raises as :func:`decode`."""
-    record = decode(body)
-    if isinstance(record, KeptRecord) or len(record.channels) != 1:
-        raise BadRecord("no record that a log can have")
-    fields = {name: getattr(record, name) for name in Record.__slots__}
-    return KeptRecord(**fields, position=position, time=time)
-
-
 def _decode_kept(data: bytes) -> KeptRecord:
     stamp, _, body = data[len(_KEPT) :].partition(b"\0")
     text, _, milliseconds = stamp.decode().partition(" ")
@@ -126,7 +119,16 @@ def _decode_kept(data: bytes) -> KeptRecord:
     return kept(body, position, int(milliseconds) / 1000)
 
 
-def decode(data: bytes) -> Record:
+def kept(body: bytes, position: Position, time: float) -> KeptRecord:
+    """Make the record of what a log has; raises as :func:`decode`."""
+    make = partial(KeptRecord, position=position, time=time)
+    record = None if body.startswith(_KEPT) else decode(body, make)
+    if not isinstance(record, KeptRecord) or len(record.channels) != 1:
+        raise BadRecord("a record that no log can have")
+    return record
+
+
+def decode(data: bytes, make: Callable[..., Record] = Record) -> Record:
     """Read a record; :exc:`BadRecord` where that is impossible."""
     try:
         version, kind, flags, origin, number, size = _HEAD.unpack_from(data)
@@ -138,7 +140,7 @@ def decode(data: bytes) -> Record:
         if len(data) < begin:
             raise BadRecord("a record that was cut")
         channels, excluded = data[_HEAD.size : begin].decode().split("\n")
-        return Record(
+        return make(
             Kind(kind),
             tuple(channels.split("\t")) if channels else (),
             data[begin:],

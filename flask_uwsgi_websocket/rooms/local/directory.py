@@ -31,9 +31,12 @@ REMEDY = 'set UWSGI_WEBSOCKET_BACKPLANE to a place that only this user has: "loc
 
 #: In the name of the mark that a worker, not a mere publisher, is behind a socket.
 WORKER = ".worker"
+#: What is kept: one file, and those that belong to it.
+STORE = "rooms.db"
 #: What we put there: a socket, hidden until it listens, is named by its process and at random.
 #: Where a directory has been named, all else in it is somebody's.
-_OURS = re.compile(rf"\.?[0-9]+\.[0-9a-f]{{8}}({re.escape(WORKER)})?")
+_SOCKET = re.compile(rf"\.?[0-9]+\.[0-9a-f]{{8}}({re.escape(WORKER)})?")
+_STORE = re.compile(rf"{re.escape(STORE)}(|-wal|-shm|-journal|\.lock|\.json|\.json\.[0-9]+)")
 
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 #: For what need not be readable.
@@ -71,8 +74,8 @@ class Directory:
             return True
 
     def names(self) -> list[str]:
-        """Return what of ours is in it."""
-        return _names(self._inner)
+        """Return the sockets in it, and the marks of workers."""
+        return [name for name in os.listdir(self._inner) if _SOCKET.fullmatch(name)]
 
     def has(self, name: str) -> bool:
         """Tell whether something is in it, and it where it was."""
@@ -87,7 +90,19 @@ class Directory:
 
     def touch(self, name: str) -> None:
         """Put an empty file into it."""
-        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=self._inner))
+        os.close(self.open(name))
+
+    def open(self, name: str, flags: int = os.O_CREAT | os.O_RDWR) -> int:
+        """Open a file in it."""
+        return os.open(name, flags, 0o600, dir_fd=self._inner)
+
+    def identity(self, name: str) -> object:
+        """Return what no other file has, while this one is there; None where there is none."""
+        try:
+            found = os.stat(name, dir_fd=self._inner, follow_symlinks=False)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def rename(self, old: str, new: str) -> None:
         """Rename something in it."""
@@ -98,14 +113,21 @@ class Directory:
         with suppress(OSError):
             os.unlink(name, dir_fd=self._inner)
 
-    def close(self) -> None:
-        """Leave it; remove it if nobody else is there."""
+    def close(self, for_good: bool = True) -> None:
+        """Leave it; remove it if nobody else is there.
+
+        :param for_good: whether all who use it end, and nobody comes back for what is kept in it.
+            What is in a place that somebody has named stays there anyway.
+        """
+        is_over = for_good and self._removes_outer
         with suppress(OSError):
-            if lock(self._inner, exclusive=True) and self.is_in_place():
+            is_last = lock(self._inner, exclusive=True) and self.is_in_place()
+            if is_last and (is_over or not self.has(STORE)):
                 _clear(self._outer, self._name)
         os.close(self._inner)
         with suppress(OSError):
-            if self._removes_outer and lock(self._outer, exclusive=True):
+            is_last = self._removes_outer and lock(self._outer, exclusive=True)
+            if is_last and (is_over or not _has_stores(self._outer)):
                 remove(self._outer, self._outer_path)
         os.close(self._outer)
 
@@ -253,6 +275,18 @@ def lock(fd: int, exclusive: bool = False) -> bool:
     return True
 
 
+def lock_file(fd: int, *, unlock: bool = False) -> bool:
+    """Lock a file, or unlock it; return False where another process has locked it.
+
+    :raises OSError: on a file system without locks.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_UN if unlock else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def remove(fd: int, path: str) -> None:
     """Remove a directory that nobody uses, with what the dead have left; and the one around it,
     if there is nothing else in it."""
@@ -273,12 +307,20 @@ def remove(fd: int, path: str) -> None:
 def _clear(parent: int, app: str) -> None:
     fd = os.open(app, os.O_RDONLY | _DIRECTORY, dir_fd=parent)
     try:
-        for name in _names(fd):
+        for name in filter(_is_ours, os.listdir(fd)):
             os.unlink(name, dir_fd=fd)
     finally:
         os.close(fd)
     os.rmdir(app, dir_fd=parent)
 
 
-def _names(fd: int) -> list[str]:
-    return [name for name in os.listdir(fd) if _OURS.fullmatch(name)]
+def _has_stores(fd: int) -> bool:
+    for app in os.listdir(fd):
+        with suppress(OSError):
+            os.stat(os.path.join(app, STORE), dir_fd=fd, follow_symlinks=False)
+            return True
+    return False
+
+
+def _is_ours(name: str) -> bool:
+    return bool(_SOCKET.fullmatch(name) or _STORE.fullmatch(name))

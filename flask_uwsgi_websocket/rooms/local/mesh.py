@@ -11,16 +11,18 @@ in its queues.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from typing import ClassVar, cast
 
 from ...exceptions import BackplaneUnavailable
 from ...process.fork import own
-from ..backplane import Backplane, BackplaneOptions, Inbox
+from ..backplane import BackplaneOptions, Feature, Inbox, Published
 from ..channels import ALL
-from ..record import Record
+from ..record import KeptRecord, Kind, Record
 from .directory import Directory, explained, name_of_app, path_of
 from .instances import open_place
+from .keeping import Keeping
 from .listening import Listener
 from .peers import Peers
 from .wire import head
@@ -29,11 +31,13 @@ from .wire import head
 _INTERVAL = 2.0
 
 
-class LocalBackplane(Backplane):
+class LocalBackplane(Keeping):
     """Connects the workers of one machine, through UNIX sockets in a directory.
 
     :param url: ``local://``, or with the path of a directory: ``local:///run/app/rooms``.
     """
+
+    features: ClassVar[frozenset[Feature]] = frozenset({"history"})
 
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         super().__init__(url, options)
@@ -66,6 +70,7 @@ class LocalBackplane(Backplane):
         if self._timer is not None:
             self._timer.cancel()
         listener, peers, directory = self._listener, self._peers, self._directory
+        self._close_store()
         self._forget()
         if listener is not None:
             listener.hide()
@@ -76,7 +81,7 @@ class LocalBackplane(Backplane):
             if listener is not None:
                 listener.close()
             if directory is not None:
-                directory.close()
+                directory.close(self.options.ends_for_good())
 
     def _forget(self) -> None:
         self._channels = set()
@@ -84,6 +89,7 @@ class LocalBackplane(Backplane):
 
     def leave_to_parent(self) -> None:
         """Give all up in a child of ``os.fork()``, which may start anew."""
+        self.leave_store_to_parent()
         for part in (self._listener, self._peers, self._directory):
             if part is not None:
                 part.leave_to_parent()
@@ -100,13 +106,25 @@ class LocalBackplane(Backplane):
         """Drop their records: all come to all, since a filter would race with the publishers."""
         self._channels.difference_update(channels)
 
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
-        """Write to all who listen, and wait for those whose queues are long."""
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
+        """Append what is kept, write all to those who listen, and wait for long queues."""
+        kept = [number for number, each in enumerate(records) if isinstance(each, KeptRecord)]
+        if not kept:
+            return await self._carry(records)
+        outcome: list[Record | Published] = list(records)
+        appended = await self._append([cast(KeptRecord, records[number]) for number in kept])
+        for number, what in zip(kept, appended, strict=True):
+            outcome[number] = what
+        carried = iter(await self._carry([each for each in outcome if isinstance(each, Record)]))
+        # What is in a log was published: those whom it does not reach now read it there.
+        return [_result(each, carried) for each in outcome]
+
+    async def _carry(self, records: Sequence[Record]) -> list[Published]:
         try:
             peers = self._look()
         except BackplaneUnavailable as error:
             return [BackplaneUnavailable(str(error)) for _ in records]
-        results: list[BaseException | None] = []
+        results: list[Published] = []
         parts: list[bytes] = []  # two of each frame
         for record in records:
             data = record.encode()
@@ -121,15 +139,15 @@ class LocalBackplane(Backplane):
         await peers.settle()
         return results
 
-    def _too_large(self, data: bytes) -> ValueError | None:
-        if len(data) <= self.options.max_size:
-            return None
-        return ValueError(f"a record of {len(data)} bytes; the limit is {self.options.max_size}")
-
     @property
     def dropped(self) -> int:
         """How many records did not reach a worker that does not read, summed over those."""
         return self._peers.dropped if self._peers is not None else 0
+
+    async def forget(self, channel: str) -> None:
+        """Begin a log anew, and tell all who listen."""
+        position = await self._opened_logs().forget(channel)
+        await self._carry([KeptRecord(Kind.MESSAGE, (channel,), position=position)])
 
     async def workers(self) -> int | None:
         """Count them by their files, having removed those of the dead."""
@@ -172,6 +190,7 @@ class LocalBackplane(Backplane):
             self._inbox.health(str(error))
             raise
         self._inbox.health(None)
+        self._write_description(self._directory)
         if self._timer is not None:
             self._listen()
         return self._directory
@@ -192,8 +211,9 @@ class LocalBackplane(Backplane):
             self._listener.close()
             self._listener = None
             self._lose(0)
+        self._close_store()
         if self._directory is not None:
-            self._directory.close()
+            self._directory.close(for_good=False)
             self._directory = None
 
     def _listen(self) -> None:
@@ -227,3 +247,11 @@ class LocalBackplane(Backplane):
     def _lose(self, count: int) -> None:
         if self._inbox is not None:
             self._inbox.gap(None, count)
+
+
+def _result(outcome: Record | Published, carried: Iterator[Published]) -> Published:
+    """Return what comes of a record, of which we know what came of its way into a log."""
+    if not isinstance(outcome, Record):
+        return outcome
+    refused = next(carried)
+    return outcome.position if isinstance(outcome, KeptRecord) else refused
