@@ -3,9 +3,11 @@
 import click
 
 from .commands.cli import install_uwsgi
-from .commands.rooms import publish, rooms, tail
+from .commands.rooms import publish, rooms, tail, who
 
-main = click.Group(help="Flask-uWSGI-WebSocket.", commands=[install_uwsgi, rooms, publish, tail])
+main = click.Group(
+    help="Flask-uWSGI-WebSocket.", commands=[install_uwsgi, rooms, who, publish, tail]
+)
 
 if __name__ == "__main__":
     main(prog_name="python -m flask_uwsgi_websocket")

@@ -7,6 +7,7 @@
     flask websocket echo /chat
     flask --app chat websocket doctor app.ini
     flask --app chat websocket rooms
+    flask --app chat websocket who lobby
     flask --app chat websocket publish news "hi"
     flask --app chat websocket tail news
     flask websocket install-uwsgi
@@ -36,7 +37,7 @@ from ..launch.locate import Target, module_variable
 from ..launch.run import exec_uwsgi
 from .doctor import examine, of_command, of_process
 from .echo import Peer
-from .rooms import publish, rooms, tail
+from .rooms import publish, rooms, tail, who
 from .tables import table
 
 
@@ -54,7 +55,7 @@ def websocket() -> None:
     """WebSockets on uWSGI."""
 
 
-for _command in (rooms, publish, tail):
+for _command in (rooms, who, publish, tail):
     websocket.add_command(_command)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import click
 from flask.cli import NoAppException, ScriptInfo
 
-from ..exceptions import BackplaneUnavailable
+from ..exceptions import RoomError
 from ..helpers.log import logger
 from ..helpers.text import printable
 from ..helpers.threads import unpatched
@@ -78,6 +79,42 @@ def rooms(context: click.Context, backplane: str | None, prefix: str | None, as_
         click.echo(line)
     if not answers.complete:
         click.echo("note: not all workers have answered in time", err=True)
+
+
+@click.command("who")
+@_of_backplane
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.argument("room", metavar="ROOM")
+@click.pass_context
+def who(
+    context: click.Context, backplane: str | None, prefix: str | None, as_json: bool, room: str
+) -> None:
+    """List who is in a room that has presence."""
+    with _publisher(context, backplane, prefix) as publisher:
+        if _explained(publisher.is_alone):
+            raise click.ClickException(_NO_INSTANCE)
+        members = _explained(publisher.who, room)
+    if as_json:
+        named = [dict(member._asdict()) for member in members]
+        click.echo(json.dumps({"members": named, "complete": members.complete}, indent=2))
+        return
+    rows = [
+        (printable(each.user), str(each.connections), _clock(each.since), _shown(each.info))
+        for each in members
+    ]
+    headings = ("User", "Connections", "Since", "Info")
+    for line in table(headings, rows) if rows else ["Nobody is there, or it has no presence."]:
+        click.echo(line)
+    if not members.complete:
+        click.echo("note: there may be more, since the backplane does not answer", err=True)
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _shown(info: Any) -> str:
+    return "" if info is None else printable(json.dumps(info, ensure_ascii=False))
 
 
 @click.command("publish")
@@ -247,5 +284,5 @@ def _explained(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call what a backplane may refuse."""
     try:
         return call(*arguments)
-    except (BackplaneUnavailable, TimeoutError, ValueError) as error:
+    except (RoomError, TimeoutError, ValueError) as error:
         raise click.ClickException(str(error)) from error

@@ -24,9 +24,12 @@ from typing import Any, TypeVar
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
 from .access import Access
+from .channels import room_channel
 from .counting import Count, count_of, count_question, counts_of, rooms_question
 from .loop_calls import start, wait_for
 from .positions import Position
+from .presence.asking import Occupants, occupants_of
+from .presence.members import Members, members_of
 from .questions import Answers
 from .record import Record
 from .targets import Done, Sender, Targets
@@ -113,6 +116,11 @@ class _Publisher(Targets[Done]):
             return None
         return start(exchange.ask(question))
 
+    def _who(self, room: str) -> Future[Occupants] | None:
+        room_channel(room)  # checks the name
+        exchange = self._access.exchange()
+        return None if exchange is None else start(occupants_of(exchange, room))
+
     def _nobody_there(self) -> None:
         # No error: as with any other backplane, there may just be no clients.
         if self._warning.passes():
@@ -146,6 +154,11 @@ class Publisher(_Publisher[None]):
     def count(self, room: str) -> Count:
         """Return how many connections and users are in a room."""
         return count_of(self.ask(count_question(room)))
+
+    def who(self, room: str) -> Members:
+        """Tell who is in a room with ``presence``; nobody is in one without."""
+        asking = self._who(room)
+        return Members() if asking is None else members_of(*self._wait(asking))
 
     def rooms(self) -> dict[str, Count]:
         """Return all rooms that have members."""
@@ -188,6 +201,13 @@ class AsyncPublisher(_Publisher[Awaitable[None]]):
     async def count(self, room: str) -> Count:
         """Return how many connections and users are in a room."""
         return count_of(await self.ask(count_question(room)))
+
+    async def who(self, room: str) -> Members:
+        """Tell who is in a room with ``presence``; nobody is in one without."""
+        asking = self._who(room)
+        if asking is None:
+            return Members()
+        return members_of(*await asyncio.wrap_future(asking))
 
     async def rooms(self) -> dict[str, Count]:
         """Return all rooms that have members."""
