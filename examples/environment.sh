@@ -31,9 +31,13 @@ install_packages() {
     command -v apt-get >/dev/null && { [ ${#root[@]} = 0 ] || command -v sudo >/dev/null; } ||
         die "Please install what these Debian packages hold, then try again: ${missing[*]}"
     say "Installing ${missing[*]}"
-    root+=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y)
-    "${root[@]}" update
-    "${root[@]}" install --no-install-recommends "${missing[@]}"
+    # Servers that come as packages are not to serve by themselves: several want the same port.
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive sh -ec '
+        policy=/usr/sbin/policy-rc.d
+        [ -e $policy ] || { printf "#!/bin/sh\nexit 101\n" >$policy; chmod +x $policy; trap "rm $policy" EXIT; }
+        apt-get -q -y update
+        apt-get -q -y install --no-install-recommends "$@"
+    ' sh "${missing[@]}"
     missing=()
 }
 

@@ -10,7 +10,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +21,9 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.deployments.fronts import make_certificate
 from tests.redis_servers import RedisServer
-from tests.server import PATIENCE, Server
+from tests.server import Server
 
 # An example that takes long says how busy the machine is, no more: 200 ms are over soon.
 settings.register_profile("patient", deadline=None)
@@ -92,7 +92,8 @@ def _mark(item: pytest.Item) -> None:
 
 
 class Groups(LoadScopeScheduling):
-    """Share the suite out to processes (`-n 4`) by what shares servers: a file and an engine.
+    """Share the suite out to processes (`-n 4`) by what shares servers: a file and an engine, and
+    in tests/deployments a front.
 
     xdist's own groups are of no use: it writes them into ids that pytest 9.2 has made anew.
     """
@@ -106,7 +107,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
 
 
 def group_of(nodeid: str) -> str:
-    engine = re.search(rf"(?<=[\[-])(?:{UVLOOP}|{'|'.join(ENGINES)})(?=[\]-])", nodeid)
+    engines = f"{UVLOOP}|{'|'.join(ENGINES)}"
+    engine = re.search(rf"(?<=[\[-])(?:{engines})(?:@\w+)?(?=[\]-])", nodeid)
     return f"{nodeid.partition('::')[0]} {engine and engine[0]}"
 
 
@@ -155,8 +157,8 @@ class Watch:
         parts = []
         for server, logged in zip(self.servers, self._logged, strict=True):
             parts.append(f"{server!r}\n{server.log()[logged:][-8000:]}")
-            if server.nginx_log():
-                parts.append(f"nginx\n{server.nginx_log()[-2000:]}")
+            if server.front_log():
+                parts.append(f"in front\n{server.front_log()[-2000:]}")
         return "\n".join(parts)
 
     def check(self) -> None:
@@ -211,7 +213,7 @@ def start(server: Server) -> Server:
         return server.start()
     except BaseException:
         server.stop()
-        print(server.log()[-8000:], server.nginx_log())
+        print(server.log()[-8000:], server.front_log())
         raise
 
 
@@ -286,12 +288,7 @@ def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """A certificate for localhost, signed by itself, and its key."""
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    command += ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
-    return certificate, key
+    return make_certificate(tmp_path)
 
 
 _serial = itertools.count()

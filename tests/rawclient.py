@@ -11,6 +11,7 @@ import base64
 import hashlib
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -145,13 +146,24 @@ class RawClient:
     """One connection.
 
     :param patience: seconds after which a read is a failure (`TimeoutError`).
+    :param tls: speak TLS; then one thread alone may send and read.
+    :param source: the address to come from.
     """
 
-    def __init__(self, address: tuple[str, int], patience: float) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        patience: float,
+        *,
+        tls: ssl.SSLContext | None = None,
+        source: str | None = None,
+    ) -> None:
         self.patience = patience
         self.address = address
-        self.socket = socket.create_connection(address, patience)
+        self.socket = socket.create_connection(address, patience, source and (source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.answer: Answer | None = None
         self._buffer = bytearray()
         self._sending = threading.Lock()

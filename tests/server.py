@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -25,7 +26,8 @@ from typing import Any, TypeVar
 
 from websockets.sync.client import ClientConnection, connect
 
-from flask_uwsgi_websocket.inspection.socket_rules import ROUTER_BUFFER
+from tests.deployments.fronts import FRONTS as ALL_FRONTS
+from tests.deployments.fronts import Place
 from tests.rawclient import Answer, RawClient, Refused
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +48,7 @@ ENGINES: dict[str, Callable[[int], list[str]]] = {
     "single": lambda cores: [],
 }
 
-#: The ways in which a request reaches uWSGI.
+#: The ways in which a request reaches uWSGI, of which tests/deployments has all.
 FRONTS = ("http-socket", "http", "nginx-proxy", "nginx-uwsgi")
 
 #: What must not be in a server's log unless the test says that it provokes it.
@@ -110,6 +112,14 @@ def uwsgi_binary() -> str:
     return found
 
 
+def client_context() -> ssl.SSLContext:
+    """TLS as clients speak it who trust any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 LISTENING, CLOSE_WAIT = "0A", "08"  # as the kernel writes them
 
 
@@ -171,17 +181,17 @@ def _accepted(workers: list[dict[str, Any]]) -> int:
 
 
 class Server:
-    """A uWSGI process that serves one of `tests/apps/`, and nginx before it where asked for.
+    """A uWSGI process that serves one of `tests/apps/`, and what stands in front of it.
 
     :param engine: the mode that uWSGI runs in, a key of `ENGINES`.
-    :param front: how requests reach it, one of `FRONTS`.
+    :param front: how requests reach it, by its name in `tests/deployments/fronts.py`.
     :param app: the module in `tests/apps/`.
     :param extension: the engine whose extension class the app uses, if not that of `engine`.
     :param config: Flask configuration for the app.
     :param cores: how many requests it can hold at the same time.
     :param options: more uWSGI options.
     :param master: whether uWSGI has a master process; without one it has no statistics.
-    :param proxy_timeout: seconds of silence that nginx endures.
+    :param proxy_timeout: seconds of silence that the front endures.
     :param env: more environment variables.
     :param launcher: what starts uWSGI, if not the binary beside this Python.
     """
@@ -223,13 +233,17 @@ class Server:
             **(env or {}),
         }
         self.host = "127.0.0.1"
+        #: The address that clients have, if not the server's own.
+        self.source: str | None = None
         self.port = 0
+        self.inner_port = 0
+        self.tls = client_context() if ALL_FRONTS[front].tls else None
         self.log_path = directory / "uwsgi.log"
-        self.nginx_log_path = directory / "nginx.log"
+        self.front_log_path = directory / "front.log"
         self._stats_path = directory / "stats"
         self._seen = 0  # how much of the log earlier tests have answered for
         self._uwsgi: subprocess.Popen[bytes] | None = None
-        self._nginx: subprocess.Popen[bytes] | None = None
+        self._front: subprocess.Popen[bytes] | None = None
         self.stopping = False
         self._stubborn: list[str] = []
         self._allowed: list[re.Pattern[str]] = []
@@ -249,7 +263,7 @@ class Server:
                 break
             except ProcessLookupError:
                 # Somebody took the port between our asking and uWSGI's binding it.
-                if "Address already in use" not in self.log() + self.nginx_log():
+                if "Address already in use" not in self.log() + self.front_log():
                     raise
                 self.stop()
         if self.master:
@@ -279,23 +293,12 @@ class Server:
         return self._uwsgi.pid
 
     def _spawn(self) -> None:
-        inner = self.port
-        arguments: list[str]
-        if self.front == "http-socket":
-            arguments = ["--http-socket", self.address]
-        elif self.front == "http":
-            arguments = ["--http", self.address, "--http-websockets"]
-            arguments += ["--http-buffer-size", str(ROUTER_BUFFER)]
-        elif self.front == "http-without-websockets":
-            arguments = ["--http", self.address]
-        else:
-            inner = free_port()
-            protocol = "--http-socket" if self.front.startswith("nginx-proxy") else "--socket"
-            arguments = [protocol, f"{self.host}:{inner}"]
-            if self.front == "nginx-fastrouter":
-                behind = f"{self.host}:{free_port()}"
-                arguments = ["--fastrouter", f"{self.host}:{inner}"]
-                arguments += ["--fastrouter-to", behind, "--socket", behind]
+        front = ALL_FRONTS[self.front]
+        self.inner_port = free_port()
+        inner = (
+            str(self.directory / "inner.sock") if front.unix else f"{self.host}:{self.inner_port}"
+        )
+        place = Place(self.directory, self.port, free_port(), inner, self.proxy_timeout)
         command = [
             *(self.launcher or [uwsgi_binary()]),
             *("--need-app", "--disable-logging", "--sharedarea", "1"),
@@ -304,12 +307,12 @@ class Server:
             *("--pythonpath", str(ROOT), "--module", "tests.apps.wsgi"),
             *(("--virtualenv", sys.prefix) if sys.prefix != sys.base_prefix else ()),
             *ENGINES[self.engine](self.cores),
-            *arguments,
+            *front.workers(place),
             *self.options,
         ]
         self._uwsgi = self._popen(command, self.log_path)
-        if self.front.startswith("nginx"):
-            self._nginx = self._popen(self._nginx_command(inner), self.nginx_log_path)
+        if front.command:
+            self._front = self._popen(front.command(place), self.front_log_path)
 
     def _popen(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
         with log.open("wb") as output:
@@ -323,28 +326,12 @@ class Server:
                 start_new_session=True,
             )
 
-    def _nginx_command(self, inner: int) -> list[str]:
-        binary = shutil.which("nginx") or "/usr/sbin/nginx"
-        assert Path(binary).exists(), "nginx is not installed: apt-get install nginx-light"
-        configuration = self.directory / "nginx.conf"
-        location = PROXY_PASS if self.front.startswith("nginx-proxy") else UWSGI_PASS
-        if self.front == "nginx-proxy-http10":
-            location = location.replace("proxy_http_version 1.1", "proxy_http_version 1.0")
-        configuration.write_text(
-            NGINX.format(
-                directory=self.directory,
-                port=self.port,
-                location=location.format(inner=inner, timeout=self.proxy_timeout),
-            )
-        )
-        return [binary, "-p", str(self.directory), "-c", str(configuration), "-e", "stderr"]
-
     def _answers(self) -> bool:
-        for process, name in ((self._uwsgi, "uWSGI"), (self._nginx, "nginx")):
+        for process, name in ((self._uwsgi, "uWSGI"), (self._front, self.front)):
             if process and process.poll() is not None:
                 raise ProcessLookupError(
                     f"{name} ended with {process.returncode} at its start:\n"
-                    f"{self.log()}{self.nginx_log()}"
+                    f"{self.log()}{self.front_log()}"
                 )
         try:
             return self.get("/ready", timeout=2).status == 200
@@ -357,7 +344,7 @@ class Server:
 
     def stop(self) -> None:
         """Ask uWSGI to end, then end it: its own process group, nothing else."""
-        for process in (self._nginx, self._uwsgi):
+        for process in (self._front, self._uwsgi):
             if process is None:
                 continue
             for signum, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, PATIENCE)):
@@ -399,9 +386,9 @@ class Server:
         except FileNotFoundError:
             return ""
 
-    def nginx_log(self) -> str:
+    def front_log(self) -> str:
         try:
-            return self.nginx_log_path.read_text(errors="replace")
+            return self.front_log_path.read_text(errors="replace")
         except FileNotFoundError:
             return ""
 
@@ -496,9 +483,9 @@ class Server:
 
     def close_wait(self) -> int:
         """Connections whose client has left and which the server still holds."""
-        port = f":{self.port:04X}"
+        ports = {f"{port:04X}" for port in (self.port, self.inner_port)}
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return sum(row[1].endswith(port) and row[3] == CLOSE_WAIT for row in rows)
+        return sum(row[1][-4:] in ports and row[3] == CLOSE_WAIT for row in rows)
 
     # Talking to it
 
@@ -507,11 +494,16 @@ class Server:
         return f"{self.host}:{self.port}"
 
     def url(self, path: str) -> str:
-        return f"ws://{self.address}{path}"
+        return f"{'wss' if self.tls else 'ws'}://{self.address}{path}"
+
+    @property
+    def origin(self) -> str:
+        """Where a page of the app comes from, as a browser says it."""
+        return f"{'https' if self.tls else 'http'}://{self.address}"
 
     def raw(self, path: str = "/echo", **kwargs: Any) -> RawClient:
         """A raw client on `path`, its opening handshake done."""
-        client = RawClient((self.host, self.port), PATIENCE)
+        client = self.tcp()
         try:
             client.handshake(path, **kwargs)
         except BaseException:
@@ -528,14 +520,15 @@ class Server:
         raise AssertionError(f"{path} is a WebSocket")
 
     def tcp(self) -> RawClient:
-        """A raw client that has connected and said nothing yet."""
-        return RawClient((self.host, self.port), PATIENCE)
+        """A raw client that has connected, and said nothing yet."""
+        return RawClient((self.host, self.port), PATIENCE, tls=self.tls, source=self.source)
 
     def connect(self, path: str = "/echo", **kwargs: Any) -> ClientConnection:
         """The `websockets` library's client on `path`."""
         kwargs.setdefault("compression", None)
         kwargs.setdefault("max_size", None)
         kwargs.setdefault("proxy", None)
+        kwargs.setdefault("ssl", self.tls)
         for timeout in ("open_timeout", "close_timeout"):
             kwargs.setdefault(timeout, PATIENCE)
         return connect(self.url(path), **kwargs)
@@ -548,13 +541,21 @@ class Server:
         headers: Mapping[str, str] | None = None,
         timeout: float = PATIENCE,
     ) -> Response:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        connection = self._http_connection(timeout)
         try:
             connection.request(method, path, body, dict(headers or {}))
             answer = connection.getresponse()
             return Response(answer.status, answer.headers, answer.read())
         finally:
             connection.close()
+
+    def _http_connection(self, timeout: float) -> http.client.HTTPConnection:
+        source = self.source and (self.source, 0)
+        if self.tls is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout, source)
+        return http.client.HTTPSConnection(
+            self.host, self.port, timeout=timeout, source_address=source, context=self.tls
+        )
 
     def get(self, path: str, timeout: float = PATIENCE, **headers: str) -> Response:
         return self.http("GET", path, None, headers, timeout)
@@ -582,55 +583,6 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.body[:200]!r}>"
-
-
-NGINX = """
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log stderr warn;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/nginx-body;
-    proxy_temp_path {directory}/nginx-proxy;
-    fastcgi_temp_path {directory}/nginx-fastcgi;
-    uwsgi_temp_path {directory}/nginx-uwsgi;
-    scgi_temp_path {directory}/nginx-scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-{location}
-        }}
-    }}
-}}
-"""
-
-PROXY_PASS = """
-            proxy_pass http://127.0.0.1:{inner};
-            proxy_http_version 1.1;
-            proxy_set_header Host $http_host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $http_connection;
-            proxy_read_timeout {timeout}s;
-"""
-
-UWSGI_PASS = """
-            uwsgi_pass 127.0.0.1:{inner};
-            uwsgi_param QUERY_STRING $query_string;
-            uwsgi_param REQUEST_METHOD $request_method;
-            uwsgi_param CONTENT_TYPE $content_type;
-            uwsgi_param CONTENT_LENGTH $content_length;
-            uwsgi_param REQUEST_URI $request_uri;
-            uwsgi_param PATH_INFO $document_uri;
-            uwsgi_param SERVER_PROTOCOL $server_protocol;
-            uwsgi_param REQUEST_SCHEME $scheme;
-            uwsgi_param REMOTE_ADDR $remote_addr;
-            uwsgi_param REMOTE_PORT $remote_port;
-            uwsgi_param SERVER_PORT $server_port;
-            uwsgi_param SERVER_NAME $server_name;
-            uwsgi_read_timeout {timeout}s;
-"""
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import flask
 
 import flask_uwsgi_websocket
-from tests.server import ROOT
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 #: Every page, by the name that the file of its tests has: tests/pages/test_NAME.py.
 PAGES = {

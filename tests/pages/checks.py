@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import functools
 import html.parser
+import itertools
 import json
 import os
 import re
@@ -60,8 +61,9 @@ def nginx(text: str, folder: Path) -> None:
         text = f"http {{ {text} }}"
     if not re.search(r"^events\b", text, re.MULTILINE):
         text += "events {}"
-    # It opens the ports that it listens on: any, of this machine's own.
-    text = re.sub(r"\blisten [^;]+;", "listen 127.0.0.1:0;", text)
+    # It opens the ports that it listens on, which others may have.
+    number = itertools.count()
+    text = re.sub(r"\blisten [^;]+;", lambda _: f"listen unix:{folder}/{next(number)};", text)
     (folder / "nginx.conf").write_text(f"pid {folder}/pid; error_log stderr;\n{text}")
     read_by("nginx", "-t", "-q", "-c", folder / "nginx.conf", "-p", folder)
 
