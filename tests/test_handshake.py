@@ -318,15 +318,6 @@ def test_origins_of_the_configuration(shared_server, engine: str, allowed: str |
         assert server.refused("/both", headers=evil).status == 403
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("front", ["http", "nginx-proxy", "nginx-uwsgi"])
-def test_the_same_origin_behind_every_front(engine: str, shared_server, front: str) -> None:
-    server = shared_server(engine, front)
-    headers = {"Origin": f"http://{server.address}"}
-    assert first(server, "/both", headers=headers) == "websocket"
-    assert server.refused("/both", headers={"Origin": "https://evil.example"}).status == 403
-
-
 # Routes
 
 

@@ -181,12 +181,6 @@ def test_idle_connections_survive_the_router_s_timeout(serve, engine: str, token
     survives(serve(engine, "http", options=["--http-timeout", "2"], config=QUICK), token)
 
 
-# What reaches nginx is what reaches uWSGI's router, on each engine.
-@pytest.mark.parametrize("front", ["nginx-proxy", "nginx-uwsgi"])
-def test_idle_connections_survive_nginx_s_timeout(serve, front: str, token: str) -> None:
-    survives(serve("gevent", front, proxy_timeout=2, config=QUICK), token)
-
-
 def survives(server: Server, token: str) -> None:
     """Idle clients that answer pings are still there after the proxy's timeout of 2 s."""
     with server.raw() as client, server.raw(f"/blocked/{token}") as blocked:
