@@ -18,6 +18,13 @@ _KEY_SECONDS = 300
 #: seconds at least: else all clients of a quiet room would have to load it anew.
 _EPOCH_FACTOR, _EPOCH_SECONDS = 10, 3600
 
+_TIME = """
+local function milliseconds()
+  local time = redis.call('TIME')
+  return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+end
+"""
+
 # A server tells by its replication id whose data it has: it gets another one when it starts, and
 # when it takes over from a master. Then the last messages, which somebody may have read, may be
 # lost to it, so the log begins anew: their offsets must not come again for others.
@@ -25,20 +32,17 @@ _BEGIN = """
 local log, top = KEYS[1], KEYS[2]
 local run = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
 
-local function milliseconds()
-  local time = redis.call('TIME')
-  return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-end
-
-local function begin(epoch)
-  redis.call('HSET', top, 'epoch', epoch, 'run', run, 'offset', 0, 'bytes', 0)
+local function begin(epoch, keeps)
+  redis.call('HSET', top, 'epoch', epoch, 'run', run, 'keeps', keeps, 'offset', 0, 'bytes', 0)
   redis.call('DEL', log)
   return epoch
 end
 
-local function current(fresh)
-  local known = redis.call('HMGET', top, 'epoch', 'run')
-  return known[2] == run and known[1] or begin(fresh)
+local function current(fresh, keeps)
+  local known = redis.call('HMGET', top, 'epoch', 'run', 'keeps')
+  if known[2] ~= run then return begin(fresh, keeps) end
+  if known[3] ~= keeps then redis.call('HSET', top, 'keeps', keeps) end
+  return known[1]
 end
 
 local function announce(verb, channel, position, time, body)
@@ -48,13 +52,14 @@ end
 
 # An entry has its time, and the bytes of all before it.
 _APPEND = Script(
-    _BEGIN
+    _TIME
+    + _BEGIN
     + """
 local verb, channel, body, fresh, count, keeps, most, epoch_keeps, key_keeps = unpack(ARGV)
 local done = KEYS[3] and redis.call('GET', KEYS[3])
 if done then return done end
 
-local epoch = current(fresh)
+local epoch = current(fresh, keeps)
 local offset = string.format('%.0f', redis.call('HINCRBY', top, 'offset', 1))
 local bytes = redis.call('HINCRBY', top, 'bytes', #body)
 local id, time = offset .. '-0', milliseconds()
@@ -89,42 +94,50 @@ return position
 _TOUCH = Script(
     _BEGIN
     + """
-local epoch = current(ARGV[1])
-redis.call('PEXPIRE', top, ARGV[2])
+local epoch = current(ARGV[1], ARGV[2])
+redis.call('PEXPIRE', top, ARGV[3])
 return epoch .. '.' .. redis.call('HGET', top, 'offset')
 """
 )
 
 _FORGET = Script(
-    _BEGIN
+    _TIME
+    + _BEGIN
     + """
-if redis.call('EXISTS', top) == 0 then return 0 end
-announce(ARGV[1], ARGV[2], begin(ARGV[4]) .. '.0', milliseconds(), ARGV[3])
+local keeps = redis.call('HGET', top, 'keeps')
+if not keeps then return 0 end
+announce(ARGV[1], ARGV[2], begin(ARGV[4], keeps) .. '.0', milliseconds(), ARGV[3])
 return 1
 """
 )
 
-_READ = Script("""
+_READ = Script(
+    _TIME
+    + """
 local log, top = KEYS[1], KEYS[2]
 local first, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local known = redis.call('HMGET', top, 'epoch', 'offset')
+local known = redis.call('HMGET', top, 'epoch', 'offset', 'keeps')
 if not known[1] then return {} end
 
-local entries, found, bytes = {}, 0, 0
-while found < limit do
-  local asked = math.min(limit - found, 50)
-  local chunk = redis.call('XRANGE', log, first, '+', 'COUNT', asked)
+local oldest = milliseconds() - known[3]
+local entries, bytes = {}, 0
+while true do
+  local chunk = redis.call('XRANGE', log, first, '+', 'COUNT', 50)
   for _, entry in ipairs(chunk) do
-    bytes = bytes + #entry[2][6]
-    if found > 0 and bytes > most then return {known[1], known[2], entries} end
-    found = found + 1
-    entries[found] = {entry[1], entry[2][2], entry[2][6]}
+    local time, body = entry[2][2], entry[2][6]
+    if tonumber(time) >= oldest then
+      bytes = bytes + #body
+      if #entries == limit or #entries > 0 and bytes > most then
+        return {known[1], known[2], entries}
+      end
+      entries[#entries + 1] = {entry[1], time, body}
+    end
     first = '(' .. entry[1]
   end
-  if #chunk < asked then break end
+  if #chunk < 50 then return {known[1], known[2], entries} end
 end
-return {known[1], known[2], entries}
-""")
+"""
+)
 
 
 class Logs:
@@ -144,7 +157,6 @@ class Logs:
             digest = sha1(record.key.encode(errors="surrogatepass"), usedforsecurity=False)
             keys.append(b"%s:key:%s" % (self._name(channel), digest.hexdigest().encode()))
         history = record.history
-        keeps = max(round(history.seconds * 1000), 1)
         return _APPEND.call(
             keys,
             verb,
@@ -152,7 +164,7 @@ class Logs:
             record.body(),
             new_epoch(),
             history.count,
-            keeps,
+            _milliseconds(history.seconds),
             MAX_KEPT,
             _epoch_keeps(history.seconds),
             _KEY_SECONDS * 1000,
@@ -160,7 +172,9 @@ class Logs:
 
     def touch(self, channel: str, seconds: float) -> Call:
         """See that there is a log; replies with the last position."""
-        return _TOUCH.call(self._keys(channel), new_epoch(), _epoch_keeps(seconds))
+        return _TOUCH.call(
+            self._keys(channel), new_epoch(), _milliseconds(seconds), _epoch_keeps(seconds)
+        )
 
     def forget(self, verb: bytes, channel: str) -> Call:
         """Begin a log anew, if there is one, and publish that."""
@@ -202,5 +216,9 @@ class Logs:
         return Log(epoch, int(reply[1]), tuple(entries))
 
 
+def _milliseconds(seconds: float) -> int:
+    return max(round(seconds * 1000), 1)
+
+
 def _epoch_keeps(seconds: float) -> int:
-    return round(max(_EPOCH_FACTOR * seconds, _EPOCH_SECONDS) * 1000)
+    return _milliseconds(max(_EPOCH_FACTOR * seconds, _EPOCH_SECONDS))
