@@ -7,9 +7,11 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
-from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions, Inbox
+from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions, Inbox, Log, Published
 from flask_uwsgi_websocket.rooms.channels import ALL
-from flask_uwsgi_websocket.rooms.record import Record
+from flask_uwsgi_websocket.rooms.positions import Position
+from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind, Record
+from tests.sample_logs import Archive
 
 
 class Loft:
@@ -21,6 +23,7 @@ class Loft:
         self.is_up = True
         self.connected: dict[PigeonBackplane, set[tuple[str, str]]] = {}
         self.known: list[PigeonBackplane] = []
+        self.archive = Archive()
 
     def fail(self) -> None:
         self.is_up = False
@@ -48,6 +51,8 @@ LOFTS: dict[str, Loft] = {}
 
 class PigeonBackplane(Backplane):
     """What a worker has of it."""
+
+    features = frozenset({"history"})
 
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         super().__init__(url, options)
@@ -96,14 +101,21 @@ class PigeonBackplane(Backplane):
         self.wanted.difference_update(channels)
         self.loft.connected.get(self, set()).difference_update(map(self.key, channels))
 
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         try:
             await self.answer()
         except BackplaneUnavailable as error:
             return [error] * len(records)
-        for record in records:
-            self.deliver(record)
-        return [None] * len(records)
+        return [self.take(record) for record in records]
+
+    def take(self, record: Record) -> Position | None:
+        if not isinstance(record, KeptRecord):
+            return self.deliver(record)
+        kept = self.archive.append(self.key(record.channels[0]), record)
+        if isinstance(kept, Position):
+            return kept
+        self.deliver(kept)
+        return kept.position
 
     def deliver(self, record: Record) -> None:
         keys = set(map(self.key, record.channels))
@@ -114,6 +126,34 @@ class PigeonBackplane(Backplane):
     async def workers(self) -> int | None:
         key = self.key(ALL)
         return sum(key in subscribed for subscribed in self.loft.connected.values())
+
+    @property
+    def archive(self) -> Archive:
+        return self.loft.archive
+
+    async def read(self, channel: str, after: int, limit: int, max_size: int) -> Log:
+        await self.answer()
+        shelf = self.archive.shelves.get(self.key(channel))
+        return shelf.read(after, limit, max_size) if shelf else Log("", 0)
+
+    async def touch(self, channel: str, seconds: float) -> Position:
+        await self.answer()
+        return self.archive.of(self.key(channel)).position
+
+    async def forget(self, channel: str) -> None:
+        await self.answer()
+        shelf = self.archive.shelves.get(self.key(channel))
+        if shelf is not None:
+            shelf.clear()
+            self.deliver(KeptRecord(Kind.MESSAGE, (channel,), position=shelf.position))
+
+    async def describe(self, text: str) -> None:
+        await self.answer()
+        self.archive.descriptions[self.options.prefix] = text
+
+    async def description(self) -> str | None:
+        await self.answer()
+        return self.archive.descriptions.get(self.options.prefix)
 
     async def answer(self) -> None:
         """Wait for the loft to answer."""

@@ -12,13 +12,16 @@ from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
 from flask_uwsgi_websocket.process.server_process import started_at
 from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions
 from flask_uwsgi_websocket.rooms.backplanes import GROUP
-from flask_uwsgi_websocket.rooms.memory import faults_of
+from flask_uwsgi_websocket.rooms.local.mesh import LocalBackplane
+from flask_uwsgi_websocket.rooms.memory import MemoryBackplane, faults_of
 from flask_uwsgi_websocket.testing import BackplaneConformance
 from tests import sample_backplane
 from tests.sample_backplane import Loft, PigeonBackplane
-from tests.wrong_backplanes import WRONG
+from tests.wrong_backplanes import WRONG as WRONG_BACKPLANES
+from tests.wrong_logs import WRONG as WRONG_LOGS
 
 URL = "pigeon://loft"
+WRONG = WRONG_BACKPLANES | WRONG_LOGS
 
 
 class PigeonSuite(BackplaneConformance):
@@ -26,6 +29,7 @@ class PigeonSuite(BackplaneConformance):
 
     url = URL
     timeout = 0.3
+    features = PigeonBackplane.features
     kind: type[Backplane] = PigeonBackplane
 
     def backplane(self, options: BackplaneOptions) -> Backplane:
@@ -59,6 +63,7 @@ class TestMemory(BackplaneConformance):
     """Of one process; it does not hang, it fails."""
 
     url = "memory://conformance"
+    features = MemoryBackplane.features
 
     @pytest.fixture(autouse=True)
     def _faults(self) -> None:
@@ -77,6 +82,8 @@ class TestMemory(BackplaneConformance):
 class TestLocal(BackplaneConformance):
     """Of one machine, in a directory that somebody has named."""
 
+    features = LocalBackplane.features
+
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
         self.url = f"local://{tmp_path}/rooms"
@@ -86,6 +93,7 @@ class TestLocalInstance(BackplaneConformance):
     """Of one machine, in the directory of an instance."""
 
     url = "local://"
+    features = LocalBackplane.features
 
     @pytest.fixture(autouse=True)
     def _instance(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

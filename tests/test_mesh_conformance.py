@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.slow
 
 class TestPlace(BackplaneConformance):
     """In a directory that somebody has named; its fault is that something else is in its place."""
+
+    features = LocalBackplane.features
 
     @pytest.fixture(autouse=True)
     def _place(self, tmp_path: Path) -> None:
@@ -40,6 +43,7 @@ class TestInstance(BackplaneConformance):
     """In the directory of an instance, of which nothing is left."""
 
     url = "local://"
+    features = LocalBackplane.features
     instance = (os.getpid(), started_at(os.getpid()))
 
     @pytest.fixture(autouse=True)
@@ -49,4 +53,4 @@ class TestInstance(BackplaneConformance):
         assert not list(tmp_path.iterdir())
 
     def backplane(self, options: BackplaneOptions) -> Backplane:
-        return LocalBackplane(self.url, options)
+        return LocalBackplane(self.url, replace(options, ends_for_good=lambda: True))

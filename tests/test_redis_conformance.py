@@ -9,13 +9,14 @@ import pytest
 from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions
 from flask_uwsgi_websocket.rooms.redis.backplane import RedisBackplane
 from flask_uwsgi_websocket.testing import BackplaneConformance
-from tests.redis_servers import PROGRAMS, RedisServer
+from tests.redis_servers import PROGRAMS, RedisCluster, RedisServer, running
 
 pytestmark = pytest.mark.slow
 
 
 class OneServer(BackplaneConformance):
     timeout = 0.5
+    features = RedisBackplane.features
     program = "redis-server"
     query = ""
 
@@ -32,6 +33,25 @@ class OneServer(BackplaneConformance):
 
     def backplane(self, options: BackplaneOptions) -> Backplane:
         return RedisBackplane(self.url, options)
+
+
+class TestCluster(BackplaneConformance):
+    """Of three nodes: each keeps the rooms that are its own in one order, as nothing else is."""
+
+    timeout = 1.0
+    features = RedisBackplane.features
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _cluster(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        with running(RedisCluster(tmp_path_factory.mktemp("cluster"))) as cluster:
+            cls.url = cluster.url
+            yield
+
+
+for _name in dir(TestCluster):
+    if _name.startswith("test_") and not getattr(getattr(TestCluster, _name), "features", None):
+        setattr(TestCluster, _name, None)
 
 
 class WithFaults(OneServer):

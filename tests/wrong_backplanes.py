@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
-from flask_uwsgi_websocket.rooms.backplane import BackplaneOptions, Inbox
+from flask_uwsgi_websocket.rooms.backplane import BackplaneOptions, Inbox, Published
 from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.record import Record
 from tests.sample_backplane import PigeonBackplane
@@ -79,7 +79,7 @@ class TakesBytesForText(PigeonBackplane):
 
 @breaks("a_record_of_the_largest_size")
 class TakesLess(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         if any(len(record.data) + 100 > self.options.max_size for record in records):
             return [ValueError("too large")] * len(records)
         return await super().publish(records)
@@ -87,7 +87,7 @@ class TakesLess(PigeonBackplane):
 
 @breaks("a_record_of_the_largest_size")
 class RefusesTheWholeBatch(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         if any(len(record.encode()) > self.options.max_size for record in records):
             return [ValueError("too large")] * len(records)
         return await super().publish(records)
@@ -110,7 +110,7 @@ class KeepsForLater(PigeonBackplane):
 
 @breaks("nobody_need_listen")
 class NeedsListeners(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         await super().publish(records)
         subscribed = {key for keys in self.loft.connected.values() for key in keys}
         return [
@@ -131,19 +131,19 @@ class NeedsAChannel(PigeonBackplane):
 
 @breaks("the_order_of_a_publisher_is_kept")
 class TurnsBatchesRound(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         return await super().publish(records[::-1])
 
 
 @breaks("the_order_of_a_publisher_is_kept")
 class SortsByChannel(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         return await super().publish(sorted(records, key=lambda record: record.channels))
 
 
 @breaks("many_publish_at_once")
 class LetsTheSmallOvertake(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         asyncio.get_running_loop().call_later(
             0.01 * (len(records[0].data) > 50_000), lambda: [self.deliver(r) for r in records]
         )
@@ -154,7 +154,7 @@ class LetsTheSmallOvertake(PigeonBackplane):
 class DropsWhatIsTooMuch(PigeonBackplane):
     pending = 0
 
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         self.pending += 1
         await asyncio.sleep(0)
         if self.pending < 3:
@@ -283,6 +283,11 @@ class CountsAllConnections(PigeonBackplane):
         return len(self.loft.connected)
 
 
+@breaks("it_says_what_it_has")
+class HasLessThanItsTestsSay(PigeonBackplane):
+    features = frozenset()
+
+
 @breaks("what_an_operator_should_know_is_text")
 class TellsMappings(PigeonBackplane):
     async def check(self) -> list[Any]:
@@ -309,7 +314,7 @@ class StopsOnce(PigeonBackplane):
 
 @breaks("stopping")
 class LeavesPublishersWaiting(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         return await asyncio.get_running_loop().create_future()
 
 
@@ -388,21 +393,21 @@ class RaisesWhenItUnsubscribes(PigeonBackplane):
 
 @breaks("a_dead_server", "a_server_that_hangs")
 class PretendsThatItHasIt(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         await super().publish(records)
         return [None] * len(records)
 
 
 @breaks("a_dead_server")
 class ShowsErrorsOfOthers(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         results = await super().publish(records)
         return [result and ConnectionRefusedError(111, "refused") for result in results]
 
 
 @breaks("a_server_that_hangs")
 class WaitsForAnAnswer(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         if self.loft.is_up and not self.loft.answers.is_set():
             await asyncio.sleep(1.5)
         return await super().publish(records)
@@ -426,7 +431,7 @@ class SendsAgainAfterwards(PigeonBackplane):
     last: Record | None = None
     has_failed = False
 
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         results = await super().publish(records)
         if results[0] is not None:
             self.has_failed = True
@@ -439,7 +444,7 @@ class SendsAgainAfterwards(PigeonBackplane):
 
 @breaks("callers_that_give_up")
 class IsNotCancelled(PigeonBackplane):
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         end = time.monotonic() + 3
         while time.monotonic() < end and not self.loft.answers.is_set():
             try:
@@ -453,7 +458,7 @@ class IsNotCancelled(PigeonBackplane):
 class KeepsItsLock(PigeonBackplane):
     busy = False
 
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         if self.busy:
             return [BackplaneUnavailable("busy")] * len(records)
         self.busy = True

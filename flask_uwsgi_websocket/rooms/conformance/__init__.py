@@ -6,6 +6,7 @@
 
     class TestCarrierPigeon(BackplaneConformance):
         url = "pigeon://loft"
+        features = CarrierPigeonBackplane.features
 
         @pytest.fixture(autouse=True)
         def server(self):
@@ -20,43 +21,47 @@
             self.loft = Loft()
 
 They need pytest, but no plugin of it: each test runs a loop of its own. Those about a fault that a
-subclass cannot make are not collected.
+subclass cannot make, or a feature that it does not name, are not collected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from ..backplane import Backplane, BackplaneOptions
+from ..backplane import Backplane, BackplaneOptions, Feature
 from ..backplanes import make_backplane
 from .faults import Faults
+from .logs import Logs
 from .names import Names
 from .promises import Promises
 
 
-class BackplaneConformance(Promises, Names, Faults):
+class BackplaneConformance(Promises, Names, Logs, Faults):
     """What a backplane promises, as a pytest class; a subclass says how to make one.
 
     :cvar url: of the backplane under test.
     :cvar timeout: seconds that :class:`BackplaneOptions` gives it.
     :cvar patience: seconds within which what must come comes.
     :cvar instance: of :class:`BackplaneOptions`.
+    :cvar features: those of :class:`Backplane` that it has.
     """
 
     url: str
     timeout: float = 1.0
     patience: float = 10.0
     instance: tuple[int, int] | None = None
+    features: frozenset[Feature] = frozenset()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         own = {name for name in FAULTS if getattr(cls, name) is not FAULTS[name]}
         for name in dir(BackplaneConformance):
             test = getattr(BackplaneConformance, name)
-            needed: frozenset[str] = getattr(test, "faults", frozenset())
-            if not needed <= own:
+            faults: frozenset[str] = getattr(test, "faults", frozenset())
+            features: frozenset[Feature] = getattr(test, "features", frozenset())
+            if not (faults <= own and features <= cls.features):
                 setattr(cls, name, None)
-            elif needed and getattr(cls, name) is None:
+            elif (faults or features) and getattr(cls, name) is None:
                 setattr(cls, name, test)
 
     def backplane(self, options: BackplaneOptions) -> Backplane:

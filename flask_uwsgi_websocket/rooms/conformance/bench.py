@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from ..backplane import Backplane, BackplaneOptions, Inbox, Published
+from ..backplane import Backplane, BackplaneOptions, Feature, Inbox, Published
 from ..record import Kind, Record
 
 #: Seconds in which what must not come would have come.
@@ -30,6 +30,7 @@ class Suite(Protocol):
     timeout: float
     patience: float
     instance: tuple[int, int] | None
+    features: frozenset[Feature]
 
     def backplane(self, options: BackplaneOptions) -> Backplane: ...
 
@@ -140,12 +141,14 @@ class Bench:
     def __init__(self, suite: Any) -> None:
         self.suite: Suite = suite
         self.timeout: float = suite.timeout
+        #: Of this test's own, since what a server keeps it may keep from one to the next.
+        self.prefix = f"conformance {secrets.token_hex(4)}"
         self._workers: list[Worker] = []
         self._broken = False
 
     def options(self, **changes: Any) -> BackplaneOptions:
         """Return the options of one more worker."""
-        changes.setdefault("prefix", "conformance")
+        changes.setdefault("prefix", self.prefix)
         changes.setdefault("timeout", self.timeout)
         changes.setdefault("instance", self.suite.instance)
         return BackplaneOptions(worker=secrets.token_hex(8), **changes)
@@ -184,11 +187,12 @@ class Bench:
 
 
 def promise(
-    *faults: str,
+    *faults: str, feature: Feature | None = None
 ) -> Callable[[Callable[[_Suite, Bench], Awaitable[None]]], Callable[[_Suite], None]]:
     """Make an ordinary test of a coroutine function, in a loop of its own.
 
     :param faults: those that the test needs.
+    :param feature: that of backplanes which the test is about, where it is not about all.
     """
 
     def decorate(test: Callable[[_Suite, Bench], Awaitable[None]]) -> Callable[[_Suite], None]:
@@ -199,6 +203,7 @@ def promise(
         run.__name__ = getattr(test, "__name__", "test")
         run.__doc__ = test.__doc__
         run.__dict__["faults"] = frozenset({*faults, "recover"} if faults else ())
+        run.__dict__["features"] = frozenset({feature} if feature else ())
         return run
 
     return decorate

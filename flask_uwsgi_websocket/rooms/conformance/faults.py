@@ -18,32 +18,33 @@ _Result = TypeVar("_Result")
 ROOM, OTHER = room_channel("lobby"), room_channel("other")
 
 #: Seconds by which a machine that has much to do may be late.
-_LATE = 1.0
+LATE = 1.0
 #: Seconds in which what does not wait returns.
 _AT_ONCE = 0.5
 
 
 async def within(seconds: float, what: str, call: Awaitable[_Result]) -> _Result:
-    """Await a call that has so many seconds."""
+    """Await a call that has so many seconds, whether it succeeds or not."""
     begun = time.monotonic()
-    result = await call
-    took = time.monotonic() - begun
-    assert took < seconds, f"{what} took {took:.2f} s, not {seconds}"
-    return result
+    try:
+        return await call
+    finally:
+        took = time.monotonic() - begun
+        assert took < seconds, f"{what} took {took:.2f} s, not {seconds}"
 
 
 async def unavailable(bench: Bench, worker: Worker, number: int = 1) -> None:
     """Publish, which must fail in time and say why."""
     records = [worker.record(ROOM, data=b"lost") for _ in range(number)]
     call = worker.publish(*records)
-    for result in await within(bench.timeout + _LATE, "publish()", call):
+    for result in await within(bench.timeout + LATE, "publish()", call):
         assert isinstance(result, BackplaneUnavailable), f"publish() said {result!r}"
 
 
 async def cannot_subscribe(bench: Bench, worker: Worker, *channels: str) -> None:
     """Subscribe, which must fail in time and say why."""
     try:
-        await within(bench.timeout + _LATE, "subscribe()", worker.backplane.subscribe(channels))
+        await within(bench.timeout + LATE, "subscribe()", worker.backplane.subscribe(channels))
     except BackplaneUnavailable:
         return
     raise AssertionError("subscribe() did not raise BackplaneUnavailable")
@@ -87,9 +88,9 @@ class Faults:
         await unavailable(bench, worker)
         await cannot_subscribe(bench, worker, room_channel("new"))
         call = worker.backplane.unsubscribe([OTHER])
-        await within(bench.timeout + _LATE, "unsubscribe()", call)
-        await within(bench.timeout + _LATE, "workers()", _workers(worker))
-        await within(bench.timeout + _LATE, "check()", worker.backplane.check())
+        await within(bench.timeout + LATE, "unsubscribe()", call)
+        await within(bench.timeout + LATE, "workers()", _workers(worker))
+        await within(bench.timeout + LATE, "check()", worker.backplane.check())
 
     @promise("pause")
     async def test_a_server_that_hangs(self, bench: Bench) -> None:
@@ -170,7 +171,7 @@ class Faults:
         await asyncio.sleep(0.05)
         for call in calls:
             call.cancel()
-        await asyncio.wait(calls, timeout=bench.timeout + _LATE)
+        await asyncio.wait(calls, timeout=bench.timeout + LATE)
         assert all(call.done() for call in calls), "a call that was cancelled goes on"
         await bench.fault("recover")
         await arrives(worker, worker)
@@ -184,7 +185,7 @@ class Faults:
         for _ in range(2):
             worker = await bench.worker()
             await cannot_subscribe(bench, worker, ROOM)
-            await within(bench.timeout + _LATE, "stop()", worker.backplane.stop())
+            await within(bench.timeout + LATE, "stop()", worker.backplane.stop())
         assert not await left_behind(before)
 
 

@@ -220,6 +220,12 @@ class Promises:
         worker = await bench.worker()
         assert all(isinstance(line, str) for line in await worker.backplane.check())
 
+    @promise()
+    async def test_it_says_what_it_has(self, bench: Bench) -> None:
+        """The features that its tests name, so that none of them goes untested."""
+        worker = bench.make()
+        assert worker.backplane.features == bench.suite.features
+
     # Its life
 
     @promise()

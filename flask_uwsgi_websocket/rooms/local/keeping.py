@@ -66,7 +66,7 @@ class Keeping(Backplane):
         try:
             appended: Iterator[Any] = iter(await self._opened_logs().append(taken))
         except BackplaneUnavailable as error:
-            appended = (BackplaneUnavailable(str(error)) for _ in taken)
+            appended = iter([BackplaneUnavailable(str(error)) for _ in taken])
         return [next(appended) if error is None else error for error in refused]
 
     def _too_large(self, data: bytes) -> ValueError | None:

@@ -79,7 +79,7 @@ while over do
     last = string.match(entry[1], '%d+')
   end
   if last then redis.call('XTRIM', log, 'MINID', string.format('%.0f', last + 1)) end
-  number = 16
+  number = math.min(2 * number, 256)
 end
 
 redis.call('PEXPIRE', log, keeps)
