@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import textwrap
-from collections import defaultdict
-from contextlib import suppress
 from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
 
-from flask_uwsgi_websocket import ConnectionClosed, WebSocket
-from tests.server import ROOT, Server, eventually
+from flask_uwsgi_websocket import WebSocket
+from tests.server import Server, eventually
 
 
 @pytest.fixture
@@ -180,35 +177,3 @@ def test_they_are_those_of_one_extension_and_all_of_its_apps() -> None:
         assert [one.receive(), two.receive(), other.receive()] == ["hello", "hello", b"other"]
         assert repr(first.clients) == "<2 open clients>"
     assert list(first.clients) == list(second.clients) == []
-
-
-def code_of(document: str, marker: str) -> str:
-    """The indented block of a document that begins with a line or has it, as Python."""
-    blocks = re.findall(r"(?:^    .*\n|^\n)+", (ROOT / document).read_text(), re.MULTILINE)
-    (found,) = [block for block in blocks if marker in block]
-    return textwrap.dedent(found)
-
-
-@pytest.mark.parametrize(
-    ("document", "marker", "path"),
-    [
-        ("docs/moving.rst", "# now", "/chat"),
-        ("docs/moving.rst", "ws.join(name)", "/rooms/lobby"),
-        ("docs/rooms.rst", "rooms = defaultdict", "/rooms/lobby"),
-    ],
-)
-def test_the_mended_loops_of_the_documentation(document: str, marker: str, path: str) -> None:
-    app = Flask("moved")
-    websocket = WebSocket(app)
-    names = {"websocket": websocket, "defaultdict": defaultdict, "suppress": suppress}
-    exec(code_of(document, marker), {**names, "ConnectionClosed": ConnectionClosed})
-    client = websocket.test_client()
-    with client.connect(path) as one, client.connect(path) as two:
-        eventually(lambda: len(websocket.clients) == 2, "both to be there")
-        with client.connect(path) as dead:
-            dead.abort()
-        one.send("hello")
-        assert two.receive() == "hello"
-        two.send("hi")
-        while one.receive() != "hi":  # a room's members hear themselves
-            pass

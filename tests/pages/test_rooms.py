@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from contextlib import suppress
+
 import pytest
 
 from flask_uwsgi_websocket.testing import RoomFaults
@@ -78,13 +81,36 @@ def test_a_backplane_that_fails() -> None:
     )
 
 
-def test_instead_of_a_list_of_clients() -> None:
-    names = PAGE.run("ws.join(name)\n    for message in ws:")
+@pytest.mark.parametrize("part", ["rooms = defaultdict", "ws.join(name)\n    for message in ws:"])
+def test_a_list_of_clients_and_what_takes_its_place(part: str) -> None:
+    names = PAGE.run(part, defaultdict=defaultdict, suppress=suppress)
     client = names["websocket"].test_client(names["app"])
     with client.connect("/rooms/a") as ann, client.connect("/rooms/a") as bob:
+        with client.connect("/rooms/a") as dead:
+            dead.abort()
         ann.send("hi")
         assert ann.receive() == bob.receive() == "hi"
 
 
+def test_a_task_of_celery() -> None:
+    code = PAGE.code("def make_report").replace(
+        "Publisher('redis://localhost'", "Publisher('memory://page'"
+    )
+    names: dict[str, object] = {"__name__": "reports"}
+    exec(code, names)
+    names["make_report"](7)  # type: ignore[operator]
+
+
+def test_a_backplane_of_another_package() -> None:
+    # tests/test_mesh_conformance.py and its like run such a class.
+    assert PAGE.run("class TestPigeon")["TestPigeon"].url == "pigeon://loft"
+
+
 def test_an_asyncio_program() -> None:
     exec(PAGE.code("asyncio.run(main())").replace("redis://localhost", "memory://page"), {})
+
+
+def test_a_script() -> None:
+    # Which uWSGI it finds by itself is the matter of tests/test_publisher.py.
+    code = PAGE.code("with Publisher() as rooms").replace("()", "('memory://page', prefix='shop')")
+    exec(code, {})
