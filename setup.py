@@ -81,6 +81,8 @@ setup(
             "eventlet>=0.36",
             "Flask-Login>=0.6.3",
             "Flask-Session[cachelib]>=0.8",
+            "Flask-Sock>=0.7",
+            "Flask-SocketIO>=5.5",
             "Flask-SQLAlchemy>=3.1",
             "gunicorn>=22; platform_system != 'Windows'",
             "hypothesis>=6.100",
