@@ -50,7 +50,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["flask_uwsgi_websocket", "flask_uwsgi_websocket.*"]),
-    package_data={"flask_uwsgi_websocket": ["py.typed", "*/*.pyi", "*/*.h"]},
+    package_data={"flask_uwsgi_websocket": ["py.typed", "*/*.pyi", "*/*.h", "static/*"]},
     ext_modules=[
         Extension(
             f"flask_uwsgi_websocket.{name}",

@@ -5,9 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flask import Blueprint, Flask, current_app, has_app_context, has_request_context, request
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    current_app,
+    has_app_context,
+    has_request_context,
+    request,
+    send_file,
+)
 
 from ..clients.base import Data
 from ..clients.class_based import handler_of, subprotocol_options
@@ -28,6 +38,9 @@ from .routing import Router
 
 if TYPE_CHECKING:
     from ..testing import WebSocketTestClient
+
+#: The module that browsers import.
+CLIENT_JS = Path(__file__).parent.parent / "static" / "rooms.js"
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type[Any])
@@ -261,6 +274,14 @@ class WebSocket(RoomMethods):
         send_to_all(self.clients, msg, binary, exclude)
         for each in to_others:
             each.go()
+
+    def client_js(self) -> Response:
+        """Answer with ``rooms.js``, the client for browsers: a view for ``app.add_url_rule()``.
+
+        Browsers keep it, and ask each time whether there is a newer one, unless Flask's
+        ``SEND_FILE_MAX_AGE_DEFAULT`` says for how long they need not.
+        """
+        return send_file(CLIENT_JS, mimetype="text/javascript")
 
     def test_client(
         self, app: Flask | None = None, use_cookies: bool = True, **kwargs: Any

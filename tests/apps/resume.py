@@ -4,10 +4,32 @@ import os
 
 from flask import jsonify, request
 
+from flask_uwsgi_websocket.rooms.envelope import Enveloped
 from tests.apps.kit import make_app, make_extension
 
 app = make_app("resume")
 websocket = make_extension(app)
+
+
+app.add_url_rule("/rooms.js", view_func=websocket.client_js)
+
+
+@app.get("/")
+def page():
+    return (
+        '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">'
+        '<script type="module">'
+        'import * as rooms from "/rooms.js"; globalThis.rooms = rooms'
+        "</script>"
+    )
+
+
+@app.before_request
+def refuse():
+    """Refuse whoever asks for it, as a session that has ended would be."""
+    if request.args.get("token") == "old":
+        return "log in", 401
+    return None
 
 
 @websocket.identify
@@ -17,6 +39,8 @@ def who_is_it():
 
 async def do(ws, command):
     """Do what a client asks for: sends to itself, or joins and leaves rooms."""
+    if isinstance(command, bytes):
+        command = command.decode()
     verb, _, rest = command.partition(" ")
     if verb == "text":
         await ws.send(rest)
@@ -40,8 +64,12 @@ async def do(ws, command):
         await websocket.to(room).send(message)
     elif verb == "close":
         await ws.close(int(rest), "as asked")
-    elif verb == "exit":
-        os._exit(1)
+    elif verb == "frame":
+        await ws.send(Enveloped(rest))
+    elif verb == "query":
+        await ws.send(ws.environ["QUERY_STRING"])
+    elif verb == "pid":
+        await ws.send(str(os.getpid()))
 
 
 @websocket.route("/resume/<path:room>", resume=True, subprotocols=["own.v1"])

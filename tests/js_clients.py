@@ -1,0 +1,169 @@
+"""Where rooms.js runs: Node, Chromium and Firefox, which evaluate JavaScript for a test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from flask_uwsgi_websocket.extension.extension import CLIENT_JS
+from tests.server import PATIENCE, ROOT, eventually, free_port
+
+#: Waits are random: here they are short, and as a test says.
+PRELUDE = """
+globalThis.luck = 0.01
+Math.random = () => luck
+globalThis.events = []
+globalThis.start = (url, names = [], options = {}) => {
+  globalThis.chat?.close()
+  events.length = 0
+  globalThis.chat = rooms.connect(url, options)
+  for (const name of ['state', 'message', 'join', 'leave', 'resync', 'presence', '*', ...names])
+    chat.on(name, (...values) => events.push([name, ...values.map(plain)]))
+}
+globalThis.plain = value =>
+  value instanceof ArrayBuffer ? {bytes: [...new Uint8Array(value)]} : value
+null
+"""
+
+
+def program(name: str, package: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.fail(f"no {name} here: apt-get install {package}", pytrace=False)
+    return found
+
+
+def in_json(script: str) -> str:
+    """What gives the value of a script as JSON."""
+    value = f"(await (0, eval)({json.dumps(script)})) ?? null"
+    return f"(async () => JSON.stringify({value}))()"
+
+
+class Runtime(ABC):
+    """Something that runs JavaScript."""
+
+    @abstractmethod
+    def evaluate(self, script: str) -> Any:
+        """The value of an expression, or of the promise that it gives; JSON can say it."""
+
+    def visit(self, url: str) -> None:  # noqa: B027
+        """Go to a page that has the client."""
+
+    def prepare(self, url: str) -> None:
+        """Begin anew, on a page of this server."""
+        self.visit(url)
+        self.evaluate(PRELUDE)
+
+
+class Node(Runtime):
+    def __init__(self, stack: ExitStack) -> None:
+        script = str(ROOT / "tests/rooms_client.mjs")
+        self._process = subprocess.Popen(
+            [program("node", "nodejs"), script, str(CLIENT_JS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        stack.callback(self._process.wait, PATIENCE)
+        stack.callback(self._process.kill)
+        stack.enter_context(self._process.stdout)  # type: ignore[arg-type]
+        stack.enter_context(self._process.stdin)  # type: ignore[arg-type]
+
+    def evaluate(self, script: str) -> Any:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(script) + "\n")
+        stdin.flush()
+        answer = json.loads(stdout.readline())
+        assert "error" not in answer, answer
+        return answer["value"]
+
+
+class Chromium(Runtime):
+    def __init__(self, stack: ExitStack) -> None:
+        from tests.browser import chromium
+
+        self._page = stack.enter_context(chromium()).new_page()
+        self._page.set_default_timeout(PATIENCE * 1000)
+
+    def visit(self, url: str) -> None:
+        self._page.goto(url)
+        self._page.wait_for_function("globalThis.rooms")
+
+    def evaluate(self, script: str) -> Any:
+        return json.loads(self._page.evaluate(in_json(script)))
+
+
+class Firefox(Runtime):
+    """Debian's Firefox, by WebDriver BiDi, which is JSON over a WebSocket."""
+
+    def __init__(self, stack: ExitStack, profile: Path) -> None:
+        port = free_port()
+        command = [program("firefox-esr", "firefox-esr"), "--headless", "--no-remote"]
+        command += ["--profile", str(profile), "--remote-debugging-port", str(port)]
+        environment = {
+            "HOME": str(profile),
+            "PATH": "/usr/bin:/bin",
+            "MOZ_DISABLE_CONTENT_SANDBOX": "1",
+        }
+        with (profile / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        stack.callback(process.wait, PATIENCE)
+        stack.callback(process.kill)
+        self._number = 0
+        opening = eventually(lambda: self._open(port), "Firefox to answer", interval=0.2)
+        self._connection = stack.enter_context(opening)
+        self._do("session.new", capabilities={})
+        tree = self._do("browsingContext.getTree")
+        self._context = tree["contexts"][0]["context"]
+
+    def _open(self, port: int) -> ClientConnection | None:
+        address = f"ws://127.0.0.1:{port}/session"
+        try:
+            opening = connect(address, proxy=None, compression=None, max_size=None)
+            return opening.__enter__()
+        except OSError:
+            return None
+
+    def _do(self, method: str, **parameters: Any) -> Any:
+        self._number += 1
+        command = {"id": self._number, "method": method, "params": parameters}
+        self._connection.send(json.dumps(command))
+        while True:
+            answer = json.loads(self._connection.recv(PATIENCE))
+            if answer.get("id") == self._number:
+                assert answer["type"] == "success", answer
+                return answer["result"]
+
+    def visit(self, url: str) -> None:
+        self._do("browsingContext.navigate", context=self._context, url=url, wait="complete")
+        eventually(lambda: self.evaluate("!!globalThis.rooms"), "the module")
+
+    def evaluate(self, script: str) -> Any:
+        answer = self._do(
+            "script.evaluate",
+            expression=in_json(script),
+            target={"context": self._context},
+            awaitPromise=True,
+        )
+        assert answer["type"] == "success", answer
+        return json.loads(answer["result"]["value"])
+
+
+@contextmanager
+def runtime(name: str, directory: Path) -> Iterator[Runtime]:
+    with ExitStack() as stack:
+        if name == "firefox":
+            yield Firefox(stack, directory)
+        else:
+            yield {"node": Node, "chromium": Chromium}[name](stack)
