@@ -12,6 +12,11 @@ need git command -v git
 need redis-server command -v redis-server
 need nginx command -v nginx
 need chromium command -v chromium
+need firefox-esr command -v firefox-esr
+need nodejs command -v node
+need node-ws test -d /usr/share/nodejs/ws
+need node-typescript command -v tsc
+need esbuild command -v esbuild
 need openssl command -v openssl
 need haproxy command -v haproxy
 need apache2 command -v apache2
