@@ -45,6 +45,7 @@ ON_UVLOOP_TOO = {
     "test_rooms_delivery_live",
     "test_detaching",
     "test_messages",
+    "test_presence_workers",
     "test_rooms_workers",
     "test_cores",
     "test_stop",

@@ -599,7 +599,7 @@ def test_a_full_file_system_is_told_and_passes(monkeypatch, place: Path) -> None
     monkeypatch.setattr(mesh, "_INTERVAL", 0.01)
     errors: list[Any] = []
 
-    def touch(self: directory.Directory, name: str) -> None:
+    def put_mark(self: directory.Directory, name: str) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async def try_it() -> None:
@@ -607,7 +607,7 @@ def test_a_full_file_system_is_told_and_passes(monkeypatch, place: Path) -> None
         backplane = LocalBackplane(f"local://{place}/rooms", BackplaneOptions("app", "me"))
         await backplane.start(Box())
         with monkeypatch.context() as full:
-            full.setattr(directory.Directory, "touch", touch)
+            full.setattr(directory.Directory, "put_mark", put_mark)
             with pytest.raises(BackplaneUnavailable, match="No space left on device"):
                 await backplane.subscribe(["all"])
             await asyncio.sleep(0.1)

@@ -88,9 +88,27 @@ class Directory:
         """Return what to bind or connect a socket to."""
         return f"{self._address}/{name}"
 
-    def touch(self, name: str) -> None:
-        """Put an empty file into it."""
-        os.close(self.open(name))
+    def put_mark(self, name: str) -> int:
+        """Put an empty file into it, and lock that for as long as the descriptor is open."""
+        fd = self.open(name)
+        with suppress(OSError):  # a file system without locks
+            lock_file(fd)
+        return fd
+
+    def has_owner(self, name: str) -> bool:
+        """Tell whether whoever has put a mark lives; where nobody can tell, it does."""
+        try:
+            fd = self.open(name, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            # Shared, so that two who look at a time do not take each other for the owner.
+            fcntl.flock(fd, fcntl.LOCK_NB | fcntl.LOCK_SH)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     def open(self, name: str, flags: int = os.O_CREAT | os.O_RDWR) -> int:
         """Open a file in it."""

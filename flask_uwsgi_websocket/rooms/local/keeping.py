@@ -9,10 +9,12 @@ from typing import Any
 from ...exceptions import BackplaneUnavailable
 from ..backplane import Backplane, BackplaneOptions, Log
 from ..positions import Position
+from ..presence.members import Left, Occupant
 from ..record import KeptRecord
-from . import log
+from . import log, residents
 from .directory import STORE, Directory, explained
 from .log import Logs
+from .residents import Residents
 from .store import Store
 
 #: Of the description of rooms, which whoever publishes from outside reads without a database.
@@ -26,17 +28,25 @@ class Keeping(Backplane):
         super().__init__(url, options)
         self._store: Store | None = None
         self._logs: Logs | None = None
+        self._residents: Residents | None = None
+        #: What this worker has entered, which another store may have to be told.
+        self._own: dict[tuple[str, str], Occupant] = {}
         self._description: str | None = None
 
     def _open(self) -> Directory:
         """Return the directory; BackplaneUnavailable where there can be none."""
         raise NotImplementedError
 
+    def _name_of_worker(self) -> str:
+        """Return the name of the mark of this worker; BackplaneUnavailable where it has none."""
+        raise NotImplementedError
+
     def _opened_store(self) -> Store:
         """Return the store in the directory that is ours now."""
         directory = self._open()
         if self._store is None:
-            self._store = Store(directory, log.TABLES, self.options.timeout)
+            tables = (*log.TABLES, *residents.TABLES)
+            self._store = Store(directory, tables, self.options.timeout)
         return self._store
 
     def _opened_logs(self) -> Logs:
@@ -45,17 +55,24 @@ class Keeping(Backplane):
             self._logs = Logs(store, self.options.store_size)
         return self._logs
 
+    def _opened_residents(self) -> Residents:
+        store = self._opened_store()
+        if self._residents is None:
+            self._residents = Residents(store, self._own)
+        return self._residents
+
     def _close_store(self) -> None:
         """Close it, before its directory."""
         if self._store is not None:
             self._store.close()
-        self._store = self._logs = None
+        self._store = self._logs = self._residents = None
 
     def leave_store_to_parent(self) -> None:
         """Give it up in a child."""
         if self._store is not None:
             self._store.leave_to_parent()
-        self._store = self._logs = None
+        self._store = self._logs = self._residents = None
+        self._own = {}
 
     async def _append(
         self, records: Sequence[KeptRecord]
@@ -81,6 +98,25 @@ class Keeping(Backplane):
     async def touch(self, channel: str, seconds: float) -> Position:
         """Return the end of a log; write only where that is due."""
         return await self._opened_logs().touch(channel, seconds)
+
+    async def enter(self, occupants: Sequence[Occupant]) -> Sequence[bool | None]:
+        """Write them, in some 30 microseconds each."""
+        return await self._opened_residents().enter(occupants, self._name_of_worker())
+
+    async def leave(self, leaving: Sequence[tuple[str, str]]) -> None:
+        """Write that, too."""
+        await self._opened_residents().leave(leaving)
+
+    async def occupants(self, channel: str) -> tuple[Sequence[Occupant], bool]:
+        """Read them; without the store these are our own."""
+        try:
+            return await self._opened_residents().occupants(channel), True
+        except BackplaneUnavailable:
+            return [each for each in self._own.values() if each.channel == channel], False
+
+    async def sweep(self) -> Sequence[Left]:
+        """Look who lives, by the marks of workers."""
+        return await self._opened_residents().sweep(self._name_of_worker(), self._open().has_owner)
 
     async def describe(self, text: str) -> None:
         """Write it into a file."""

@@ -49,6 +49,7 @@ class Listener:
         self.receive = receive
         self.lose = lose
         self._publishers: set[_Publisher] = set()
+        self._mark = -1
         self._warnings = RateLimit(5)
         #: What others find it by.
         self.name = f"{os.getpid()}.{secrets.token_hex(4)}"
@@ -70,8 +71,19 @@ class Listener:
 
     def be_worker(self) -> None:
         """Be counted among those who answer what is asked of all."""
-        if not self._directory.has(self.name + WORKER):
-            self._directory.touch(self.name + WORKER)
+        if self._mark < 0 or not self._directory.has(self.mark):
+            self._forget_mark()
+            self._mark = self._directory.put_mark(self.mark)
+
+    @property
+    def mark(self) -> str:
+        """The name of what tells that it is a worker's, and that this lives."""
+        return self.name + WORKER
+
+    def _forget_mark(self) -> None:
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
 
     def _accept(self) -> None:
         try:
@@ -115,7 +127,8 @@ class Listener:
 
     def hide(self) -> None:
         """Take no more connections."""
-        self._directory.unlink(self.name + WORKER)
+        self._directory.unlink(self.mark)
+        self._forget_mark()
         self._directory.unlink(self.name)
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
@@ -130,6 +143,7 @@ class Listener:
     def leave_to_parent(self) -> None:
         """Close all in a child, whose loop is the parent's."""
         self._socket.close()
+        self._forget_mark()
         for publisher in self._publishers:
             publisher.leave_to_parent()
 

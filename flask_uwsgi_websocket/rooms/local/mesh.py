@@ -37,7 +37,7 @@ class LocalBackplane(Keeping):
     :param url: ``local://``, or with the path of a directory: ``local:///run/app/rooms``.
     """
 
-    features: ClassVar[frozenset[Feature]] = frozenset({"history"})
+    features: ClassVar[frozenset[Feature]] = frozenset({"history", "presence"})
 
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         super().__init__(url, options)
@@ -204,6 +204,11 @@ class LocalBackplane(Keeping):
             return True
         self._looked = now
         return directory.is_in_place()
+
+    def _name_of_worker(self) -> str:
+        if self._listener is None or ALL not in self._channels:
+            raise BackplaneUnavailable("this worker is not known to others yet")
+        return self._listener.mark
 
     def _go_out(self) -> None:
         """Do without what others cannot find: else who finds us anew would tell us all twice."""

@@ -1,0 +1,219 @@
+"""Presence over the workers of a uWSGI: who is there, and what the app is told, whatever befalls.
+
+Each test has rooms of its own in a server that all tests of an engine share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crowd import Crowd, Member, by_worker
+from tests.server import Server, eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+WORKERS = 3
+GRACE = 2
+
+
+class Bench:
+    """A server with rooms that have presence, and what its app was told of them."""
+
+    def __init__(self, server: Server, log: Path, room: str) -> None:
+        self.server = server
+        self._log = log
+        self.room = room
+
+    def told(self, room: str) -> list[tuple[str, str]]:
+        """What happened in a room, in the order in which functions were called, and to whom."""
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        rows = [line.split(" ") for line in lines]
+        return [(what, user) for _, what, where, user, _ in rows if where == room]
+
+    def waits_for(self, room: str, **counts: int) -> None:
+        """Wait until so many of each kind were told; then they are no more."""
+
+        def found() -> Counter[str]:
+            return Counter(what for what, _ in self.told(room))
+
+        eventually(lambda: found() >= Counter(counts), f"{counts} in {room}")
+        assert found() == Counter(counts)
+
+    def who(self, room: str) -> dict[str, list[Any]]:
+        """The members of a room, each with its info and the number of its connections."""
+        found: dict[str, list[Any]] = self._ask(room)["members"]
+        return found
+
+    def count(self, room: str) -> list[Any]:
+        found: list[Any] = self._ask(room)["count"]
+        return found
+
+    def _ask(self, room: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.server.get(f"/who/{room}").body)
+        return answer
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("told")
+
+
+@pytest.fixture
+def bench(shared_server: Callable[..., Server], engine: str, logs: Path, token: str) -> Bench:
+    log = logs / engine
+    place = logs / f"place-{engine}"
+    place.mkdir(exist_ok=True)
+    server = shared_server(
+        engine,
+        app="presence",
+        cores=1200 if engine != "threads" else 60,
+        processes=WORKERS,
+        options=["--listen", "1000", "--worker-reload-mercy", "10"],
+        config={"TEST_LOG": str(log), "TEST_GRACE": GRACE},
+        env={"XDG_RUNTIME_DIR": str(place)},
+    )
+    server.allow_log("DAMN")
+    return Bench(server, log, token)
+
+
+def join_on_all_workers(crowd: Crowd, path: str, number: int = 1) -> list[Member]:
+    """Join until there are so many, and somebody on each worker."""
+    members: list[Member] = []
+    while len(by_worker(members)) < WORKERS or len(members) < number:
+        members += crowd.join(1, path.format(n=len(members)))
+    return members
+
+
+def test_users_on_several_workers(bench: Bench) -> None:
+    room = f"grace/{bench.room}"
+    with Crowd(bench.server) as crowd:
+        tabs = join_on_all_workers(crowd, f"/member/{room}?user=ann&info=A")
+        crowd.join(1, f"/member/{room}?user=bob")
+        assert bench.who(room) == {"ann": ["A", len(tabs)], "bob": [None, 1]}
+        assert bench.count(room) == [len(tabs) + 1, 2, True]
+        crowd.say(tabs[0], "typing")
+        eventually(lambda: bench.who(room)["ann"][0] == "typing", "the info has changed")
+        bench.waits_for(room, join=2)
+        crowd.leave(tabs)
+        eventually(lambda: bench.who(room).get("ann") == ["typing", 0], "ann is in grace")
+        [back] = crowd.join(1, f"/member/{room}?user=ann&info=back")
+        assert bench.who(room)["ann"] == ["back", 1]
+        time.sleep(GRACE + 1.5)  # in which nothing must happen
+        bench.waits_for(room, join=2)
+        crowd.leave([back])
+        bench.waits_for(room, join=2, leave=1)
+        assert bench.told(room)[-1] == ("leave", "ann")
+    bench.waits_for(room, join=2, leave=2, empty=1)
+    assert bench.who(room) == {}
+
+
+def test_each_edge_is_told_without_grace(bench: Bench) -> None:
+    room = f"edge/{bench.room}"
+    with Crowd(bench.server) as crowd:
+        for number in range(5):
+            [member] = crowd.join(1, f"/member/{room}?user=ann")
+            began = time.monotonic()
+            crowd.leave([member])
+            bench.waits_for(room, join=number + 1, leave=number + 1, empty=number + 1)
+            print(f"on_leave after {time.monotonic() - began:.3f} s")
+
+
+def test_seats_are_counted_over_all_workers(bench: Bench) -> None:
+    room = f"seats/{bench.room}"
+    bench.server.allow_log("RoomFull|3 members|Traceback|  File|    ", "Exception in the WebSocket")
+    with Crowd(bench.server) as crowd:
+        joining = [crowd.begin_join(1, f"/member/{room}?user=user{n}") for n in range(12)]
+        refused = [future.exception() is not None for future in joining]
+        assert refused.count(False) == 3
+        seated = [f"user{n}" for n in range(12) if not refused[n]]
+        crowd.join(2, f"/member/{room}?user={seated[0]}")
+        assert {user: number for user, (_, number) in bench.who(room).items()} == dict(
+            zip(seated, (3, 1, 1), strict=True)
+        )
+        bench.waits_for(room, join=3)
+
+
+def test_a_killed_worker(bench: Bench) -> None:
+    """Its users leave once, but for those who come back in time, and those who are elsewhere."""
+    room, edge = f"grace/{bench.room}", f"edge/{bench.room}"
+    with Crowd(bench.server) as crowd:
+        members = join_on_all_workers(crowd, f"/member/{room}?user=user{{n}}", 12)
+        crowd.join(20, f"/member/{room}")  # nobody knows these
+        victim, own = max(by_worker(members).items(), key=lambda item: len(item[1]))
+        strangers = by_worker(crowd.members)[victim][len(own) :]
+        names = {member: f"user{number}" for number, member in enumerate(members)}
+        others = crowd.join(9, f"/member/{edge}?user=x")
+        both = own[0]  # who has another tab, elsewhere
+        while all(m.pid == victim for m in crowd.join(1, f"/member/{room}?user={names[both]}")):
+            pass
+        print(f"{len(own)} users and {len(strangers)} strangers in the worker that is killed")
+        bench.waits_for(room, join=len(members) + 20)
+        began = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: all(m.code for m in own), "its clients are cut")
+        bench.waits_for(room, join=len(members) + 20, leave=len(strangers))
+        print(f"noticed after {time.monotonic() - began:.2f} s")
+        gone = own[1:]
+        coming_back = gone[: len(gone) // 2]
+        for member in coming_back:
+            crowd.join(1, f"/member/{room}?user={names[member]}")
+        left = len(strangers) + len(gone) - len(coming_back)
+        bench.waits_for(room, join=len(members) + 20, leave=left)
+        time.sleep(1.5)  # in which another worker might do it again
+        bench.waits_for(room, join=len(members) + 20, leave=left)
+        assert {user for what, user in bench.told(room) if what == "leave"} >= {
+            names[member] for member in gone if member not in coming_back
+        }
+        assert names[both] in bench.who(room)
+        assert any(member.pid != victim for member in others)
+    eventually(lambda: bench.who(room) == bench.who(edge) == {}, "all have left")
+    bench.waits_for(edge, join=1, leave=1, empty=1)
+
+
+def test_a_reload(bench: Bench) -> None:
+    """Nobody leaves who comes back in time, as pages do; the others leave once."""
+    room = f"grace/{bench.room}"
+    with Crowd(bench.server) as crowd:
+        old = crowd.join(10, f"/member/{room}?user=ann") + crowd.join(1, f"/member/{room}?user=bob")
+        bench.waits_for(room, join=2)
+        since = len(bench.told(room))
+        bench.server.signal(signal.SIGHUP)
+        eventually(lambda: all(m.code for m in old), "all are told")
+        crowd.join(10, f"/member/{room}?user=ann&info=new")
+        assert bench.who(room)["ann"] == ["new", 10]
+        bench.waits_for(room, join=2, leave=1)
+        assert bench.told(room)[since:] == [("leave", "bob")]
+        assert {m.code for m in old} == {1012}
+    bench.waits_for(room, join=2, leave=2, empty=1)
+
+
+def test_a_thousand(bench: Bench) -> None:
+    number = 1000 if bench.server.engine != "threads" else 120
+    room = f"grace/{bench.room}"
+    with Crowd(bench.server) as crowd:
+        began = time.monotonic()
+        for each in range(0, number, 100):
+            joining = [
+                crowd.begin_join(2, f"/member/{room}?user=user{n}")
+                for n in range(each // 2, min(each + 100, number) // 2)
+            ]
+            for future in joining:
+                future.result()
+        joined = time.monotonic() - began
+        began = time.monotonic()
+        found = bench.who(room)
+        print(f"{number} joined in {joined:.1f} s, listed in {time.monotonic() - began:.3f} s")
+        assert len(found) == number // 2
+        assert {connections for _, connections in found.values()} == {2}
+        bench.waits_for(room, join=number // 2)
+    bench.waits_for(room, join=number // 2, leave=number // 2, empty=1)
+    assert bench.who(room) == {}
