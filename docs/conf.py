@@ -50,6 +50,9 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 
+# Of the reader's own machine, and of examples.
+linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|([\w-]+\.)*example(\.\w+)?)([:/].*)?$"]
+
 html_theme = "furo"
 html_title = f"Flask-uWSGI-WebSocket {release}"
 html_static_path = ["_static"]

@@ -43,7 +43,7 @@ class BackplaneConformance(Promises, Names, Logs, Faults):
     :cvar timeout: seconds that :class:`BackplaneOptions` gives it.
     :cvar patience: seconds within which what must come comes.
     :cvar instance: of :class:`BackplaneOptions`.
-    :cvar features: those of :class:`Backplane` that it has.
+    :cvar features: those of :class:`.Backplane` that it has.
     """
 
     url: str
