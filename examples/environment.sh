@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by examples/demo.sh and tests/run.sh, in the root of the checkout. The one prepares what
 # a demo needs, the other adds to it; both leave everything in .venv, apart from Debian packages
 # that are missing: those come from apt-get, as root or through sudo.
@@ -28,8 +29,10 @@ install_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
     local root=()
     [ "$(id -u)" = 0 ] || root=(sudo)
-    command -v apt-get >/dev/null && { [ ${#root[@]} = 0 ] || command -v sudo >/dev/null; } ||
+    if ! command -v apt-get >/dev/null || { [ ${#root[@]} != 0 ] && ! command -v sudo >/dev/null; }
+    then
         die "Please install what these Debian packages hold, then try again: ${missing[*]}"
+    fi
     say "Installing ${missing[*]}"
     # Servers that come as packages are not to serve by themselves: several want the same port.
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive sh -ec '

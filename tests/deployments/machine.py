@@ -18,9 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.server import BANNER, COMPLAINT, PATIENCE, ROOT
+from tests.server import BANNER, COMPLAINT, PATIENCE, ROOT, eventually
 
 DEPLOY = ROOT / "docs/deploy"
 
@@ -117,6 +118,41 @@ def without_flask(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("FLASK_")}
 
 
+#: What is around a site.
+NGINX = """
+daemon off;
+master_process off;
+pid {root}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    include /etc/nginx/mime.types;
+    client_body_temp_path {root}/body;
+    proxy_temp_path {root}/proxy;
+    fastcgi_temp_path {root}/fastcgi;
+    uwsgi_temp_path {root}/uwsgi;
+    scgi_temp_path {root}/scgi;
+    include {site};
+}}
+"""
+
+
+def start_nginx(built: Machine, site: Path, port: int) -> None:
+    """Start nginx with a site, as its package and its image have it, until a port is open."""
+    folder = built.path("/etc/nginx")
+    (folder / "uwsgi_params").symlink_to("/etc/nginx/uwsgi_params")
+    (folder / "nginx.conf").write_text(NGINX.format(site=site, root=built.root))
+    command = [program("nginx"), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+    nginx = built.start("nginx", command)
+    eventually(lambda: nginx.poll() is not None or is_open(port), "nginx to listen")
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def program(name: str) -> str:
     """Where a program is, also if the shell of who runs the tests does not look there."""
     places = ":".join([sysconfig.get_path("scripts"), "/usr/sbin", "/sbin"])
@@ -155,3 +191,12 @@ def secure(port: int, path: str, certificate: Path, host: str, **options: str) -
         max_queue=None,  # some do not read what they get, and end all the same
         proxy=None,
     )
+
+
+def code_at_end(client: ClientConnection) -> int | None:
+    """The code with which the server closes; messages before it are passed over."""
+    try:
+        while True:
+            client.recv(PATIENCE)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else None

@@ -19,16 +19,18 @@ from shutil import copytree
 from ssl import create_default_context
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from tests.deployments.machine import (
     Machine,
+    code_at_end,
     link_environment,
     machine,
     make_certificate,
     program,
     secure,
+    start_nginx,
 )
 from tests.server import PATIENCE, ROOT, eventually, free_port
 
@@ -85,10 +87,7 @@ class ChatMachine:
                 f"{live}/privkey.pem": str(key),
             },
         )
-        self.machine.path("/etc/nginx/uwsgi_params").symlink_to("/etc/nginx/uwsgi_params")
-        whole = self.machine.path("/etc/nginx/nginx.conf")
-        whole.write_text(NGINX.format(site=site, root=self.machine.root))
-        self.machine.start("nginx", [program("nginx"), "-c", str(whole), "-e", "stderr"])
+        start_nginx(self.machine, site, self.port)
 
     def get(self, path: str) -> tuple[int, str]:
         context = create_default_context(cafile=self.certificate)
@@ -106,25 +105,6 @@ class ChatMachine:
             return self.get("/")[0] == 200
         except OSError:
             return False
-
-
-NGINX = """
-daemon off;
-master_process off;
-pid {root}/nginx.pid;
-error_log stderr warn;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    include /etc/nginx/mime.types;
-    client_body_temp_path {root}/body;
-    proxy_temp_path {root}/proxy;
-    fastcgi_temp_path {root}/fastcgi;
-    uwsgi_temp_path {root}/uwsgi;
-    scgi_temp_path {root}/scgi;
-    include {site};
-}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -179,14 +159,6 @@ class Visit:
 def heard(client: ClientConnection, text: str) -> None:
     while json.loads(client.recv(PATIENCE)).get("text") != text:
         pass
-
-
-def code_at_end(client: ClientConnection) -> int | None:
-    try:
-        while True:
-            client.recv(PATIENCE)
-    except ConnectionClosed as closed:
-        return closed.rcvd.code if closed.rcvd else None
 
 
 def test_systemd_accepts_the_unit(chat: ChatMachine) -> None:
