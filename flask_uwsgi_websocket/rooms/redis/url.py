@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 _PORT, _SENTINEL_PORT = 6379, 26379
 _FORMS = (
@@ -58,6 +59,10 @@ class Login:
     password: str | None = field(default=None, repr=False)
 
 
+#: From Python 3.14 on urlsplit() allows brackets around the first of several hosts only.
+_LATER_IPV6 = re.compile(r",\[[^]/?#@]*\]")
+
+
 @dataclass(frozen=True)
 class Address:
     """Where a server listens: a host and a port, or the path of a Unix socket."""
@@ -95,7 +100,7 @@ def parse(url: str) -> RedisURL:
         may have a password in it.
     """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(_LATER_IPV6.sub(lambda found: quote(found[0], safe=","), url))
     except ValueError:  # its text may quote the password
         raise ValueError(f"no URL of Redis: {_ESCAPED}; right is {_FORMS}") from None
     if parts.scheme not in SCHEMES:
@@ -158,7 +163,7 @@ def _address_of(text: str, port: int) -> Address:
         host, number = text, str(port)
     if not number.isascii() or not number.isdecimal() or not 0 < int(number) < 65536:
         raise ValueError(f"a URL of Redis whose port is no number of 1 to 65535; {_ESCAPED}")
-    return Address(unquote(host.strip("[]")) or "localhost", int(number))
+    return Address(unquote(host).strip("[]") or "localhost", int(number))
 
 
 def _path_of(parts: SplitResult, kind: Kind, db: str | None) -> tuple[str, int]:
