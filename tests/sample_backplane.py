@@ -10,6 +10,8 @@ from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
 from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions, Inbox, Log, Published
 from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.positions import Position
+from flask_uwsgi_websocket.rooms.presence.members import Left, Occupant
+from flask_uwsgi_websocket.rooms.presence.occupancy import Occupancy
 from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind, Record
 from tests.sample_logs import Archive
 
@@ -24,6 +26,7 @@ class Loft:
         self.connected: dict[PigeonBackplane, set[tuple[str, str]]] = {}
         self.known: list[PigeonBackplane] = []
         self.archive = Archive()
+        self.occupancies: dict[str, Occupancy] = {}
 
     def fail(self) -> None:
         self.is_up = False
@@ -52,7 +55,7 @@ LOFTS: dict[str, Loft] = {}
 class PigeonBackplane(Backplane):
     """What a worker has of it."""
 
-    features = frozenset({"history"})
+    features = frozenset({"history", "presence"})
 
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         super().__init__(url, options)
@@ -146,6 +149,29 @@ class PigeonBackplane(Backplane):
         if shelf is not None:
             shelf.clear()
             self.deliver(KeptRecord(Kind.MESSAGE, (channel,), position=shelf.position))
+
+    @property
+    def occupancy(self) -> Occupancy:
+        return self.loft.occupancies.setdefault(self.options.prefix, Occupancy())
+
+    async def enter(self, occupants: Sequence[Occupant]) -> Sequence[bool | None]:
+        await self.answer()
+        return self.occupancy.enter(occupants)
+
+    async def leave(self, leaving: Sequence[tuple[str, str]]) -> None:
+        await self.answer()
+        self.occupancy.leave(leaving)
+
+    async def occupants(self, channel: str) -> tuple[Sequence[Occupant], bool]:
+        try:
+            await self.answer()
+        except BackplaneUnavailable:
+            return (), False
+        return self.occupancy.occupants(channel), True
+
+    async def sweep(self) -> Sequence[Left]:
+        await self.answer()
+        return self.occupancy.sweep()
 
     async def describe(self, text: str) -> None:
         await self.answer()

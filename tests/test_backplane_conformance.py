@@ -19,9 +19,10 @@ from tests import sample_backplane
 from tests.sample_backplane import Loft, PigeonBackplane
 from tests.wrong_backplanes import WRONG as WRONG_BACKPLANES
 from tests.wrong_logs import WRONG as WRONG_LOGS
+from tests.wrong_presences import WRONG as WRONG_PRESENCES
 
 URL = "pigeon://loft"
-WRONG = WRONG_BACKPLANES | WRONG_LOGS
+WRONG = WRONG_BACKPLANES | WRONG_LOGS | WRONG_PRESENCES
 
 
 class PigeonSuite(BackplaneConformance):

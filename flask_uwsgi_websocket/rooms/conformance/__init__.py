@@ -33,10 +33,11 @@ from ..backplanes import make_backplane
 from .faults import Faults
 from .logs import Logs
 from .names import Names
+from .presences import Presences
 from .promises import Promises
 
 
-class BackplaneConformance(Promises, Names, Logs, Faults):
+class BackplaneConformance(Promises, Names, Logs, Presences, Faults):
     """What a backplane promises, as a pytest class; a subclass says how to make one.
 
     :cvar url: of the backplane under test.
