@@ -17,4 +17,5 @@ fi
 "$PYTHON" -c 'import flask, furo, sphinx, sphinx_copybutton' 2>/dev/null ||
     "$PYTHON" -m pip install --quiet --editable '.[docs]'
 
-exec "$PYTHON" -m sphinx -W --keep-going -n -q -j auto -b "$builder" docs "${2-docs/_build/$builder}"
+# -E: what is kept of an earlier build hides warnings, and leaves old menus on the pages.
+exec "$PYTHON" -m sphinx -W --keep-going -n -q -E -j auto -b "$builder" docs "${2-docs/_build/$builder}"

@@ -54,6 +54,7 @@ python_use_unqualified_type_names = True
 linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|([\w-]+\.)*example(\.\w+)?)([:/].*)?$"]
 
 html_theme = "furo"
+pygments_dark_style = "a11y-dark"
 html_title = f"Flask-uWSGI-WebSocket {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
