@@ -146,3 +146,24 @@ def test_the_reference_has_every_public_name(documents: dict[Path, Document]) ->
     members = {f"{kind.__name__}.{name}" for kind in KINDS for name in dir(kind)} - NOT_FOR_USERS
     names |= {f"{package.__name__}.{name}" for name in members if "._" not in name}
     assert sorted(names - known) == []
+
+
+#: What a reader who knows only Flask asks, and where the answer is.
+QUESTIONS = {
+    "Why 403?": "troubleshooting.html#the-handshake-is-403",
+    "Why 502?": "troubleshooting.html#the-handshake-is-502",
+    "Why does my broadcast not reach": "troubleshooting.html#a-broadcast-does-not-reach-everybody",
+    "How do I log in?": "authentication.html",
+    "How do I test?": "testing.html",
+    "How do I deploy": "production.html",
+    "What happens on reload?": "reload.html",
+    "How many sockets fit?": "sizing.html",
+    "How do I see them?": "watching.html",
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_start_page_leads_to_an_answer(site: Path, question: str) -> None:
+    rows = (site / "index.html").read_text(encoding="utf-8").split("<tr ")
+    [row] = [row for row in rows if question in row]
+    assert f'href="{QUESTIONS[question]}"' in row
