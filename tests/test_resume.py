@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.sync.client import ClientConnection
 
 from flask_uwsgi_websocket import WebSocket
-from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL, encode_message
+from flask_uwsgi_websocket.rooms.envelope import (
+    SUBPROTOCOL,
+    encode_message,
+    former_id_of,
+    positions_of,
+)
 from flask_uwsgi_websocket.rooms.positions import Position
 from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind, Record, decode, kept
-from flask_uwsgi_websocket.rooms.shares import by_channel
+from flask_uwsgi_websocket.rooms.shares import by_channel, withheld
 from tests.server import PATIENCE, Server
 
 
@@ -181,6 +189,38 @@ def test_records_say_what_is_json() -> None:
     body = KeptRecord(Kind.MESSAGE, ("room:a",), b"1", True, json=True).body()
     in_log = decode(kept(body, Position("k3v9", 7), 1.0).encode())
     assert encode_message(in_log, "room:a") == (1, b'{"room":"a","at":"k3v9.7","json":1}')
+
+
+def test_who_is_excluded_gets_positions_of_kept_rooms() -> None:
+    def message(number: int, *exclude: str) -> Record:
+        record = KeptRecord(Kind.MESSAGE, ("room:a",), b"secret", True, exclude)
+        return kept(record.body(), Position("k", number), 1.0)
+
+    records = [message(1), message(2, "x", "y", "x"), Record(Kind.MESSAGE, (), exclude=("x",))]
+    x, y, z, gone = (SimpleNamespace(client=SimpleNamespace(id=id)) for id in "xyzg")
+    gone.client = None
+    receivers: list[Any] = [x, y, z, gone]
+    [([record], who)] = withheld(records, receivers, [x, z, gone])  # type: ignore[list-item]
+    assert who == [x]
+    assert encode_message(record, "room:a") == (1, b'{"room":"a","at":"k.2"}')
+
+
+def test_positions_in_a_url() -> None:
+    assert positions_of("") == positions_of("_since=") == positions_of("a=_since") == {}
+    query = "x=1&_since=b%3Ak.2,%C3%A9%252C%253A%2525%2F%3Ak.1&_was=old"
+    assert positions_of(query) == {"b": "k.2", "é,:%/": "k.1"}
+    assert positions_of("_since=b:k.2,c:") == {"b": "k.2", "c": ""}
+    assert (former_id_of(query), former_id_of("")) == ("old", "")
+    many = positions_of("_since=" + ",".join(f"room{number}:k.{number}" for number in range(999)))
+    assert 100 < len(many) < 140
+    assert all(f"room{position[2:]}" == room for room, position in many.items())
+
+
+@given(st.text())
+def test_no_query_is_an_error(query: str) -> None:
+    positions_of(query)
+    positions_of(f"_since={query}")
+    former_id_of(f"_was={query}")
 
 
 def test_shares_by_channel() -> None:

@@ -20,7 +20,7 @@ from .envelope import encode_message
 from .fan_out import send_to_many
 from .options import DEFAULT, RoomOptions, RoomPatterns
 from .record import Kind, Record
-from .shares import Share, by_channel, by_exclusion, by_type, merge
+from .shares import Share, by_channel, by_exclusion, by_type, merge, withheld
 from .slow import SlowClients
 
 #: Seconds that the loop gives to records in one turn: its connections wait meanwhile.
@@ -186,6 +186,8 @@ class Delivery:
         while size < JOINED and count < SHARED_OUT and (run := self._next_run()):
             receivers = self._receivers(run[0].channels)
             shares += by_exclusion(run, receivers)
+            if self._enveloped:
+                shares += withheld(run, receivers, self._enveloped)
             size += sum([len(record.data) for record in run])
             count += len(run) * len(receivers)
         return shares

@@ -6,7 +6,7 @@ message to such a client is one object::
     {"hello": {"id": "…", "ping": 25}}                   first of all; ping: seconds, 0 for never
     {"in": "chat/a", "at": "k3v9.16", "recovered": true} it has joined; before what it has missed
     {"room": "chat/a", "at": "k3v9.17", "text": "hi"}    from a room; or "json", or "b64" for bytes
-    {"room": "chat/a", "at": "k3v9.18"}                  what was for others: only the position
+    {"room": "chat/a", "at": "k3v9.18"}                  one that is not for it: only the position
     {"text": "hi"}                                       to it alone, its user or all; or "json"
     {"presence": {"room": "chat/a", "count": 2, "join": [{"user": "7", "info": {}}], "leave": []}}
                                                          or, of many members, "count" alone
@@ -22,7 +22,9 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, unquote_plus
 
 from ..codec.frames import BINARY, TEXT
 from ..connection.connection import Connection
@@ -32,6 +34,9 @@ from .record import KeptRecord, Kind, Record
 
 SUBPROTOCOL = "flask-uwsgi-rooms.v1"
 
+#: Bytes of positions that are read from the URL of a client: uWSGI reads 4 KiB of a request.
+MAX_SINCE = 1500
+
 #: Tells a page, which sees no pings, that the server is there.
 ALIVE = "{}"
 
@@ -40,6 +45,16 @@ class Enveloped(str):
     """A text that is in an envelope already."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld(KeptRecord):
+    """A message that a client is not to get: only that it has been."""
+
+
+def withhold(record: KeptRecord) -> Withheld:
+    """Keep from a client what a message says."""
+    return Withheld(Kind.MESSAGE, record.channels, position=record.position)
 
 
 def is_enveloped(connection: Connection) -> bool:
@@ -99,7 +114,8 @@ def encode_message(record: Record, channel: str) -> tuple[int, bytes]:
     room = room_of(channel)
     if room is None:
         return (TEXT, b"{%b}" % _content(record)) if record.text else (BINARY, record.data)
-    return TEXT, b"{%b,%b}" % (_source(record, room), _content(record))
+    content = b"" if isinstance(record, Withheld) else b"," + _content(record)
+    return TEXT, b"{%b%b}" % (_source(record, room), content)
 
 
 def _source(record: Record, room: str) -> bytes:
@@ -123,3 +139,26 @@ def _object(**members: Any) -> Enveloped:
 
 def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def positions_of(query: str) -> dict[str, str]:
+    """Return how far a client has got in rooms, as its URL says: ``?_since=room:position,...``.
+
+    In names of rooms ``%``, ``,`` and ``:`` are escaped once more. What is beyond
+    :data:`MAX_SINCE` is not read, as if it had not been asked for.
+    """
+    value = _parameter(query, "_since")
+    if len(value) > MAX_SINCE:
+        value = value[:MAX_SINCE].rpartition(",")[0]
+    each = [one.rpartition(":") for one in unquote_plus(value).split(",")]
+    return {unquote(room): position for room, colon, position in each if colon}
+
+
+def former_id_of(query: str) -> str:
+    """Return the id that a client had before it connected again: ``?_was=id``; "" for none."""
+    return unquote_plus(_parameter(query, "_was"))
+
+
+def _parameter(query: str, name: str) -> str:
+    fields = [field.partition("=") for field in query.split("&")]
+    return next((value for key, _, value in fields if key == name), "")

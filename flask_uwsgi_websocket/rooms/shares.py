@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 
 from ..connection.connection import Connection
-from .record import Record
+from .envelope import withhold
+from .record import KeptRecord, Record
 
 #: Records, in their order, and those who get them all.
 Share = tuple[list[Record], list[Connection]]
@@ -67,6 +68,22 @@ def merge(shares: Sequence[Share]) -> Sequence[Share]:
     return [
         ([record for number in own for record in shares[number][0]], some)
         for own, some in alike.items()
+    ]
+
+
+def withheld(
+    records: list[Record], receivers: list[Connection], enveloped: Container[Connection]
+) -> list[Share]:
+    """Return what goes to those who are excluded, and who count the messages of a room."""
+    kept = [each for each in records if each.exclude and isinstance(each, KeptRecord)]
+    if not kept:
+        return []
+    ids = {one.client.id: one for one in receivers if one in enveloped and one.client is not None}
+    return [
+        ([withhold(record)], [ids[id]])
+        for record in kept
+        for id in dict.fromkeys(record.exclude)
+        if id in ids
     ]
 
 

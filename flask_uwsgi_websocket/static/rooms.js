@@ -1,7 +1,7 @@
 /**
  * The client of Flask-uWSGI-WebSocket: reconnects by itself, and gets what was sent meanwhile to rooms
  * that are kept, in order and once; or is told that it has missed too much. For routes with
- * resume=True. https://flask-uwsgi-websocket.readthedocs.io/
+ * resume=True; docs/javascript.rst of the package tells more.
  */
 
 export const PROTOCOL = 'flask-uwsgi-rooms.v1'
@@ -117,7 +117,7 @@ export class Connection {
   #address(url, since) {
     const address = new URL(url, globalThis.location?.href)
     address.protocol = address.protocol.replace(/^http/, 'ws')
-    if (since) address.search += (address.search ? '&' : '?') + '_since=' + since
+    if (since) address.search += (address.search ? '&' : '?') + `_since=${since}&_was=${this.id}`
     return address.href
   }
 
