@@ -43,6 +43,8 @@ class Exchange:
 class Connection:
     """What membership asks of one."""
 
+    client = None
+
     def __init__(self) -> None:
         self.ended = False
         self._callbacks: list[Any] = []
