@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUP = (ROOT / "setup.py").read_text()
 CHANGES = (ROOT / "CHANGES.rst").read_text()
 # They are of use in a checkout only.
-NOT_IN_SDIST = (".ci/", ".github/", ".gitignore", "release.sh")
+NOT_IN_SDIST = (".ci/", ".github/", ".gitignore", ".readthedocs.yaml", "release.sh")
 ONLY_IN_SDIST = {"PKG-INFO", "setup.cfg"}
 PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
 SPEEDUPS = {"codec/_speedups", "connection/_socket_speedups"}
