@@ -7,11 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from flask_uwsgi_websocket.rooms.backplane import Backplane, BackplaneOptions
+from flask_uwsgi_websocket.rooms.redis import occupancy
 from flask_uwsgi_websocket.rooms.redis.backplane import RedisBackplane
 from flask_uwsgi_websocket.testing import BackplaneConformance
 from tests.redis_servers import PROGRAMS, RedisCluster, RedisServer, running
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have workers look sooner whether a server still knows who is in rooms."""
+    monkeypatch.setattr(occupancy, "RENEW_EVERY", 0.5)
 
 
 class OneServer(BackplaneConformance):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ...exceptions import BackplaneUnavailable
@@ -11,6 +12,7 @@ from ...helpers.log import RateLimit, logger
 from ..backplane import Backplane, BackplaneOptions, Inbox, Log, Published
 from ..channels import ALL
 from ..positions import Position
+from ..presence.members import Left, Occupant
 from ..record import BadRecord, KeptRecord, Record, decode
 from .checks import check
 from .cluster import Cluster
@@ -19,6 +21,7 @@ from .dialer import Dialer
 from .errors import NotAnswering, explain
 from .history import Logs
 from .line import Events
+from .occupancy import Occupancy
 from .scripts import Call
 from .subscription import Subscription
 from .url import Kind, parse
@@ -48,7 +51,7 @@ class RedisBackplane(Backplane):
     All see the records of a server in one order; those of several shards in any.
     """
 
-    features = frozenset({"history"})
+    features = frozenset({"history", "presence"})
 
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         location = parse(url)
@@ -58,17 +61,27 @@ class RedisBackplane(Backplane):
         self._deployment: Deployment | None = None
         self._channels: set[str] = set()
         self._logs = Logs(self._name)
+        self._occupancy: Occupancy
+        self._description: str | None = None
+        self._describing: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
     async def start(self, inbox: Inbox) -> None:
         self._channels = set()
-        self._events = _Events(self.url, inbox, self._channels)
+        self._occupancy = Occupancy(self.options, self._name, self._query)
+        self._events = _Events(self.url, inbox, self._channels, self._on_trouble)
         kind = Cluster if self._dialer.url.kind is Kind.CLUSTER else OneServer
         self._deployment = kind(self._dialer, self._events, self.options.timeout)
 
     async def stop(self) -> None:
+        if self._deployment is not None:
+            await self._occupancy.stop()
+        if self._describing is not None:
+            self._describing.cancel()
+            await asyncio.gather(self._describing, return_exceptions=True)
+            self._describing = None
         deployment, self._deployment = self._deployment, None
         if deployment is not None:
             await deployment.close()
@@ -138,11 +151,43 @@ class RedisBackplane(Backplane):
         reply = await self._ask((b"GET", self._name(_DESCRIPTION)))
         return None if reply is None else str(reply, "utf-8")
 
+    async def enter(self, occupants: Sequence[Occupant]) -> Sequence[bool | None]:
+        return await self._occupancy.enter(occupants)
+
+    async def leave(self, leaving: Sequence[tuple[str, str]]) -> None:
+        await self._occupancy.leave(leaving)
+
+    async def occupants(self, channel: str) -> tuple[Sequence[Occupant], bool]:
+        return await self._occupancy.occupants(channel)
+
+    async def sweep(self) -> Sequence[Left]:
+        return await self._occupancy.sweep()
+
+    def _on_trouble(self) -> None:
+        """Have a server that may have lost it know again what is ours."""
+        self._occupancy.trouble()
+        if self._description is not None and self._describing is None:
+            self._describing = asyncio.ensure_future(self._describe_again())
+
+    async def _describe_again(self) -> None:
+        assert self._description is not None
+        while True:
+            with suppress(BackplaneUnavailable):
+                await self.describe(self._description)
+                self._describing = None
+                return
+            await asyncio.sleep(self.options.timeout)
+
     async def _ask(self, call: Call) -> Any:
-        [reply] = await self._running().query([call])
+        [reply] = await self._query([call])
         if isinstance(reply, BaseException):
-            raise self._unavailable(reply) from None
+            raise reply
         return reply
+
+    async def _query(self, calls: Sequence[Call]) -> list[Any]:
+        """Run commands; return for each the reply, or BackplaneUnavailable."""
+        replies = await self._running().query(calls) if calls else []
+        return [self._unavailable(r) if isinstance(r, BaseException) else r for r in replies]
 
     async def workers(self) -> int | None:
         try:
@@ -172,12 +217,16 @@ class _Events(Events):
     """Tells the inbox and the log.
 
     :param channels: what is subscribed to.
+    :param trouble: is called when a server may have lost something.
     """
 
-    def __init__(self, url: str, inbox: Inbox, channels: set[str]) -> None:
+    def __init__(
+        self, url: str, inbox: Inbox, channels: set[str], trouble: Callable[[], None]
+    ) -> None:
         self._url = url
         self._inbox = inbox
         self._channels = channels
+        self._trouble = trouble
         self._down: dict[object, BaseException] = {}
         self._limit = RateLimit()
 
@@ -205,6 +254,7 @@ class _Events(Events):
 
     def changed(self, line: object, error: BaseException | None) -> None:
         if error is not None:
+            self._trouble()
             self._down[line] = error
             self._inbox.health(explain(error) + _hint(line, error))
             return
