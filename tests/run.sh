@@ -24,6 +24,10 @@ need caddy command -v caddy
 need varnish command -v varnishd
 need lighttpd command -v lighttpd
 need systemd command -v systemd-analyze
+need uwsgi-plugin-python3 ls /usr/lib/uwsgi/plugins/python3_plugin.so
+need uwsgi-plugin-gevent-python3 ls /usr/lib/uwsgi/plugins/gevent_python3_plugin.so
+need uwsgi-plugin-asyncio-python3 ls /usr/lib/uwsgi/plugins/asyncio_python3_plugin.so
+need uwsgi-plugin-greenlet-python3 ls /usr/lib/uwsgi/plugins/greenlet_python3_plugin.so
 need fonts-dejavu-core test -d /usr/share/fonts/truetype
 prepare_environment gevent,asyncio,dev
 
