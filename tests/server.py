@@ -374,6 +374,14 @@ class Server:
         self.stopping = signum == signal.SIGINT
         os.kill(self._pid, signum)
 
+    def signal_front(self, signum: int) -> None:
+        os.kill(self.front_pid, signum)
+
+    @property
+    def front_pid(self) -> int:
+        assert self._front is not None
+        return self._front.pid
+
     def wait_ended(self, patience: float = PATIENCE) -> int:
         assert self._uwsgi is not None
         return self._uwsgi.wait(patience)

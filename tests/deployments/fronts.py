@@ -6,6 +6,7 @@ What the page does not have any more is an error, so that page and tests keep to
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import subprocess
 import sysconfig
@@ -134,11 +135,11 @@ def fastrouter(place: Place) -> list[str]:
 
 NGINX = """
 daemon off;
-master_process off;
+user {user};
 pid nginx.pid;
 error_log stderr warn;
-events { worker_connections 512; }
-http {
+events {{ worker_connections 512; }}
+http {{
     access_log off;
     client_body_temp_path nginx-body;
     proxy_temp_path nginx-proxy;
@@ -146,7 +147,7 @@ http {
     uwsgi_temp_path nginx-uwsgi;
     scgi_temp_path nginx-scgi;
     include site.conf;
-}
+}}
 """
 
 
@@ -173,7 +174,8 @@ def nginx(
     else:
         site["127.0.0.1:8080"] = place.inner
     place.write("site.conf", documented(block), site)
-    main = place.write("nginx.conf", NGINX, {})
+    # Others, such as nginx's own, may not enter the folders of tests.
+    main = place.write("nginx.conf", NGINX.format(user=getpass.getuser()), {})
     return [program("nginx"), "-p", str(place.folder), "-c", main, "-e", "stderr"]
 
 
@@ -188,7 +190,7 @@ def haproxy(place: Place, tls: bool = False) -> list[str]:
         "127.0.0.1:8080": place.inner,
     }
     configuration = place.write("haproxy.cfg", documented("timeout tunnel"), words)
-    return [program("haproxy"), "-db", "-f", configuration]
+    return [program("haproxy"), "-W", "-db", "-f", configuration]
 
 
 APACHE = """
@@ -231,8 +233,7 @@ def caddy(place: Place, tls: bool = False) -> list[str]:
         certificate, key = place.pair
         words["example.com {"] = f"https://{place.public} {{\n    tls {certificate} {key}"
         del words["example.com"]
-    # Neither its interface for changes nor what it would keep of certificates.
-    options = "{\n admin off\n auto_https disable_redirects\n}\n"
+    options = f"{{\n admin unix/{place.folder}/admin\n auto_https disable_redirects\n}}\n"
     configuration = place.write("Caddyfile", options + documented("reverse_proxy"), words)
     return [program("caddy"), "run", "--config", configuration, "--adapter", "caddyfile"]
 
@@ -258,6 +259,7 @@ def lighttpd(place: Place) -> list[str]:
 server.bind = "127.0.0.1"
 server.port = {place.port}
 server.errorlog = "/dev/stderr"
+server.max-read-idle = {place.timeout}
 """
     configuration = place.write("lighttpd.conf", head + documented("mod_proxy"), words)
     return [program("lighttpd"), "-D", "-f", configuration]

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Watch, assert_end_well, start
 from tests.deployments.fronts import FRONTS
-from tests.rawclient import PING, PONG, RawClient, close_frame, frame
+from tests.rawclient import PING, PONG, TEXT, RawClient, close_frame, frame
 from tests.server import PATIENCE, Server, eventually
 
 pytestmark = pytest.mark.slow
@@ -26,8 +26,11 @@ ENDURED, PING_INTERVAL = 3, 1
 #: Those that cut a silent connection, by what the page sets.
 CUTTING = {
     "http", "https", "nginx-uwsgi", "nginx-unix", "nginx-tls", "nginx-proxy", "nginx-proxy-tls",
-    "haproxy", "haproxy-tls", "apache", "varnish",
+    "haproxy", "haproxy-tls", "apache", "varnish", "lighttpd",
 }  # fmt: skip
+
+#: Those that drop what comes before they have an answer, as no browser sends it.
+DROPPING = {"http", "https", "caddy", "caddy-tls", "traefik"}
 
 #: uWSGI's own router ends before the workers have said why they do.
 SILENT_AT_RELOADS = {"http", "https"}
@@ -80,6 +83,14 @@ def test_messages_small_and_large(server: Server) -> None:
             client.binary(large)
             assert client.message() == large
         assert client.leave(4005).code == 4005
+
+
+def test_messages_sent_with_the_request(server: Server) -> None:
+    if server.front in DROPPING:
+        return
+    with server.tcp() as client:
+        client.handshake("/echo", then=b"".join(frame(TEXT, str(n)) for n in range(1000)))
+        assert [client.message() for n in range(1000)] == [str(n) for n in range(1000)]
 
 
 def test_uploads_beside_websockets(server: Server) -> None:
