@@ -97,8 +97,16 @@ class CommandHelp(SphinxDirective):
         return [nodes.literal_block(text, text, language="text")]
 
 
+def mark_long_words(app: Sphinx, tree: nodes.document) -> None:
+    """Mark code that is wider than a phone, which site.css lets break there."""
+    for literal in tree.findall(nodes.literal):
+        if any(len(word) > 38 for word in literal.astext().split()):
+            literal["classes"].append("long")
+
+
 def setup(app: Sphinx) -> None:
-    """Teach Sphinx a directive, and the languages that Pygments does not know."""
+    """Teach Sphinx what our pages need."""
     app.add_directive("command-help", CommandHelp)
+    app.connect("doctree-read", mark_long_words)
     for language in ("haproxy", "caddyfile"):
         app.add_lexer(language, WordsLexer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +100,14 @@ UWSGI = {line: None for block in in_language("console") for line in uwsgi_comman
 @pytest.mark.parametrize("command", UWSGI)
 def test_uwsgi_starts_by_a_command(command: str, tmp_path: Path) -> None:
     serves(command, tmp_path)
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_included_files_are_those_that_other_tests_run(name: str) -> None:
+    text = PAGES[name].read_text(encoding="utf-8")
+    included = re.findall(r"^ *\.\. literalinclude:: \.\./(\S+)", text, re.MULTILINE)
+    assert [file for file in included if not file.startswith(("examples/", "docs/deploy/"))] == []
+    assert text.count(".. literalinclude::") == len(included)
