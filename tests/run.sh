@@ -26,7 +26,9 @@ need lighttpd command -v lighttpd
 need systemd command -v systemd-analyze
 need uwsgi-plugin-python3 ls /usr/lib/uwsgi/plugins/python3_plugin.so
 need uwsgi-plugin-gevent-python3 ls /usr/lib/uwsgi/plugins/gevent_python3_plugin.so
-need uwsgi-plugin-asyncio-python3 ls /usr/lib/uwsgi/plugins/asyncio_python3_plugin.so
+# Debian 13 has it in the package of Python's.
+need uwsgi-plugin-asyncio-python3 sh -c \
+    '! grep -qE "bookworm|jammy|noble" /etc/os-release || ls /usr/lib/uwsgi/plugins/asyncio_python3_plugin.so'
 need uwsgi-plugin-greenlet-python3 ls /usr/lib/uwsgi/plugins/greenlet_python3_plugin.so
 need fonts-dejavu-core test -d /usr/share/fonts/truetype
 prepare_environment gevent,asyncio,dev
