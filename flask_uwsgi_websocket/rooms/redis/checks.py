@@ -17,7 +17,10 @@ _COMMANDS = [
     (b"CONFIG", b"GET", b"client-output-buffer-limit"),
     (b"INFO", b"cluster"),
     (b"CLUSTER", b"INFO"),
+    (b"EVAL", b"return #redis.call('INFO', 'replication')", b"0"),
 ]
+#: The part of maxmemory above which it may soon be full.
+_NEARLY = 0.9
 #: The first version that rooms work with: of one server, and of those of a cluster.
 _VERSION, _CLUSTER_VERSION = (6, 2), (7, 0)
 #: Below this, a worker that is busy for a moment is cut off by a burst of messages.
@@ -47,12 +50,10 @@ def _check_server(answers: list[Any], cluster: bool) -> Iterator[str]:
     server, memory, replication = (_facts(answer) for answer in answers[:3])
     yield from _check_version(server, cluster)
     yield from _check_role(replication, cluster)
-    if memory.get("maxmemory_policy", "").startswith("allkeys-"):
-        yield (
-            f"maxmemory-policy is {memory['maxmemory_policy']}: messages pass all the same, but "
-            "whatever is kept there for rooms might be evicted; take noeviction or volatile-ttl"
-        )
+    yield from _check_memory(memory)
     yield from _check_buffer(answers[3])
+    if isinstance(answers[6], BaseException):
+        yield f"rooms cannot keep messages, nor tell who is there: {explain(answers[6])}"
     yield from _check_cluster(_facts(answers[4]), answers[5], cluster)
 
 
@@ -75,6 +76,21 @@ def _check_role(replication: dict[str, str], cluster: bool) -> Iterator[str]:
     elif not cluster:
         replicas = replication.get("connected_slaves", "0")
         yield f"a master with {replicas} replica{'s' * (replicas != '1')}"
+
+
+def _check_memory(memory: dict[str, str]) -> Iterator[str]:
+    policy = memory.get("maxmemory_policy", "")
+    if policy.startswith("allkeys-"):
+        yield (
+            f"maxmemory-policy is {policy}: messages pass all the same, but what rooms keep may be "
+            "evicted, and who is in them, at any time; take volatile-ttl, or noeviction"
+        )
+    used, most = (int(memory.get(name, 0)) for name in ("used_memory", "maxmemory"))
+    if most and used > _NEARLY * most:
+        yield (
+            f"{used / most:.0%} of maxmemory is in use: when it is full, kept rooms take no "
+            "messages; raise it, or have them keep less"
+        )
 
 
 def _check_buffer(answer: Any) -> Iterator[str]:
