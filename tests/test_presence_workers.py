@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -217,3 +219,88 @@ def test_a_thousand(bench: Bench) -> None:
         bench.waits_for(room, join=number // 2)
     bench.waits_for(room, join=number // 2, leave=number // 2, empty=1)
     assert bench.who(room) == {}
+
+
+def test_a_killed_instance(serve: Callable[..., Server], tmp_path: Path) -> None:
+    """Nothing of it is left for the next one; nobody leaves what is gone."""
+    log = tmp_path / "told"
+    options: dict[str, Any] = {
+        "app": "presence",
+        "processes": 2,
+        "config": {"TEST_LOG": str(log), "TEST_GRACE": 1},
+        "env": {"XDG_RUNTIME_DIR": str(tmp_path)},
+    }
+    first = serve("gevent", **options)
+    bench = Bench(first, log, "a")
+    with Crowd(first) as crowd:
+        crowd.join(10, "/member/grace/a?user=ann")
+        bench.waits_for("grace/a", join=1)
+        os.killpg(first._pid, signal.SIGKILL)
+        first.wait_ended()
+    second = serve("gevent", **options)
+    bench = Bench(second, log, "a")
+    assert bench.who("grace/a") == {}
+    with Crowd(second) as crowd:
+        crowd.join(1, "/member/grace/a?user=ann")
+        bench.waits_for("grace/a", join=2)
+    bench.waits_for("grace/a", join=2, leave=1, empty=1)
+
+
+@pytest.mark.parametrize("engine", ["gevent", "asyncio"])
+def test_a_file_that_is_removed(serve: Callable[..., Server], engine: str, tmp_path: Path) -> None:
+    """Who is connected is there again within a second or two, and leaves as usual."""
+    log = tmp_path / "told"
+    server = serve(
+        engine,
+        app="presence",
+        processes=2,
+        config={"TEST_LOG": str(log), "TEST_GRACE": 1},
+        env={"XDG_RUNTIME_DIR": str(tmp_path)},
+    )
+    bench = Bench(server, log, "a")
+    with Crowd(server) as crowd:
+        members = [crowd.join(1, f"/member/grace/a?user=user{n}&info={n}")[0] for n in range(20)]
+        bench.waits_for("grace/a", join=20)
+        before = bench.who("grace/a")
+        for path in tmp_path.rglob("rooms.db*"):
+            if path.suffix != ".lock":
+                path.unlink()
+        eventually(lambda: bench.who("grace/a") == before, "all are there again")
+        crowd.leave(members[:10])
+        bench.waits_for("grace/a", join=20, leave=10)
+        crowd.join(1, "/member/grace/a?user=new")
+        bench.waits_for("grace/a", join=21, leave=10)
+    bench.waits_for("grace/a", join=21, leave=21, empty=1)
+
+
+def test_what_is_told_outside(serve: Callable[..., Server], tmp_path: Path) -> None:
+    """To a publisher, and in a terminal."""
+    server = serve(
+        "threads",
+        app="presence",
+        config={"TEST_LOG": str(tmp_path / "told")},
+        env={"XDG_RUNTIME_DIR": str(tmp_path)},
+    )
+    with Crowd(server) as crowd:
+        crowd.join(2, "/member/grace/a?user=ann&info=%1B[2J")
+        crowd.join(1, "/member/grace/a?user=bob")
+        [place] = tmp_path.glob("flask-uwsgi-websocket-*/*")
+        command = [sys.executable, "-m", "flask_uwsgi_websocket", "who"]
+        command += ["--backplane", f"local://{place}", "--prefix", "presence", "grace/a"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert [line.split()[:2] for line in shown.stdout.splitlines()[-2:]] == [
+            ["ann", "2"],
+            ["bob", "1"],
+        ]
+        assert "\x1b" not in shown.stdout
+        as_json = subprocess.run([*command, "--json"], stdout=-1, check=True)
+        told = json.loads(as_json.stdout)
+        assert told["complete"]
+        assert [(m["user"], m["info"], m["connections"]) for m in told["members"]] == [
+            ("ann", "\x1b[2J", 2),
+            ("bob", None, 1),
+        ]
+        nobody = subprocess.run(
+            [*command[:-1], "edge/b"], capture_output=True, text=True, check=True
+        )
+        assert nobody.stdout == "Nobody is there, or it has no presence.\n"
