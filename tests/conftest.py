@@ -109,7 +109,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
 
 def group_of(nodeid: str) -> str:
     engines = f"{UVLOOP}|{'|'.join(ENGINES)}"
-    engine = re.search(rf"(?<=[\[-])(?:{engines})(?:@\w+)?(?=[\]-])", nodeid)
+    engine = re.search(rf"(?<=[\[-])(?:{engines})(?::\w+)?(?=[\]-])", nodeid)
     return f"{nodeid.partition('::')[0]} {engine and engine[0]}"
 
 

@@ -207,11 +207,19 @@ LoadModule authz_core_module {modules}/mod_authz_core.so
 LoadModule headers_module {modules}/mod_headers.so
 LoadModule proxy_module {modules}/mod_proxy.so
 LoadModule proxy_http_module {modules}/mod_proxy_http.so
+LoadModule ssl_module {modules}/mod_ssl.so
+"""
+
+APACHE_TLS = """
+SSLEngine on
+SSLCertificateFile {0}
+SSLCertificateKeyFile {1}
 """
 
 
-def apache(place: Place) -> list[str]:
+def apache(place: Place, tls: bool = False) -> list[str]:
     words = {
+        "<VirtualHost *:80>": "<VirtualHost *:80>" + APACHE_TLS.format(*place.pair) * tls,
         "*:80": place.public,
         "127.0.0.1:8080": place.inner,
         "timeout=120": f"timeout={place.timeout}",
@@ -289,6 +297,7 @@ FRONTS = {
     "haproxy": Front(http, haproxy, forwards=True),
     "haproxy-tls": Front(http, partial(haproxy, tls=True), tls=True, forwards=True),
     "apache": Front(http, apache, forwards=True),
+    "apache-tls": Front(http, partial(apache, tls=True), tls=True, forwards=True),
     "caddy": Front(http, caddy, forwards=True),
     "caddy-tls": Front(http, partial(caddy, tls=True), tls=True, forwards=True),
     "traefik": Front(http, traefik, forwards=True),
