@@ -219,7 +219,7 @@ def test_what_could_not_be_told_is_put_right(server: RedisServer) -> None:
             await ada.backplane.enter([one("1"), one("2", "bob", grace=0.5)])
             server.pause()
             calls = [
-                ada.backplane.enter([one("3", "cy")]),
+                ada.backplane.enter([one("3", "cy", grace=60.0)]),
                 ada.backplane.leave([(ROOM, "2"), (ROOM, "never")]),
                 ada.backplane.sweep(),
             ]
@@ -229,9 +229,8 @@ def test_what_could_not_be_told_is_put_right(server: RedisServer) -> None:
             assert await ada.backplane.occupants(ROOM) == ([one("1")], False)
             server.resume()
             await all_are_known(grace, "1", "")
-            left = await swept(ada, grace)
-            # Whether the one who could not enter was there is known to the server alone.
-            assert {each.user for each in left} - {"cy"} == {"bob"}
+            # The one who could not enter may have been there for a moment.
+            assert [each.user for each in await swept(ada, grace)] == ["bob"]
 
     run(test())
 
