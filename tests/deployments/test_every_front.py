@@ -55,10 +55,7 @@ def deployment(engine: str, front: str) -> object:
 
 DEPLOYMENTS = [
     *(deployment("gevent", front) for front in BEHIND_EACH),
-    *(
-        deployment(engine, "haproxy")
-        for engine in ("threads", "asyncio", "asyncio-uvloop", "async")
-    ),
+    *(deployment(engine, "haproxy") for engine in OTHERS),
 ]
 
 
