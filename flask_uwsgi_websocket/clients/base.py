@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from ..exceptions import ConnectionClosed
 from ..helpers.text import path_of, printable
 from ..helpers.wsgi import WSGIEnvironment
 from ..rooms.channels import room_channel
+from ..rooms.positions import Joined
 from ..rooms.rooms import Rooms
 from ..rooms.targets import Target
 from ..servers import uwsgi
@@ -111,7 +112,9 @@ class BaseClient(Generic[Done]):
         connection: Connection | Unopened = self._connection
         return frozenset() if isinstance(connection, Unopened) else self._rooms.rooms_of(connection)
 
-    def join(self, room: str, info: Any = None) -> Done:
+    def join(
+        self, room: str, info: Any = None, since: str | None = None, replay: int = 0
+    ) -> Joined | Coroutine[Any, Any, Joined]:
         """Join a room, until :meth:`leave` or the end; return when that is in force.
 
         What is sent to the room after that, from anywhere, arrives. To be in it already is no
@@ -119,6 +122,13 @@ class BaseClient(Generic[Done]):
 
         :param info: what the others in the room may know of this client, where that has
             ``presence``: what JSON has, 4 KiB of it at most.
+        :param since: where the room has ``history``: the position from which on the client has to
+            get all. Where that is impossible, it gets nothing, and ``recovered`` is False. It may
+            come from the client, and be anything.
+        :param replay: where the room has ``history``, and without ``since``: how many of the last
+            messages to send first.
+        :return: the ``room``, the client's ``position`` there, whether it has ``recovered``, and
+            how many messages were ``replayed``.
         :raises BackplaneUnavailable: when it cannot be in force now, after two seconds. A handler
             need not catch it: it closes the client with code 1013.
         :raises ConnectionClosed: when the connection has ended.

@@ -85,9 +85,9 @@ class WebSocket:
         rooms: frozenset[str] = self.client.rooms
         return rooms
 
-    def join(self, room: str) -> Any:
+    def join(self, room: str, **options: Any) -> Any:
         """Join a room, until the end; see :meth:`.WebSocketClient.join`."""
-        self.client.join(room)
+        return self.client.join(room, **options)
 
     def leave(self, room: str) -> Any:
         """Leave a room."""
@@ -116,9 +116,9 @@ class AwaitableWebSocket(WebSocket):
         self.client.send_nb(message, binary)
         return _Wait(self._settle)
 
-    async def join(self, room: str) -> None:
+    async def join(self, room: str, **options: Any) -> Any:
         """Join a room, as :meth:`WebSocket.join`. Has to be awaited."""
-        await self.client.join(room)
+        return await self.client.join(room, **options)
 
     async def _settle(self) -> None:
         connection = self.client._connection

@@ -9,6 +9,7 @@ from ..connection.base import Message
 from ..connection.blocking import DONE, BlockingConnection
 from ..connection.fast_io import send
 from ..exceptions import ConnectionClosed
+from ..rooms.positions import Joined
 from ..rooms.targets import Target
 from .base import BaseClient, Data
 
@@ -51,19 +52,21 @@ class WebSocketClient(BaseClient[None]):
             self._run(connection.send_failed())
             raise
 
-    def join(self, room: str, info: Any = None) -> None:
+    def join(
+        self, room: str, info: Any = None, since: str | None = None, replay: int = 0
+    ) -> Joined:
         self.accept()
-        self._rooms.join_and_wait(self._connection, room, info)
+        return self._rooms.join_and_wait(self._connection, room, info, since, replay)
 
     def leave(self, room: str) -> None:
         super().leave(room)
 
-    def to(self, *rooms: str) -> Target[None]:
+    def to(self, *rooms: str) -> Target[str | None]:
         """Return the target of all others in these rooms, on every worker; each gets it once.
 
         Also when this client is in none of them. Raises as :meth:`~.WebSocket.to`.
         """
-        target: Target[None] = self._target(rooms)
+        target: Target[str | None] = self._target(rooms)
         return target
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -128,22 +131,23 @@ class AsyncioWebSocketClient(BaseClient[Coroutine[Any, Any, None]]):
 
     a_send = send
 
-    async def join(self, room: str, info: Any = None) -> None:
+    async def join(
+        self, room: str, info: Any = None, since: str | None = None, replay: int = 0
+    ) -> Joined:
         self.accept()
-        joining = self._rooms.join(self._connection, room, info)
-        if joining is not None:
-            await joining
+        joining = self._rooms.join(self._connection, room, info, since, replay)
+        return joining if isinstance(joining, Joined) else await joining
 
     def leave(self, room: str) -> Awaitable[None]:
         super().leave(room)
         return DONE
 
-    def to(self, *rooms: str) -> Target[Awaitable[None]]:
+    def to(self, *rooms: str) -> Target[Awaitable[str | None]]:
         """Return the target of all others in these rooms, on every worker; each gets it once.
 
         Also when this client is in none of them. Raises as :meth:`~.WebSocket.to`.
         """
-        target: Target[Awaitable[None]] = self._target(rooms)
+        target: Target[Awaitable[str | None]] = self._target(rooms)
         return target
 
     async def close(self, code: int = 1000, reason: str = "") -> None:

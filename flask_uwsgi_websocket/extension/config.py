@@ -87,6 +87,7 @@ SETTINGS = {
     "PREFIX": Setting(None, NAME_OR_NONE.check),
     "ROOM_MESSAGE_SIZE": Setting(RoomSettings.message_size, BYTES.check),
     "MAX_ROOMS": Setting(RoomSettings.max_rooms, whole(1, inf).check),
+    "ROOMS_STORE": Setting(RoomSettings.store_size, BYTES.check),
 }
 
 

@@ -21,6 +21,7 @@ from ..rooms.channels import ALL, user_of
 from ..rooms.counting import Count
 from ..rooms.live import RoomSettings
 from ..rooms.options import RoomPatterns
+from ..rooms.past import Past
 from ..rooms.presence.members import Members
 from ..rooms.presence.presence import Event, Happened
 from ..rooms.record import Record
@@ -118,6 +119,7 @@ class _AppWithRooms(ClientsHost):
             prefix=read("PREFIX") or "",
             message_size=read("ROOM_MESSAGE_SIZE"),
             max_rooms=read("MAX_ROOMS"),
+            store_size=read("ROOMS_STORE"),
         )
 
     def engine(self) -> Engine:
@@ -201,7 +203,7 @@ class ToOthers:
         self._rooms.send_nowait(self._record)
 
 
-class RoomMethods(Targets[None]):
+class RoomMethods(Targets[str | None]):
     """The methods of :class:`~.extension.WebSocket` that are about rooms.
 
     A room is a set of clients, on all workers of the app: whoever knows its name sends to it, and
@@ -214,7 +216,7 @@ class RoomMethods(Targets[None]):
         def _served_app(self) -> Flask: ...
         def _check_kind(self, function: Callable[..., Any], whose: str) -> None: ...
 
-    def _sender(self) -> Sender[None]:
+    def _sender(self) -> Sender[str | None]:
         return self._rooms.of(self._served_app())
 
     def room(self, pattern: str, **options: Any) -> None:
@@ -287,6 +289,38 @@ class RoomMethods(Targets[None]):
             return function
 
         return decorator
+
+    def position(self, room: str) -> str:
+        """Return the position of the last message in a room with ``history``.
+
+        For a page: ask for it first, then for the data, and have the page's socket join the room
+        with ``since``; so nothing that happens in between is missing. Waits as :meth:`count`.
+
+        :raises RoomError: for a room that keeps nothing.
+        :raises BackplaneUnavailable: when its log cannot be read.
+        """
+        position: str = self._rooms.of(self._served_app()).position(room)
+        return position
+
+    def history(self, room: str, after: str | None = None, limit: int = 100) -> Past:
+        """Return what a room with ``history`` has kept; waits, and raises, as :meth:`position`.
+
+        :param after: the position after which messages are asked for; None for the last ones.
+        :param limit: how many at most.
+        :return: ``messages``, of which each has ``position``, ``data`` and ``time``; the
+            ``position`` of the last; and whether the answer is ``complete``: False where some of
+            what was asked for is gone.
+        """
+        past: Past = self._rooms.of(self._served_app()).history(room, after, limit)
+        return past
+
+    def forget(self, room: str) -> None:
+        """Delete what a room has kept; waits, and raises, as :meth:`position`.
+
+        Clients that resume are told that they cannot, and load anew what the page shows.
+        """
+        done: None = self._rooms.of(self._served_app()).forget(room)
+        return done
 
     def count(self, room: str) -> Count:
         """Count who is in a room, on all workers; takes a second where one does not answer.

@@ -57,7 +57,7 @@ class BackplaneOptions:
     timeout: float = 2.0
     max_size: int = (1 << 20) + (1 << 16)
     store_size: int = 256 << 20
-    ends_for_good: Callable[[], bool] = lambda: False
+    ends_for_good: Callable[[], bool] | None = None
 
 
 class Inbox(ABC):

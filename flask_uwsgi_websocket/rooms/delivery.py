@@ -7,7 +7,7 @@ from _thread import RLock
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..codec import Frames
 from ..codec.frames import BINARY, TEXT, check_close
@@ -16,10 +16,12 @@ from ..connection.worker import Worker
 from ..exceptions import ConnectionClosed, RoomError
 from ..helpers.log import RateLimit, logger
 from .channels import room_of
-from .envelope import encode_message
+from .envelope import encode_joined, encode_message
 from .fan_out import send_to_many
 from .options import DEFAULT, RoomOptions, RoomPatterns
+from .positions import Position
 from .record import Kind, Record
+from .replay import Entry
 from .shares import Share, by_channel, by_exclusion, by_type, merge, withheld
 from .slow import SlowClients
 
@@ -61,6 +63,12 @@ class Moves(Protocol):
         """Let a connection leave a room; do nothing where it is not in it."""
 
 
+class _Step(NamedTuple):
+    """Something that is done between two records."""
+
+    do: Callable[[], object]
+
+
 class Delivery:
     """Delivers records to the clients of this worker, in their order, on the worker's loop.
 
@@ -83,7 +91,7 @@ class Delivery:
         self._patterns = patterns
         self._worker = worker
         self._slow = SlowClients(worker, self.counters)
-        self._waiting: deque[Record | Callable[[], object]] = deque()
+        self._waiting: deque[Record | _Step | Callable[[], object]] = deque()
         self._delivered: list[Callable[[], object]] = []  # what waited behind what is delivered
         #: Those who get envelopes.
         self._enveloped: dict[Connection, None] = {}
@@ -114,6 +122,18 @@ class Delivery:
                 self.counters["undelivered"],
             )
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the loop is too far behind to take more."""
+        return self._came - self._gone >= MAX_WAITING
+
+    def do(self, step: Callable[[], object]) -> None:
+        """Do something on the loop between what came before and what comes after; from any thread.
+
+        For what has to stand at one point of all messages, as the join of a member may.
+        """
+        self._put(_Step(step))
+
     def then(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` on the loop once what came before is delivered; from any thread.
 
@@ -121,7 +141,7 @@ class Delivery:
         """
         self._put(callback)
 
-    def _put(self, item: Record | Callable[[], object]) -> None:
+    def _put(self, item: Record | _Step | Callable[[], object]) -> None:
         self._waiting.append(item)
         # A publisher that waits for its message, with which no other one could go.
         is_awaited = not isinstance(item, Record) and len(self._waiting) <= 2
@@ -199,6 +219,8 @@ class Delivery:
         while self._waiting and size < JOINED:
             item = self._waiting[0]
             if not isinstance(item, Record):
+                if isinstance(item, _Step):
+                    break
                 # Not an end to the run: each publisher of ours waits behind each of its messages.
                 self._delivered.append(item)
             elif item.kind is not Kind.MESSAGE or (run and item.channels != run[0].channels):
@@ -260,8 +282,34 @@ class Delivery:
         room = room_of(channel)
         return DEFAULT if room is None else self._patterns.of(room)
 
-    def _carry_out(self, record: Record) -> Iterator[None]:
+    def welcome(self, connection: Connection, entry: Entry) -> None:
+        """Have a new member of a kept room get what it has missed, before all that comes now."""
+        missed = entry.missed
+        if connection in self._enveloped:
+            joined = encode_joined(room_of(entry.channel) or "", entry.begin, entry.recovered)
+            messages = [
+                (TEXT, joined.encode()),
+                *[encode_message(each, entry.channel) for each in missed],
+            ]
+        else:
+            as_text = getattr(connection.client, "_bytes_are_text", False)
+            messages = [_message(each, as_text) for each in missed]
+        if messages:
+            self.counters["delivered"] += len(missed)
+            self._slow.replay(connection, Frames(*messages))
+
+    def tell_to_resync(self, channel: str, position: Position) -> None:
+        """Tell the members of a kept room that messages before a position are lost to them."""
+        text = encode_joined(room_of(channel) or "", position, recovered=False)
+        for connection in tuple(self._members.members(channel)):
+            if connection in self._enveloped:
+                self._slow.replay(connection, Frames((TEXT, text.encode())))
+
+    def _carry_out(self, record: Record | _Step) -> Iterator[None]:
         """Do what a record asks for that is no message."""
+        if isinstance(record, _Step):
+            record.do()
+            return
         if record.kind is Kind.PRESENCE:
             members = self._receivers(record.channels)
             yield from self._send([record], [each for each in members if each in self._enveloped])

@@ -30,6 +30,7 @@ from ..codec.frames import BINARY, TEXT
 from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from .channels import room_of
+from .positions import Position
 from .record import KeptRecord, Kind, Record
 
 SUBPROTOCOL = "flask-uwsgi-rooms.v1"
@@ -86,9 +87,16 @@ def direct_json(value: str) -> Enveloped:
     return Enveloped(f'{{"json":{value}}}')
 
 
-def encode_joined(room: str) -> Enveloped:
-    """Make what tells a client that it has joined a room."""
-    return _object(**{"in": room})
+def encode_joined(
+    room: str, position: Position | None = None, recovered: bool | None = None
+) -> Enveloped:
+    """Make what tells a client that it has joined a room.
+
+    :param position: the one before the first message that it gets, if the room is kept.
+    :param recovered: whether it misses none, if it has asked.
+    """
+    at = {} if position is None else {"at": str(position)}
+    return _object(**{"in": room}, **at, **({} if recovered is None else {"recovered": recovered}))
 
 
 def encode_left(room: str) -> Enveloped:

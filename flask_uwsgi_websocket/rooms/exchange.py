@@ -21,7 +21,7 @@ from ..helpers.log import RateLimit, logger
 from .backplane import Backplane, BackplaneOptions, Feature, Inbox, Published
 from .backplanes import make_backplane, scheme_of
 from .channels import worker_channel
-from .futures import unavailable, uncancellable
+from .futures import all_done, unavailable, uncancellable
 from .outbox import Outbox
 from .positions import Position
 from .questions import ANSWER_TIME, Answers, Questions, answers_to
@@ -49,6 +49,7 @@ class Exchange(Inbox):
     :param receive: is called with each record to a subscribed channel, on the loop. It must not
         wait.
     :param answer: answers a question of another worker's, on the loop.
+    :param miss: is called, on the loop, when records of some channels, or of any, may be missing.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Exchange(Inbox):
         loop: Callable[[], asyncio.AbstractEventLoop],
         receive: Callable[[Record], object] = lambda record: None,
         answer: Callable[[Any], Any] | None = None,
+        miss: Callable[[Collection[str] | None], object] = lambda channels: None,
     ) -> None:
         self.options = options
         self.origin = bytes.fromhex(options.worker)
@@ -65,9 +67,10 @@ class Exchange(Inbox):
         self._backplane = make_backplane(url, options)
         self._find_loop = loop
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._receive, self._answer = receive, answer
+        self._receive, self._answer, self._miss = receive, answer, miss
         self._starting: asyncio.Future[None] | None = None
         self._started = False
+        self._will_send: Callable[[], bool] = lambda: False
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself refers to them weakly
         self._outbox = Outbox(
             self.origin, self._publish, lambda: self.run_soon(self._outbox.publish_all, 0.0)
@@ -92,6 +95,14 @@ class Exchange(Inbox):
         future = uncancellable()
         self._outbox.put(record, future)
         return future
+
+    def send_all(self, records: Sequence[Record]) -> Future[Position | None]:
+        """Publish records, as :meth:`send`; the result of several is None."""
+        if len(records) == 1:
+            return self.send(records[0])
+        sent: Future[Position | None] = uncancellable()
+        all_done([self.send(record) for record in records], sent)
+        return sent
 
     def send_nowait(self, record: Record) -> None:
         """Publish a record, behind all that were sent before; what is lost is only counted."""
@@ -119,7 +130,11 @@ class Exchange(Inbox):
     @property
     def is_busy(self) -> bool:
         """Whether something that was sent has not gone out yet."""
-        return not self._outbox.is_empty()
+        return not self._outbox.is_empty() or self._will_send()
+
+    def also_sends(self, will_send: Callable[[], bool]) -> None:
+        """Count as busy also while another one, who sends through this one, is about to."""
+        self._will_send = will_send
 
     @property
     def counters(self) -> dict[str, int]:
@@ -147,7 +162,7 @@ class Exchange(Inbox):
         :raises BackplaneUnavailable: where that is impossible.
         """
         try:
-            return await self._on_loop(self._bounded(self._ask(question), ANSWER_TIME))
+            return await self.on_loop(self._bounded(self._ask(question), ANSWER_TIME))
         except (OSError, asyncio.TimeoutError) as error:
             raise unavailable(error) from None
 
@@ -163,7 +178,7 @@ class Exchange(Inbox):
                 "UWSGI_WEBSOCKET_BACKPLANE to local://, redis:// or memory://"
             )
         try:
-            return await self._on_loop(self._call(do))
+            return await self.on_loop(self._call(do))
         except RoomError:
             raise
         except (OSError, asyncio.TimeoutError) as error:
@@ -171,7 +186,7 @@ class Exchange(Inbox):
 
     async def check(self) -> list[str]:
         """Return what an operator should know: see :meth:`.Backplane.check`."""
-        return await self._on_loop(self._check())
+        return await self.on_loop(self._check())
 
     async def flush(self) -> None:
         """Wait until what was sent has gone out, or cannot."""
@@ -182,7 +197,7 @@ class Exchange(Inbox):
         """Give what was sent a moment to go out, then end; the next use starts it again."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.flush(), self.options.timeout)
-        await self._on_loop(self._end())
+        await self.on_loop(self._end())
 
     # -- on the loop ---------------------------------------------------------------------
 
@@ -246,6 +261,7 @@ class Exchange(Inbox):
     def gap(self, channels: Collection[str] | None = None, lost: int = 0) -> None:
         self._gaps += 1
         self._lost += lost
+        self._miss(channels)
         if self._gap.passes():
             logger.warning(
                 "messages to rooms may be missing: the backplane (%s) was away, or too slow",
@@ -268,7 +284,7 @@ class Exchange(Inbox):
             self._loop = self._find_loop()
         return self._loop
 
-    async def _on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on our loop, for one that runs on whichever."""
         loop = self._get_loop()
         if asyncio.get_running_loop() is loop:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from _thread import RLock
+from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable, RoomError
+
+T = TypeVar("T")
 
 
 def uncancellable() -> Future[Any]:
@@ -28,6 +31,28 @@ def settle(future: Future[Any] | None, error: BaseException | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(unavailable(error))
+
+
+def all_done(futures: Sequence[Future[T]], told: Future[T | None]) -> None:
+    """Tell a future once others are done: the result of one, None for several, or an error."""
+    lock = RLock()
+    left = len(futures)
+
+    def count_one(_: Future[T]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_last = not left
+        if not is_last:
+            return
+        error = next(filter(None, (future.exception() for future in futures)), None)
+        if error is not None:
+            told.set_exception(error)
+        else:
+            told.set_result(futures[0].result() if len(futures) == 1 else None)
+
+    for future in futures:
+        future.add_done_callback(count_one)
 
 
 def unavailable(error: BaseException) -> BaseException:

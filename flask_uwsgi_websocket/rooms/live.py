@@ -7,6 +7,7 @@ from _thread import RLock
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -14,9 +15,9 @@ from typing import Any, TypeVar, cast
 from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..engines.base import Engine
-from ..exceptions import RoomError, RoomFull
+from ..exceptions import RoomError
 from .backplane import BackplaneOptions
-from .channels import ALL, room_channel
+from .channels import ALL, room_channel, room_of
 from .counting import (
     Count,
     answer,
@@ -27,14 +28,18 @@ from .counting import (
     user_question,
 )
 from .delivery import Delivery
+from .dividing import divide
 from .exchange import Exchange, worker_name
 from .futures import unavailable, uncancellable
+from .joining import Joining
+from .kept import KeptRooms
 from .membership import Membership
-from .options import RoomPatterns
-from .positions import Position
+from .options import History, RoomPatterns
+from .positions import Joined, Position
 from .presence.members import Members
 from .presence.presence import Event, Presence
-from .record import Record
+from .record import KeptRecord, Record
+from .replay import Wanted
 
 T = TypeVar("T")
 
@@ -53,6 +58,7 @@ class RoomSettings:
     :param prefix: in front of all names at the backplane.
     :param message_size: the largest message, in bytes.
     :param max_rooms: how many rooms a connection may be in.
+    :param store_size: bytes of all that rooms keep, where this machine keeps it.
     """
 
     url: str
@@ -60,6 +66,7 @@ class RoomSettings:
     prefix: str = ""
     message_size: int = 1 << 20
     max_rooms: int = 256
+    store_size: int = 256 << 20
 
 
 class Host(ABC):
@@ -102,24 +109,31 @@ class LiveRooms:
 
     def __init__(self, host: Host, settings: RoomSettings, engine: Engine) -> None:
         self.engine = engine
+        self._host = host
         self.patterns = host.patterns
         options = BackplaneOptions(
             settings.prefix,
             worker_name(),
             host.instance(),
             max_size=settings.message_size + _NAMES,
+            store_size=settings.store_size,
+            ends_for_good=partial(_ends_for_good, engine),
         )
         self.exchange = Exchange(
-            settings.url, options, engine.async_loop, self._receive, self._answer
+            settings.url, options, engine.async_loop, self._receive, self._answer, self._miss
         )
+        self._describe()
         self.presence = Presence(
             self.exchange, self.patterns, partial(host.tell, engine), partial(_is_stopping, engine)
         )
         self.membership = Membership(
-            self.exchange, host.connections, settings.max_rooms, self.presence.left
+            self.exchange, host.connections, settings.max_rooms, self._left
         )
         #: Seconds for the whole of a call: several steps of it may wait for the backplane.
         self._patience = options.timeout + _MARGIN
+        self._joining = Joining(
+            self.exchange, self.membership, self.presence, self.patterns, self.count, self._patience
+        )
         self._delivery: Delivery | None = None
         self._lock = RLock()
 
@@ -130,7 +144,11 @@ class LiveRooms:
         with self._lock:
             if self._delivery is None:
                 worker = cast(Worker, connection.worker)
-                self._delivery = Delivery(self.membership, self, self.patterns, worker)
+                if self.engine.running_worker() is not worker:  # it was a script's until now
+                    self.engine = self._host.engine()
+                delivery = Delivery(self.membership, self._joining, self.patterns, worker)
+                self._joining.kept = KeptRooms(self.exchange, self.membership, delivery)
+                self._delivery = delivery
                 self.exchange.subscribe(ALL)
 
     def put_into_envelopes(self, connection: Connection) -> None:
@@ -139,8 +157,38 @@ class LiveRooms:
         self._delivery.put_into_envelopes(connection)
 
     def _receive(self, record: Record) -> None:
-        if self._delivery is not None:  # else there is nobody to deliver it to
+        if self._delivery is None:  # there is nobody to deliver it to
+            return
+        if type(record) is KeptRecord:
+            self._receive_kept(record, self._delivery)
+        else:
             self._delivery.receive(record)
+
+    def _receive_kept(self, record: KeptRecord, delivery: Delivery) -> None:
+        if self._joining.kept is not None and self._history(record.channels[0]) is not None:
+            self._joining.kept.hear(record)
+        elif record.position is None or record.position.offset:
+            delivery.receive(record)  # the app that publishes has other options than this one
+
+    def _history(self, channel: str) -> History | None:
+        """Return how much a channel keeps; None for nothing."""
+        room = room_of(channel)
+        return None if room is None else self.patterns.of(room).history
+
+    def _miss(self, channels: Collection[str] | None) -> None:
+        if self._joining.kept is not None:
+            self._joining.kept.miss(channels)
+
+    def _left(self, connection: Connection, channel: str) -> None:
+        self.presence.left(connection, channel)
+        if self._joining.kept is not None:
+            self._joining.kept.left(channel)
+
+    def _describe(self) -> None:
+        """Tell those who publish from outside which rooms keep what is sent to them."""
+        if self.patterns.keep:
+            text = self.patterns.describe()
+            self.exchange.run_soon(partial(_describe, self.exchange, text))
 
     def _answer(self, question: Any) -> Any:
         return answer(self.membership, question)
@@ -149,7 +197,12 @@ class LiveRooms:
     def counters(self) -> dict[str, int]:
         """What was published, received, delivered and lost: see the counters of each part."""
         delivered = {} if self._delivery is None else self._delivery.counters
-        return {**self.exchange.counters, **delivered}
+        kept = {} if self._joining.kept is None else self._joining.kept.counters
+        return {**self.exchange.counters, **delivered, **kept}
+
+    def send(self, record: Record) -> Future[Position | None]:
+        """Publish a message to rooms of which some are kept, or may be."""
+        return self.exchange.send_all(divide(record, self.patterns))
 
     def publish_and_block(self, record: Record) -> Position | None:
         """Do as :meth:`publish` for a blocking handler: with no coroutine it takes half as long."""
@@ -157,7 +210,8 @@ class LiveRooms:
 
         def begin(ring: Callable[[], object]) -> None:
             nonlocal sent
-            sent = self.exchange.send(record)
+            is_divided = self.patterns.keep or type(record) is KeptRecord
+            sent = self.send(record) if is_divided else self.exchange.send(record)
             sent.add_done_callback(lambda _: self._when_delivered(ring))
 
         if not self.engine.block(begin, self._patience):
@@ -175,7 +229,7 @@ class LiveRooms:
 
     async def publish(self, record: Record) -> Position | None:
         """Publish a record; return when the backplane has it, and our own clients got it."""
-        return await self.settle(self.exchange.send(record))
+        return await self.settle(self.send(record))
 
     async def settle(self, sent: Future[Position | None]) -> Position | None:
         """Wait for what was sent, as :meth:`publish` does."""
@@ -191,80 +245,18 @@ class LiveRooms:
         except asyncio.TimeoutError as error:
             raise unavailable(error) from None
 
-    def let_join(self, connection: Connection, room: str) -> None:
-        """Do :meth:`.Moves.let_join`."""
-        channel = room_channel(room)
-        was_member = connection in self.membership.members(channel)
-        self.membership.add(connection, channel)
-        if was_member or self.patterns.of(room).presence is None:
-            return
-        entered = self.presence.entered(connection, room, "null")
-        entered.add_done_callback(partial(self._let_out_if_refused, connection, room))
-
-    def _let_out_if_refused(self, connection: Connection, room: str, entered: Future[None]) -> None:
-        if entered.exception() is not None:
-            self.let_leave(connection, room)
-
-    def let_leave(self, connection: Connection, room: str) -> None:
-        """Do :meth:`.Moves.let_leave`."""
-        self.membership.remove(connection, room_channel(room))
-
     def join(
-        self, connection: Connection, room: str, info: str = "null"
-    ) -> Coroutine[Any, Any, None] | None:
-        """Have a connection join a room.
-
-        :param info: JSON for the others, where there is presence.
-        :return: what has to be run until that is in force; None when it is.
-        :raises RoomError: see :meth:`Rooms.join`.
-        """
-        channel = room_channel(room)
-        self.take_part(connection)
-        was_member = connection in self.membership.members(channel)
-        options = self.patterns.of(room)
-        if options.presence is not None:
-            return self._join_and_tell(connection, room, info, was_member)
-        if options.max_members is not None and not was_member:
-            return self._join_limited(connection, room, options.max_members)
-        subscribing = self.membership.add(connection, channel)
-        if subscribing is None:
-            return None
-        return self._complete(connection, channel, subscribing, was_member)
-
-    async def _join_limited(self, connection: Connection, room: str, limit: int) -> None:
-        if (await self.count(room)).connections >= limit:
-            raise RoomFull(f"the room {room!r} has {limit} members, which is all it may have")
-        channel = room_channel(room)
-        subscribing = self.membership.add(connection, channel)
-        if subscribing is not None:
-            await self._complete(connection, channel, subscribing)
-
-    async def _join_and_tell(
-        self, connection: Connection, room: str, info: str, was_member: bool
-    ) -> None:
-        channel = room_channel(room)
-        subscribing = self.membership.add(connection, channel)
-        if subscribing is not None:
-            await self._complete(connection, channel, subscribing, was_member)
-        await self._complete(
-            connection, channel, self.presence.entered(connection, room, info), was_member
-        )
-
-    async def _complete(
         self,
         connection: Connection,
-        channel: str,
-        subscribing: Future[None],
-        was_member: bool = False,
-    ) -> None:
-        try:
-            await self._bounded(subscribing)
-        except BaseException:
-            if not was_member:
-                self.membership.remove(connection, channel)
-            raise
-        if connection.ended:  # and so it is no member any more, or not for long
-            raise connection.closed_error()
+        room: str,
+        info: str = "null",
+        since: object = None,
+        replay: int = 0,
+    ) -> Joined | Coroutine[Any, Any, Joined]:
+        """Do :meth:`.Joining.join`, for a connection that may be the first."""
+        room_channel(room)  # raises before anything begins
+        self.take_part(connection)
+        return self._joining.join(connection, room, info, Wanted.of(since, replay))
 
     async def count(self, room: str) -> Count:
         """Ask how many are in a room: where there is presence the store, else all workers."""
@@ -304,3 +296,13 @@ class LiveRooms:
 def _is_stopping(engine: Engine) -> bool:
     worker = engine.running_worker()
     return worker is not None and worker.stopping is not None
+
+
+def _ends_for_good(engine: Engine) -> bool:
+    worker = engine.running_worker()
+    return worker is not None and worker.stopping == 1001
+
+
+async def _describe(exchange: Exchange, text: str) -> None:
+    with suppress(RoomError):  # the first who joins or sends is told what is wrong
+        await exchange.call("history", lambda backplane: backplane.describe(text))

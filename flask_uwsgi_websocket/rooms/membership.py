@@ -42,9 +42,13 @@ class Membership:
         #: The channels of those that are, or were, in one: tuples, since most have few.
         self._joined: dict[Connection, tuple[str, ...]] = {}
 
-    def add(self, connection: Connection, channel: str) -> Future[None] | None:
+    def add(
+        self, connection: Connection, channel: str, is_member: bool = True
+    ) -> Future[None] | None:
         """Add a member; what it is already it stays.
 
+        :param is_member: False for one that becomes a member when it is admitted: until then it has
+            a place, and the channel is subscribed to for it.
         :return: what to wait for until the membership is in force; None when it is.
         :raises ConnectionClosed: when the connection has ended.
         :raises TooManyRooms: when it is in as many rooms as it may.
@@ -54,7 +58,7 @@ class Membership:
         # one too few, which others need.
         is_new = True
         try:
-            is_new = self._enter(connection, channel)
+            is_new = self._enter(connection, channel, is_member)
         except TooManyRooms:
             is_new = False
             raise
@@ -64,7 +68,7 @@ class Membership:
         if connection.ended:  # looked at last, so that an end meanwhile leaves nothing behind
             self._remove_from_all(connection)
             raise connection.closed_error()
-        if is_new:
+        if is_new and is_member:
             self._tell(connection, channel, encode_joined)
         return subscribing
 
@@ -74,17 +78,29 @@ class Membership:
         if is_enveloped(connection) and (room := room_of(channel)) is not None:
             tell(connection, encode(room))
 
-    def _enter(self, connection: Connection, channel: str) -> bool:
+    def admit(self, connection: Connection, channel: str) -> bool:
+        """Make a member of one that has a place; return whether it was none, and is one now."""
+        with self._lock:
+            is_there = channel in self._joined.get(connection, ())
+            if not is_there or connection in self._members.get(channel, ()):
+                return False
+            self._members.setdefault(channel, {})[connection] = None
+        return True
+
+    def _enter(self, connection: Connection, channel: str, is_member: bool) -> bool:
         if connection not in self._joined:
             connection.on_release(partial(self._remove_from_all, connection))
         with self._lock:
             joined = self._joined.get(connection, ())
             if connection in self._members.get(channel, ()):
                 return False
+            if not is_member and channel in joined:
+                return False
             if len(joined) >= self._max_rooms and room_of(channel) is not None:
                 self._check_number(joined)
             self._joined[connection] = (*joined, channel)  # first: what leaves goes by it
-            self._members.setdefault(channel, {})[connection] = None
+            if is_member:
+                self._members.setdefault(channel, {})[connection] = None
         return True
 
     def _check_number(self, joined: tuple[str, ...]) -> None:

@@ -14,11 +14,13 @@ from typing import ClassVar
 from weakref import WeakSet, WeakValueDictionary
 
 from ..exceptions import BackplaneUnavailable
-from .backplane import Backplane, BackplaneOptions, Feature, Inbox
+from .backplane import Backplane, BackplaneOptions, Feature, Inbox, Log, Published
 from .channels import ALL
+from .memory_log import MemoryLogs
+from .positions import Position
 from .presence.members import Left, Occupant
 from .presence.occupancy import Occupancy
-from .record import Record
+from .record import KeptRecord, Kind, Record
 
 
 class Faults:
@@ -31,6 +33,11 @@ class Faults:
         #: Why nothing works; None while it does.
         self.error: str | None = None
         self._occupancies: dict[str, Occupancy] = {}
+        self._logs: dict[str, MemoryLogs] = {}
+
+    def logs(self, prefix: str) -> MemoryLogs:
+        """Return what the rooms of an app keep; not even a fault loses it."""
+        return self._logs.setdefault(prefix, MemoryLogs())
 
     def occupancy(self, prefix: str) -> Occupancy:
         """Return who is in the rooms of an app."""
@@ -101,7 +108,7 @@ class MemoryBackplane(Backplane):
     ``memory://`` may be followed by any name.
     """
 
-    features: ClassVar[frozenset[Feature]] = frozenset({"presence"})
+    features: ClassVar[frozenset[Feature]] = frozenset({"history", "presence"})
 
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         super().__init__(url, options)
@@ -126,20 +133,33 @@ class MemoryBackplane(Backplane):
     async def unsubscribe(self, channels: Collection[str]) -> None:
         self._channels.difference_update(channels)
 
-    async def publish(self, records: Sequence[Record]) -> Sequence[BaseException | None]:
-        results: list[BaseException | None] = [None] * len(records)
+    async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         try:
             self._check()
         except BackplaneUnavailable as error:
             return [error] * len(records)
-        if self._faults is not None:
-            left = self._faults.left(records)
-            for backplane in self._faults.started(self.options.prefix):
-                if backplane._loop is self._loop:
-                    backplane._take(left)
-                elif not backplane._loop.is_closed():
-                    backplane._loop.call_soon_threadsafe(backplane._take, left)
+        results: list[Published] = [None] * len(records)
+        carried: list[Record] = []
+        for number, record in enumerate(records):
+            if isinstance(record, KeptRecord):
+                appended = self._logs.append([record])[0]
+                if not isinstance(appended, KeptRecord):
+                    results[number] = appended
+                    continue
+                record, results[number] = appended, appended.position
+            carried.append(record)
+        self._carry(carried)
         return results
+
+    def _carry(self, records: Sequence[Record]) -> None:
+        if self._faults is None:
+            return
+        left = self._faults.left(records)
+        for backplane in self._faults.started(self.options.prefix):
+            if backplane._loop is self._loop:
+                backplane._take(left)
+            elif not backplane._loop.is_closed():
+                backplane._loop.call_soon_threadsafe(backplane._take, left)
 
     def _take(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -165,6 +185,31 @@ class MemoryBackplane(Backplane):
     @property
     def _occupancy(self) -> Occupancy:
         return (self._faults or faults_of(self.url)).occupancy(self.options.prefix)
+
+    async def read(self, channel: str, after: int, limit: int, max_size: int) -> Log:
+        self._check()
+        return self._logs.read(channel, after, limit, max_size)
+
+    async def touch(self, channel: str, seconds: float) -> Position:
+        self._check()
+        return self._logs.touch(channel, seconds)
+
+    async def forget(self, channel: str) -> None:
+        self._check()
+        position = self._logs.forget(channel)
+        self._carry([KeptRecord(Kind.MESSAGE, (channel,), position=position)])
+
+    async def describe(self, text: str) -> None:
+        self._check()
+        self._logs.description = text
+
+    async def description(self) -> str | None:
+        self._check()
+        return self._logs.description
+
+    @property
+    def _logs(self) -> MemoryLogs:
+        return (self._faults or faults_of(self.url)).logs(self.options.prefix)
 
     async def workers(self) -> int:
         started = self._faults.started(self.options.prefix) if self._faults is not None else ()

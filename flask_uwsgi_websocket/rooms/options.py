@@ -121,6 +121,8 @@ class RoomPatterns:
     def __init__(self) -> None:
         self._options: dict[str, RoomOptions] = {}
         self._in_use = False
+        #: Whether any room keeps what is sent to it.
+        self.keep = False
         #: Returns the options of the room of this name.
         self.of = lru_cache(REMEMBERED)(self._find)
 
@@ -138,7 +140,8 @@ class RoomPatterns:
             raise RuntimeError("options are set before the first room is used, where routes are")
         if pattern in self._options:
             raise ValueError(f"the pattern {pattern!r} has options already")
-        self._options[pattern] = RoomOptions(**options)
+        made = self._options[pattern] = RoomOptions(**options)
+        self.keep |= made.history is not None
 
     def have_presence(self) -> bool:
         """Tell whether there are rooms with presence."""

@@ -19,6 +19,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable
@@ -26,7 +27,11 @@ from ..helpers.log import RateLimit, logger
 from .access import Access
 from .channels import room_channel
 from .counting import Count, count_of, count_question, counts_of, rooms_question
+from .described import Described
+from .exchange import Exchange
 from .loop_calls import start, wait_for
+from .options import RoomPatterns
+from .past import Past, forget, past_of, position_of
 from .positions import Position
 from .presence.asking import Occupants, occupants_of
 from .presence.members import Members, members_of
@@ -69,6 +74,7 @@ class _Publisher(Targets[Done]):
         self.max_size = max_size
         self._access = Access(url, prefix, timeout, max_size)
         self._dumps = dumps
+        self._latest: Described | None = None
         self._warning = RateLimit()
 
     @classmethod
@@ -89,26 +95,46 @@ class _Publisher(Targets[Done]):
     def send_nowait(self, record: Record) -> None:
         """Queue a record; see :meth:`.Target.send_nowait`."""
         try:
-            exchange = self._access.exchange()
+            described = self._described()
         except BackplaneUnavailable as error:
             if self._warning.passes():
                 logger.warning("a message to rooms was not sent: %s", error)
             return
-        if exchange is None:
+        if described is None:
             self._nobody_there()
         else:
-            exchange.send_nowait(record)
+            described.send_nowait(record)
 
     def is_alone(self) -> bool:
         """Tell whether there is no uWSGI to publish to, of those that are looked for."""
         return self._access.exchange() is None
 
     def _send(self, record: Record) -> Future[Position | None] | None:
-        exchange = self._access.exchange()
-        if exchange is None:
+        described = self._described()
+        if described is None:
             self._nobody_there()
             return None
-        return exchange.send(record)
+        return described.send(record)
+
+    def _described(self) -> Described | None:
+        """Return the exchange, with the options of the app's rooms; None where no instance runs."""
+        exchange = self._access.exchange()
+        if exchange is None:
+            return None
+        described = self._latest
+        if described is None or described.exchange is not exchange:
+            described = self._latest = Described(exchange)
+        return described
+
+    def _kept(
+        self, ask: Callable[[Exchange, RoomPatterns, str], Awaitable[_T]], room: str
+    ) -> Future[_T]:
+        """Ask for something of a kept room."""
+        room_channel(room)
+        described = self._described()
+        if described is None:
+            raise BackplaneUnavailable("no uWSGI of this user has rooms that could be asked for")
+        return start(described.ask(ask, room))
 
     def _ask(self, question: dict[str, Any]) -> Future[Answers] | None:
         exchange = self._access.exchange()
@@ -139,17 +165,20 @@ class _Publisher(Targets[Done]):
 _NONE = Answers([], True)
 
 
-class Publisher(_Publisher[None]):
+def _told(position: Position | None) -> str | None:
+    return None if position is None else str(position)
+
+
+class Publisher(_Publisher[str | None]):
     """Publishes to an app's rooms, users and clients; waits as threads do, or greenlets."""
 
-    def _sender(self) -> Sender[None]:
+    def _sender(self) -> Sender[str | None]:
         return self
 
-    def send(self, record: Record) -> None:
+    def send(self, record: Record) -> str | None:
         """Publish a record; see :meth:`.Target.send`."""
         sending = self._send(record)
-        if sending is not None:
-            self._wait(sending)
+        return None if sending is None else _told(self._wait(sending))
 
     def count(self, room: str) -> Count:
         """Return how many connections and users are in a room."""
@@ -169,6 +198,18 @@ class Publisher(_Publisher[None]):
         asking = self._ask(question)
         return _NONE if asking is None else self._wait(asking)
 
+    def position(self, room: str) -> str:
+        """Return the position of the last message in a room with ``history``."""
+        return self._wait(self._kept(position_of, room))
+
+    def history(self, room: str, after: str | None = None, limit: int = 100) -> Past:
+        """Return what a room has kept; see :meth:`.WebSocket.history`."""
+        return self._wait(self._kept(partial(past_of, after=after, limit=limit), room))
+
+    def forget(self, room: str) -> None:
+        """Delete what a room has kept; see :meth:`.WebSocket.forget`."""
+        self._wait(self._kept(forget, room))
+
     def close(self) -> None:
         """Wait until what was sent by ``send_nowait`` has gone out, and end."""
         self._access.close()
@@ -186,17 +227,16 @@ class Publisher(_Publisher[None]):
         self.close()
 
 
-class AsyncPublisher(_Publisher[Awaitable[None]]):
+class AsyncPublisher(_Publisher[Awaitable[str | None]]):
     """Does what :class:`Publisher` does in an asyncio program; what waits there is awaited here."""
 
-    def _sender(self) -> Sender[Awaitable[None]]:
+    def _sender(self) -> Sender[Awaitable[str | None]]:
         return self
 
-    async def send(self, record: Record) -> None:
+    async def send(self, record: Record) -> str | None:
         """Publish a record; see :meth:`.Target.send`."""
         sending = self._send(record)
-        if sending is not None:
-            await asyncio.wrap_future(sending)
+        return None if sending is None else _told(await asyncio.wrap_future(sending))
 
     async def count(self, room: str) -> Count:
         """Return how many connections and users are in a room."""
@@ -217,6 +257,19 @@ class AsyncPublisher(_Publisher[Awaitable[None]]):
         """Ask all workers."""
         asking = self._ask(question)
         return _NONE if asking is None else await asyncio.wrap_future(asking)
+
+    async def position(self, room: str) -> str:
+        """Return the position of the last message in a room with ``history``."""
+        return await asyncio.wrap_future(self._kept(position_of, room))
+
+    async def history(self, room: str, after: str | None = None, limit: int = 100) -> Past:
+        """Return what a room has kept; see :meth:`.WebSocket.history`."""
+        asking = self._kept(partial(past_of, after=after, limit=limit), room)
+        return await asyncio.wrap_future(asking)
+
+    async def forget(self, room: str) -> None:
+        """Delete what a room has kept; see :meth:`.WebSocket.forget`."""
+        await asyncio.wrap_future(self._kept(forget, room))
 
     async def close(self) -> None:
         """Wait until what was sent by ``send_nowait`` has gone out, and end."""

@@ -20,6 +20,8 @@ _TEXT, _SERVED, _JSON = 1, 2, 4
 #: In the place of the version, of a record that is in a log: its stamp, a zero byte, the record.
 _KEPT = b"K"
 _USUAL = History()
+#: Bytes of a key.
+MAX_KEY = 255
 
 
 class Kind(IntEnum):
@@ -98,6 +100,10 @@ class KeptRecord(Record):
     position: Position | None = None
     time: float = 0.0
 
+    def __post_init__(self) -> None:
+        if len(self.key.encode()) > MAX_KEY:
+            raise ValueError(f"a key has {MAX_KEY} bytes of UTF-8 at most: {self.key!a:.80}")
+
     def body(self) -> bytes:
         """Return what a log keeps besides position and time, which it gives."""
         # No super(): a dataclass with slots is another class than the one that is written here.
@@ -117,6 +123,20 @@ def _decode_kept(data: bytes) -> KeptRecord:
     if position is None:
         raise BadRecord(f"a record with a position that is none: {text!a:.80}")
     return kept(body, position, int(milliseconds) / 1000)
+
+
+def to_be_kept(record: Record, channel: str, history: History, key: str = "") -> KeptRecord:
+    """Make what appends a message to the log of one channel."""
+    return KeptRecord(
+        record.kind,
+        (channel,),
+        record.data,
+        record.text,
+        record.exclude,
+        json=record.json,
+        history=history,
+        key=key,
+    )
 
 
 def kept(body: bytes, position: Position, time: float) -> KeptRecord:

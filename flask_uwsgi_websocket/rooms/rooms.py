@@ -6,6 +6,7 @@ import asyncio
 import os
 from _thread import RLock
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -16,8 +17,11 @@ from ..connection.connection import Connection
 from ..exceptions import ConnectionClosed
 from ..process.fork import own
 from .channels import room_channel, user_channel
+from .dividing import divide
 from .envelope import is_enveloped
 from .live import Host, LiveRooms, RoomSettings
+from .past import forget, history_of, past_of, position_of
+from .positions import Joined, Position
 from .presence.members import checked_info
 from .record import Record
 
@@ -101,16 +105,23 @@ class Rooms:
         """Publish a record; wait for it as :meth:`run`, but have it sent even if nobody waits."""
         live = self.live()
         if self.asynchronous and in_task():
-            return Unawaited(partial(live.settle, live.exchange.send(record)))
+            return Unawaited(partial(_settle, live, live.send(record)))
         if not live.engine.asynchronous:
-            live.publish_and_block(record)
+            position = live.publish_and_block(record)
         else:
-            live.engine.run_async(live.publish(record))
+            position = live.engine.run_async(live.publish(record))
+        if position is not None:
+            return str(position)
         return DONE if self.asynchronous else None
 
     def send_nowait(self, record: Record) -> None:
         """Publish a record without waiting."""
-        self.live().exchange.send_nowait(record)
+        live = self.live()
+        if not live.patterns.keep:
+            live.exchange.send_nowait(record)
+            return
+        for each in divide(record, live.patterns):
+            live.exchange.send_nowait(each)
 
     @property
     def max_size(self) -> int:
@@ -118,12 +129,19 @@ class Rooms:
         return self.settings.message_size
 
     def join(
-        self, connection: Connection, room: str, info: Any = None
-    ) -> Coroutine[Any, Any, None] | None:
+        self,
+        connection: Connection,
+        room: str,
+        info: Any = None,
+        since: object = None,
+        replay: int = 0,
+    ) -> Joined | Coroutine[Any, Any, Joined]:
         """Have a connection join a room.
 
         :param info: about the client, for the others in the room, where that has presence.
-        :return: what has to be run until that is in force; None when it is.
+        :param since: the position that it had in a kept room, or what it says was one.
+        :param replay: how many messages of the past it gets otherwise.
+        :return: how it is in the room; or what has to be run until that is in force.
         :raises BackplaneUnavailable: when it cannot be in force now.
         :raises ConnectionClosed: when the connection has ended.
         :raises RoomFull: when the room has as many members as it may.
@@ -131,24 +149,48 @@ class Rooms:
         :raises TypeError: for an info that is no JSON.
         :raises ValueError: for one of more than 4 KiB.
         """
-        return self.live().join(connection, room, self._info(info))
+        return self.live().join(connection, room, self._info(info), since, replay)
 
     def _info(self, info: Any) -> str:
         return "null" if info is None else checked_info(self.dumps(info))
 
-    def join_and_wait(self, connection: Connection, room: str, info: Any = None) -> None:
+    def join_and_wait(
+        self,
+        connection: Connection,
+        room: str,
+        info: Any = None,
+        since: object = None,
+        replay: int = 0,
+    ) -> Joined:
         """Have a connection join a room, and block until that is in force; raises the same."""
         channel = room_channel(room)
         live = self.live()
         was_member = connection in live.membership.members(channel)
         try:
-            joining = live.join(connection, room, self._info(info))
-            if joining is not None:
-                live.engine.run_async(joining)
+            joining = live.join(connection, room, self._info(info), since, replay)
+            return joining if isinstance(joining, Joined) else live.engine.run_async(joining)
         except BaseException:  # also where it may not wait, and nothing has run
             if not was_member:
                 live.membership.remove(connection, channel)
             raise
+
+    def position(self, room: str) -> Any:
+        """Return the position of the last message of a kept room; wait as :meth:`run`."""
+        live = self.live()
+        history_of(live.patterns, room)
+        return self.run(position_of(live.exchange, live.patterns, room))
+
+    def history(self, room: str, after: str | None, limit: int) -> Any:
+        """Return the :class:`.Past` of a kept room; wait as :meth:`run`."""
+        live = self.live()
+        history_of(live.patterns, room)
+        return self.run(past_of(live.exchange, live.patterns, room, after, limit))
+
+    def forget(self, room: str) -> Any:
+        """Have a kept room begin anew; wait as :meth:`run`."""
+        live = self.live()
+        history_of(live.patterns, room)
+        return self.run(forget(live.exchange, live.patterns, room))
 
     def leave(self, connection: Connection, room: str) -> None:
         """Have a connection leave a room, at once; that it is not in it is no error."""
@@ -208,6 +250,11 @@ def in_task() -> bool:
         return asyncio.current_task() is not None
     except RuntimeError:  # no loop runs in this thread
         return False
+
+
+async def _settle(live: LiveRooms, sent: Future[Position | None]) -> str | None:
+    position = await live.settle(sent)
+    return None if position is None else str(position)
 
 
 async def _end(reference: ref[LiveRooms]) -> None:

@@ -18,6 +18,9 @@ from ..connection.worker import Worker
 from ..helpers.log import RateLimit, logger
 from .options import Slow
 
+#: Bytes of a replay that are pushed at once, to a client that has taken what was sent before.
+_AT_ONCE = 64 * 1024
+
 
 class Backlog:
     """What is kept for a client, in the order in which it goes out.
@@ -25,16 +28,32 @@ class Backlog:
     :param limit: bytes of it, unless a single message is larger.
     """
 
-    __slots__ = ("_frames", "_limit", "_number", "_size")
+    __slots__ = ("_frames", "_limit", "_number", "_size", "_usual", "is_strict")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._limit = self._usual = limit
         self._size = 0
+        #: Whether nothing of it may be dropped.
+        self.is_strict = False
         self._number = 0
         self._frames: dict[str | int, Frames] = {}
 
     def __bool__(self) -> bool:
         return bool(self._frames)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is above its limit."""
+        return self._size > self._limit
+
+    def replay(self, frames: Sequence[Frames]) -> None:
+        """Keep all of some messages, and as many as usual of those that follow."""
+        self.is_strict = True
+        for each in frames:
+            self._number += 1
+            self._frames[self._number] = each
+            self._size += len(each.plain)
+        self._limit = self._size + self._usual
 
     def keep(self, frames: Frames, conflate: str | None = None) -> tuple[int, int]:
         """Keep a message; return how many gave way to it: older ones of its kind, and the oldest.
@@ -46,7 +65,7 @@ class Backlog:
         self._frames[self._number if conflate is None else conflate] = frames
         self._size += len(frames.plain)
         dropped = 0
-        while self._size > self._limit and len(self._frames) > 1:
+        while self.is_full and len(self._frames) > 1 and not self.is_strict:
             self.next()
             dropped += 1
         return int(conflated), dropped
@@ -56,6 +75,8 @@ class Backlog:
         first = next(iter(self._frames))
         frames = self._frames[first]
         self._forget(first)
+        if not self._frames:
+            self.is_strict, self._limit = False, self._usual
         return frames
 
     def _forget(self, key: str | int) -> bool:
@@ -82,12 +103,37 @@ class SlowClients:
     def push(self, connection: Connection, messages: Sequence[tuple[Frames, Slow, str]]) -> None:
         """Push messages to a connection, or keep them, as is said with each; and its channel."""
         for frames, slow, channel in messages:
-            if slow == "close":
+            backlog = self.backlogs.get(connection)
+            if backlog and backlog.is_strict:
+                self._keep_or_close(connection, backlog, frames, channel)
+            elif slow == "close":
                 self._push_or_close(connection, frames, channel)
             elif self.backlogs.get(connection) or not connection.has_room():
                 self._keep(connection, frames, slow, channel)
             else:
                 connection.push(frames)
+
+    def replay(self, connection: Connection, frames: Frames) -> None:
+        """Push messages, however many, before all that is delivered from now on."""
+        is_little = not self.backlogs.get(connection) and len(frames.plain) <= _AT_ONCE
+        if is_little and connection.has_room():
+            connection.push(frames)
+            return
+        backlog = self._backlog(connection)
+        if backlog is not None:
+            was_empty = not backlog
+            backlog.replay(frames.apart())
+            if was_empty:
+                self._go_on(connection)
+
+    def _keep_or_close(
+        self, connection: Connection, backlog: Backlog, frames: Frames, channel: str
+    ) -> None:
+        """Keep a message behind those that are replayed, for one that still takes them."""
+        backlog.keep(frames)
+        if backlog.is_full and not connection.ended:
+            connection.abort("the peer reads too slowly", 1013)
+            self._count("slow_closed", 1, channel)
 
     def _push_or_close(self, connection: Connection, frames: Frames, channel: str) -> None:
         had_ended = connection.ended
@@ -95,18 +141,25 @@ class SlowClients:
             self._count("slow_closed", 1, channel)
 
     def _keep(self, connection: Connection, frames: Frames, slow: Slow, channel: str) -> None:
-        if connection.ended:
-            return
-        backlog = self.backlogs.get(connection)
+        backlog = self._backlog(connection)
         if backlog is None:
-            backlog = self.backlogs[connection] = Backlog(connection.limits.send_queue_size)
-            connection.on_release(partial(self.backlogs.pop, connection, None))
+            return
         was_empty = not backlog
         conflated, dropped = backlog.keep(frames, channel if slow == "latest" else None)
         self._count("slow_conflated", conflated, channel)
         self._count("slow_dropped", dropped, channel)
         if was_empty:
             self._wait_for_room(connection)
+
+    def _backlog(self, connection: Connection) -> Backlog | None:
+        """Return what is kept for a connection; None for one that has ended."""
+        if connection.ended:
+            return None
+        backlog = self.backlogs.get(connection)
+        if backlog is None:
+            backlog = self.backlogs[connection] = Backlog(connection.limits.send_queue_size)
+            connection.on_release(partial(self.backlogs.pop, connection, None))
+        return backlog
 
     def _wait_for_room(self, connection: Connection) -> None:
         # Under threads the handler may be the one who makes room.

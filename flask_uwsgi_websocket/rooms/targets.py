@@ -9,10 +9,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..codec.frames import check_close, encode_text
 from .channels import ALL, room_channel, user_channel
-from .record import Kind, Record
+from .options import History
+from .record import Kind, Record, to_be_kept
 
-#: What a call gives: None when it has waited, or else something to await.
-Done = TypeVar("Done", bound=Awaitable[None] | None, covariant=True)
+#: What a call gives when it has waited, or something to await for that: the position of a message
+#: to a single kept room, else None.
+Done = TypeVar("Done", bound=Awaitable[str | None] | str | None, covariant=True)
 
 
 class Sender(Protocol[Done]):
@@ -52,16 +54,22 @@ class Target(Generic[Done]):
         self._channels = tuple(dict.fromkeys(channels))
         self._exclude = excluded_ids(exclude)
 
-    def send(self, msg: Any, binary: bool | None = None) -> Done:
+    def send(self, msg: Any, binary: bool | None = None, key: str | None = None) -> Done:
         """Send a message, and wait until the backplane has it.
 
         :param binary: whether it goes as binary; by default bytes do, and str does not.
+        :param key: to rooms with ``history``, what makes it safe to send the message again: those
+            that have got one with this key, within the last five minutes, do not get another.
+        :return: its position, where it was to a single room with ``history``; else None.
+        :raises ValueError: for a key with a message to others.
         """
-        return self._sender.send(self._message(msg, binary))
+        record = self._message(msg, binary)
+        return self._sender.send(record if key is None else _repeatable(record, key))
 
-    def send_json(self, obj: Any) -> Done:
+    def send_json(self, obj: Any, key: str | None = None) -> Done:
         """Send an object as JSON, as :meth:`send` sends."""
-        return self._sender.send(replace(self._message(self._sender.dumps(obj), None), json=True))
+        record = replace(self._message(self._sender.dumps(obj), None), json=True)
+        return self._sender.send(record if key is None else _repeatable(record, key))
 
     def send_nowait(self, msg: Any, binary: bool | None = None) -> None:
         """Queue a message behind what this caller has sent; never wait.
@@ -109,6 +117,13 @@ class Target(Generic[Done]):
 
     def _record(self, kind: Kind, data: bytes, text: bool = False) -> Record:
         return Record(kind, self._channels, data, text, self._exclude)
+
+
+def _repeatable(record: Record, key: str) -> Record:
+    """Make what can be sent again, which may still be to several channels."""
+    if not isinstance(key, str) or not key:
+        raise TypeError(f"a key is a str that is not empty, not {key!r:.80}")
+    return replace(to_be_kept(record, ALL, History(), key), channels=record.channels)
 
 
 class Targets(Generic[Done]):

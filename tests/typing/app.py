@@ -16,6 +16,7 @@ from flask_uwsgi_websocket import (
     WebSocket,
     WebSocketClient,
 )
+from flask_uwsgi_websocket.rooms.positions import Joined
 from flask_uwsgi_websocket.testing import HandshakeRejected
 
 app = Flask(__name__)
@@ -31,8 +32,8 @@ def who_is_it() -> str | None:
 
 
 threads.room("chat/*", slow="latest", max_members=100)
-assert_type(threads.to("room").send("hi"), None)
-assert_type(threads.to_user(7).join("room"), None)
+assert_type(threads.to("room").send("hi"), str | None)
+assert_type(threads.to_user(7).join("room"), str | None)
 
 
 @threads.route("/threads", subprotocols=["v1"], origins="*", max_message_size=1024)
@@ -64,7 +65,7 @@ def on_gevent(ws: GeventWebSocketClient, room: str) -> None:
     ws.join(room)
     assert_type(ws.rooms, frozenset[str])
     assert_type(ws.user, str | None)
-    assert_type(ws.to(room, "another").send(b"bytes", binary=True), None)
+    assert_type(ws.to(room, "another").send(b"bytes", binary=True), str | None)
     gevent.to(room, exclude=[ws, "an id", None]).send_json({"room": room})
     gevent.to_user("ann", 7).send_nowait("hi")
     gevent.to_all().close(4000, "over")
@@ -84,8 +85,8 @@ async def on_loop(ws: AsyncioWebSocketClient) -> None:
     assert_type(await ws.receive_json(timeout=1), Any)
     await loop.send_to_all("hello", exclude=[ws])
     loop.send_to_all(b"need not be awaited")
-    assert_type(await ws.join("room"), None)
-    assert_type(await ws.to("room").send("hi"), None)
+    assert_type(await ws.join("room"), Joined)
+    assert_type(await ws.to("room").send("hi"), str | None)
     assert_type(await loop.to_user("ann").send_json({}), None)
     assert_type(loop.to_all().send_nowait("hi"), None)
     loop.to("room").send("need not be awaited")

@@ -81,7 +81,8 @@ class LocalBackplane(Keeping):
             if listener is not None:
                 listener.close()
             if directory is not None:
-                directory.close(self.options.ends_for_good())
+                ends_for_good = self.options.ends_for_good
+                directory.close(ends_for_good is not None and ends_for_good())
 
     def _forget(self) -> None:
         self._channels = set()
