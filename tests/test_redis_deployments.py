@@ -11,6 +11,9 @@ import pytest
 
 from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
 from flask_uwsgi_websocket.rooms.channels import ALL
+from flask_uwsgi_websocket.rooms.positions import Position
+from flask_uwsgi_websocket.rooms.presence.members import Occupant
+from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind
 from flask_uwsgi_websocket.rooms.redis import line
 from tests.redis_members import Member, members
 from tests.redis_servers import (
@@ -24,6 +27,7 @@ from tests.redis_servers import (
 )
 from tests.server import free_port
 
+DOCS = Path(__file__).parent.parent / "docs" / "rooms.rst"
 StartRedis = Callable[..., RedisServer]
 
 pytestmark = pytest.mark.slow
@@ -136,9 +140,49 @@ def test_what_an_access_list_has_to_allow(start_redis: StartRedis) -> None:
     run(test())
 
 
+#: What rooms with history or presence need besides.
+KEPT = (
+    "~shop:* +eval +evalsha +info +time +get +set +del +pexpire +@hash +@stream +@set +@sortedset"
+)
+
+
+async def everything_that_is_kept_works(member: Member, room: str = "room:a") -> None:
+    backplane = member.backplane
+    kept = KeptRecord(Kind.MESSAGE, (room,), b"hi", key="k")
+    [position] = await backplane.publish([kept])
+    assert isinstance(position, Position), position
+    assert len((await backplane.read(room, 0, 10, 1 << 20)).entries) == 1
+    assert await backplane.touch(room, 300) == position
+    await backplane.forget(room)
+    await backplane.describe("{}")
+    assert await backplane.description() == "{}"
+    assert await backplane.enter([Occupant(room, "1", "ann", "null", 1.0)]) == [True]
+    assert len((await backplane.occupants(room))[0]) == 1
+    await backplane._occupancy._renew()
+    await backplane.leave([(room, "1")])
+    assert len(await backplane.sweep()) == 1
+    await backplane._occupancy._renew()
+    await backplane._occupancy._take_over("dead")
+    await backplane._occupancy._tell_loss()
+
+
+def test_what_an_access_list_has_to_allow_for_kept_rooms(start_redis: StartRedis) -> None:
+    async def test() -> None:
+        server = start_redis()
+        rights = "+publish +subscribe +unsubscribe +ping +pubsub|numsub"
+        server.call(*f"ACL SETUSER app on >app resetchannels &shop:* {rights}".split())
+        server.call("ACL", "SETUSER", "app", *KEPT.split())
+        async with members(f"redis://app:app@127.0.0.1:{server.port}") as (ada,):
+            await everything_that_is_kept_works(ada)
+        assert KEPT in DOCS.read_text()
+
+    run(test())
+
+
 def test_what_an_access_list_of_a_cluster_has_to_allow(cluster: RedisCluster) -> None:
     async def test() -> None:
         rights = "+spublish +ssubscribe +sunsubscribe +ping +pubsub|shardnumsub +cluster|slots"
+        rights += f" +asking {KEPT}"
         for node in cluster.nodes:
             node.call(*f"ACL SETUSER app on >app resetchannels &shop:* {rights}".split())
         url = cluster.url.replace("//", "//app:app@")
@@ -148,6 +192,8 @@ def test_what_an_access_list_of_a_cluster_has_to_allow(cluster: RedisCluster) ->
             await ada.backplane.unsubscribe(ROOMS)
             assert await grace.backplane.workers() == 1
             assert (ada.heard.gaps, set(ada.heard.states)) == ([], {None})
+            for room in ROOMS[:10]:
+                await everything_that_is_kept_works(grace, room)
 
     run(test())
 

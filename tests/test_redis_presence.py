@@ -16,7 +16,7 @@ from flask_uwsgi_websocket.rooms.presence.members import Left, Occupant
 from flask_uwsgi_websocket.rooms.redis import line, occupancy
 from flask_uwsgi_websocket.rooms.redis.occupancy import Occupancy
 from tests.redis_members import Member, members
-from tests.redis_servers import PROGRAMS, RedisCluster, RedisServer, running
+from tests.redis_servers import RedisCluster, RedisServer, running
 from tests.server import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -36,10 +36,9 @@ def _haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(occupancy, "DEAD_AFTER", 2.0)
 
 
-@pytest.fixture(params=PROGRAMS)
-def server(request: pytest.FixtureRequest, start_redis: Any) -> RedisServer:
-    started: RedisServer = start_redis(program=PROGRAMS[request.param])
-    return started
+@pytest.fixture
+def server(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    return start_redis()
 
 
 def one(connection: str, user: str = "ann", room: str = ROOM, **fields: Any) -> Occupant:
