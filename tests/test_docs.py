@@ -9,15 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import PAGES, Block, blocks_of, nameless_blocks, scenery, without_patches
+from tests.pages import (
+    PAGES,
+    Block,
+    blocks_of,
+    nameless_blocks,
+    scenery,
+    test_terminal,
+    without_patches,
+)
 from tests.pages.checks import CHECKS
-from tests.pages.console import check, commands, serves, uwsgi_commands
+from tests.pages.console import check, commands, programs, serves, uwsgi_commands
 from tests.server import ROOT
 
-#: Pages whose blocks nobody runs yet.
-LATER: set[str] = set()
-
-BLOCKS = [block for name in PAGES if name not in LATER for block in blocks_of(name)]
+BLOCKS = [block for name in PAGES for block in blocks_of(name)]
 RUN = [block for block in BLOCKS if not block.excuse]
 
 
@@ -30,6 +35,7 @@ def in_language(*names: str) -> list[Block]:
 
 def parts_run(name: str) -> Iterator[str]:
     """What the tests of a page call its blocks by, to run them."""
+    yield from test_terminal.BLOCKS.get(name, ())
     tests = ROOT / f"tests/pages/test_{name}.py"
     if not tests.exists():
         return
@@ -85,12 +91,15 @@ def test_a_block_of_python_runs(block: Block) -> None:
 
 # Commands
 
+CONSOLE = [block for block in BLOCKS if block.language == "console"]
 
-@pytest.mark.parametrize("block", in_language("console"), ids=str)
+
+@pytest.mark.parametrize("block", CONSOLE, ids=str)
 def test_commands(block: Block) -> None:
     assert commands(block.text), "no line begins with '$ '"
-    for command in commands(block.text):
-        check(command)
+    check(block.text)
+    if not block.excuse and not is_run_elsewhere(block):
+        assert programs(block.text) <= {"uwsgi"}, "run it in tests/pages/, or say why it is not run"
 
 
 UWSGI = {line: None for block in in_language("console") for line in uwsgi_commands(block.text)}
@@ -109,5 +118,5 @@ def test_uwsgi_starts_by_a_command(command: str, tmp_path: Path) -> None:
 def test_included_files_are_those_that_other_tests_run(name: str) -> None:
     text = PAGES[name].read_text(encoding="utf-8")
     included = re.findall(r"^ *\.\. literalinclude:: (\S+)", text, re.MULTILINE)
-    tested = ("../examples/", "deploy/", "../tests/")
+    tested = ("../examples/", "../docs/deploy/", "deploy/")
     assert [file for file in included if not file.startswith(tested)] == []

@@ -1,7 +1,8 @@
 """The commands of the pages: what follows `$ ` in their `console` blocks, and how each is checked.
 
-A uWSGI is started as the page has it (`serves`). Of the others the words are checked: that the
-command, its options, the extra, the file are there. What they do is the matter of other tests.
+A uWSGI is started as the page has it (`serves`); what a page does with an app that runs is run by
+`test_terminal`. All other commands have a comment that says why they are not run. Their words are
+checked all the same: that the command, its options, the extra, the file are there.
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ Words = list[str]
 
 #: What a shell and every UNIX has, where there is nothing to check but that `bash` can read it.
 EVERYWHERE = {".", "cat", "cd", "cp", "echo", "export", "kill", "mkdir", "touch", "ulimit"}
-#: Programs of this environment, whose own options are their matter.
-OF_DEVELOPMENT = {"mypy", "ruff"}
 SEPARATORS = {"&&", "||", "|", ";", "&"}
 
 
@@ -64,20 +63,26 @@ def without_variables(words: Words) -> Words:
     return words
 
 
-def check(line: str) -> None:
-    """See whether a line can do what it says.
+def programs(text: str) -> set[str]:
+    """The programs that a block's commands run, but for what needs no test."""
+    found = {words[0] for words in _all_words(text) if words}
+    return found - EVERYWHERE
 
-    :raises AssertionError: it cannot, or its program is none that can be checked here.
+
+def check(text: str) -> None:
+    """See whether a block's commands can do what they say, as far as is known here.
+
+    :raises AssertionError: there is no such command, option, extra or file.
     """
-    subprocess.run(["bash", "-n", "-c", line], check=True, timeout=PATIENCE)
-    for words in map(without_variables, simple_commands(line)):
-        if not words or words[0] in EVERYWHERE:
-            continue
-        program, *arguments = words
-        assert program in PROGRAMS, (
-            f"nobody knows how to check {program!r}: run the block in tests/pages/, or say why not"
-        )
-        PROGRAMS[program](arguments)
+    subprocess.run(["bash", "-n", "-c", "\n".join(commands(text))], check=True, timeout=PATIENCE)
+    for words in _all_words(text):
+        if words and words[0] in PROGRAMS:
+            PROGRAMS[words[0]](words[1:])
+
+
+def _all_words(text: str) -> Iterator[Words]:
+    for line in commands(text):
+        yield from map(without_variables, simple_commands(line))
 
 
 def _check_group(command: click.Command, words: Words) -> None:
@@ -106,7 +111,7 @@ def _flask(words: Words) -> None:
 def _python(words: Words) -> None:
     if words[:2] == ["-m", "flask_uwsgi_websocket"]:
         _check_group(main, words[2:])
-    elif words[:2] == ["-m", "venv"]:
+    elif words[:2] in (["-m", "venv"], ["-m", "pip"]):
         return
     elif words[:1] == ["-m"]:
         module = ROOT / words[1].replace(".", "/")
@@ -156,8 +161,6 @@ PROGRAMS: dict[str, Callable[[Words], None]] = {
     "python": _python,
     "python3": _python,
     "tox": _tox,
-    "uwsgi": lambda words: None,  # see `serves`
-    **dict.fromkeys(OF_DEVELOPMENT, lambda words: None),
 }
 
 
@@ -166,10 +169,9 @@ PROGRAMS: dict[str, Callable[[Words], None]] = {
 
 def uwsgi_commands(text: str) -> Iterator[str]:
     """Those of a block's commands that start a uWSGI, without variables."""
-    for line in commands(text):
-        for words in map(without_variables, simple_commands(line)):
-            if words[0] == "uwsgi" and "..." not in words:
-                yield shlex.join(words)
+    for words in _all_words(text):
+        if words[:1] == ["uwsgi"] and "..." not in words:
+            yield shlex.join(words)
 
 
 def serves(command: str, folder: Path) -> None:
