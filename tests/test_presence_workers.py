@@ -159,6 +159,7 @@ def test_a_killed_worker(bench: Bench) -> None:
             pass
         print(f"{len(own)} users and {len(strangers)} strangers in the worker that is killed")
         bench.waits_for(room, join=len(members) + 20)
+        bench.waits_for(edge, join=1)
         began = time.monotonic()
         os.kill(victim, signal.SIGKILL)
         eventually(lambda: all(m.code for m in own), "its clients are cut")

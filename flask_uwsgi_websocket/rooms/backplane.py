@@ -213,6 +213,6 @@ class Backplane(ABC):
         """Remove the users whose grace has passed; have that of dead workers' users begin.
 
         :return: whom this call has removed, those first who left first. No other call, of
-            whichever worker, returns them.
+            whichever worker, returns them. There may be more, for the next call.
         """
         raise NotImplementedError

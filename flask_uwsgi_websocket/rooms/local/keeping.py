@@ -37,8 +37,8 @@ class Keeping(Backplane):
         """Return the directory; BackplaneUnavailable where there can be none."""
         raise NotImplementedError
 
-    def _name_of_worker(self) -> str:
-        """Return the name of the mark of this worker; BackplaneUnavailable where it has none."""
+    def _name_of_worker(self) -> str | None:
+        """Return the name of the mark of this worker, if others see it."""
         raise NotImplementedError
 
     def _opened_store(self) -> Store:
@@ -101,7 +101,10 @@ class Keeping(Backplane):
 
     async def enter(self, occupants: Sequence[Occupant]) -> Sequence[bool | None]:
         """Write them, in some 30 microseconds each."""
-        return await self._opened_residents().enter(occupants, self._name_of_worker())
+        worker = self._name_of_worker()
+        if worker is None:
+            raise BackplaneUnavailable("this worker is not known to others yet")
+        return await self._opened_residents().enter(occupants, worker)
 
     async def leave(self, leaving: Sequence[tuple[str, str]]) -> None:
         """Write that, too."""
@@ -116,7 +119,8 @@ class Keeping(Backplane):
 
     async def sweep(self) -> Sequence[Left]:
         """Look who lives, by the marks of workers."""
-        return await self._opened_residents().sweep(self._name_of_worker(), self._open().has_owner)
+        worker = self._name_of_worker()
+        return await self._opened_residents().sweep(worker, self._open().has_owner)
 
     async def describe(self, text: str) -> None:
         """Write it into a file."""

@@ -206,9 +206,9 @@ class LocalBackplane(Keeping):
         self._looked = now
         return directory.is_in_place()
 
-    def _name_of_worker(self) -> str:
+    def _name_of_worker(self) -> str | None:
         if self._listener is None or ALL not in self._channels:
-            raise BackplaneUnavailable("this worker is not known to others yet")
+            return None
         return self._listener.mark
 
     def _go_out(self) -> None:

@@ -67,24 +67,23 @@ class Residents:
         """Do :meth:`.Backplane.occupants`."""
         return await self._store.read(partial(_occupants, channel))
 
-    async def sweep(self, worker: str, lives: Callable[[str], bool]) -> list[Left]:
+    async def sweep(self, worker: str | None, lives: Callable[[str], bool]) -> list[Left]:
         """Do :meth:`.Backplane.sweep`.
 
+        :param worker: see :meth:`enter`; None for one that is not known to others.
         :param lives: tells whether another worker lives.
         """
         numbers = await self._store.read(_count_by_worker)
-        if numbers.get(worker, 0) != len(self._own):
+        if worker is not None and numbers.get(worker, 0) != len(self._own):
             await self._restore(worker)
         for name in numbers:
             if name != worker and not lives(name):
                 while await self._store.write(partial(_remove_worker, name)) == SLICE:
                     pass
-        left: list[Left] = []
         if await self._store.read(_is_anybody_over):
-            while len(some := await self._store.write(_remove_those_over)) == SLICE:
-                left += some
-            left += some
-        return left
+            # One slice alone: what is removed must be returned, whatever becomes of the next one.
+            return await self._store.write(_remove_those_over)
+        return []
 
     async def _restore(self, worker: str) -> None:
         """Enter our own again, where they were taken for a dead worker's, or are in a lost file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from enum import Enum
 from functools import partial
@@ -14,6 +14,7 @@ from weakref import ref
 from ...connection.connection import Connection
 from ...exceptions import RoomFull
 from ...helpers.log import RateLimit, logger
+from ..backplane import Backplane
 from ..channels import room_channel, room_of
 from ..counting import Count, count_of_occupants
 from ..exchange import Exchange
@@ -195,12 +196,11 @@ class Presence:
             return
         self._is_sweeping = True
         try:
-            left = await self._exchange.call("presence", lambda backplane: backplane.sweep())
+            while left := await self._exchange.call("presence", _sweep):
+                self._tell_of(left)
         except Exception as error:
             if self._warning.passes():
                 logger.warning("who has left a room is not known now: %s", error)
-        else:
-            self._tell_of(left)
         finally:
             self._is_sweeping = False
 
@@ -227,6 +227,10 @@ class Presence:
         """Forget all, in a child process."""
         self._changes.leave_to_parent()
         self._here.clear()
+
+
+def _sweep(backplane: Backplane) -> Awaitable[Sequence[Left]]:
+    return backplane.sweep()
 
 
 async def _tick(reference: ref[Presence]) -> None:
