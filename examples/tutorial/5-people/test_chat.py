@@ -21,7 +21,29 @@ def test_everybody_in_a_room_hears_what_is_said(log_in):
     ):
         ada.send("Hello")
         for connection in (ada, bob):
-            assert connection.receive_json() == {"name": "ada", "text": "Hello"}
+            assert heard(connection) == "ada: Hello"
+
+
+def test_who_comes_late_sees_what_was_said(log_in):
+    with log_in("ada").connect("/rooms/news") as ada:
+        ada.send("Hello")
+        assert heard(ada) == "ada: Hello"
+        with log_in("bob").connect("/rooms/news") as bob:
+            assert heard(bob) == "ada: Hello"
+
+
+def test_everybody_sees_who_is_here(log_in):
+    with log_in("ada").connect("/rooms/people") as ada:
+        assert ada.receive_json() == {"here": ["ada"]}
+        with log_in("bob").connect("/rooms/people") as bob:
+            assert bob.receive_json() == {"here": ["ada", "bob"]}
+
+
+def heard(connection):
+    """Return what somebody says next, past the lists of who is here."""
+    while "here" in (message := connection.receive_json()):
+        pass
+    return f"{message['name']}: {message['text']}"
 
 
 def test_a_stranger_is_sent_to_the_login():
@@ -35,5 +57,6 @@ def test_logging_out_closes_all_of_a_users_pages(log_in):
     with laptop.connect("/rooms/tea") as one, phone.connect("/rooms/work") as other:
         laptop.post("/logout")
         for connection in (one, other):
-            assert connection.receive() is None
+            for _ in connection:  # to its end
+                pass
             assert connection.close_code == 4401
