@@ -142,8 +142,8 @@ def test_a_child_has_nothing_of_its_parents_rooms(rooms: Server, token: str, eng
     with rooms.raw(f"/fork/{token}") as client:
         assert client.message() == "ready"
         client.text("fork")
-        assert client.message() == "from the child"
-        assert client.message() == "from the parent"
+        # Nobody promises an order between two processes.
+        assert {client.message(), client.message()} == {"from the child", "from the parent"}
         assert rooms.record(token) == {"status": 0, "rooms": ["forked"]}
 
 
