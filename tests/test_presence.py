@@ -75,7 +75,7 @@ class Bench:
                 await ws.join(room, info=request.args.get("info"))
                 await ws.send("joined")
                 async for message in ws:
-                    await ws.join(room, info=message)
+                    await ws.join(room, info=message or None)
                     await ws.send("joined")
 
             async def told(room: str, *who: Any) -> None:
@@ -88,7 +88,7 @@ class Bench:
                 ws.join(room, info=request.args.get("info"))
                 ws.send("joined")
                 for message in ws:
-                    ws.join(room, info=message)
+                    ws.join(room, info=message or None)
                     ws.send("joined")
 
             def told(room: str, *who: Any) -> None:
@@ -205,6 +205,9 @@ def test_infos(bench: Bench) -> None:
             ws.send(hostile)
             assert ws.receive(PATIENCE) == "joined"
             assert bench.ask("kind/a")["members"] == [["ann", hostile, 1]]
+        ws.send("")  # to join again, saying nothing
+        assert ws.receive(PATIENCE) == "joined"
+        assert bench.ask("kind/a")["members"] == [["ann", hostile, 1]]
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,7 @@ class LiveRooms:
             settings.url, options, engine.async_loop, self._receive, self._answer, self._miss
         )
         self._describe()
-        self.presence = Presence(
-            self.exchange, self.patterns, partial(host.tell, engine), partial(_is_stopping, engine)
-        )
+        self.presence = Presence(self.exchange, self.patterns, self._tell, self._is_stopping)
         self.membership = Membership(
             self.exchange, host.connections, settings.max_rooms, self._left
         )
@@ -183,6 +181,13 @@ class LiveRooms:
         self.presence.left(connection, channel)
         if self._joining.kept is not None:
             self._joining.kept.left(channel)
+
+    def _tell(self, event: Event) -> None:
+        self._host.tell(self.engine, event)
+
+    def _is_stopping(self) -> bool:
+        worker = self.engine.running_worker()
+        return worker is not None and worker.stopping is not None
 
     def _describe(self) -> None:
         """Tell those who publish from outside which rooms keep what is sent to them."""
@@ -291,11 +296,6 @@ class LiveRooms:
         self.exchange.leave_to_parent()
         self.membership.leave_to_parent()
         self.presence.leave_to_parent()
-
-
-def _is_stopping(engine: Engine) -> bool:
-    worker = engine.running_worker()
-    return worker is not None and worker.stopping is not None
 
 
 def _ends_for_good(engine: Engine) -> bool:

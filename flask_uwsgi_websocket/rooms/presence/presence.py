@@ -84,7 +84,7 @@ class Presence:
     def entered(self, connection: Connection, room: str, info: str) -> Future[None]:
         """Tell the store that a connection is a member of a room.
 
-        :param info: JSON.
+        :param info: JSON; that of a member stays when it is null.
         :return: is done when the store knows it, or as soon as that has to wait; has
             :exc:`.RoomFull` when it does not let it in.
         """
@@ -94,12 +94,13 @@ class Presence:
             entered.set_result(None)
             return entered
         channel, options = room_channel(room), self._patterns.of(room)
+        known = self._here.get((connection, channel))
         grace = 0.0 if options.presence is None else options.presence.grace
         occupant = Occupant(
             channel,
             client.id,
             client.user or client.id,
-            info,
+            known.info if known is not None and info == "null" else info,
             time.time(),
             grace if client.user else 0.0,  # a connection of nobody's does not come back
             options.max_members or 0,
