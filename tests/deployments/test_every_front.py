@@ -221,6 +221,17 @@ def test_half_a_handshake_is_refused(server: Server) -> None:
     assert answer.get("Sec-WebSocket-Version") == "13"
 
 
+def test_a_head_larger_than_uwsgi_s_buffer(server: Server) -> None:
+    cookie = {"Cookie": "c=" + "x" * 5000}
+    if server.front in {"http-socket", "http", "https", "varnish"}:
+        with pytest.raises((EOFError, ConnectionError)):
+            server.raw(headers=cookie)
+    else:
+        assert server.refused(headers=cookie).status in {500, 502}
+    with server.raw(headers={"Cookie": "c=" + "x" * 3000}) as client:
+        client.echo("here")
+
+
 def test_a_graceful_reload(server: Server) -> None:
     old = server.worker_pid
     with server.raw() as client:
