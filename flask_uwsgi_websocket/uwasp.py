@@ -271,6 +271,14 @@ class WebSocketMiddleware(Targets[Any]):
         """Count who is in a room: see :meth:`.WebSocket.count`."""
         return self._sender().count(room)
 
+    def who(self, room: str) -> Any:
+        """Tell who is in a room with presence: see :meth:`.WebSocket.who`."""
+        return self._sender().who(room)
+
+    def present(self, user: str | int) -> Any:
+        """Tell whether a user has a client: see :meth:`.WebSocket.present`."""
+        return self._sender().present(user)
+
     def rooms(self) -> Any:
         """Count who is in each room: see :meth:`.WebSocket.rooms`."""
         return self._sender().rooms()

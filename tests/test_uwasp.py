@@ -563,3 +563,11 @@ def test_a_server_on_two_routes() -> None:
         pass
 
     assert set(websocket.view_functions) == {"Both", "b"}
+
+
+def test_who_is_in_a_room() -> None:
+    """Without Flask: in a script, nobody is."""
+    middleware = WebSocketMiddleware(lambda environ, start_response: [])
+    middleware.patterns.add("a", presence=True)
+    assert middleware.who("a") == []
+    assert middleware.present(7) is False
