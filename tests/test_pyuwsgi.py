@@ -15,7 +15,10 @@ import pytest
 from tests.rawclient import close_frame
 from tests.server import eventually
 
-pytestmark = pytest.mark.xdist_group("pyuwsgi")
+pytestmark = [
+    pytest.mark.xdist_group("pyuwsgi"),
+    pytest.mark.skipif(sys.version_info >= (3, 14), reason="pyuwsgi has no wheel for it"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,7 +30,11 @@ from tests.deployments.machine import (
 from tests.server import PATIENCE, ROOT, eventually, free_port
 
 # The image is built once for all; pip fetches what is in it.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(sys.version_info >= (3, 14), reason="pyuwsgi has no wheel for it"),
+]
 
 HOST = "localhost"
 SERVICES: dict[str, Any] = yaml.safe_load((DEPLOY / "docker/compose.yaml").read_text())["services"]
