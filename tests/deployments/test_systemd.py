@@ -140,7 +140,10 @@ class Visit:
         """A visitor, and the worker that has them."""
         opened = secure(self._chat.port, f"/chat?name={name}", self._certificate, HOST, **options)
         client = self._stack.enter_context(opened)
-        return client, json.loads(client.recv(PATIENCE))["process"]
+        hello = json.loads(client.recv(PATIENCE))
+        while json.loads(client.recv(PATIENCE)).get("id") != hello["you"]:
+            pass  # others come and go; who hears of their own coming is in the room
+        return client, hello["process"]
 
     def on_each_worker(self) -> list[ClientConnection]:
         found: dict[int, ClientConnection] = {}
