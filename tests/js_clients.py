@@ -55,8 +55,13 @@ class Runtime(ABC):
     def evaluate(self, script: str) -> Any:
         """The value of an expression, or of the promise that it gives; JSON can say it."""
 
-    def visit(self, url: str) -> None:  # noqa: B027
+    def go(self, url: str) -> None:  # noqa: B027
+        """Go to a page."""
+
+    def visit(self, url: str) -> None:
         """Go to a page that has the client."""
+        self.go(url)
+        eventually(lambda: self.evaluate("!!globalThis.rooms"), "the module")
 
     def prepare(self, url: str) -> None:
         """Begin anew, on a page of this server."""
@@ -96,9 +101,8 @@ class Chromium(Runtime):
         self._page = stack.enter_context(chromium()).new_page()
         self._page.set_default_timeout(PATIENCE * 1000)
 
-    def visit(self, url: str) -> None:
+    def go(self, url: str) -> None:
         self._page.goto(url)
-        self._page.wait_for_function("globalThis.rooms")
 
     def evaluate(self, script: str) -> Any:
         return json.loads(self._page.evaluate(in_json(script)))
@@ -145,9 +149,8 @@ class Firefox(Runtime):
                 assert answer["type"] == "success", answer
                 return answer["result"]
 
-    def visit(self, url: str) -> None:
+    def go(self, url: str) -> None:
         self._do("browsingContext.navigate", context=self._context, url=url, wait="complete")
-        eventually(lambda: self.evaluate("!!globalThis.rooms"), "the module")
 
     def evaluate(self, script: str) -> Any:
         answer = self._do(
