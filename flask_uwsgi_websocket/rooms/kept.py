@@ -149,7 +149,7 @@ class KeptRooms:
         try:
             missed, position = await self._missed(channel, room, wanted, tee)
         finally:
-            room.tees.remove(tee)
+            room.tees = [each for each in room.tees if each is not tee]  # others may be equal
         # Until the next await nothing is passed on, so that all that comes is above `position`.
         entry = Entry(channel, missed or [], position, wanted.recovered(missed))
         admitted = uncancellable()
