@@ -166,14 +166,14 @@ def test_a_client_whose_cable_is_out_is_noticed(server: Server, token: str) -> N
 def abort(server: Server, number: int) -> None:
     for client in [server.raw() for _ in range(number)]:
         client.abort()
-    server.wait_idle()
 
 
 def test_clients_that_abort_leave_nothing_behind(server: Server) -> None:
     abort(server, 20)
+    server.wait_idle()
     before = server.descriptors()
     for _ in range(9):
-        abort(server, 20)  # as many as threads can hold
+        abort(server, 20)  # threads hold no more at a time
     eventually(lambda: server.close_wait() == 0, "no connection in CLOSE_WAIT")
     eventually(lambda: server.descriptors() < before + 20, "as many descriptors as before")
 
