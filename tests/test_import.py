@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,18 @@ def test_gevent_is_patched_when_the_extension_meets_an_app() -> None:
     )
     assert python(code.format(patch=True)) == "True"
     assert python(code.format(patch=False)) == "False"
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python always has a GIL"
+)
+def test_a_free_threaded_python_gets_its_gil() -> None:
+    """What is in C counts on it: docs/installation.rst says so."""
+    code = """if True:
+        import sys, warnings
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            import flask_uwsgi_websocket
+        print(sys._is_gil_enabled(), {warning.category.__name__ for warning in told})
+    """
+    assert python(code) == "True {'RuntimeWarning'}"
