@@ -18,5 +18,6 @@ sed -E "s/\{\{ url_for\('static', filename='([a-z.]+)'\) \}\}/static\/\1/; s/\{\
 
 cp chat-gevent/static/icon.svg pubsub-gevent/static
 cp chat-gevent/static/icon.svg rooms/static
+cp chat-gevent/static/icon.svg htmx/static
 cp pubsub-gevent/templates/* pubsub-asyncio/templates
 cp pubsub-gevent/static/* pubsub-asyncio/static

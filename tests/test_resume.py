@@ -174,6 +174,57 @@ def test_signs_of_life(join: Callable[..., Page]) -> None:
     assert [page.connection.recv(PATIENCE) for _ in range(2)] == ["{}", "{}"]
 
 
+def test_kept_rooms(server: Server, token: str) -> None:
+    """A client comes back, and gets what it has missed, but not what it had said itself."""
+    room = f"kept/{token}"
+    begin = server.get(f"/position/{room}").body.decode()
+    epoch, _, offset = begin.partition(".")
+    page, other = Page(server, f"/resume/{room}"), Page(server, f"/resume/{room}")
+    id = page.next()["hello"]["id"]
+    other.next()
+    assert page.next() == other.next() == {"in": room, "at": begin}
+    post(server, f"/to/{room}", b"1")
+    first = f"{epoch}.{int(offset) + 1}"
+    assert page.next() == other.next() == {"room": room, "at": first, "text": "1"}
+    assert page.say(f"others {room} mine") == {"room": room, "at": f"{epoch}.{int(offset) + 2}"}
+    assert other.next()["text"] == "mine"
+    page.connection.close()
+    post(server, f"/to/{room}", b"[3]", **{"Content-Type": "application/json"})
+    post(server, f"/to/{room}?binary=1", b"\xff")
+
+    again = Page(server, f"/resume/{room}?_since=x:k.1,{room}:{first}&_was={id}")
+    again.next()
+    assert again.next() == {"in": room, "at": first, "recovered": True}
+    assert [again.next() for _ in range(3)] == [
+        {"room": room, "at": f"{epoch}.{int(offset) + 2}"},
+        {"room": room, "at": f"{epoch}.{int(offset) + 3}", "json": [3]},
+        {"room": room, "at": f"{epoch}.{int(offset) + 4}", "b64": "/w=="},
+    ]
+    post(server, f"/to/{room}", b"5")
+    assert again.next()["text"] == "5"
+    stranger = Page(server, f"/resume/{room}?_since={room}:{first}")
+    stranger.next()
+    assert stranger.next()["recovered"] is True
+    assert stranger.next()["text"] == "mine"
+    for each in (other, again, stranger):
+        each.connection.close()
+
+
+@pytest.mark.parametrize("at", ["", "other.1", "x", "k.-1", "%FF", "{epoch}.99"])
+def test_a_position_that_is_none(server: Server, token: str, at: str) -> None:
+    room = f"kept/{token}"
+    post(server, f"/to/{room}", b"1")
+    top = server.get(f"/position/{room}").body.decode()
+    page = Page(server, f"/resume/{room}?_since={room}:{at.format(epoch=top.partition('.')[0])}")
+    page.next()
+    assert page.next() == {"in": room, "at": top, "recovered": False}
+    # The handshake has said it once.
+    page.connection.send(f"leave {room}")
+    assert page.next() == {"out": room}
+    assert page.say(f"join {room}") == {"in": room, "at": top}
+    page.connection.close()
+
+
 def test_the_route_option_is_checked() -> None:
     websocket = WebSocket()
     with pytest.raises(ValueError, match="resume of route /a is 'yes'"):

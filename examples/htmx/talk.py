@@ -9,8 +9,8 @@ or let uWSGI start it itself, as you would in production::
     uwsgi --master --http localhost:5000 --http-websockets --http-buffer-size 32768 \
         --processes 2 --gevent 100 --chdir examples/htmx --wsgi talk:app
 
-A room keeps what was said in it last, for whoever comes, or comes back. Each element that the server
-sends goes to the place with the same id: templates/fragments.html has them all.
+A room keeps what was said in it last, for whoever comes, or comes back. Each element that the
+server sends goes to the place with the same id: templates/fragments.html has them all.
 """
 
 import os
@@ -65,7 +65,7 @@ def who_is_here(room):
     return fragment("here", names=[member.info for member in members])
 
 
-def fragment(name, **values):
+def fragment(name, /, **values):
     """Make one of the elements in fragments.html."""
     return get_template_attribute("fragments.html", name)(**values)
 

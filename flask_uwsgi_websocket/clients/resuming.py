@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from inspect import iscoroutinefunction
 from typing import Any
 
 from ..connection.connection import Connection
-from ..rooms.envelope import ALIVE, Enveloped, direct_json, direct_text, hello, tell
+from ..rooms.envelope import (
+    ALIVE,
+    Enveloped,
+    direct_json,
+    direct_text,
+    former_id_of,
+    hello,
+    positions_of,
+    tell,
+)
+from ..rooms.positions import Joined
 from .base import BaseClient, Data, decode_text
 from .client import AsyncioWebSocketClient, WebSocketClient
 
@@ -26,6 +36,19 @@ class _EnvelopedClient(BaseClient[Any]):
     enveloped = True
     #: Sent with each ping, which a page does not see.
     sign_of_life = ALIVE
+
+    @cached_property
+    def former_id(self) -> str:
+        """Its id before it connected again, as it says; "" for none."""
+        return former_id_of(self.environ.get("QUERY_STRING", ""))
+
+    @cached_property
+    def _positions(self) -> dict[str, str]:
+        return positions_of(self.environ.get("QUERY_STRING", ""))
+
+    def _since(self, room: str, since: str | None) -> str | None:
+        """Return where a join goes on: where its handler says, or else, once, the client itself."""
+        return self._positions.pop(room, None) if since is None else since
 
     def _opened(self, connection: Connection) -> None:
         tell(connection, hello(self.id, connection.limits.ping_interval))  # before all others know
@@ -52,11 +75,21 @@ class _EnvelopedClient(BaseClient[Any]):
 
 
 class _EnvelopedBlockingClient(_EnvelopedClient, WebSocketClient):
+    def join(
+        self, room: str, info: Any = None, since: str | None = None, replay: int = 0
+    ) -> Joined:
+        return super().join(room, info, self._since(room, since), replay)
+
     def send(self, msg: Data, binary: bool | None = None) -> None:
         super().send(self._wrap(msg, binary), binary)
 
 
 class _EnvelopedAsyncioClient(_EnvelopedClient, AsyncioWebSocketClient):
+    async def join(
+        self, room: str, info: Any = None, since: str | None = None, replay: int = 0
+    ) -> Joined:
+        return await super().join(room, info, self._since(room, since), replay)
+
     async def send(self, msg: Data, binary: bool | None = None) -> None:
         await super().send(self._wrap(msg, binary), binary)
 

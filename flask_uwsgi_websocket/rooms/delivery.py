@@ -16,7 +16,7 @@ from ..connection.worker import Worker
 from ..exceptions import ConnectionClosed, RoomError
 from ..helpers.log import RateLimit, logger
 from .channels import room_of
-from .envelope import encode_joined, encode_message
+from .envelope import as_seen_by, encode_joined, encode_message
 from .fan_out import send_to_many
 from .options import DEFAULT, RoomOptions, RoomPatterns
 from .positions import Position
@@ -289,7 +289,7 @@ class Delivery:
             joined = encode_joined(room_of(entry.channel) or "", entry.begin, entry.recovered)
             messages = [
                 (TEXT, joined.encode()),
-                *[encode_message(each, entry.channel) for each in missed],
+                *[encode_message(as_seen_by(connection, each), entry.channel) for each in missed],
             ]
         else:
             as_text = getattr(connection.client, "_bytes_are_text", False)

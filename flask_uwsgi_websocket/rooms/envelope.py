@@ -58,6 +58,12 @@ def withhold(record: KeptRecord) -> Withheld:
     return Withheld(Kind.MESSAGE, record.channels, position=record.position)
 
 
+def as_seen_by(connection: Connection, record: KeptRecord) -> KeptRecord:
+    """Withhold a message from a client for which it was not, under the id that it had then."""
+    former_id = getattr(connection.client, "former_id", "")
+    return withhold(record) if former_id and former_id in record.exclude else record
+
+
 def is_enveloped(connection: Connection) -> bool:
     """Tell whether a client wants envelopes."""
     return getattr(connection.client, "enveloped", False)

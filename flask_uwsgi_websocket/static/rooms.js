@@ -252,10 +252,8 @@ export class Connection {
     this.#openedAt = Date.now()
     this.#patience = 1000 * PATIENCE * ping
     this.#watch()
-    const queue = this.#queue
-    this.#queue = []
+    while (this.#queue.length && this.#socket.readyState === 1) this.#socket.send(this.#queue.shift())
     this.#set('open')
-    for (const data of queue) this.send(data)
   }
 
   #joined(room, {at, recovered}) {

@@ -4,6 +4,7 @@ import os
 
 from flask import jsonify, request
 
+from flask_uwsgi_websocket import Room
 from flask_uwsgi_websocket.rooms.envelope import Enveloped
 from tests.apps.kit import make_app, make_extension
 
@@ -11,6 +12,8 @@ app = make_app("resume")
 websocket = make_extension(app)
 
 
+websocket.room("kept/*", history=True)
+websocket.room("short/*", history=Room.history(count=3))
 app.add_url_rule("/rooms.js", view_func=websocket.client_js)
 
 
@@ -91,6 +94,17 @@ async def plain(ws, room):
     await ws.send("ready")
     async for command in ws:
         await do(ws, command)
+
+
+@app.get("/position/<path:room>")
+def position(room):
+    return websocket.position(room)
+
+
+@app.post("/forget/<path:room>")
+def forget(room):
+    websocket.forget(room)
+    return "", 204
 
 
 @app.post("/to/<path:rooms>")
