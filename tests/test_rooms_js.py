@@ -229,7 +229,7 @@ def test_a_refusal_is_found_out(chat: Chat) -> None:
     chat.start("/resume/a?token=old")
     closed = chat.state("closed")
     assert (closed["status"], closed["reason"]) == (401, "refused with 401")
-    assert [state for state, _ in chat.events("state")].count("waiting") == 5
+    assert [state for state, _ in chat.events("state")].count("waiting") >= 5
 
 
 def test_a_url_that_is_another_each_time(chat: Chat) -> None:
