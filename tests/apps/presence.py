@@ -6,11 +6,15 @@ import time
 from flask import jsonify, request
 
 from flask_uwsgi_websocket import Room
+from flask_uwsgi_websocket.rooms.redis import occupancy
 from tests.apps.kit import make_app, make_extension
 
 app = make_app("presence")
 websocket = make_extension(app)
+if app.config.get("TEST_HASTE"):
+    occupancy.RENEW_EVERY, occupancy.DEAD_AFTER = 1.0, 8.0
 websocket.room("grace/*", presence=Room.presence(grace=app.config.get("TEST_GRACE", 3)))
+websocket.room("long/*", presence=Room.presence(grace=120))
 websocket.room("edge/*", presence=Room.presence(grace=0))
 websocket.room("seats/*", presence=Room.presence(grace=60), max_members=3)
 
