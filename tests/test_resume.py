@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.sync.client import ClientConnection
@@ -22,6 +23,7 @@ from flask_uwsgi_websocket.rooms.envelope import (
 from flask_uwsgi_websocket.rooms.positions import Position
 from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind, Record, decode, kept
 from flask_uwsgi_websocket.rooms.shares import by_channel, withheld
+from flask_uwsgi_websocket.uwasp import Server as ClassServer
 from tests.server import PATIENCE, Server
 
 
@@ -223,6 +225,76 @@ def test_a_position_that_is_none(server: Server, token: str, at: str) -> None:
     assert page.next() == {"out": room}
     assert page.say(f"join {room}") == {"in": room, "at": top}
     page.connection.close()
+
+
+def test_clients_as_those_of_0_6() -> None:
+    app = Flask("legacy")
+    app.config["UWSGI_WEBSOCKET_LEGACY"] = True
+    websocket = WebSocket(app)
+
+    @websocket.route("/", resume=True)
+    def handler(ws: Any) -> None:
+        ws.join("a")
+        ws.send(b"bytes")
+        ws.send_binary(b"\xff")
+        ws.send_json({"a": 1})
+        websocket.to("a").send(b"from a room")
+        websocket.send_to_all(b"to all")
+        while ws.receive():
+            pass
+        ws.send("in vain")
+
+    with websocket.test_client().connect(subprotocols=[SUBPROTOCOL]) as page:
+        assert "hello" in page.receive_json()
+        assert page.receive_json() == {"in": "a"}
+        assert page.receive_json() == {"text": "bytes"}
+        assert page.receive() == b"\xff"
+        assert page.receive_json() == {"json": {"a": 1}}
+        assert page.receive_json() == {"room": "a", "b64": "ZnJvbSBhIHJvb20="}
+        assert page.receive_json() == {"text": "to all"}
+
+
+def test_compressed_envelopes() -> None:
+    app = Flask("compressed")
+    websocket = WebSocket(app)
+
+    @websocket.route("/", resume=True, compression=True)
+    def handler(ws: Any) -> None:
+        ws.join("a")
+        for text in ws:
+            ws.send(text)
+            websocket.to("a").send(text)
+
+    long = "long " * 1000
+    options: Any = {"subprotocols": [SUBPROTOCOL], "compression": True}
+    with websocket.test_client().connect(**options) as page:
+        page.receive_json()
+        page.receive_json()
+        for _ in range(3):
+            page.send(long)
+            assert page.receive_json() == {"text": long}
+            assert page.receive_json() == {"room": "a", "text": long}
+
+
+def test_classes_resume_too() -> None:
+    app = Flask("classes")
+    websocket = WebSocket(app)
+
+    @websocket.server("/", resume=True)
+    class Chat(ClassServer):
+        def on_open(self) -> None:
+            self.ws.join("a")
+
+        def on_message(self, message: str) -> None:
+            self.ws.to("a").send(message)
+            self.ws.send(message)
+
+    client = websocket.test_client()
+    with client.connect(subprotocols=[SUBPROTOCOL]) as page, client.connect() as plain:
+        assert [*page.receive_json(), *page.receive_json()] == ["hello", "in"]
+        plain.send("hi")
+        assert plain.receive() == "hi"
+        assert page.receive_json() == {"room": "a", "text": "hi"}
 
 
 def test_the_route_option_is_checked() -> None:

@@ -308,6 +308,22 @@ def test_it_goes_on_where_it_was(chat: Chat, server: Server, token: str) -> None
     assert chat.events("resync") == []
 
 
+def test_many_reconnects_in_a_stream(chat: Chat, server: Server, token: str) -> None:
+    room = f"long/{token}"
+    chat.start(f"/resume/{room}", rooms=[room])
+    chat.opened()
+    chat.js.evaluate("""chat.on('join', () => {
+        if (events.filter(([name]) => name === 'join').length <= 15) chat.send('close 1012')
+    }) && 0""")
+    chat.say("close 1012")
+    for number in range(200):
+        server.http("POST", f"/to/{room}", b"%d" % number)
+    told = chat.have(room, 200)
+    assert [data for data, _ in told] == [str(number) for number in range(200)]
+    joins = chat.have("join", 16)
+    assert {detail.get("recovered") for _, detail in joins[1:]} == {True}
+
+
 def test_too_much_was_said_meanwhile(chat: Chat, server: Server, token: str) -> None:
     room = f"short/{token}"
     chat.start(f"/resume/{room}", rooms=[room])

@@ -172,7 +172,8 @@ export class Connection {
     clearTimeout(this.#alarm)
     if (!this.#patience) return
     const left = this.#heardAt + this.#patience - Date.now()
-    if (left > 0) this.#alarm = setTimeout(() => this.#watch(), left)
+    // A timer takes 24 days at most, and takes more for none.
+    if (left > 0) this.#alarm = setTimeout(() => this.#watch(), Math.min(left, 1e9))
     else {
       const socket = this.#forget()
       this.#lost({code: 1006, reason: 'no sign of life'})

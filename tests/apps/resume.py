@@ -13,6 +13,7 @@ websocket = make_extension(app)
 
 
 websocket.room("kept/*", history=True)
+websocket.room("long/*", history=Room.history(count=1000))
 websocket.room("short/*", history=Room.history(count=3))
 app.add_url_rule("/rooms.js", view_func=websocket.client_js)
 
