@@ -62,7 +62,7 @@ class _Room:
         self.is_reading = False
         self.joining = 0
         #: What is passed on meanwhile, for each of those who wait for what they have missed.
-        self.tees: list[list[KeptRecord]] = []
+        self.tees: dict[object, list[KeptRecord]] = {}
 
 
 class KeptRooms:
@@ -144,12 +144,12 @@ class KeptRooms:
     async def _join(
         self, connection: Connection, channel: str, room: _Room, wanted: Wanted
     ) -> Joined:
-        tee: list[KeptRecord] = []
-        room.tees.append(tee)
+        waiting = object()
+        tee = room.tees[waiting] = []
         try:
             missed, position = await self._missed(channel, room, wanted, tee)
         finally:
-            room.tees = [each for each in room.tees if each is not tee]  # others may be equal
+            del room.tees[waiting]
         # Until the next await nothing is passed on, so that all that comes is above `position`.
         entry = Entry(channel, missed or [], position, wanted.recovered(missed))
         admitted = uncancellable()
@@ -176,7 +176,7 @@ class KeptRooms:
     ) -> tuple[list[KeptRecord] | None, Position]:
         """Return what a client has missed, and up to where that is; None where it is gone."""
         reader = await self._opened(channel, room)
-        if wanted.is_nothing:
+        if wanted.is_nothing or wanted.is_in_vain(reader.position):
             return None, reader.position
         async with self._slots:
             for _ in range(_ATTEMPTS):
@@ -225,7 +225,7 @@ class KeptRooms:
                 self._delivery.do(tell)
                 continue
             self._delivery.receive(each)
-            for tee in room.tees:
+            for tee in room.tees.values():
                 tee.append(each)
 
     def _doubt(self, channel: str, room: _Room) -> None:

@@ -100,10 +100,6 @@ class KeptRecord(Record):
     position: Position | None = None
     time: float = 0.0
 
-    def __post_init__(self) -> None:
-        if len(self.key.encode()) > MAX_KEY:
-            raise ValueError(f"a key has {MAX_KEY} bytes of UTF-8 at most: {self.key!a:.80}")
-
     def body(self) -> bytes:
         """Return what a log keeps besides position and time, which it gives."""
         # No super(): a dataclass with slots is another class than the one that is written here.
@@ -126,7 +122,12 @@ def _decode_kept(data: bytes) -> KeptRecord:
 
 
 def to_be_kept(record: Record, channel: str, history: History, key: str = "") -> KeptRecord:
-    """Make what appends a message to the log of one channel."""
+    """Make what appends a message to the log of one channel.
+
+    :raises ValueError: for a key that is too long.
+    """
+    if len(key.encode()) > MAX_KEY:
+        raise ValueError(f"a key has {MAX_KEY} bytes of UTF-8 at most: {key!a:.80}")
     return KeptRecord(
         record.kind,
         (channel,),

@@ -68,6 +68,13 @@ class Wanted(NamedTuple):
         """Whether nothing has to be read for it."""
         return self.since is None and not self.last
 
+    def is_in_vain(self, top: Position) -> bool:
+        """Tell whether a log is known to have more than is replayed, being at a position."""
+        since = self.since
+        if since is None or since.epoch != top.epoch:
+            return False
+        return top.offset - since.offset > REPLAYED
+
     def begin(self, top: Position) -> int:
         """Return the offset after which a log has to be read, that ends at a position or later."""
         if self.since is None:

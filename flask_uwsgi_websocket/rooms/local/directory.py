@@ -36,7 +36,9 @@ STORE = "rooms.db"
 #: What we put there: a socket, hidden until it listens, is named by its process and at random.
 #: Where a directory has been named, all else in it is somebody's.
 _SOCKET = re.compile(rf"\.?[0-9]+\.[0-9a-f]{{8}}({re.escape(WORKER)})?")
-_STORE = re.compile(rf"{re.escape(STORE)}(|-wal|-shm|-journal|\.lock|\.json|\.json\.[0-9]+)")
+_STORE = re.compile(rf"{re.escape(STORE)}(|-wal|-shm|-journal|\.lock|\.over|\.json|\.json\.[0-9]+)")
+#: Says that all who use what is kept are about to end.
+_OVER = f"{STORE}.over"
 
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 #: For what need not be readable.
@@ -59,6 +61,7 @@ class Directory:
         self._removes_outer = removes_outer
         #: For people.
         self.path = os.path.join(self._outer_path, self._name)
+        self.unlink(_OVER)  # it cannot be, since we are here
         through = f"/proc/self/fd/{self._inner}"  # as short as the address of a socket has to be
         self._address = through if os.path.isdir(through) else self.path
 
@@ -137,15 +140,17 @@ class Directory:
         :param for_good: whether all who use it end, and nobody comes back for what is kept in it.
             What is in a place that somebody has named stays there anyway.
         """
-        is_over = for_good and self._removes_outer
         with suppress(OSError):
+            if for_good and self.has(STORE):
+                os.close(self.open(_OVER))  # for the last one, which may not know that all end
+            is_over = self._removes_outer and self.has(_OVER)
             is_last = lock(self._inner, exclusive=True) and self.is_in_place()
             if is_last and (is_over or not self.has(STORE)):
                 _clear(self._outer, self._name)
         os.close(self._inner)
         with suppress(OSError):
             is_last = self._removes_outer and lock(self._outer, exclusive=True)
-            if is_last and (is_over or not _has_stores(self._outer)):
+            if is_last and not _has_stores(self._outer):
                 remove(self._outer, self._outer_path)
         os.close(self._outer)
 
