@@ -7,6 +7,7 @@ From what an app calls to what goes over the wire, each knows those below it::
     LiveRooms       those of one process, once there is use for them (live)
       Delivery      what has come goes to members (delivery, fan_out, slow, shares, options)
       Membership    who is in which room here; it lasts as long as the connection (membership)
+      Presence      which users are in a room anywhere, and who is told of that (presence)
     Exchange        a process and its backplane, from any thread (exchange)
       Outbox        what is to be published, in order (outbox)
       Subscriptions who wants which channel (subscriptions)

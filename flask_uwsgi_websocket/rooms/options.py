@@ -73,7 +73,8 @@ class RoomOptions:
     """The options of a room.
 
     :param slow: what becomes of clients that read too slowly.
-    :param max_members: how many there may be; None for any number.
+    :param max_members: how many there may be, of users where there is presence; None for any
+        number.
     :param history: what it keeps, so that clients can resume: True for 100 messages and 300
         seconds, or a :class:`History`; None for nothing.
     :param presence: whether it can be asked who is there: True, or a :class:`PresenceOptions`.

@@ -26,9 +26,11 @@ export interface From {
 
 export interface Presence {
   room: string
-  join?: unknown[]
-  leave?: unknown[]
-  [more: string]: unknown
+  /** How many users are there. */
+  count: number
+  /** Who came and went; not in large rooms. */
+  join?: {user: string; info: any}[]
+  leave?: {user: string}[]
 }
 
 export interface Options {
