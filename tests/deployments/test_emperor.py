@@ -5,14 +5,16 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
-from tests.deployments.machine import Machine, machine
+from tests.deployments.machine import Machine, link_environment, machine
 from tests.rawclient import RawClient, close_frame
 from tests.server import ENGINES, PATIENCE, ROOT, eventually, free_port, uwsgi_binary
 from tests.test_reload import later
@@ -108,3 +110,14 @@ def test_vassals_come_change_and_go(empire: Machine) -> None:
         empire.running["emperor"].send_signal(signal.SIGTERM)
         assert end_of(others[1]) == 1001
         empire.running["emperor"].wait(PATIENCE)
+
+
+def test_the_chats_file_is_a_vassal_as_it_is(empire: Machine) -> None:
+    empire.path("/run/chat").mkdir(parents=True)
+    copytree(ROOT / "examples/chat-gevent", empire.path("/srv/chat"))
+    link_environment(empire.path("/srv/chat/venv"))
+    words = empire.here("/srv/chat", "/run/chat")
+    empire.put("chat.ini", "/etc/uwsgi/vassals/chat.ini", words)
+    eventually(lambda: empire.log("emperor").count("WSGI app 0") == 2, "both workers to load it")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(empire.path("/run/chat/uwsgi.sock")))
