@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -79,7 +80,7 @@ class Residents:
         for name in numbers:
             if name != worker and not lives(name):
                 while await self._store.write(partial(_remove_worker, name)) == SLICE:
-                    pass
+                    await asyncio.sleep(0)  # others have their turn
         if await self._store.read(_is_anybody_over):
             # One slice alone: what is removed must be returned, whatever becomes of the next one.
             return await self._store.write(_remove_those_over)
@@ -91,6 +92,7 @@ class Residents:
         for first in range(0, len(lost), SLICE):
             some = lost[first : first + SLICE]
             await self._store.write(partial(_enter, some, worker))
+            await asyncio.sleep(0)
 
 
 def _enter(occupants: Iterable[Occupant], worker: str, connection: Connection) -> list[bool | None]:
