@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import itertools
 import os
 import re
 import subprocess
@@ -167,3 +168,16 @@ def test_the_start_page_leads_to_an_answer(site: Path, question: str) -> None:
     rows = (site / "index.html").read_text(encoding="utf-8").split("<tr ")
     [row] = [row for row in rows if question in row]
     assert f'href="{QUESTIONS[question]}"' in row
+
+
+def test_no_row_of_a_table_begins_with_half_a_cell() -> None:
+    # A cell of the first column has one line: a second one would be a row of its own.
+    halves = []
+    for path in (ROOT / "README.rst", ROOT / "CONTRIBUTING.rst", *ROOT.glob("docs/*.rst")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line, following in itertools.pairwise(lines):
+            cells = re.split("  +", line)
+            is_half = re.fullmatch(r"\S.{8,}(,| a| or| and| the)", cells[0]) and len(cells) > 1
+            if is_half and re.match(r"\S.*\S  +\S", following):
+                halves.append(f"{path.name}: {line}")
+    assert halves == []

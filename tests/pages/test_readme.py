@@ -32,7 +32,7 @@ def test_the_quick_start_is_the_one_of_the_site() -> None:
 #: The rows with figures: the table that they are from.
 FIGURES = {
     "Echo, messages a second": "Echo, 50 connections, 32 B",
-    "A room of 1,000": "1,000 members, 1 room, 8 messages of 200 B under way",
+    "Room of 1,000": "1,000 members, 1 room, 8 messages of 200 B under way",
     "KiB for an idle connection": "Memory of the server for each idle connection, in KiB",
 }
 SERVERS = (
