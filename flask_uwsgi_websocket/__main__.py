@@ -3,10 +3,10 @@
 import click
 
 from .commands.cli import install_uwsgi
-from .commands.rooms import publish, rooms, tail, who
+from .commands.rooms import history, publish, rooms, tail, who
 
 main = click.Group(
-    help="Flask-uWSGI-WebSocket.", commands=[install_uwsgi, rooms, who, publish, tail]
+    help="Flask-uWSGI-WebSocket.", commands=[install_uwsgi, rooms, who, history, publish, tail]
 )
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +19,7 @@ import pytest
 from flask_uwsgi_websocket import Publisher
 from flask_uwsgi_websocket.rooms.local.directory import STORE
 from tests.crowd import Crowd, Member, have
-from tests.server import Server, eventually
+from tests.server import PATIENCE, Server, eventually
 from tests.test_rooms_workers import directories
 
 pytestmark = [
@@ -217,3 +219,38 @@ def test_publishers_outside_know_which_rooms_are_kept(server: Server) -> None:
 def _url_when_there(server: Server) -> str:
     assert answers(server)
     return _url(server)
+
+
+def run_command(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flask_uwsgi_websocket", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_terminals(server: Server) -> None:
+    place = ["--backplane", _url_when_there(server), "--prefix", "kept"]
+    publish(server, "a", "x", 0, 4)
+    shown = run_command("history", "chat/a", *place)
+    assert not shown.stderr
+    lines = [line.split("  ") for line in shown.stdout.splitlines()]
+    assert [text.rstrip(". ") for _, text in lines] == ["x 0", "x 1", "x 2", "x 3"]
+    after = lines[1][0]
+    found = json.loads(run_command("history", "chat/a", "--after", after, "--json", *place).stdout)
+    assert [each["position"] for each in found["messages"]] == [lines[2][0], lines[3][0]]
+    assert (found["position"], found["complete"]) == (lines[3][0], True)
+    assert "not kept any more" in run_command("history", "chat/a", "--after", "a.1", *place).stderr
+    assert "keeps no messages" in run_command("history", "plain", *place).stderr
+    for wrong in (["chat/a", "--since", "x"], ["chat/a", "chat/few", "--since", after]):
+        assert "--since takes a position" in run_command("tail", *wrong, *place).stderr
+    command = [sys.executable, "-m", "flask_uwsgi_websocket", "tail", "chat/a", "--since", after]
+    with subprocess.Popen([*command, *place], stdout=subprocess.PIPE, text=True) as tail:
+        assert tail.stdout is not None
+        try:
+            assert [tail.stdout.readline().rstrip(".\n ") for _ in range(2)] == ["x 2", "x 3"]
+            publish(server, "a", "x", 4)
+            assert tail.stdout.readline().rstrip(".\n ") == "x 4"
+            assert server.http("POST", "/forget/a").status == 204
+            publish(server, "a", "y", 0)
+            assert "messages are missing" in tail.stdout.readline()
+            assert tail.stdout.readline().rstrip(".\n ") == "y 0"
+        finally:
+            tail.send_signal(signal.SIGINT)

@@ -8,6 +8,7 @@
     flask --app chat websocket doctor app.ini
     flask --app chat websocket rooms
     flask --app chat websocket who lobby
+    flask --app chat websocket history news
     flask --app chat websocket publish news "hi"
     flask --app chat websocket tail news
     flask websocket install-uwsgi
@@ -37,7 +38,7 @@ from ..launch.locate import Target, module_variable
 from ..launch.run import exec_uwsgi
 from .doctor import examine, of_command, of_process
 from .echo import Peer
-from .rooms import publish, rooms, tail, who
+from .rooms import history, publish, rooms, tail, who
 from .tables import table
 
 
@@ -55,7 +56,7 @@ def websocket() -> None:
     """WebSockets on uWSGI."""
 
 
-for _command in (rooms, who, publish, tail):
+for _command in (rooms, who, history, publish, tail):
     websocket.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""``flask websocket rooms``, ``publish`` and ``tail``: an app's rooms from the terminal.
+"""``rooms``, ``who``, ``history``, ``publish`` and ``tail``: an app's rooms from the terminal.
 
 They take part as one more publisher does, so the app need not be loaded where it is told by
 ``--backplane`` and ``--prefix``, nor where it is the only one on this machine.
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -26,8 +27,11 @@ from ..rooms.channels import room_channel, room_of
 from ..rooms.counting import counts_of, rooms_question
 from ..rooms.exchange import Exchange
 from ..rooms.loop_calls import wait_for
+from ..rooms.past import Past
+from ..rooms.positions import Position
 from ..rooms.publisher import Publisher
-from ..rooms.record import Kind, Record
+from ..rooms.record import KeptRecord, Kind, Record
+from .following import Following
 from .tables import table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -117,6 +121,46 @@ def _shown(info: Any) -> str:
     return "" if info is None else printable(json.dumps(info, ensure_ascii=False))
 
 
+@click.command("history")
+@_of_backplane
+@click.option("--after", metavar="POSITION", help="Only what came after it.")
+@click.option("--limit", default=100, show_default=True, help="How many messages at most.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.argument("room", metavar="ROOM")
+@click.pass_context
+def history(
+    context: click.Context,
+    backplane: str | None,
+    prefix: str | None,
+    after: str | None,
+    limit: int,
+    as_json: bool,
+    room: str,
+) -> None:
+    """Print what a room has kept, that has history; the position of each message first."""
+    with _publisher(context, backplane, prefix) as publisher:
+        if _explained(publisher.is_alone):
+            raise click.ClickException(_NO_INSTANCE)
+        past = _explained(partial(publisher.history, room, after, limit))
+    if as_json:
+        click.echo(json.dumps(_as_json(past), indent=2))
+        return
+    for each in past.messages:
+        text = each.data if isinstance(each.data, str) else each.data.hex(" ")
+        click.echo(f"{each.position}  {printable(text, keep=chr(9))}")
+    if not past.complete:
+        click.echo("note: there were more, which are not kept any more", err=True)
+
+
+def _as_json(past: Past) -> dict[str, Any]:
+    messages = [
+        {"position": each.position, "time": each.time}
+        | ({"text": each.data} if isinstance(each.data, str) else {"hex": each.data.hex()})
+        for each in past.messages
+    ]
+    return {"messages": messages, "position": past.position, "complete": past.complete}
+
+
 @click.command("publish")
 @_of_backplane
 @click.option("--json", "as_json", is_flag=True, help="MESSAGE is JSON: check it first.")
@@ -176,15 +220,22 @@ def _read(word: str, as_json: bool, binary: bool) -> str | bytes:
 
 @click.command("tail")
 @_of_backplane
+@click.option("--since", metavar="POSITION", help="First what a room kept that came after it.")
 @click.argument("names", nargs=-1, required=True, metavar="ROOM...")
 @click.pass_context
 def tail(
-    context: click.Context, backplane: str | None, prefix: str | None, names: Sequence[str]
+    context: click.Context,
+    backplane: str | None,
+    prefix: str | None,
+    since: str | None,
+    names: Sequence[str],
 ) -> None:
     """Print what is sent to rooms, until ctrl-C."""
     channels = [_valid(room_channel, name) for name in names]
     printer = _Printer(many=len(channels) > 1)
-    access = Access(*_place(context, backplane, prefix), TIMEOUT, receive=printer.print)
+    following = None if since is None else _follow(since, channels, printer)
+    receive = printer.show if following is None else following.receive
+    access = Access(*_place(context, backplane, prefix), TIMEOUT, receive=receive)
     heard: Exchange | None = None
     sleep = unpatched("time", "sleep")  # or gevent's hub, which an app has brought, tells of ctrl-C
     with suppress(KeyboardInterrupt):
@@ -195,8 +246,17 @@ def tail(
             if exchange is not None and exchange is not heard:
                 heard = exchange
                 _subscribe(exchange, channels)
+                if following is not None:
+                    following.begin(exchange)
             sleep(_PAUSE)
     access.start_closing()  # a moment is left for it at the end of the process
+
+
+def _follow(since: str, channels: Sequence[str], printer: _Printer) -> Following:
+    position = Position.parse(since)
+    if position is None or len(channels) != 1:
+        raise click.UsageError("--since takes a position, as `history` prints it, and one ROOM")
+    return Following(channels[0], position, printer.show)
 
 
 def _subscribe(exchange: Exchange, channels: Sequence[str]) -> None:
@@ -222,17 +282,22 @@ class _Printer:
         #: Whether nobody reads any more.
         self.is_closed = False
 
-    def print(self, record: Record) -> None:
-        """Print a record, of whichever kind."""
-        room = next(filter(None, map(room_of, record.channels)), "")
+    def show(self, record: Record | str) -> None:
+        """Print a record, of whichever kind, or a line."""
+        line = record if isinstance(record, str) else told(record)
+        if self._many and isinstance(record, Record):
+            room = next(filter(None, map(room_of, record.channels)), "")
+            line = f"{printable(room)}: {line}"
         try:
-            click.echo(f"{printable(room)}: {told(record)}" if self._many else told(record))
+            click.echo(line)
         except OSError:  # the reader of a pipe has left
             self.is_closed = True
 
 
 def told(record: Record) -> str:
     """Return a line for a record."""
+    if isinstance(record, KeptRecord) and record.position and not record.position.offset:
+        return "(the room was forgotten)"
     if record.kind is Kind.MESSAGE:
         text = record.data.decode(errors="replace")
         return printable(text, keep="\t") if record.text else record.data.hex(" ")
