@@ -17,6 +17,7 @@ from flask_uwsgi_websocket import (
     WebSocketClient,
 )
 from flask_uwsgi_websocket.rooms.positions import Joined
+from flask_uwsgi_websocket.rooms.presence.members import Member
 from flask_uwsgi_websocket.testing import HandshakeRejected
 
 app = Flask(__name__)
@@ -71,6 +72,10 @@ def on_gevent(ws: GeventWebSocketClient, room: str) -> None:
     gevent.to_all().close(4000, "over")
     assert_type(gevent.count(room).connections, int)
     assert_type([count.complete for count in gevent.rooms().values()], list[bool])
+    assert_type([member.user for member in gevent.who(room)], list[str])
+    assert_type(gevent.who(room).complete, bool)
+    assert_type(gevent.present(7), bool)
+    assert_type(gevent.history(room).messages[0].time, float)
     ws.leave(room)
     ws.close(1000, "bye")
 
@@ -92,10 +97,24 @@ async def on_loop(ws: AsyncioWebSocketClient) -> None:
     loop.to("room").send("need not be awaited")
     await ws.leave("room")
     assert_type(await loop.count("room"), Any)
+    assert_type(await loop.who("room"), Any)
+    await loop.forget("room")
+    await ws.join("room", info={"name": "Ann"})
     assert_type(ws.recv_nb(), str | bytes | None)
 
 
+@gevent.on_join("chat/*")
+def joined(room: str, member: Member) -> None:
+    assert_type((member.user, member.connections, member.since), tuple[str, int, float])
+
+
+@loop.on_room_empty("*")
+async def emptied(room: str) -> None:
+    assert_type(room, str)
+
+
 # The decorator keeps the type of what it decorates.
+joined("chat/a", gevent.who("chat/a")[0])
 on_gevent(GeventWebSocketClient({}, connection=NotImplemented), "lobby")
 
 
