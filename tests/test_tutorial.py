@@ -160,6 +160,7 @@ def test_who_is_here_and_what_was_said(browser: Browser, tmp_path: Path) -> None
         expect(ada.locator("#people")).to_have_text("Here: ada")
 
 
+@pytest.mark.slow
 def test_the_tutorials_own_tests(tmp_path: Path) -> None:
     place = shutil.copytree(TUTORIAL / "5-people", tmp_path / "chat")
     environment = {name: os.environ[name] for name in os.environ if name[:7] != "PYTEST_"}
