@@ -12,7 +12,7 @@ from typing import Any
 
 from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL
 from flask_uwsgi_websocket.rooms.positions import Position
-from tests.crowd import HANDSHAKE, Member
+from tests.crowd import Member
 from tests.rawclient import CLOSE, PING, PONG, close_frame, frame
 from tests.server import PATIENCE, Server
 
@@ -63,17 +63,14 @@ class Connection(Member):
     """One connection of a client."""
 
     def __init__(self, resumer: Resumer, server: Server) -> None:
-        since = f"?_since=chaos:{resumer.position}" if resumer.position else ""
-        super().__init__(f"/chaos{since}", f"{server.host}:{server.port}")
+        path, host = f"/in/{resumer.room}", f"{server.host}:{server.port}"
+        if resumer.position is not None:
+            path += f"?_since={resumer.room}:{resumer.position}"
+        super().__init__(path, host)
         offer = f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
-        self._hello = (
-            HANDSHAKE.format(path=f"/chaos{since}", host=f"{server.host}:{server.port}").encode()[
-                :-2
-            ]
-            + offer.encode()
-        )
+        self._hello = self._hello[:-2] + offer.encode()
         self._resumer = resumer
-        self.over = asyncio.Event()
+        self.over, self.news = asyncio.Event(), asyncio.Event()
 
     def _take(self, opcode: int, body: bytes) -> None:
         if opcode == PING:
@@ -83,10 +80,12 @@ class Connection(Member):
             self._transport.write(close_frame(1000))
         elif not self.over.is_set():
             self._resumer.take(json.loads(body))
+            self.news.set()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.joined.cancel()
         self.over.set()
+        self.news.set()
 
     def drop(self) -> None:
         """Be gone, without a word or with one."""
@@ -101,19 +100,19 @@ class Connection(Member):
 class Resumer:
     """A client, over all its connections."""
 
-    def __init__(self, name: str, truth: Truth) -> None:
-        self.name = name
+    def __init__(self, name: str, truth: Truth, room: str = "chaos") -> None:
+        self.name, self.room = name, room
         self.position: Position | None = None
         self._truth = truth
         self._asked: Position | None = None
-        self._is_in = False
+        self.is_in = False
 
     def __repr__(self) -> str:
         return self.name
 
     def begin(self) -> None:
         """Connect once more."""
-        self._asked, self._is_in = self.position, False
+        self._asked, self.is_in = self.position, False
         self._truth.counters["connections"] += 1
 
     def take(self, message: dict[str, Any]) -> None:
@@ -127,21 +126,21 @@ class Resumer:
         assert at is not None, message
         recovered = message.get("recovered")
         self._truth.counters[f"recovered: {recovered}".lower()] += 1
-        if not self._is_in and (recovered is None) != (self._asked is None):
+        if not self.is_in and (recovered is None) != (self._asked is None):
             self._truth.complain(f"{self} asked since {self._asked} and was told {message}")
         if recovered and at != self.position:
             self._truth.complain(f"{self} was at {self.position} and is to go on at {at}")
         if recovered is False and self._asked is not None and at.epoch == self._asked.epoch:
             missed = at.offset - self._asked.offset
-            if not self._is_in and 0 <= missed < REPLAYED // 2:
+            if not self.is_in and 0 <= missed < REPLAYED // 2:
                 self._truth.complain(f"{self} could have got the {missed} that it has missed")
-        self.position, self._is_in = at, True
+        self.position, self.is_in = at, True
 
     def _receive(self, message: dict[str, Any]) -> None:
         at = Position.parse(message["at"])
         assert at is not None, message
         before = self.position
-        if not self._is_in or before is None:
+        if not self.is_in or before is None:
             self._truth.complain(f"{self} got {message} before it was in")
         elif at != (before.epoch, before.offset + 1):
             self._truth.complain(f"{self} was at {before} and got {at}")

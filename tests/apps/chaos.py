@@ -1,26 +1,24 @@
-"""A kept room, for clients that resume, and those that send to it."""
+"""Kept rooms, for clients that resume, and those that send to them."""
 
 from __future__ import annotations
 
 from flask import jsonify
 
 from flask_uwsgi_websocket import BackplaneUnavailable, Room
-from flask_uwsgi_websocket.rooms.envelope import positions_of
 from tests.apps.kit import make_app, make_extension
 
 app = make_app("chaos")
 websocket = make_extension(app)
-websocket.room("chaos", history=Room.history(count=10_000, seconds=300))
+websocket.room("*", history=Room.history(count=10_000, seconds=300))
 
 
-@websocket.route("/chaos", resume=True)
-async def chaos(ws):
-    """Have a client in the room, and send there what it says."""
+@websocket.route("/in/<room>", resume=True)
+async def come_in(ws, room):
+    """Have a client in a room, and send there what it says."""
     try:
-        since = positions_of(ws.environ["QUERY_STRING"]).get("chaos")
-        await ws.join("chaos", since=since)
+        await ws.join(room)
         async for text in ws:
-            await websocket.to("chaos").send(text)
+            await websocket.to(room).send(text)
     except BackplaneUnavailable:
         await ws.close(1013, "come back later")
 
