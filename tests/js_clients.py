@@ -70,10 +70,12 @@ class Runtime(ABC):
 
 
 class Node(Runtime):
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
         script = str(ROOT / "tests/rooms_client.mjs")
+        # Outside of a package Node knows a module by its name alone.
+        module = shutil.copy(CLIENT_JS, directory / "rooms.mjs")
         self._process = subprocess.Popen(
-            [program("node", "nodejs"), script, str(CLIENT_JS)],
+            [program("node", "nodejs"), script, str(module)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -95,7 +97,7 @@ class Node(Runtime):
 
 
 class Chromium(Runtime):
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
         from tests.browser import chromium
 
         self._page = stack.enter_context(chromium()).new_page()
@@ -111,16 +113,16 @@ class Chromium(Runtime):
 class Firefox(Runtime):
     """Debian's Firefox, by WebDriver BiDi, which is JSON over a WebSocket."""
 
-    def __init__(self, stack: ExitStack, profile: Path) -> None:
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
         port = free_port()
         command = [program("firefox-esr", "firefox-esr"), "--headless", "--no-remote"]
-        command += ["--profile", str(profile), "--remote-debugging-port", str(port)]
+        command += ["--profile", str(directory), "--remote-debugging-port", str(port)]
         environment = {
-            "HOME": str(profile),
+            "HOME": str(directory),
             "PATH": "/usr/bin:/bin",
             "MOZ_DISABLE_CONTENT_SANDBOX": "1",
         }
-        with (profile / "log").open("wb") as log:
+        with (directory / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         stack.callback(process.wait, PATIENCE)
         stack.callback(process.kill)
@@ -166,7 +168,5 @@ class Firefox(Runtime):
 @contextmanager
 def runtime(name: str, directory: Path) -> Iterator[Runtime]:
     with ExitStack() as stack:
-        if name == "firefox":
-            yield Firefox(stack, directory)
-        else:
-            yield {"node": Node, "chromium": Chromium}[name](stack)
+        kinds = {"node": Node, "chromium": Chromium, "firefox": Firefox}
+        yield kinds[name](stack, directory)
