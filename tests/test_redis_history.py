@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,24 @@ def test_a_message_of_another_release_is_a_hole(server: RedisServer) -> None:
             await append(ada, b"6", b"7")
             log = await read(ada)
             assert (log.top, contents(log)) == (7, [b"6", b"7"])
+
+    run(test())
+
+
+def test_a_server_that_lost_the_description_is_told_again(server: RedisServer) -> None:
+    """Else publishers outside would take kept rooms for others."""
+
+    async def test() -> None:
+        async with members(server.url, server.url) as (ada, grace):
+            await ada.backplane.describe('{"*": {}}')
+            server.restart()
+            deadline = time.monotonic() + PATIENCE
+            told = None
+            while told != '{"*": {}}':
+                assert time.monotonic() < deadline, told
+                with suppress(BackplaneUnavailable):
+                    told = await grace.backplane.description()
+                await asyncio.sleep(0.05)
 
     run(test())
 

@@ -255,6 +255,27 @@ def test_rooms_that_nobody_is_in_are_given_up(server: RedisServer) -> None:
     run(test())
 
 
+def test_what_is_no_text_harms_nobody(server: RedisServer) -> None:
+    async def test() -> None:
+        async with members(server.url) as (ada,):
+            odd = one("1", "\ud800 a\nb", info='"\ud800"')
+            assert await ada.backplane.enter([odd, one("2", "")]) == [True, True]
+            occupants, _ = await ada.backplane.occupants(ROOM)
+            assert {(each.user, each.info) for each in occupants} == {
+                ("? a\nb", '"?"'),
+                ("", "null"),
+            }
+            await ada.backplane.leave([(ROOM, "1"), (ROOM, "2")])
+            assert len(await swept(ada, number=2)) == 2
+            with pytest.raises(UnicodeEncodeError):
+                await ada.backplane.leave([("room:\ud800", "1")])
+            await ada.backplane.subscribe([ROOM])
+            await ada.publish(ROOM)
+            await ada.heard.has(1)
+
+    run(test())
+
+
 def test_seats_are_not_lost_with_the_data(server: RedisServer) -> None:
     """Those who are in stay in, although others were quicker to enter again."""
 

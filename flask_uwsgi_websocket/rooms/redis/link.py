@@ -92,8 +92,8 @@ class Link:
         """Send. Nothing waits before it is written, so the order of calls is kept."""
         if self.error is not None or not self._connection.is_connected:
             raise Lost(self.error or NotAnswering(), None)
-        self._requests.append(request)
         packed = self._connection.pack_commands(commands)
+        self._requests.append(request)
         try:
             await self._connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as error:

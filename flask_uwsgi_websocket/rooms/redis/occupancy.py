@@ -180,11 +180,11 @@ class Occupancy:
             self._room(occupant.channel),
             self._worker,
             occupant.connection,
-            occupant.user,
+            occupant.user.encode(errors="replace"),  # what is no text, nobody can be asked for
             round(occupant.grace * 1000),
             occupant.limit,
             repr(occupant.since),
-            occupant.info,
+            occupant.info.encode(errors="replace"),
             _milliseconds(_KEEPS),
         )
 
