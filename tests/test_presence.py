@@ -15,6 +15,7 @@ from flask import Flask, current_app, g, request
 
 from flask_uwsgi_websocket import (
     AsyncioWebSocket,
+    BackplaneUnavailable,
     GeventWebSocket,
     Room,
     RoomError,
@@ -22,6 +23,7 @@ from flask_uwsgi_websocket import (
     WebSocket,
 )
 from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL
+from flask_uwsgi_websocket.rooms.memory import MemoryBackplane
 from flask_uwsgi_websocket.rooms.presence import announcements
 from flask_uwsgi_websocket.testing import RoomFaults
 from tests.server import PATIENCE, eventually
@@ -297,6 +299,31 @@ def test_a_backplane_that_is_away(bench: Bench, caplog: pytest.LogCaptureFixture
         faults.recover()
         bench.hears(("leave", "kind/a", "ann"), ("room_empty", "kind/a"))
     assert bench.ask("kind/a")["complete"] is True
+
+
+def test_a_store_that_takes_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who joins is in, and known later; but for rooms that have so many seats."""
+
+    async def refuse(*_: object) -> None:
+        raise BackplaneUnavailable("its disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(MemoryBackplane, "enter", refuse)
+        ann = bench.client.connect("/kind/a?user=ann")
+        assert ann.receive(PATIENCE) == "joined"
+        with bench.client.connect("/full/a?user=bob") as bob:
+            assert bob.receive(PATIENCE) is None
+            assert bob.close_code == 1013
+        assert bench.ask("kind/a")["members"] == []
+        assert bench.told == []
+    with ann:
+        bench.hears(("join", "kind/a", "ann"))
+        assert bench.ask("kind/a")["members"] == [["ann", None, 1]]
+    bench.hears(("leave", "kind/a", "ann"), ("room_empty", "kind/a"))
+    warned = [record.getMessage() for record in caplog.records if record.module == "presence"]
+    assert warned == ["who is in a room is not known to all workers: its disk is full"]
 
 
 def test_many(bench: Bench) -> None:
