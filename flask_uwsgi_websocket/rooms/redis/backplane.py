@@ -107,8 +107,13 @@ class RedisBackplane(Backplane):
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Published]:
         deployment = self._running()
-        owners, calls = [], []
+        owners: list[int] = []
+        calls: list[Call] = []
         for index, record in enumerate(records):
+            if len(record.channels) == 1 and type(record) is Record:
+                owners.append(index)
+                calls.append((deployment.verb, self._name(record.channels[0]), record.encode()))
+                continue
             for call in self._calls(record, deployment.verb):
                 owners.append(index)
                 calls.append(call)
@@ -116,7 +121,7 @@ class RedisBackplane(Backplane):
         if not calls:
             return results
         for index, reply in zip(owners, await deployment.publish(calls), strict=True):
-            if results[index] is None:
+            if type(reply) is not int and results[index] is None:  # PUBLISH's
                 results[index] = self._result(reply)
         return results
 

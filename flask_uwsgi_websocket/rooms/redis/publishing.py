@@ -56,7 +56,7 @@ class Publishing(Line):
         calls: Sequence[Call],
         call: Callable[[Sequence[Command]], Coroutine[Any, Any, list[Any]]],
     ) -> list[Any]:
-        replies = await self._answers(call([*commands_of(calls)]), len(calls))
+        replies = await self._answers(call(commands_of(calls)), len(calls))
         errors = [n for n, reply in enumerate(replies) if isinstance(reply, BaseException)]
         # Whose script the server has lost, it has done nothing of.
         unknown = [n for n in errors if isinstance(replies[n], NoScriptError)]

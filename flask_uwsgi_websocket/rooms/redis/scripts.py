@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any
 
 from .link import Command
+
+_RUN = b"EVALSHA"
 
 
 class Script:
@@ -18,7 +20,7 @@ class Script:
 
     def call(self, keys: Sequence[bytes], *arguments: bytes | str | float) -> Call:
         """Return the command that runs it; in a cluster all keys are of one slot."""
-        return (b"EVALSHA", self, len(keys), *keys, *arguments)
+        return (_RUN, self, len(keys), *keys, *arguments)
 
 
 #: A command, in which a script may stand for its hash.
@@ -27,26 +29,30 @@ Call = tuple[Any, ...]
 
 def name_in(call: Call) -> bytes:
     """Return the key or channel that a command is about: it tells the slot."""
-    name: bytes = call[3] if isinstance(call[1], Script) else call[1]
+    name: bytes = call[3] if call[0] == _RUN else call[1]
     return name
 
 
-def commands_of(calls: Sequence[Call]) -> Iterator[Command]:
+def commands_of(calls: Sequence[Call]) -> Sequence[Command]:
     """Put hashes in the place of scripts; of several commands the first has the script's text.
 
     So a server that has lost its scripts knows this one for all of them. Else those before another
     process told it again would fail, and those after would overtake them.
     """
-    told = set()
-    for call in calls:
-        script = call[1] if len(call) > 1 else None
-        if not isinstance(script, Script):
-            yield call
-        elif len(calls) == 1 or script in told:
-            yield (call[0], script.hash, *call[2:])
-        else:
-            told.add(script)
-            yield with_text(call)
+    if not [call for call in calls if call[0] == _RUN]:
+        return calls
+    told: set[Script] = set()
+    return [_command_of(call, len(calls) == 1, told) for call in calls]
+
+
+def _command_of(call: Call, is_alone: bool, told: set[Script]) -> Command:
+    script = call[1] if call[0] == _RUN else None
+    if script is None:
+        return call
+    if is_alone or script in told:
+        return (_RUN, script.hash, *call[2:])
+    told.add(script)
+    return with_text(call)
 
 
 def with_text(call: Call) -> Command:
