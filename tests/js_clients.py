@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from flask_uwsgi_websocket.extension.extension import CLIENT_JS
@@ -127,7 +128,9 @@ class Firefox(Runtime):
         stack.callback(process.wait, PATIENCE)
         stack.callback(process.kill)
         self._number = 0
-        opening = eventually(lambda: self._open(port), "Firefox to answer", interval=0.2)
+        # Its first start makes a profile, which takes a busy machine long.
+        patience = 2 * PATIENCE
+        opening = eventually(lambda: self._open(port), "Firefox to answer", patience, 0.2)
         self._connection = stack.enter_context(opening)
         self._do("session.new", capabilities={})
         tree = self._do("browsingContext.getTree")
@@ -138,7 +141,7 @@ class Firefox(Runtime):
         try:
             opening = connect(address, proxy=None, compression=None, max_size=None)
             return opening.__enter__()
-        except OSError:
+        except (OSError, InvalidHandshake):
             return None
 
     def _do(self, method: str, **parameters: Any) -> Any:
