@@ -479,3 +479,34 @@ def test_the_last_one_out_keeps_what_others_come_back_for(place: Place) -> None:
     place.close()
     place._opened.clear()
     assert not os.path.exists(place.path)  # and removes it when all is over
+
+
+PLAIN = """
+import sys
+from flask import Flask
+from flask_uwsgi_websocket import Publisher, WebSocket
+
+app = Flask("plain")
+app.config["UWSGI_WEBSOCKET_BACKPLANE"] = "local://" + sys.argv[1]
+websocket = WebSocket(app)
+
+@websocket.route("/<room>")
+def chat(ws, room):
+    ws.join(room)
+    for text in ws:
+        websocket.to(room).send(text)
+
+url = app.config["UWSGI_WEBSOCKET_BACKPLANE"]
+with websocket.test_client().connect("/a") as a, Publisher(url, prefix="plain") as publisher:
+    a.send("hi")
+    assert a.receive() == "hi"
+    publisher.to("a").send("from outside")
+    assert a.receive() == "from outside"
+    assert "sqlite3" not in sys.modules
+"""
+
+
+def test_plain_rooms_never_touch_sqlite(place: Place) -> None:
+    command = [sys.executable, "-c", PLAIN, f"{place.path}/rooms"]
+    subprocess.run(command, check=True, timeout=2 * PATIENCE)
+    assert not list(Path(place.path).rglob(f"{STORE}*"))

@@ -150,11 +150,10 @@ class Joining:
             return Joined(room, self.kept.position(channel))
         joining = self.kept.join(connection, channel, options.history, wanted)
         try:
-            joined = await asyncio.wait_for(self._exchange.on_loop(joining), self._patience)
-        except BaseException as error:
+            # In no time of its own: each step of it has one, but not how long others take before.
+            joined = await self._exchange.on_loop(joining)
+        except BaseException:
             self._membership.remove(connection, channel)
-            if isinstance(error, asyncio.TimeoutError):
-                raise unavailable(error) from None
             raise
         if connection.ended:
             raise connection.closed_error()

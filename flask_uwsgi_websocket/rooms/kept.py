@@ -17,6 +17,7 @@ from weakref import ref
 
 from ..connection.connection import Connection
 from ..exceptions import RoomError
+from ..helpers.log import RateLimit, logger
 from .backplane import Backplane, Log
 from .delivery import Delivery
 from .exchange import Exchange
@@ -78,6 +79,7 @@ class KeptRooms:
         self._rooms: dict[str, _Room] = {}
         self._slots = asyncio.Semaphore(_AT_A_TIME)
         self._has_begun = False
+        self._warning = RateLimit()
         #: How often a log was read since something was missing (``repairs``), or members were told
         #: that it is lost (``resyncs``); how many clients have got all that they had missed
         #: (``recovered``), how many not; and in how many messages.
@@ -224,7 +226,7 @@ class KeptRooms:
                 tell = partial(self._delivery.tell_to_resync, channel, each.position)
                 self._delivery.do(tell)
                 continue
-            self._delivery.receive(each)
+            self._delivery.receive_anyway(each)
             for tee in room.tees.values():
                 tee.append(each)
 
@@ -255,8 +257,11 @@ class KeptRooms:
         asked = reader.start_reading()
         try:
             log = await self._read(channel, asked.offset, room)
-        except RoomError:
+        except (RoomError, ValueError) as error:
+            # ValueError: what another release has written.
             reader.doubt()
+            if self._warning.passes():
+                logger.warning("a kept room cannot be read on: %s", error)
             return False
         self.counters["repairs"] += 1
         self._pass(channel, room, reader.take(log, asked))

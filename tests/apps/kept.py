@@ -7,7 +7,6 @@ import time
 from flask import jsonify, request
 
 from flask_uwsgi_websocket import BackplaneUnavailable, Room
-from flask_uwsgi_websocket.rooms.envelope import positions_of
 from flask_uwsgi_websocket.rooms.local.store import Store
 from tests.apps.kit import make_app, make_extension
 
@@ -36,8 +35,7 @@ Store._explained = _measured
 
 @websocket.route("/chat/<room>", resume=True)
 async def chat(ws, room):
-    since = positions_of(ws.environ["QUERY_STRING"]).get(f"chat/{room}")
-    await ws.join(f"chat/{room}", since=since)
+    await ws.join(f"chat/{room}")
     async for message in ws:
         await ws.to(f"chat/{room}").send(message)
 
