@@ -172,6 +172,17 @@ def test_workers_of_a_user_without_rights(
 
 
 @of_both_loops
+def test_workers_that_share_no_rooms_say_so(serve_rooms: Callable[..., Server]) -> None:
+    server = serve_rooms(processes=2, config={"UWSGI_WEBSOCKET_BACKPLANE": "memory://"})
+    with Crowd(server) as crowd:
+        crowd.join(1, "/member/a")
+        text = (
+            "one worker only, of several that serve the app: set UWSGI_WEBSOCKET_BACKPLANE to local"
+        )
+        eventually(lambda: text in server.log(), "the log says so")
+
+
+@of_both_loops
 def test_leftovers_of_a_killed_server_are_swept(
     serve_rooms: Callable[..., Server], tmp_path: Path
 ) -> None:

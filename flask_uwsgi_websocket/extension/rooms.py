@@ -128,12 +128,13 @@ class _AppWithRooms(ClientsHost):
         return super().engine()
 
     def _warn_if_split(self) -> None:
-        """Warn where each of several workers is by itself, as under gunicorn."""
+        """Warn where each of several workers is by itself: under gunicorn that is the default."""
         is_one_of_many = has_request_context() and request.environ.get("wsgi.multiprocess")
-        if is_one_of_many and self.settings().private and not uwsgi.inside():
+        if is_one_of_many and self.settings().private:
             logger.warning(
                 "rooms reach the clients of one worker only, of several that serve the app: set "
-                "UWSGI_WEBSOCKET_BACKPLANE to local:///a/directory, or redis://..."
+                "UWSGI_WEBSOCKET_BACKPLANE to %s, or redis://...",
+                "local://" if uwsgi.inside() else "local:///a/directory",
             )
 
     def _warn_if_shared(self) -> None:
