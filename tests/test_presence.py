@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -25,6 +26,8 @@ from flask_uwsgi_websocket import (
 from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL
 from flask_uwsgi_websocket.rooms.memory import MemoryBackplane
 from flask_uwsgi_websocket.rooms.presence import announcements
+from flask_uwsgi_websocket.rooms.presence.members import Member
+from flask_uwsgi_websocket.rooms.record import Record
 from flask_uwsgi_websocket.testing import RoomFaults
 from tests.server import PATIENCE, eventually
 
@@ -221,9 +224,17 @@ def test_infos(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("info", "error"),
-    [(object(), TypeError), ({"a": float("nan")}, ValueError), ("x" * 4095, ValueError)],
+    [
+        (object(), TypeError),
+        ({"a": float("nan")}, ValueError),
+        ("x" * 4095, ValueError),
+        ({"a": ["half a character: \ud83d"]}, ValueError),
+        (json.loads("[" * 150 + "]" * 150), ValueError),
+    ],
+    ids=["object", "NaN", "long", "half a character", "deep"],
 )
 def test_an_info_that_cannot_be(info: Any, error: type[Exception]) -> None:
+    """Whoever has it from a client would else keep all in the room from hearing who comes."""
     bench = Bench(WebSocket)
     raised: list[BaseException] = []
 
@@ -380,6 +391,30 @@ def test_pages_are_told(bench: Bench) -> None:
         assert page.hears() == {"count": 2, "join": [], "leave": [{"user": "bob"}]}
         plain.send("info")
         assert plain.receive(PATIENCE) == "joined"
+
+
+def test_pages_are_told_the_number_of_many_who_come_and_leave_at_once() -> None:
+    """Each may have 4 KiB to say of itself, and in sum they were too much for a message."""
+
+    class Exchange:
+        sent: list[Record]
+        work: Callable[[], Any]
+
+        def run_soon(self, work: Callable[[], Any], delay: float) -> None:
+            self.work, self.sent = work, []
+
+        async def call(self, feature: str, do: Any) -> Any:
+            return [], True
+
+        send_nowait = property(lambda self: self.sent.append)
+
+    exchange: Any = Exchange()
+    news = announcements.Announcements(exchange)
+    for number in range(announcements.MOST_NAMED + 1):
+        news.add("loud/a", Member(f"{number}", "x" * 4000, 1, 0.0), has_left=False)
+    asyncio.run(exchange.work())
+    [record] = exchange.sent
+    assert json.loads(record.data) == {"presence": {"room": "loud/a", "count": 0}}
 
 
 def test_pages_of_a_large_room_are_told_the_number(

@@ -43,7 +43,7 @@ class Announcements:
         except RoomError:
             return  # the members are not reached either
         number = len({each.user for each in occupants})
-        if number > MOST_NAMED:
+        if max(number, len(news)) > MOST_NAMED:  # also of those who came and left at once
             text = encode_presence(room, number)
         else:
             came = [{"user": who.user, "info": who.info} for who in news.values() if who]

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 #: Bytes of the JSON of an info: it goes to everybody.
 MAX_INFO = 4096
+#: Lists and objects in each other: whoever reads JSON does that with a stack that has an end.
+MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,10 @@ class Members(list[Member]):
 
 
 def checked_info(info: str) -> str:
-    """Return the JSON of an info, unless it is too long, or no page could read it.
+    """Return the JSON of an info, unless it is too long, or not everybody could read it.
 
-    :raises ValueError: above :data:`MAX_INFO` bytes; for NaN, and what has no UTF-8.
+    :raises ValueError: above :data:`MAX_INFO` bytes; for NaN, halves of characters, and what is
+        deeper than :data:`MAX_DEPTH`.
     """
     size = len(info.encode())
     if size > MAX_INFO:
@@ -75,8 +78,29 @@ def checked_info(info: str) -> str:
             f"an info of {size} bytes of JSON: it has {MAX_INFO} at most, since it goes to all in "
             "the room; let it name where there is more"
         )
-    json.loads(info, parse_constant=_refuse)
+    try:
+        value = json.loads(info, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise _too_deep() from None
+    if _depth(value) > MAX_DEPTH:
+        raise _too_deep()
     return info
+
+
+def _depth(value: Any) -> int:
+    """Count how many lists and objects are in each other."""
+    depth, level = 0, [value]
+    while level := [each for each in level if each and isinstance(each, (dict, list))]:
+        depth += 1
+        level = [
+            one for each in level for one in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"an info with more than {MAX_DEPTH} lists and objects in each other")
 
 
 def _refuse(constant: str) -> None:
