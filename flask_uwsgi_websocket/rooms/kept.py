@@ -263,6 +263,8 @@ class KeptRooms:
             if self._warning.passes():
                 logger.warning("a kept room cannot be read on: %s", error)
             return False
+        if self._rooms.get(channel) is not room:  # those who are there now have another reader
+            return False
         self.counters["repairs"] += 1
         self._pass(channel, room, reader.take(log, asked))
         return True
