@@ -17,7 +17,7 @@ ASYNCIO = ["greenlet>=3"]
 # The first that runs asyncio's engine on Python 3.13.
 ASYNCIO_UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows' and python_version >= '3.13'"]
 REDIS = ["redis>=5.1"]
-DOCS = ["furo>=2024.8.6", "sphinx>=8.1", "sphinx-copybutton>=0.5.2"]
+DOCS = ["furo>=2024.8.6", "sphinx>=8.1"]
 BENCH = [
     "aiohttp>=3.11",
     "channels>=4",

@@ -14,7 +14,7 @@ if [ -z "${PYTHON-}" ]; then
     PYTHON=.venv/bin/python
     [ -x "$PYTHON" ] || python3 -m venv .venv
 fi
-"$PYTHON" -c 'import flask, furo, sphinx, sphinx_copybutton' 2>/dev/null ||
+"$PYTHON" -c 'import flask, furo, sphinx' 2>/dev/null ||
     "$PYTHON" -m pip install --quiet --editable '.[docs]'
 
 # -E: what is kept of an earlier build hides warnings, and leaves old menus on the pages.

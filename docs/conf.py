@@ -24,7 +24,7 @@ author = "the authors of Flask-uWSGI-WebSocket"
 version = release = __version__
 copyright = author
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosectionlabel", "sphinx_copybutton"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosectionlabel"]
 exclude_patterns = ["_build", "deploy"]
 templates_path: list[str] = []
 
@@ -60,11 +60,6 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
-
-# Commands are copied without their prompt and their output.
-copybutton_prompt_text = "$ "
-copybutton_line_continuation_character = "\\"
-copybutton_here_doc_delimiter = "EOF"
 
 
 class WordsLexer(RegexLexer):
@@ -104,9 +99,23 @@ def mark_long_words(app: Sphinx, tree: nodes.document) -> None:
             literal["classes"].append("long")
 
 
+def hide_type_variable(
+    app: Sphinx,
+    what: str,
+    name: str,
+    member: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Leave out that a method returns `Done`, which is nothing, or a coroutine of it."""
+    return signature, None if returns == "Done" else returns
+
+
 def setup(app: Sphinx) -> None:
     """Teach Sphinx what our pages need."""
     app.add_directive("command-help", CommandHelp)
+    app.connect("autodoc-process-signature", hide_type_variable)
     app.connect("doctree-read", mark_long_words)
     for language in ("haproxy", "caddyfile"):
         app.add_lexer(language, WordsLexer)

@@ -65,7 +65,7 @@ def is_run_elsewhere(block: Block) -> bool:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_each_block_says_its_language(name: str) -> None:
-    known = {*CHECKS, "python", "console", "javascript"}
+    known = {*CHECKS, "python", "console"}
     assert nameless_blocks(name) == []
     assert [f"{b}: {b.language}" for b in blocks_of(name) if b.language not in known] == []
 
