@@ -126,6 +126,21 @@ def test_what_was_trimmed_is_told() -> None:
     assert not one.reader.is_behind
 
 
+def test_a_hole_in_the_log_is_told() -> None:
+    """No log should have one; but who waits for what is not there waits for ever."""
+    one = Follower(Position("a", 0))
+    one.hear(entry("a", 5))
+    one.take(log("a", 5, (1, 3, 5)), one.reader.start_reading())
+    assert one.passed == [
+        entry("a", 1),
+        Resync(Position("a", 2)),
+        entry("a", 3),
+        Resync(Position("a", 4)),
+        entry("a", 5),
+    ]
+    assert not one.reader.is_behind
+
+
 def test_another_epoch_is_told_and_read_from_its_beginning() -> None:
     one = Follower(Position("a", 2))
     one.hear(entry("b", 2))

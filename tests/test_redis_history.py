@@ -228,6 +228,24 @@ def test_a_server_that_lost_the_description_is_told_again(server: RedisServer) -
     run(test())
 
 
+def test_a_clock_that_is_put_back(server: RedisServer) -> None:
+    """What comes after it is not older than what came before, of which holes would be made."""
+
+    async def test() -> None:
+        async with members(server.url) as (ada,):
+            await append(ada, b"1")
+            [(number, fields)] = server.call("XRANGE", LOG, "-", "+")
+            future = int(fields[1]) + 600_000
+            server.call("DEL", LOG)
+            server.call("XADD", LOG, number, "time", future, *fields[2:])
+            server.call("HSET", TOP, "time", future)
+            await append(ada, b"2", b"3")
+            times = [record.time for record in (await read(ada)).entries]
+            assert times == [future / 1000] * 3
+
+    run(test())
+
+
 # -- what is refused ---------------------------------------------------------------------------
 
 

@@ -327,3 +327,43 @@ def test_what_a_heartbeat_costs(server: RedisServer) -> None:
             assert took < 2
 
     run(test())
+
+
+def test_a_server_that_is_full(server: RedisServer) -> None:
+    """Those who are in a room stay in it: no worker seems to be dead."""
+
+    async def test() -> None:
+        async with members(server.url, server.url) as (ada, grace):
+            await ada.backplane.enter([one("1")])
+            await grace.backplane.enter([one("2", "bob")])
+            server.call("CONFIG", "SET", "maxmemory", 1)
+            deadline = time.monotonic() + 2 * occupancy.DEAD_AFTER
+            while time.monotonic() < deadline:
+                for member in (ada, grace):
+                    with suppress(BackplaneUnavailable):
+                        assert await member.backplane.sweep() == []
+                await asyncio.sleep(0.05)
+            found, _ = await ada.backplane.occupants(ROOM)
+            assert sorted(each.connection for each in found) == ["1", "2"]
+            with pytest.raises(BackplaneUnavailable):
+                await ada.backplane.enter([one("3", "eve")])
+            await ada.backplane.leave([("room:a", "1")])
+            assert [each.user for each in await swept(ada, grace)] == ["ann"]
+
+    run(test())
+
+
+def test_a_clock_that_is_put_back(server: RedisServer) -> None:
+    """Nobody's grace is longer than it was."""
+
+    async def test() -> None:
+        async with members(server.url) as (ada,):
+            await ada.backplane.enter([one("1", grace=0.1), one("2", "bob")])
+            await ada.backplane.leave([(ROOM, "1")])
+            field = server.call("HGET", "shop:{room:a}:who", "uann").decode()
+            number, ends, rest = field.split(" ", 2)
+            value = f"{number} {int(ends) + 3_600_000} {rest}"
+            server.call("HSET", "shop:{room:a}:who", "uann", value)
+            assert [each.user for each in await swept(ada)] == ["ann"]
+
+    run(test())

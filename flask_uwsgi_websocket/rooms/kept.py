@@ -254,6 +254,7 @@ class KeptRooms:
             room.is_reading = False
 
     async def _read_on(self, channel: str, room: _Room, reader: Reader) -> bool:
+        """Read once; return whether that has led on."""
         asked = reader.start_reading()
         try:
             log = await self._read(channel, asked.offset, room)
@@ -267,7 +268,7 @@ class KeptRooms:
             return False
         self.counters["repairs"] += 1
         self._pass(channel, room, reader.take(log, asked))
-        return True
+        return reader.position != asked
 
     def _begin(self) -> None:
         if not self._has_begun:

@@ -96,18 +96,24 @@ class Reader:
         return Resync(position)
 
     def _take_entries(self, log: Log) -> Iterator[Passed]:
-        first = log.entries[0].position if log.entries else Position(log.epoch, log.top + 1)
-        assert first is not None
-        if first.offset > self.position.offset + 1:  # what is between was trimmed
-            self.position = Position(log.epoch, first.offset - 1)
-            yield Resync(self.position)
+        if not log.entries and log.top > self.position.offset:  # all of it was trimmed
+            yield self._skip(Position(log.epoch, log.top))
         for record in log.entries:
-            assert record.position is not None
-            if record.position.offset == self.position.offset + 1:
-                self.position = record.position
+            position = record.position
+            assert position is not None
+            if (
+                position.offset > self.position.offset + 1
+            ):  # what is between was trimmed, or is lost
+                yield self._skip(Position(log.epoch, position.offset - 1))
+            if position.offset == self.position.offset + 1:
+                self.position = position
                 yield record
         yield from self._pass()
         self._ahead = {n: each for n, each in self._ahead.items() if n > self.position.offset}
+
+    def _skip(self, position: Position) -> Resync:
+        self.position = position
+        return Resync(position)
 
     def _pass(self) -> Iterator[KeptRecord]:
         """Yield what is next, as far as it has come."""

@@ -62,7 +62,10 @@ if done then return done end
 local epoch = current(fresh, keeps)
 local offset = string.format('%.0f', redis.call('HINCRBY', top, 'offset', 1))
 local bytes = redis.call('HINCRBY', top, 'bytes', #body)
-local id, time = offset .. '-0', milliseconds()
+local id, time, latest = offset .. '-0', milliseconds(), redis.call('HGET', top, 'time')
+-- A clock that is put back must not make holes in what is kept by time.
+if latest and tonumber(latest) > tonumber(time) then time = latest end
+redis.call('HSET', top, 'time', time)
 redis.call('XADD', log, 'MAXLEN', count, id, 'time', time, 'before', bytes - #body, 'body', body)
 
 local function is_over(entry)

@@ -44,6 +44,11 @@ local function remove(connection)
   put(name, user)
   return name, user
 end
+
+-- The milliseconds that are left of a grace: not more than it has, where the clock was put back.
+local function left_of(user)
+  return math.max(math.min(user.ends - now, user.grace), 0)
+end
 """
 
 #: Adds a connection. Returns 1 for a new user, 0 for a known one, -1 where the room is full.
@@ -101,7 +106,7 @@ for index = 1, #fields, 2 do
     local user = user_of(name)
     if user.connections == 0 then
       waiting[#waiting + 1] = name
-      waiting[#waiting + 1] = math.max(user.ends - now, 0)
+      waiting[#waiting + 1] = left_of(user)
     end
   end
 end
@@ -116,7 +121,7 @@ END = Script(
     + """
 local user = user_of(ARGV[1])
 if not user or user.connections > 0 then return {} end
-if user.ends > now then return {user.ends - now} end
+if user.ends > now and user.ends <= now + user.grace then return {left_of(user)} end
 redis.call('HDEL', room, 'u' .. ARGV[1])
 local is_empty = redis.call('HINCRBY', room, '#', -1) <= 0
 if is_empty then redis.call('DEL', room) end
@@ -141,8 +146,9 @@ LIVE = Script(
     _WORKERS
     + """
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1])
-redis.call('ZADD', KEYS[1], now, ARGV[1])
+-- First, since a server that is full lets a script go on that has written something.
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
 return known and 1 or 0
 """
 )
