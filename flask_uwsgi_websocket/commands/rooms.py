@@ -42,8 +42,8 @@ TIMEOUT = 2.0
 _PAUSE = 0.2
 
 _NO_INSTANCE = (
-    "there is no app with rooms: no uWSGI of this user has had a client yet, or its backplane is "
-    "elsewhere, which --backplane URL names"
+    "there is no app with rooms: no uWSGI of this user has had a client yet (be the user whom it "
+    "runs as: sudo -u), or its backplane is elsewhere, which --backplane URL names"
 )
 
 
