@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from flask_uwsgi_websocket import (
     RoomFull,
     WebSocket,
 )
+from flask_uwsgi_websocket.rooms.channels import room_channel
 from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL
 from flask_uwsgi_websocket.rooms.memory import MemoryBackplane
 from flask_uwsgi_websocket.rooms.presence import announcements
@@ -264,6 +265,23 @@ def test_members_whom_somebody_else_moves(bench: Bench) -> None:
             bench.waits(lambda: bench.websocket.rooms()["full/a"].connections == 2, "one is out")
             bench.websocket.to("hall").leave("full/a")
         bench.waits(lambda: bench.ask("full/a")["members"] == [], "all have left")
+
+
+def test_who_is_removed_while_it_joins_is_not_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe = MemoryBackplane.subscribe
+
+    async def remove(backplane: MemoryBackplane, channels: Collection[str]) -> None:
+        await subscribe(backplane, channels)
+        membership = bench.websocket._rooms.of(bench.app).live().membership
+        for client in tuple(bench.websocket.clients):
+            membership.remove(client._connection, room_channel("kind/a"))
+
+    monkeypatch.setattr(MemoryBackplane, "subscribe", remove)
+    with bench.joined("kind/a", user="ann"):
+        bench.hears(("join", "kind/a", "ann"), ("leave", "kind/a", "ann"), ("room_empty", "kind/a"))
+        assert bench.ask("kind/a")["members"] == []
 
 
 def test_a_room_without_presence(bench: Bench) -> None:

@@ -61,7 +61,7 @@ class Joining:
         self._membership.add(connection, channel)
         if was_member or options.presence is None:
             return
-        entered = self._presence.entered(connection, room, "null")
+        entered = self._enter(connection, room, "null")
         entered.add_done_callback(partial(self._let_out_if_refused, connection, room))
 
     def _let_out_if_refused(self, connection: Connection, room: str, entered: Future[None]) -> None:
@@ -122,8 +122,16 @@ class Joining:
         subscribing = self._membership.add(connection, channel)
         if subscribing is not None:
             await self._complete(connection, channel, subscribing, was_member)
-        entered = self._presence.entered(connection, room, info)
+        entered = self._enter(connection, room, info)
         return await self._complete(connection, channel, entered, was_member, joined)
+
+    def _enter(self, connection: Connection, room: str, info: str) -> Future[None]:
+        """Do :meth:`.Presence.entered` for one that has a place, unless it has lost that by now."""
+        entered = self._presence.entered(connection, room, info)
+        channel = room_channel(room)
+        if not self._membership.has_place(connection, channel):
+            self._presence.left(connection, channel)
+        return entered
 
     async def _join_kept(
         self,
@@ -142,7 +150,7 @@ class Joining:
         if subscribing is not None:
             await self._complete(connection, channel, subscribing, was_member)
         if options.presence is not None:
-            entered = self._presence.entered(connection, room, info)
+            entered = self._enter(connection, room, info)
             await self._complete(connection, channel, entered, was_member)
         assert self.kept is not None
         assert options.history is not None

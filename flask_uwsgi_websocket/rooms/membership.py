@@ -87,6 +87,10 @@ class Membership:
             self._members.setdefault(channel, {})[connection] = None
         return True
 
+    def has_place(self, connection: Connection, channel: str) -> bool:
+        """Tell whether a connection is a member, or is about to be one."""
+        return channel in self._joined.get(connection, ())
+
     def _enter(self, connection: Connection, channel: str, is_member: bool) -> bool:
         if connection not in self._joined:
             connection.on_release(partial(self._remove_from_all, connection))

@@ -105,11 +105,10 @@ class Presence:
             grace if client.user else 0.0,  # a connection of nobody's does not come back
             options.max_members or 0,
         )
-        self._here[connection, channel] = occupant
         self.begin()
         self._put(Change(occupant, entered))
-        if connection.ended:  # looked at last: it may have left before it was in there
-            self.left(connection, channel)
+        # Behind that, so that whoever leaves meanwhile is not told of before it has entered.
+        self._here[connection, channel] = occupant
         return entered
 
     def left(self, connection: Connection, channel: str) -> None:
