@@ -34,7 +34,9 @@ from flask_uwsgi_websocket.rooms import fan_out
 from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.delivery import Delivery
 from flask_uwsgi_websocket.rooms.options import RoomPatterns
-from flask_uwsgi_websocket.rooms.record import Kind, Record
+from flask_uwsgi_websocket.rooms.positions import Position
+from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind, Record
+from flask_uwsgi_websocket.rooms.replay import Entry
 from flask_uwsgi_websocket.rooms.slow import Backlog
 from flask_uwsgi_websocket.servers.sockets import PlainProcess
 from tests.server import eventually
@@ -489,6 +491,17 @@ def test_what_waits_for_the_loop_is_limited(
     assert peer.receive(1) == ["again"]
 
 
+def test_what_must_be_taken_is(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A room's log is read on as far as there is place, which may end in the midst of it."""
+    monkeypatch.setattr(module, "MAX_WAITING", 100_000)
+    peer = scene.peer("room:a")
+    texts = [f"{number}" + "x" * 1000 for number in range(200)]
+    records = [Record(Kind.MESSAGE, ("room:a",), text.encode(), True) for text in texts]
+    scene.on_loop(lambda: [scene.delivery.receive(record, must=True) for record in records])
+    scene.settle()
+    assert peer.receive(len(texts)) == texts
+
+
 # Clients that read too slowly
 
 QUEUE = 20_000
@@ -531,6 +544,24 @@ def read_on(scene: Scene, deaf: Peer, last: int) -> list[int]:
 
     eventually(over, "the last message")
     return numbers(deaf.events)
+
+
+def test_who_has_more_and_more_replayed_and_does_not_read_is_closed(scene: Scene) -> None:
+    """A client that can have its handler join and leave would else take all memory."""
+    deaf = scene.peer("room:a", limits=Limits(send_queue_size=QUEUE, send_buffer=1))
+    missed = [
+        KeptRecord(Kind.MESSAGE, ("room:a",), bytes(1 << 20), position=Position("e", 1 + number))
+        for number in range(2)
+    ]
+    entry = Entry("room:a", missed, Position("e", 2), None)
+    times = 0
+    while not deaf.connection.ended:
+        scene.on_loop(lambda: scene.delivery.welcome(deaf.connection, entry))
+        times += 1
+        assert times < 20
+    assert deaf.connection.close_code == 1013
+    assert times > 2
+    assert scene.counters["slow_closed"] == 1
 
 
 def test_who_reads_too_slowly_is_closed(

@@ -108,10 +108,13 @@ class Delivery:
         self._enveloped[connection] = None
         connection.on_release(partial(self._enveloped.pop, connection, None))
 
-    def receive(self, record: Record) -> None:
-        """Take a record, from any thread."""
+    def receive(self, record: Record, must: bool = False) -> None:
+        """Take a record, from any thread.
+
+        :param must: whether it is taken also when this :attr:`is_full`, for those who have looked.
+        """
         with self._lock:
-            if self._came - self._gone < MAX_WAITING:
+            if must or self._came - self._gone < MAX_WAITING:
                 self._came += record.weight
                 self._put(record)
                 return
@@ -302,14 +305,14 @@ class Delivery:
             messages = [_message(each, as_text) for each in missed]
         if messages:
             self.counters["delivered"] += len(missed)
-            self._slow.replay(connection, Frames(*messages))
+            self._slow.replay(connection, Frames(*messages), entry.channel)
 
     def tell_to_resync(self, channel: str, position: Position) -> None:
         """Tell the members of a kept room that messages before a position are lost to them."""
         text = encode_joined(room_of(channel) or "", position, recovered=False)
         for connection in tuple(self._members.members(channel)):
             if connection in self._enveloped:
-                self._slow.replay(connection, Frames((TEXT, text.encode())))
+                self._slow.replay(connection, Frames((TEXT, text.encode())), channel)
 
     def _carry_out(self, record: Record | _Step) -> Iterator[None]:
         """Do what a record asks for that is no message."""

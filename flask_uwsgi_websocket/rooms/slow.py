@@ -20,6 +20,9 @@ from .options import Slow
 
 #: Bytes of a replay that are pushed at once, to a client that has taken what was sent before.
 _AT_ONCE = 64 * 1024
+#: Bytes that may wait for a client when another replay comes: one that joins and leaves, and does
+#: not read, must not take all memory.
+MAX_REPLAYED = 8 << 20
 
 
 class Backlog:
@@ -28,11 +31,12 @@ class Backlog:
     :param limit: bytes of it, unless a single message is larger.
     """
 
-    __slots__ = ("_frames", "_limit", "_number", "_size", "_usual", "is_strict")
+    __slots__ = ("_frames", "_limit", "_number", "_usual", "is_strict", "size")
 
     def __init__(self, limit: int) -> None:
         self._limit = self._usual = limit
-        self._size = 0
+        #: In bytes.
+        self.size = 0
         #: Whether nothing of it may be dropped.
         self.is_strict = False
         self._number = 0
@@ -44,7 +48,7 @@ class Backlog:
     @property
     def is_full(self) -> bool:
         """Whether it is above its limit."""
-        return self._size > self._limit
+        return self.size > self._limit
 
     def replay(self, frames: Sequence[Frames]) -> None:
         """Keep all of some messages, and as many as usual of those that follow."""
@@ -52,8 +56,8 @@ class Backlog:
         for each in frames:
             self._number += 1
             self._frames[self._number] = each
-            self._size += len(each.plain)
-        self._limit = self._size + self._usual
+            self.size += len(each.plain)
+        self._limit = self.size + self._usual
 
     def keep(self, frames: Frames, conflate: str | None = None) -> tuple[int, int]:
         """Keep a message; return how many gave way to it: older ones of its kind, and the oldest.
@@ -63,7 +67,7 @@ class Backlog:
         conflated = conflate is not None and self._forget(conflate)
         self._number += 1
         self._frames[self._number if conflate is None else conflate] = frames
-        self._size += len(frames.plain)
+        self.size += len(frames.plain)
         dropped = 0
         while self.is_full and len(self._frames) > 1 and not self.is_strict:
             self.next()
@@ -83,7 +87,7 @@ class Backlog:
         frames = self._frames.pop(key, None)
         if frames is None:
             return False
-        self._size -= len(frames.plain)
+        self.size -= len(frames.plain)
         return True
 
 
@@ -113,18 +117,22 @@ class SlowClients:
             else:
                 connection.push(frames)
 
-    def replay(self, connection: Connection, frames: Frames) -> None:
+    def replay(self, connection: Connection, frames: Frames, channel: str) -> None:
         """Push messages, however many, before all that is delivered from now on."""
         is_little = not self.backlogs.get(connection) and len(frames.plain) <= _AT_ONCE
         if is_little and connection.has_room():
             connection.push(frames)
             return
         backlog = self._backlog(connection)
-        if backlog is not None:
-            was_empty = not backlog
-            backlog.replay(frames.apart())
-            if was_empty:
-                self._go_on(connection)
+        if backlog is None:
+            return
+        if backlog.size > MAX_REPLAYED:
+            self._close(connection, channel)
+            return
+        was_empty = not backlog
+        backlog.replay(frames.apart())
+        if was_empty:
+            self._go_on(connection)
 
     def _keep_or_close(
         self, connection: Connection, backlog: Backlog, frames: Frames, channel: str
@@ -132,8 +140,11 @@ class SlowClients:
         """Keep a message behind those that are replayed, for one that still takes them."""
         backlog.keep(frames)
         if backlog.is_full and not connection.ended:
-            connection.abort("the peer reads too slowly", 1013)
-            self._count("slow_closed", 1, channel)
+            self._close(connection, channel)
+
+    def _close(self, connection: Connection, channel: str) -> None:
+        connection.abort("the peer reads too slowly", 1013)
+        self._count("slow_closed", 1, channel)
 
     def _push_or_close(self, connection: Connection, frames: Frames, channel: str) -> None:
         had_ended = connection.ended
