@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import git
 from tests.deployments.machine import program
 from tests.server import ROOT
 
@@ -36,8 +37,6 @@ def test_yaml(schema: str, files: list[Path]) -> None:
 
 
 def test_scripts() -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files", "*.sh", ".ci/run"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "tests/run.sh" in tracked.stdout
-    lint("shellcheck", "--external-sources", "--severity=warning", *tracked.stdout.split())
+    scripts = git("ls-files", "*.sh", ".ci/run").split()
+    assert "tests/run.sh" in scripts
+    lint("shellcheck", "--external-sources", "--severity=warning", *scripts)

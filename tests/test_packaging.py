@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from flask_uwsgi_websocket import __version__
+from tests.checkout import copy_checkout, git
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = (ROOT / "setup.py").read_text()
@@ -46,7 +47,7 @@ def run(*command: str | Path, **environment: str) -> str:
 
 
 def tracked() -> set[str]:
-    return {*run("git", "ls-files").splitlines()}
+    return {*git("ls-files").splitlines()}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     Without isolation: each of its environments would have pip fetch setuptools once more.
     """
     checkout, out, tools = map(tmp_path_factory.mktemp, ("checkout", "dist", "setuptools"))
-    run("git", "checkout-index", "--all", f"--prefix={checkout}/")
+    copy_checkout(checkout)
     run(*PIP, "--target", tools, "setuptools>=77")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out]
     run(*build, cwd=str(checkout), PYTHONPATH=str(tools))
@@ -65,7 +66,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def test_the_version_is_in_one_place() -> None:
-    places = run("git", "grep", "-l", "-F", f'"{__version__}"', "--", ":!tests", ":!docs")
+    places = git("grep", "-l", "-F", f'"{__version__}"', "--", ":!tests", ":!docs")
     assert places == "flask_uwsgi_websocket/__init__.py\n"
 
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from websockets.sync.client import ClientConnection
 
+from tests.checkout import copy_checkout
 from tests.deployments.dockerfile import Image
 from tests.deployments.machine import (
     DEPLOY,
@@ -109,8 +110,7 @@ class Composition:
 
 def build_wheel(checkout: Path, folder: Path) -> None:
     """What stands beside the Dockerfile for as long as no index has it."""
-    git = ["git", "checkout-index", "--all", f"--prefix={checkout}/"]
-    subprocess.run(git, cwd=ROOT, check=True, timeout=60)
+    copy_checkout(checkout)
     pip = [program("pip"), "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
     subprocess.run([*pip, str(checkout)], check=True, timeout=200)
 
