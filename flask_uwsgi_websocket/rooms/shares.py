@@ -78,11 +78,7 @@ def withheld(
     kept = [each for each in records if each.exclude and isinstance(each, KeptRecord)]
     if not kept:
         return []
-    ids = {
-        client.id: one
-        for one in receivers
-        if one in enveloped and (client := one.client) is not None  # until it is released
-    }
+    ids = {one.client.id: one for one in receivers if one in enveloped and one.client is not None}
     return [
         ([withhold(record)], [ids[id]])
         for record in kept
