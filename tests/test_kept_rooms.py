@@ -9,6 +9,7 @@ import pytest
 
 from flask_uwsgi_websocket import BackplaneUnavailable, Room, WebSocket
 from flask_uwsgi_websocket.exceptions import RoomError, RoomFull
+from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL
 from flask_uwsgi_websocket.rooms.positions import Joined, Position
 from flask_uwsgi_websocket.testing import RoomFaults
 
@@ -299,7 +300,7 @@ def test_envelopes_have_positions(extension_of_resume: Any) -> None:
     kit = extension_of_resume
     begin = kit.websocket.position("kept")
     sent = [kit.websocket.to("kept").send(f"{number}") for number in range(2)]
-    with kit.connect("/resume", subprotocols=["flask-uwsgi-rooms.v1"]) as a:
+    with kit.connect("/resume", subprotocols=[SUBPROTOCOL]) as a:
         assert "hello" in json.loads(a.receive())
         a.send(begin)
         assert json.loads(a.receive()) == {"in": "kept", "at": begin, "recovered": True}
@@ -310,6 +311,23 @@ def test_envelopes_have_positions(extension_of_resume: Any) -> None:
         kit.websocket.forget("kept")
         here = kit.websocket.position("kept")
         assert json.loads(a.receive()) == {"in": "kept", "at": here, "recovered": False}
+
+
+def test_a_client_that_could_not_go_on_at_first_can_later(extension_of_resume: KeptKit) -> None:
+    kit = extension_of_resume
+    begin = kit.websocket.position("kept")
+    sent = kit.websocket.to("kept").send("1")
+    path = f"/again?_since=kept:{begin}"
+    with RoomFaults(kit.app) as faults, kit.connect(path, subprotocols=[SUBPROTOCOL]) as a:
+        assert "hello" in json.loads(a.receive())
+        faults.fail()
+        a.send("join")
+        while "text" not in (told := json.loads(a.receive())):
+            assert told == {"out": "kept"}
+        faults.recover()
+        a.send("join")
+        assert json.loads(a.receive()) == {"in": "kept", "at": begin, "recovered": True}
+        assert json.loads(a.receive()) == {"room": "kept", "at": sent, "text": "1"}
 
 
 @pytest.fixture(params=CLASSES, ids=lambda cls: cls.__name__)
@@ -325,5 +343,22 @@ def extension_of_resume(request: pytest.FixtureRequest) -> KeptKit:
             await ws.join("kept", since=since)
 
     handler = resume_asynchronously if kit.asynchronous else resume
+
+    def again(ws: Any) -> None:
+        for _ in ws:
+            try:
+                ws.join("kept")
+            except BackplaneUnavailable:
+                ws.send("away")
+
+    async def again_asynchronously(ws: Any) -> None:
+        async for _ in ws:
+            try:
+                await ws.join("kept")
+            except BackplaneUnavailable:
+                await ws.send("away")
+
     kit.websocket.add_url_rule("/resume", "resume", handler, resume=True)
+    handler = again_asynchronously if kit.asynchronous else again
+    kit.websocket.add_url_rule("/again", "again", handler, resume=True)
     return kit

@@ -355,6 +355,18 @@ def test_a_store_that_takes_nobody(
     assert warned == ["who is in a room is not known to all workers: its disk is full"]
 
 
+def test_a_worker_ends_though_its_store_takes_nothing(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    live = bench.websocket._rooms.of(bench.app).live()
+    with bench.joined("kind/a", user="ann") as ann, RoomFaults(bench.app) as faults:
+        faults.fail()
+        ann.close()
+        stopping = asyncio.run_coroutine_threadsafe(live.presence.stop(), live.exchange._loop)
+        stopping.result(PATIENCE)
+
+
 def test_many(bench: Bench) -> None:
     """A hundred come and leave at once: each is told once, and few threads are there for it."""
     before = threading.active_count()

@@ -200,6 +200,17 @@ def test_the_command_is_printed(
     assert "'my app'" in line
 
 
+def test_a_machine_that_does_not_know_localhost(
+    command: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> str:
+        raise socket.gaierror(socket.EAI_NONAME, name)
+
+    monkeypatch.setattr(socket, "gethostbyname", fail)
+    built = command()
+    assert built[built.index("--http") + 1] == "127.0.0.1:5000"
+
+
 @pytest.mark.parametrize(
     ("kwargs", "error", "text"),
     [

@@ -48,7 +48,12 @@ class _EnvelopedClient(BaseClient[Any]):
 
     def _since(self, room: str, since: str | None) -> str | None:
         """Return where a join goes on: where its handler says, or else, once, the client itself."""
-        return self._positions.pop(room, None) if since is None else since
+        return self._positions.get(room) if since is None else since
+
+    def _went_on(self, joined: Joined) -> Joined:
+        """Take note that a join has gone on; one that failed may be tried again."""
+        self._positions.pop(joined.room, None)
+        return joined
 
     def _opened(self, connection: Connection) -> None:
         tell(connection, hello(self.id, connection.limits.ping_interval))  # before all others know
@@ -78,7 +83,7 @@ class _EnvelopedBlockingClient(_EnvelopedClient, WebSocketClient):
     def join(
         self, room: str, info: Any = None, since: str | None = None, replay: int = 0
     ) -> Joined:
-        return super().join(room, info, self._since(room, since), replay)
+        return self._went_on(super().join(room, info, self._since(room, since), replay))
 
     def send(self, msg: Data, binary: bool | None = None) -> None:
         super().send(self._wrap(msg, binary), binary)
@@ -88,7 +93,7 @@ class _EnvelopedAsyncioClient(_EnvelopedClient, AsyncioWebSocketClient):
     async def join(
         self, room: str, info: Any = None, since: str | None = None, replay: int = 0
     ) -> Joined:
-        return await super().join(room, info, self._since(room, since), replay)
+        return self._went_on(await super().join(room, info, self._since(room, since), replay))
 
     async def send(self, msg: Data, binary: bool | None = None) -> None:
         await super().send(self._wrap(msg, binary), binary)

@@ -131,8 +131,19 @@ def _address(host: str, port: int | str) -> str:
     if not str(port).isdecimal() or int(port) > 65535:
         raise EngineError(f"port is {port!r}: it must be a whole number, 65535 at most")
     try:
-        if host not in (DEFAULT_HOST, "*"):
+        if host == "localhost":
+            host = _localhost()
+        elif host != "*":
             socket.getaddrinfo(host.strip("[]"), None)
     except (OSError, UnicodeError) as error:
         raise EngineError(f"host is {host!r}, which leads to no address: {error}") from error
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def _localhost() -> str:
+    """Return the name; or its address on a machine without /etc/hosts, such as a new container."""
+    try:
+        socket.gethostbyname("localhost")  # as uWSGI does, which takes 255.255.255.255 if it fails
+    except OSError:
+        return "127.0.0.1"
+    return "localhost"

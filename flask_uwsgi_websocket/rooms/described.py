@@ -87,11 +87,17 @@ class Described:
             all_done([self.exchange.send(each) for each in records], sent)
 
     async def _ask_and_send(self) -> None:
-        error: BaseException | None = None
+        error: BaseException | None = RuntimeError("it was interrupted")
         try:
             await self._ask()
+            error = None
         except Exception as failure:
             error = failure
+        finally:
+            self._send_waiting(error)
+
+    def _send_waiting(self, error: BaseException | None) -> None:
+        """Send what has waited for the options of rooms; or tell why they are not known."""
         with self._lock:
             self._is_asking = False
             waiting, self._waiting = self._waiting, []

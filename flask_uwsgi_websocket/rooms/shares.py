@@ -78,7 +78,11 @@ def withheld(
     kept = [each for each in records if each.exclude and isinstance(each, KeptRecord)]
     if not kept:
         return []
-    ids = {one.client.id: one for one in receivers if one in enveloped and one.client is not None}
+    ids = {
+        client.id: one
+        for one in receivers
+        if one in enveloped and (client := one.client) is not None  # until it is released
+    }
     return [
         ([withhold(record)], [ids[id]])
         for record in kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -88,15 +88,25 @@ class Residents:
 
     async def _restore(self, worker: str) -> None:
         """Enter our own again, where they were taken for a dead worker's, or are in a lost file."""
-        lost = [replace(each, limit=0) for each in self._own.values()]
-        for first in range(0, len(lost), SLICE):
-            some = lost[first : first + SLICE]
-            await self._store.write(partial(_enter, some, worker))
+        keys = list(self._own)
+        for first in range(0, len(keys), SLICE):
+            some = keys[first : first + SLICE]
+            await self._store.write(partial(_restore, some, self._own, worker))
             await asyncio.sleep(0)
 
 
 def _enter(occupants: Iterable[Occupant], worker: str, connection: Connection) -> list[bool | None]:
     return [_enter_one(each, worker, connection) for each in occupants]
+
+
+def _restore(
+    keys: Iterable[tuple[str, str]],
+    own: Mapping[tuple[str, str], Occupant],
+    worker: str,
+    connection: Connection,
+) -> None:
+    """Enter those again that have not left by now, when it is our turn to write."""
+    _enter([replace(own[key], limit=0) for key in keys if key in own], worker, connection)
 
 
 def _enter_one(occupant: Occupant, worker: str, connection: Connection) -> bool | None:

@@ -28,6 +28,8 @@ from .members import Left, Member, Members, Occupant, member_who_came, member_wh
 #: Seconds between two questions who has left for good, and two attempts to tell what the store
 #: could not be told.
 INTERVAL = 1.0
+#: Seconds to try it in when the worker ends, which has more to do then.
+_LAST_TIME = 0.5
 
 
 class Happened(Enum):
@@ -217,8 +219,9 @@ class Presence:
                 self._tell(Event(Happened.EMPTY, room))
 
     async def stop(self) -> None:
-        """Tell the store all that waits, when the worker ends; then nothing more."""
-        while len(self._changes) or self._is_applying:
+        """Tell the store what waits, if it takes it, when the worker ends; then nothing more."""
+        deadline = time.monotonic() + _LAST_TIME
+        while (len(self._changes) or self._is_applying) and time.monotonic() < deadline:
             await self._apply()
             await asyncio.sleep(0.005)
         self._has_begun = False
