@@ -17,8 +17,8 @@
     │   └── UnsupportedFront                        nor behind what the server was started with
     └── RoomError                                   a room that cannot be joined, or sent to
         ├── BackplaneUnavailable    1013            what connects the workers does not answer
-        ├── TooManyRooms                            a client that joins more rooms than it may
-        └── RoomFull                                a room with as many members as it may have
+        ├── TooManyRooms            1008            a client that joins more rooms than it may
+        └── RoomFull                1013            a room with as many members as it may have
 
 A close code is one of RFC 6455 section 7.4.
 """
@@ -131,6 +131,9 @@ class UnsupportedFront(EngineError):
 class RoomError(WebSocketError):
     """A room that cannot be joined, or sent to."""
 
+    #: What closes the client of a handler that does not catch it (RFC 6455 7.4.1).
+    close_code = 1011
+
 
 class BackplaneUnavailable(RoomError, ConnectionError):
     """What connects the workers does not answer: nobody, or an unknown part, got the message.
@@ -138,10 +141,22 @@ class BackplaneUnavailable(RoomError, ConnectionError):
     In a handler that does not catch it, it closes the client with 1013.
     """
 
+    close_code = 1013
+
 
 class TooManyRooms(RoomError):
-    """A client that joins more rooms than ``UWSGI_WEBSOCKET_MAX_ROOMS``."""
+    """A client that joins more rooms than ``UWSGI_WEBSOCKET_MAX_ROOMS``.
+
+    In a handler that does not catch it, it closes the client with 1008.
+    """
+
+    close_code = 1008
 
 
 class RoomFull(RoomError):
-    """A room with as many members as its ``max_members``."""
+    """A room with as many members as its ``max_members``.
+
+    In a handler that does not catch it, it closes the client with 1013.
+    """
+
+    close_code = 1013

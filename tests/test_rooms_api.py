@@ -24,14 +24,14 @@ from flask_uwsgi_websocket import (
     AsyncioWebSocket,
     BackplaneUnavailable,
     GeventWebSocket,
-    RoomFull,
-    TooManyRooms,
     WebSocket,
 )
 from flask_uwsgi_websocket.extension.config import PREFIX
+from flask_uwsgi_websocket.helpers.log import RateLimit
 from flask_uwsgi_websocket.rooms.counting import Count
 from flask_uwsgi_websocket.rooms.memory import MemoryBackplane
 from flask_uwsgi_websocket.rooms.positions import Joined
+from flask_uwsgi_websocket.session import session
 from flask_uwsgi_websocket.testing import HandshakeRejected, WebSocketTestConnection
 from tests.server import ROOT
 
@@ -265,7 +265,14 @@ def test_what_is_too_large_for_other_workers_goes_to_nobody(extension: type[WebS
         assert nothing_comes(a)
 
 
-def test_limits(extension: type[WebSocket]) -> None:
+def test_limits(
+    extension: type[WebSocket],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What handlers do not catch closes their clients, and is logged once for many."""
+    for kind in session._EXPECTED:
+        monkeypatch.setitem(session._EXPECTED, kind, RateLimit())
     kit = Kit(extension, MAX_ROOMS=2)
     kit.websocket.room("small/*", max_members=1)
     with kit.connect("/do") as a, kit.connect("/do") as b:
@@ -273,17 +280,19 @@ def test_limits(extension: type[WebSocket]) -> None:
         do(a, "ws.join('small/x')")
         do(a, "ws.join('a')")  # it is in it
         a.send("ws.join('c')")
-        with pytest.raises(TooManyRooms, match="in 2 rooms already"):
-            a.receive()
-        assert a.close_code == 1011
+        assert a.receive() is None
+        assert a.close_code == 1008
         kit.wait(lambda: kit.websocket.count("a").connections == 0)
         do(b, "ws.join('small/x')")
         do(b, "ws.join('small/x')")
     with kit.connect("/chat/small"), kit.connect("/do") as a, kit.connect("/do") as b:
         do(a, "ws.join('small/y')")
         b.send("ws.join('small/y')")
-        with pytest.raises(RoomFull, match="'small/y' has 1 members"):
-            b.receive()
+        assert b.receive() is None
+        assert b.close_code == 1013
+    for said in ("closed with 1008", "in 2 rooms already", "1013", "'small/y' has 1 members"):
+        assert said in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_options_come_first(kit: Kit) -> None:

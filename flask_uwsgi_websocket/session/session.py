@@ -13,7 +13,13 @@ from typing import Any
 from ..codec import SERVER, Protocol
 from ..connection.connection import Connection
 from ..engines.base import Engine
-from ..exceptions import BackplaneUnavailable, ConnectionClosed
+from ..exceptions import (
+    BackplaneUnavailable,
+    ConnectionClosed,
+    RoomError,
+    RoomFull,
+    TooManyRooms,
+)
 from ..helpers.log import RateLimit, log_exception, logger
 from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..process.fork import end_of_children
@@ -144,8 +150,9 @@ class Session(ABC):
             return 1011, ""  # by us
         if isinstance(error, KeyboardInterrupt) and self.engine.pass_on(error):
             return 1001, ""  # the process ends
-        if _is_only(BackplaneUnavailable, error):
-            return _warn_of_backplane(error)
+        for kind in _EXPECTED:
+            if _is_only(kind, error):
+                return _warn_of(kind, error)
         if not _is_only(ConnectionClosed, error):
             return self.report_safely(error)
         if not connection.ended:
@@ -165,17 +172,18 @@ class Session(ABC):
         return code, reason.encode(errors="backslashreplace")[:MAX_REASON].decode(errors="ignore")
 
 
-_unavailable = RateLimit()
+#: What handlers may leave to us: a log without a traceback for each, since it happens to many.
+_EXPECTED: dict[type[RoomError], RateLimit] = {
+    kind: RateLimit() for kind in (BackplaneUnavailable, RoomFull, TooManyRooms)
+}
 
 
-def _warn_of_backplane(error: BaseException) -> tuple[int, str]:
-    """Log why a handler has ended that cannot go on for now; return the code for its client.
-
-    1013: "try again later". With no traceback each, since it happens to all handlers at a time.
-    """
-    if _unavailable.passes():
-        logger.warning("WebSockets are closed with 1013: their handlers ended with %s", error)
-    return 1013, ""
+def _warn_of(kind: type[RoomError], error: BaseException) -> tuple[int, str]:
+    """Log why handlers end that cannot go on for now; return the code for their clients."""
+    code = kind.close_code
+    if _EXPECTED[kind].passes():
+        logger.warning("WebSockets are closed with %d: their handlers ended with %s", code, error)
+    return code, ""
 
 
 def _is_only(kind: type[BaseException], error: BaseException) -> bool:
