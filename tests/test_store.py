@@ -229,7 +229,8 @@ def test_all_rooms_together_have_one(place: Place) -> None:
         size = await logs._store.read(lambda c: c.execute("SELECT bytes FROM size").fetchone()[0])
         real = await logs._store.read(
             lambda c: c.execute(
-                "SELECT sum(length(body) + 100) FROM entry WHERE log IN (SELECT id FROM log)"
+                "SELECT sum(length(body) + 100) + 500 * (SELECT count(*) FROM log) FROM entry "
+                "WHERE log IN (SELECT id FROM log)"
             ).fetchone()[0]
         )
         assert 50_000 < size == real <= 100_000
@@ -237,6 +238,50 @@ def test_all_rooms_together_have_one(place: Place) -> None:
             await append(logs, message(b"collects what is left of those"))
         orphans = "SELECT count(*) FROM entry WHERE log NOT IN (SELECT id FROM log)"
         assert await logs._store.read(lambda c: c.execute(orphans).fetchone()[0]) == 0
+
+    run(test())
+
+
+async def number_of_logs(logs: Logs) -> int:
+    found = await logs._store.read(lambda c: c.execute("SELECT count(*) FROM log").fetchone())
+    return int(found[0])
+
+
+def test_rooms_without_messages_count_as_well(place: Place) -> None:
+    """Clients may choose the names of rooms, as many as they like."""
+
+    async def test() -> None:
+        logs = place.logs(limit=100_000)
+        for number in range(500):
+            await logs.touch(f"room:{number}", 300)
+        assert 100 < await number_of_logs(logs) <= 1 + 100_000 // 500
+        kept = (await logs.touch("room:499", 300)).epoch
+        await append(logs, message(b"1"))
+        assert (await logs.touch("room:499", 300)).epoch == kept
+
+    run(test())
+
+
+def test_many_rooms_that_nobody_uses_do_not_go_in_one_go(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others, and the loop, wait meanwhile."""
+    now = time.time()
+    monkeypatch.setattr(local_log, "_now", lambda: now)
+    monkeypatch.setattr(local_log, "_SLICE", 40)
+
+    async def test() -> None:
+        nonlocal now
+        logs = place.logs()
+        first = await logs.touch("room:99", 300)
+        for number in range(100):
+            await logs.touch(f"room:{number}", 300)
+        now += retention.life(300) + 1
+        assert (await logs.touch("room:99", 300)).epoch != first.epoch
+        assert 60 <= await number_of_logs(logs) <= 61
+        await logs.touch("room:100", 300)
+        await logs.touch("room:101", 300)
+        assert await number_of_logs(logs) == 3
 
     run(test())
 

@@ -79,6 +79,7 @@ class MemoryLogs:
     def __init__(self) -> None:
         self._lock = RLock()
         self._logs: dict[str, _Log] = {}
+        self._many = 1000
         #: See :meth:`.Backplane.describe`.
         self.description: str | None = None
 
@@ -92,9 +93,16 @@ class MemoryLogs:
     def _find_or_make(self, channel: str, seconds: float, now: float) -> _Log:
         log = self._find(channel, now)
         if log is None:
+            self._drop_expired(now)
             log = self._logs[channel] = _Log(seconds)
             log.renew(seconds, now)
         return log
+
+    def _drop_expired(self, now: float) -> None:
+        """Drop the logs that nobody has used for long, whenever there are twice as many."""
+        if len(self._logs) >= self._many:
+            self._logs = {name: log for name, log in self._logs.items() if log.expires > now}
+            self._many = max(1000, 2 * len(self._logs))
 
     def append(self, records: Sequence[KeptRecord]) -> list[KeptRecord | Position]:
         """Append records; return each as it is now, or where an earlier one with its key is."""

@@ -25,6 +25,7 @@ TABLES = (
         top INTEGER NOT NULL, bytes INTEGER NOT NULL, seconds REAL NOT NULL, used REAL NOT NULL,
         expires REAL NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS log_used ON log (used)",
+    "CREATE INDEX IF NOT EXISTS log_expires ON log (expires)",
     """CREATE TABLE IF NOT EXISTS entry (
         log INTEGER, position INTEGER, time REAL NOT NULL, body BLOB NOT NULL,
         PRIMARY KEY (log, position)) WITHOUT ROWID""",
@@ -38,8 +39,10 @@ TABLES = (
     "INSERT INTO size SELECT 0 WHERE NOT EXISTS (SELECT * FROM size)",
 )
 
-#: Entries that are deleted in one go: more of them have to wait for the next message.
+#: Entries that are deleted in one go, and logs: more of them have to wait for the next message.
 _SLICE = 500
+#: Bytes that a log costs besides its messages: whoever may choose a room's name can have one made.
+_LOG_OVERHEAD = 500
 
 
 class _Row(NamedTuple):
@@ -83,7 +86,7 @@ class Logs:
         """Return the last position of a log; see :meth:`.Backplane.touch`."""
         row = await self._store.read(partial(_find, channel))
         if row is None or row.seconds != seconds or row.expires < _now() + 0.9 * life(seconds):
-            row = await self._store.write(partial(_renew, channel, seconds))
+            row = await self._store.write(partial(_renew, channel, seconds, self._limit))
         return Position(row.epoch, row.top)
 
     async def forget(self, channel: str) -> Position:
@@ -108,13 +111,17 @@ def _find_or_make(channel: str, seconds: float, connection: Connection) -> _Row:
     if row is not None:
         return row
     now = _now()
-    expired = connection.execute("SELECT id FROM log WHERE expires <= ?", (now,)).fetchall()
-    for (id,) in expired:
-        _delete(id, connection)
-    connection.execute(
-        "INSERT INTO log VALUES (NULL, ?, ?, 0, 0, ?, ?, ?)",
-        (channel, new_epoch(), seconds, now, now + life(seconds)),
+    over = connection.execute(
+        "SELECT id, bytes FROM log WHERE channel = ? UNION SELECT * FROM "
+        "(SELECT id, bytes FROM log WHERE expires <= ? ORDER BY expires LIMIT ?)",
+        (channel, now, _SLICE),
     )
+    _delete(over.fetchall(), connection)
+    connection.execute(
+        "INSERT INTO log VALUES (NULL, ?, ?, 0, ?, ?, ?, ?)",
+        (channel, new_epoch(), _LOG_OVERHEAD, seconds, now, now + life(seconds)),
+    )
+    connection.execute("UPDATE size SET bytes = bytes + ?", (_LOG_OVERHEAD,))
     made = _find(channel, connection)
     assert made is not None
     return made
@@ -194,19 +201,27 @@ def _save(
 
 def _make_room(limit: int, connection: Connection) -> None:
     """Delete the logs that were not used for longest, until all are within the limit."""
-    size = connection.execute("SELECT bytes FROM size").fetchone()[0]
-    while size > limit:
-        oldest = connection.execute("SELECT id, bytes FROM log ORDER BY used LIMIT 1").fetchone()
-        if oldest is None:
-            return
-        _delete(oldest[0], connection)
-        size -= oldest[1]
+    too_much = connection.execute("SELECT bytes FROM size").fetchone()[0] - limit
+    if too_much <= 0:
+        return
+    oldest: list[tuple[int, int]] = []
+    query = "SELECT id, bytes FROM log ORDER BY used LIMIT ?"
+    for id, freed in connection.execute(query, (_SLICE,)).fetchall():
+        if too_much > 0:
+            oldest.append((id, freed))
+            too_much -= freed
+    _delete(oldest, connection)
 
 
-def _delete(id: int, connection: Connection) -> None:
-    found = connection.execute("DELETE FROM log WHERE id = ? RETURNING bytes", (id,)).fetchone()
-    connection.execute("UPDATE size SET bytes = bytes - ?", found)
-    connection.execute("INSERT INTO garbage VALUES (?)", (id,))
+def _delete(logs: Sequence[tuple[int, int]], connection: Connection) -> None:
+    """Delete logs, of which the ids and the bytes are given."""
+    ids = [(id,) for id, _ in logs]
+    connection.executemany(
+        "INSERT INTO garbage SELECT ?1 WHERE EXISTS (SELECT * FROM entry WHERE log = ?1)", ids
+    )
+    connection.executemany("DELETE FROM log WHERE id = ?", ids)
+    freed = sum(bytes for _, bytes in logs)
+    connection.execute("UPDATE size SET bytes = bytes - ?", (freed,))
 
 
 def _collect_garbage(connection: Connection) -> None:
@@ -242,7 +257,8 @@ def _read(channel: str, after: int, limit: int, max_size: int, connection: Conne
     return Log(row.epoch, row.top, tuple(entries))
 
 
-def _renew(channel: str, seconds: float, connection: Connection) -> _Row:
+def _renew(channel: str, seconds: float, limit: int, connection: Connection) -> _Row:
+    _make_room(limit, connection)
     row = _find_or_make(channel, seconds, connection)
     connection.execute(
         "UPDATE log SET seconds = ?, expires = ? WHERE id = ?",
@@ -254,6 +270,6 @@ def _renew(channel: str, seconds: float, connection: Connection) -> _Row:
 def _forget(channel: str, connection: Connection) -> Position:
     row = _find(channel, connection)
     if row is not None:
-        _delete(row.id, connection)
+        _delete([(row.id, row.bytes)], connection)
     row = _find_or_make(channel, row.seconds if row else 0.0, connection)
     return Position(row.epoch, row.top)
