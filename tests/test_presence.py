@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -22,11 +23,13 @@ from flask_uwsgi_websocket import (
     RoomError,
     WebSocket,
 )
+from flask_uwsgi_websocket.extension import room_functions
 from flask_uwsgi_websocket.rooms.channels import room_channel
 from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL
 from flask_uwsgi_websocket.rooms.memory import MemoryBackplane
 from flask_uwsgi_websocket.rooms.presence import announcements
 from flask_uwsgi_websocket.rooms.presence.members import Member
+from flask_uwsgi_websocket.rooms.presence.presence import Event, Happened
 from flask_uwsgi_websocket.rooms.record import Record
 from flask_uwsgi_websocket.testing import RoomFaults
 from tests.server import PATIENCE, eventually
@@ -314,6 +317,49 @@ def test_what_a_function_raises_is_logged(bench: Bench, caplog: pytest.LogCaptur
     [record] = caplog.records
     assert "fail" in record.getMessage()
     assert isinstance(record.exc_info[1], ZeroDivisionError)  # type: ignore[index]
+    caplog.clear()
+
+
+def test_a_function_that_ends_itself_ends_no_other(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one does that awaits what somebody has cancelled."""
+
+    def end(*told: Any) -> None:
+        raise SystemExit if type(bench.websocket) is WebSocket else gevent.GreenletExit
+
+    async def end_as_well(*told: Any) -> None:
+        raise asyncio.CancelledError
+
+    asynchronous = isinstance(bench.websocket, AsyncioWebSocket)
+    bench.websocket.on_join("kind/*")(end_as_well if asynchronous else end)
+    for user in ("ann", "bob"):
+        with bench.joined("kind/a", user=user):
+            bench.hears(("join", "kind/a", user))
+        bench.hears(("leave", "kind/a", user), ("room_empty", "kind/a"))
+    caplog.clear()
+
+
+def test_a_function_that_holds_up_the_others_is_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_functions, "_MANY", 3)
+    goes_on = threading.Event()
+    engine: Any = SimpleNamespace(
+        asynchronous=False,
+        killed=(),
+        start_task=lambda work, *args, **options: threading.Thread(target=work).start(),
+    )
+    functions = room_functions.RoomFunctions(1.0)
+
+    def sends_a_mail(room: str) -> None:
+        goes_on.wait(PATIENCE)
+
+    functions.add(Happened.EMPTY, "*", sends_a_mail)
+    for _ in range(6):
+        functions.tell(Flask("under test"), engine, Event(Happened.EMPTY, "a"))
+    goes_on.set()
+    assert "sends_a_mail" in caplog.text
     caplog.clear()
 
 

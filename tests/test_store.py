@@ -203,6 +203,16 @@ def test_an_epoch_outlives_its_messages(place: Place, monkeypatch: pytest.Monkey
     run(test())
 
 
+@pytest.mark.timeout(30)
+def test_a_pipe_in_the_place_of_a_file_holds_up_nobody(place: Place) -> None:
+    directory = open_directory(place.path, ["instance"], "app")
+    os.mkfifo(directory.address("rooms.db.json"))
+    os.close(directory.open("rooms.db.json", os.O_RDONLY))
+    with pytest.raises(OSError, match="No such device"):
+        directory.open("rooms.db.json", os.O_CREAT | os.O_WRONLY)
+    directory.close()
+
+
 def test_a_room_has_a_limit_of_bytes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "MAX_KEPT", 10_000)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from _thread import RLock
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,11 +13,14 @@ from flask import Flask
 
 from ..engines.base import Engine
 from ..helpers.functions import name_of
+from ..helpers.log import RateLimit, logger
 from ..process.fork import own
 from ..rooms.presence.presence import Event, Happened
 from .background import reported
 
 Function = Callable[..., Any]
+#: Calls that wait for another one, above which the log tells.
+_MANY = 1000
 
 
 class RoomFunctions:
@@ -34,6 +38,8 @@ class RoomFunctions:
         self._lock = RLock()
         self._waiting: deque[tuple[Function, Flask, tuple[Any, ...]]] = deque()
         self._is_running = False
+        self._running = ""
+        self._warning, self._failure = RateLimit(), RateLimit()
         own(self)
 
     def add(self, what: Happened, pattern: str, function: Function) -> None:
@@ -58,27 +64,56 @@ class RoomFunctions:
             self._is_running |= starts
         if starts:
             self._start(engine)
+        elif len(self._waiting) >= _MANY and self._warning.passes():
+            logger.warning(
+                "%d calls of functions that are told of rooms wait for %s: what takes long should "
+                "start background work",
+                len(self._waiting),
+                self._running,
+            )
 
     def _start(self, engine: Engine) -> None:
         def work() -> None:
-            while (call := self._take()) is not None:
-                function, app, told = call
-                with reported(_what(function), app, engine), app.app_context():
-                    function(*told)
+            with self._goes_on(engine):
+                while (call := self._take()) is not None:
+                    function, app, told = call
+                    with reported(_what(function), app, engine), app.app_context():
+                        function(*told)
 
         async def work_asynchronously() -> None:
-            while (call := self._take()) is not None:
-                function, app, told = call
-                with reported(_what(function), app, engine), app.app_context():
-                    await function(*told)
+            with self._goes_on(engine):
+                while (call := self._take()) is not None:
+                    function, app, told = call
+                    with reported(_what(function), app, engine), app.app_context():
+                        await function(*told)
 
         chosen: Function = work_asynchronously if engine.asynchronous else work
-        engine.start_task(chosen, self._timeout, finish=True)
+        try:
+            engine.start_task(chosen, self._timeout, finish=True)
+        except Exception:  # such as for want of a thread: the next that happens tries again
+            self._is_running = False
+            if self._failure.passes():
+                logger.exception("functions are not told yet of what happened in rooms")
+
+    @contextmanager
+    def _goes_on(self, engine: Engine) -> Iterator[None]:
+        """Have the others called by another task, where a function has ended this one."""
+        try:
+            yield
+        except engine.killed:
+            worker = engine.running_worker()
+            if worker is None or worker.stopping is None:
+                if self._failure.passes():
+                    logger.exception("%s has ended by being cancelled", self._running)
+                self._start(engine)
+            raise
 
     def _take(self) -> tuple[Function, Flask, tuple[Any, ...]] | None:
         with self._lock:
             if self._waiting:
-                return self._waiting.popleft()
+                call = self._waiting.popleft()
+                self._running = _what(call[0])
+                return call
             self._is_running = False
             return None
 

@@ -114,8 +114,8 @@ class Directory:
         return False
 
     def open(self, name: str, flags: int = os.O_CREAT | os.O_RDWR) -> int:
-        """Open a file in it."""
-        return os.open(name, flags, 0o600, dir_fd=self._inner)
+        """Open a file in it; never wait, as for a pipe that has got there."""
+        return os.open(name, flags | os.O_NONBLOCK, 0o600, dir_fd=self._inner)
 
     def identity(self, name: str) -> object:
         """Return what no other file has, while this one is there; None where there is none."""
