@@ -25,6 +25,13 @@ check_version() {
         die "CHANGES.rst has no 'Released YYYY-MM-DD.' below '$title', but '$line'."
 }
 
+# Until there is a release the pages install a checkout.
+check_pages() {
+    ! grep -nE --exclude=releasing.rst "released yet|until .* is released|pip install '?\.([^.]|\$)" \
+        README.rst docs/*.rst ||
+        die "These lines install a checkout, where $version is to be had from the index: mend them."
+}
+
 check_checkout() {
     [ -z "$(git status --porcelain)" ] || die "There are changes that are not committed."
     ! git rev-parse -q --verify "refs/tags/$tag" >/dev/null || die "The tag $tag is there already."
@@ -56,6 +63,7 @@ case ${1-} in
 esac
 
 check_version
+check_pages
 check_checkout
 say "Testing $version"
 bash tests/run.sh

@@ -137,16 +137,34 @@ def test_forms_and_updates_are_yaml() -> None:
 def test_a_tag_that_is_not_the_versions_is_refused(
     tmp_path: Path, version: str, section: str, tag: str, complaint: str | None
 ) -> None:
-    (tmp_path / "release.sh").write_text((ROOT / "release.sh").read_text())
-    (tmp_path / "flask_uwsgi_websocket").mkdir()
-    package = tmp_path / "flask_uwsgi_websocket/__init__.py"
+    done = release(tmp_path, version, section, "--tagged", tag)
+    assert done.returncode == (1 if complaint else 0)
+    assert (complaint or "") in done.stderr
+
+
+def test_pages_that_install_a_checkout_are_not_released(tmp_path: Path) -> None:
+    (tmp_path / "README.rst").write_text("Version 1.0 is not\nreleased yet.\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/quickstart.rst").write_text("    $ pip install '.[gevent]'\n")
+    (tmp_path / "docs/releasing.rst").write_text("``pip install '.[gevent]'``\n")
+    done = release(tmp_path, "1.0.0", "Version 1.0.0\n-\nReleased 2031-05-17.")
+    assert done.returncode == 1
+    assert done.stdout.count("\n") == 2
+    assert "These lines install a checkout, where 1.0.0" in done.stderr
+
+
+def release(
+    folder: Path, version: str, section: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a copy of release.sh on what it asks first."""
+    (folder / "release.sh").write_text((ROOT / "release.sh").read_text())
+    (folder / "flask_uwsgi_websocket").mkdir()
+    package = folder / "flask_uwsgi_websocket/__init__.py"
     package.write_text(f'"""A package."""\n\n__version__ = "{version}"\n')
-    (tmp_path / "CHANGES.rst").write_text(f"Changes\n=======\n\n{section}\n")
-    done = subprocess.run(
-        ["bash", str(tmp_path / "release.sh"), "--tagged", tag],
+    (folder / "CHANGES.rst").write_text(f"Changes\n=======\n\n{section}\n")
+    return subprocess.run(
+        ["bash", str(folder / "release.sh"), *arguments],
         capture_output=True,
         text=True,
         timeout=30,
     )
-    assert done.returncode == (1 if complaint else 0)
-    assert (complaint or "") in done.stderr
