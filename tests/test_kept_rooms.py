@@ -323,8 +323,7 @@ def test_a_client_that_could_not_go_on_at_first_can_later(extension_of_resume: K
         assert "hello" in json.loads(a.receive())
         faults.fail()
         a.send("join")
-        while "text" not in (told := json.loads(a.receive())):
-            assert told == {"out": "kept"}
+        assert "text" in json.loads(a.receive())  # not that it is out: it would forget where it was
         faults.recover()
         a.send("join")
         assert json.loads(a.receive()) == {"in": "kept", "at": begin, "recovered": True}

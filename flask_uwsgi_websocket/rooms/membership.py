@@ -113,18 +113,24 @@ class Membership:
                 f"this client is in {self._max_rooms} rooms already, UWSGI_WEBSOCKET_MAX_ROOMS"
             )
 
-    def remove(self, connection: Connection, channel: str) -> None:
-        """Remove a member, if it is one."""
+    def remove(self, connection: Connection, channel: str, has_failed: bool = False) -> None:
+        """Remove a member, or one that has a place.
+
+        :param has_failed: whether its join to a kept room has failed: a client that is told that it
+            is out forgets its position, which it needs for the next one.
+        """
         with self._lock:
             joined = self._joined.get(connection, ())
             if channel not in joined:
                 return
+            was_member = connection in self._members.get(channel, ())
             self._drop(connection, channel)
             # It keeps its place when it is empty: that says that its release will be told.
             self._joined[connection] = tuple(each for each in joined if each != channel)
         self._on_left(connection, channel)
         self._exchange.unsubscribe(channel)
-        self._tell(connection, channel, encode_left)
+        if was_member and not has_failed:
+            self._tell(connection, channel, encode_left)
 
     def _remove_from_all(self, connection: Connection) -> None:
         with self._lock:
