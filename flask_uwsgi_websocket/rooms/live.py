@@ -206,7 +206,9 @@ class LiveRooms:
         return {**self.exchange.counters, **delivered, **kept}
 
     def send(self, record: Record) -> Future[Position | None]:
-        """Publish a message to rooms of which some are kept, or may be."""
+        """Publish a record, in whichever rooms it is kept."""
+        if not self.patterns.keep and type(record) is not KeptRecord:
+            return self.exchange.send(record)
         return self.exchange.send_all(divide(record, self.patterns))
 
     def publish_and_block(self, record: Record) -> Position | None:
@@ -215,8 +217,7 @@ class LiveRooms:
 
         def begin(ring: Callable[[], object]) -> None:
             nonlocal sent
-            is_divided = self.patterns.keep or type(record) is KeptRecord
-            sent = self.send(record) if is_divided else self.exchange.send(record)
+            sent = self.send(record)
             sent.add_done_callback(lambda _: self._when_delivered(ring))
 
         if not self.engine.block(begin, self._patience):
