@@ -388,7 +388,7 @@ def test_unavailable_backplanes(
     async def fail(self: Any, given: Any) -> Any:
         raise ConnectionRefusedError("refused")
 
-    monkeypatch.setattr("flask_uwsgi_websocket.session.session._unavailable._began", -1e9)
+    monkeypatch.setitem(session._EXPECTED, BackplaneUnavailable, RateLimit())
     with kit.connect("/chat/there") as there:
         with monkeypatch.context() as patch:
             patch.setattr(MemoryBackplane, "subscribe", fail)
