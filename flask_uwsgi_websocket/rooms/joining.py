@@ -161,7 +161,7 @@ class Joining:
             # In no time of its own: each step of it has one, but not how long others take before.
             joined = await self._exchange.on_loop(joining)
         except BaseException:
-            self._membership.remove(connection, channel)
+            self._membership.remove(connection, channel, has_failed=True)
             raise
         if connection.ended:
             raise connection.closed_error()
