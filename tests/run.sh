@@ -18,6 +18,8 @@ need node-ws test -d /usr/share/nodejs/ws
 need node-typescript command -v tsc
 need esbuild command -v esbuild
 need openssl command -v openssl
+# What debootstrap makes has no /etc/hosts.
+need libnss-myhostname getent hosts localhost
 need haproxy command -v haproxy
 need apache2 command -v apache2
 need caddy command -v caddy
