@@ -87,7 +87,7 @@ class Leader:
 
     def _warn(self) -> None:
         logger.warning(
-            "what shall run in one worker only does not run: another program has bound the name %r "
+            "what is to run in one worker only does not run: another program has bound the name %r "
             "in the abstract namespace of UNIX sockets (see /proc/net/unix), and has to end first",
             "@" + self._name[1:],
         )

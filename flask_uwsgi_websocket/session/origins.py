@@ -174,6 +174,6 @@ def _how_to_allow(origin: str | None, host: str, setting: str) -> str:
     if normal is None:
         return f"its Origin {origin} is none; only '*' in {setting} allows it"
     return (
-        f"origin {origin} is not allowed on host {host}; if it shall be, add {normal!r} to "
+        f"origin {origin} is not allowed on host {host}; to allow it, add {normal!r} to "
         f"{setting}, or let ProxyFix find the host behind a proxy"
     )
