@@ -11,6 +11,7 @@ from flask_uwsgi_websocket import BackplaneUnavailable, Room, WebSocket
 from flask_uwsgi_websocket.exceptions import RoomError
 from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL
 from flask_uwsgi_websocket.rooms.positions import Joined, Position
+from flask_uwsgi_websocket.rooms.replay import Wanted
 from flask_uwsgi_websocket.testing import RoomFaults
 
 from .test_rooms_api import CLASSES, Kit, do, nothing_comes
@@ -80,6 +81,15 @@ def test_the_last_messages_are_replayed(kit: KeptKit) -> None:
         b.send("ws.join('kept', replay=99)")
         assert [b.receive() for _ in range(10)] == [f"{number}" for number in range(10)]
         assert eval(str(b.receive()))[2:] == (None, 10)
+
+
+@pytest.mark.parametrize("number", [-1, 2.5, "5", True])
+def test_numbers_of_messages_that_are_none_are_refused(number: Any) -> None:
+    kit = KeptKit(WebSocket)
+    with pytest.raises(ValueError, match=r"replay is .* a whole number of messages"):
+        Wanted.of(None, number)
+    with pytest.raises(ValueError, match=r"limit is .* a whole number of messages"):
+        kit.websocket.history("kept", limit=number)
 
 
 @pytest.mark.parametrize(

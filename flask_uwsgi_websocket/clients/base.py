@@ -135,7 +135,8 @@ class BaseClient(Generic[Done]):
         :raises RoomFull: when the room has as many members as its ``max_members``.
         :raises TooManyRooms: above ``UWSGI_WEBSOCKET_MAX_ROOMS``.
         :raises TypeError: for an info that is no JSON.
-        :raises ValueError: for one that is too long.
+        :raises ValueError: for one that is too long; for a ``replay`` that is no number of
+            messages.
         """
         raise NotImplementedError
 

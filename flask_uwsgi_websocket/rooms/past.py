@@ -14,6 +14,7 @@ from .exchange import Exchange
 from .options import MAX_KEPT, History, RoomPatterns
 from .positions import Position
 from .record import KeptRecord
+from .replay import NUMBER
 
 #: Messages that are read in one go: others of the loop have their turn between two.
 _IN_ONE_GO = 500
@@ -72,7 +73,9 @@ async def past_of(
 
     :param after: a position; None: the last ones that there are.
     :param limit: how many at most.
+    :raises ValueError: for a limit that is no number of messages.
     """
+    NUMBER.check("limit", limit)
     end = await _end(exchange, patterns, room)
     known = Position.parse(after)
     is_of_it = known is not None and known.epoch == end.epoch and known.offset <= end.offset

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..helpers.checks import whole
 from .backplane import Log
 from .channels import room_of
 from .positions import Joined, Position
@@ -14,6 +15,8 @@ from .record import KeptRecord
 #: more.
 REPLAYED = 1000
 REPLAYED_SIZE = 1 << 20
+#: How many somebody may ask for.
+NUMBER = whole(0, float("inf"), " of messages")
 
 
 class Incomplete(Exception):
@@ -59,8 +62,13 @@ class Wanted(NamedTuple):
 
     @classmethod
     def of(cls, since: object, replay: int) -> Wanted:
-        """Read the arguments of a join, of which the first may come from the client."""
-        last = 0 if since is not None else min(replay, REPLAYED)
+        """Read the arguments of a join, of which the first may come from the client.
+
+        :raises ValueError: for a number that is none of messages.
+        """
+        if replay:
+            NUMBER.check("replay", replay)
+        last = 0 if since is not None or not replay else min(replay, REPLAYED)
         return cls(Position.parse(since), since is not None, last)
 
     @property
