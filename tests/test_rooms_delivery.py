@@ -546,6 +546,25 @@ def read_on(scene: Scene, deaf: Peer, last: int) -> list[int]:
     return numbers(deaf.events)
 
 
+def test_who_has_more_replayed_than_is_queued_gets_it_all(scene: Scene) -> None:
+    """Whatever the size of the queue: what is replayed waits beside it."""
+    deaf = scene.peer("room:a", limits=Limits(send_queue_size=2000, send_buffer=1))
+    text = b"x" * 500
+    missed = [
+        KeptRecord(Kind.MESSAGE, ("room:a",), text, True, position=Position("e", 1 + number))
+        for number in range(120)
+    ]
+    entry = Entry("room:a", missed, Position("e", 120), None)
+    times = 0
+    while not scene.delivery._slow.backlogs.get(deaf.connection):
+        scene.on_loop(lambda: scene.delivery.welcome(deaf.connection, entry))
+        scene.send("room:a", data="new")
+        scene.settle()
+        times += 1
+        assert not deaf.connection.ended
+    assert deaf.receive(121 * times) == ([text.decode()] * 120 + ["new"]) * times
+
+
 def test_who_has_more_and_more_replayed_and_does_not_read_is_closed(scene: Scene) -> None:
     """A client that can have its handler join and leave would else take all memory."""
     deaf = scene.peer("room:a", limits=Limits(send_queue_size=QUEUE, send_buffer=1))

@@ -18,7 +18,7 @@ from ..connection.worker import Worker
 from ..helpers.log import RateLimit, logger
 from .options import Slow
 
-#: Bytes of a replay that are pushed at once, to a client that has taken what was sent before.
+#: Bytes of a replay that are pushed at once, to a client whose queue has room for them.
 _AT_ONCE = 64 * 1024
 #: Bytes that may wait for a client when another replay comes: one that joins and leaves, and does
 #: not read, must not take all memory.
@@ -119,7 +119,8 @@ class SlowClients:
 
     def replay(self, connection: Connection, frames: Frames, channel: str) -> None:
         """Push messages, however many, before all that is delivered from now on."""
-        is_little = not self.backlogs.get(connection) and len(frames.plain) <= _AT_ONCE
+        at_once = min(_AT_ONCE, connection.limits.send_queue_size // 2)
+        is_little = not self.backlogs.get(connection) and len(frames.plain) <= at_once
         if is_little and connection.has_room():
             connection.push(frames)
             return
