@@ -202,7 +202,7 @@ def test_a_channel_that_is_forbidden_is_told(start_redis: StartRedis) -> None:
     async def test() -> None:
         server = start_redis()
         server.call(*["ACL", "SETUSER", "app", "on", ">app", "resetchannels", "&other:*", "+@all"])
-        async with members(f"redis://app:app@127.0.0.1:{server.port}", timeout=0.5) as (ada,):
+        async with members(f"redis://app:app@127.0.0.1:{server.port}") as (ada,):
             assert "ACL forbids it" in str(await ada.publish("room:a"))
             with pytest.raises(BackplaneUnavailable, match="ACL forbids it"):
                 await ada.backplane.subscribe(["room:a"])

@@ -214,7 +214,7 @@ def test_what_could_not_be_told_is_put_right(server: RedisServer) -> None:
     """Those who left, and those who wanted to enter, while the server did not answer."""
 
     async def test() -> None:
-        async with members(server.url, server.url, timeout=0.3) as (ada, grace):
+        async with members(server.url, server.url, timeout=1.0) as (ada, grace):
             await ada.backplane.enter([one("1"), one("2", "bob", grace=0.5)])
             server.pause()
             calls = [
@@ -324,7 +324,7 @@ def test_what_a_heartbeat_costs(server: RedisServer) -> None:
             await of(ada)._renew()
             took = time.perf_counter() - begun
             print(f"a sign of life with 1,000 rooms: {took * 1000:.1f} ms")
-            assert took < 2
+            assert took < PATIENCE
 
     run(test())
 
