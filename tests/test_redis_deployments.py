@@ -312,7 +312,7 @@ def test_a_cluster(cluster: RedisCluster) -> None:
 
 def test_a_slot_that_moves_is_followed(cluster: RedisCluster) -> None:
     async def test() -> None:
-        async with members(cluster.url, cluster.url) as (ada, grace):
+        async with members(cluster.url, cluster.url, timeout=10) as (ada, grace):
             await ada.backplane.subscribe(ROOMS)
             await everything_comes_through(grace, ada)
             for room in ROOMS[:3]:
