@@ -469,10 +469,12 @@ def test_pages_are_told(bench: Bench) -> None:
         assert plain.receive(PATIENCE) == "joined"
 
 
-def test_pages_are_told_the_number_of_many_who_come_and_leave_at_once() -> None:
-    """Each may have 4 KiB to say of itself, and in sum they were too much for a message."""
+@pytest.mark.parametrize(("number", "max_size"), [(201, 1 << 20), (10, 40_000)])
+def test_pages_are_told_the_number_where_the_news_are_too_much(number: int, max_size: int) -> None:
+    """As of many who come and leave at once: each may have 4 KiB to say of itself."""
 
     class Exchange:
+        options = SimpleNamespace(max_size=max_size)
         sent: list[Record]
         work: Callable[[], Any]
 
@@ -486,8 +488,8 @@ def test_pages_are_told_the_number_of_many_who_come_and_leave_at_once() -> None:
 
     exchange: Any = Exchange()
     news = announcements.Announcements(exchange)
-    for number in range(announcements.MOST_NAMED + 1):
-        news.add("loud/a", Member(f"{number}", "x" * 4000, 1, 0.0), has_left=False)
+    for each in range(number):
+        news.add("loud/a", Member(f"{each}", "x" * 4000, 1, 0.0), has_left=False)
     asyncio.run(exchange.work())
     [record] = exchange.sent
     assert json.loads(record.data) == {"presence": {"room": "loud/a", "count": 0}}

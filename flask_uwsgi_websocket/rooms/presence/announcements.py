@@ -17,6 +17,8 @@ COLLECTED = 0.2
 #: Members above which pages are told how many there are, and not who: n who come to n others are
 #: n squared messages.
 MOST_NAMED = 200
+#: Bytes of a record besides what pages are told.
+LEFT_FREE = 1000
 
 
 class Announcements:
@@ -43,10 +45,11 @@ class Announcements:
         except RoomError:
             return  # the members are not reached either
         number = len({each.user for each in occupants})
-        if max(number, len(news)) > MOST_NAMED:  # also of those who came and left at once
-            text = encode_presence(room, number)
-        else:
+        text = encode_presence(room, number).encode()
+        if max(number, len(news)) <= MOST_NAMED:  # also of those who came and left at once
             came = [{"user": who.user, "info": who.info} for who in news.values() if who]
             left = [{"user": user} for user, who in news.items() if who is None]
-            text = encode_presence(room, number, came, left)
-        self._exchange.send_nowait(Record(Kind.PRESENCE, (room_channel(room),), text.encode()))
+            named = encode_presence(room, number, came, left).encode()
+            if len(named) <= self._exchange.options.max_size - LEFT_FREE:
+                text = named
+        self._exchange.send_nowait(Record(Kind.PRESENCE, (room_channel(room),), text))
