@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -105,6 +106,22 @@ def test_messages_are_read_as_they_were_appended(place: Place) -> None:
             assert abs(entry.time - time.time()) < PATIENCE
             assert Record.encode(entry) == Record.encode(record)
         assert await other.touch(A, 300) == Position(log.epoch, 5)
+
+    run(test())
+
+
+def test_what_another_release_has_written_is_a_hole(place: Place) -> None:
+    async def test() -> None:
+        logs = place.logs()
+        await append(logs, *[message(b"%d" % number) for number in range(4)])
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE entry SET body = ? WHERE position = 2", (b"\xff",))
+
+        await logs._store.write(change)
+        assert await texts(logs) == [b"2", b"3"]
+        assert await texts(logs, after=2) == [b"2", b"3"]
+        assert (await logs.read(A, 0, 2, 1 << 20)).entries == ()
 
     run(test())
 

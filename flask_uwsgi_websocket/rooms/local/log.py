@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..backplane import Log
 from ..positions import Position, new_epoch
-from ..record import KeptRecord, kept
+from ..record import BadRecord, KeptRecord, kept
 from ..retention import KEY_TIME, OVERHEAD, life, trim
 from .store import Store
 
@@ -249,7 +249,11 @@ def _read(channel: str, after: int, limit: int, max_size: int, connection: Conne
     entries: list[KeptRecord] = []
     size = 0
     for offset, when, body in found:
-        record = kept(body, Position(row.epoch, offset), when)
+        try:
+            record = kept(body, Position(row.epoch, offset), when)
+        except BadRecord:  # of another release: a hole, and what is before it counts as trimmed
+            entries.clear()
+            continue
         size += len(record.data)
         if entries and size > max_size:
             break
