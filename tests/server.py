@@ -347,7 +347,7 @@ class Server:
         for process in (self._front, self._uwsgi):
             if process is None:
                 continue
-            for signum, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, PATIENCE)):
+            for signum, patience in ((signal.SIGINT, 20.0), (signal.SIGKILL, PATIENCE)):
                 if signum == signal.SIGINT and self.stopping and process is self._uwsgi:
                     signum = 0  # asked already; only ask whether it is there
                 try:

@@ -30,6 +30,7 @@ WRONG = {
     "BACKPLANE": [0, True, "nonsense", "carrier-pigeon://x"],
     "PREFIX": [0, True, "a\tb"],
     "ROOM_MESSAGE_SIZE": [None, 0, -1, 1.5, True],
+    "ROOMS_STORE": [None, 0, -1, 1.5, True],
     "MAX_ROOMS": [None, 0, -1, 1.5, True],
 }
 WRONG_EVERYWHERE = ["25", "1MB", "", "false", b"1", object()]
@@ -49,6 +50,7 @@ RIGHT = {
     "BACKPLANE": [None, "memory://", "memory://name"],
     "PREFIX": ["shop", "", "shop 1"],
     "ROOM_MESSAGE_SIZE": [1, 1 << 24],
+    "ROOMS_STORE": [1, 1 << 40],
     "MAX_ROOMS": [1, 1 << 20],
 }
 

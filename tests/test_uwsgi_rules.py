@@ -257,7 +257,7 @@ def test_what_blocks_every_websocket() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", [f"docs/{name}.rst" for name in ("asyncio", "development", "production", "uwasp")]
+    "file", [f"docs/{name}.rst" for name in ("asyncio", "development", "uwasp")]
 )
 def test_the_commands_of_the_docs_are_right(file: str) -> None:
     text = re.sub(r" \\\n\s+", " ", (ROOT / file).read_text())
