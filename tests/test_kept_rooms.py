@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from flask_uwsgi_websocket import BackplaneUnavailable, Room, WebSocket
+from flask_uwsgi_websocket import BackplaneUnavailable, Publisher, Room, WebSocket
 from flask_uwsgi_websocket.exceptions import RoomError
+from flask_uwsgi_websocket.rooms import described
 from flask_uwsgi_websocket.rooms.envelope import SUBPROTOCOL
 from flask_uwsgi_websocket.rooms.positions import Joined, Position
 from flask_uwsgi_websocket.rooms.replay import Wanted
 from flask_uwsgi_websocket.testing import RoomFaults
 
+from .server import eventually
 from .test_rooms_api import CLASSES, Kit, do, nothing_comes
 
 
@@ -372,3 +374,20 @@ def extension_of_resume(request: pytest.FixtureRequest) -> KeptKit:
     handler = again_asynchronously if kit.asynchronous else again
     kit.websocket.add_url_rule("/again", "again", handler, resume=True)
     return kit
+
+
+def test_a_publisher_that_was_there_before_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sends first then is kept as well, though it knew of no such rooms."""
+    monkeypatch.setattr(described, "_FRESH", 0.0)
+    url = "memory://a-publisher-that-was-there-before-the-app"
+    with Publisher(url, prefix="under test") as early:
+        assert early.to("kept").send("nobody keeps it") is None
+        kit = KeptKit(WebSocket, BACKPLANE=url, PREFIX="under test")
+        begin = position(kit.websocket.position("kept"))
+
+        def is_described() -> bool:
+            with Publisher(url, prefix="under test") as late:
+                return late.to("kept").send("1") is not None
+
+        eventually(is_described, "the options of the rooms to be known outside")
+        assert position(early.to("kept").send("2")) == (begin.epoch, begin.offset + 2)

@@ -61,10 +61,12 @@ class Described:
 
     def _put(self, record: Record, sent: Future[Position | None] | None) -> None:
         with self._lock:
-            if time.monotonic() > self._fresh_until and not self._is_asking:
-                self._is_asking = True
-                self.exchange.run_soon(self._ask_and_send)
-            if self._patterns is None:
+            if self._patterns is None or time.monotonic() > self._fresh_until:
+                if not self._is_asking:
+                    self._is_asking = True
+                    self.exchange.run_soon(self._ask_and_send)
+                self._waiting.append((record, sent))
+            elif self._is_asking:  # behind those that wait
                 self._waiting.append((record, sent))
             else:
                 self._send(record, sent, self._patterns)
@@ -116,5 +118,6 @@ class Described:
             raise
         except RoomError:  # one without history
             text = None
+        self._patterns = None  # what was told before counts no more, though this may be unreadable
         self._patterns = RoomPatterns() if text is None else RoomPatterns.described(text)
         self._fresh_until = time.monotonic() + _FRESH
