@@ -30,7 +30,7 @@ from flask_uwsgi_websocket.rooms.memory import MemoryBackplane
 from flask_uwsgi_websocket.rooms.presence import announcements
 from flask_uwsgi_websocket.rooms.presence.members import Member
 from flask_uwsgi_websocket.rooms.presence.presence import Event, Happened
-from flask_uwsgi_websocket.rooms.record import Record
+from flask_uwsgi_websocket.rooms.record import Kind, Record
 from flask_uwsgi_websocket.testing import RoomFaults
 from tests.server import PATIENCE, eventually
 
@@ -374,6 +374,25 @@ def test_a_backplane_that_is_away(bench: Bench, caplog: pytest.LogCaptureFixture
         faults.recover()
         bench.hears(("leave", "kind/a", "ann"), ("room_empty", "kind/a"))
     assert bench.ask("kind/a")["complete"] is True
+
+
+def test_who_is_refused_hears_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent to a full room while the store judges, too."""
+    enter = MemoryBackplane.enter
+
+    async def send_first(backplane: MemoryBackplane, occupants: Any) -> Any:
+        if any(occupant.user == "eve" for occupant in occupants):
+            channels = (room_channel("full/a"),)
+            await backplane.publish([Record(Kind.MESSAGE, channels, b"secret", text=True)])
+            await asyncio.sleep(0.1)
+        return await enter(backplane, occupants)
+
+    monkeypatch.setattr(MemoryBackplane, "enter", send_first)
+    with bench.joined("full/a", user="ann") as ann, bench.joined("full/a", user="bob"):
+        with bench.client.connect("/full/a?user=eve") as eve:
+            assert eve.receive(PATIENCE) is None
+            assert eve.close_code == 1013
+        assert ann.receive(PATIENCE) == "secret"
 
 
 def test_a_store_that_takes_nobody(

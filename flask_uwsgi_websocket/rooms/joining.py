@@ -58,14 +58,17 @@ class Joining:
             self._exchange.run_soon(partial(self._join_alone, joining, room))
             return
         was_member = connection in self._membership.members(channel)
-        self._membership.add(connection, channel)
-        if was_member or options.presence is None:
-            return
-        entered = self._enter(connection, room, "null")
-        entered.add_done_callback(partial(self._let_out_if_refused, connection, room))
+        if options.presence is None:
+            self._membership.add(connection, channel)
+        elif not was_member:
+            self._membership.add(connection, channel, is_member=options.max_members is None)
+            entered = self._enter(connection, room, "null")
+            entered.add_done_callback(partial(self._admit_or_let_out, connection, room))
 
-    def _let_out_if_refused(self, connection: Connection, room: str, entered: Future[None]) -> None:
-        if entered.exception() is not None:
+    def _admit_or_let_out(self, connection: Connection, room: str, entered: Future[None]) -> None:
+        if entered.exception() is None:
+            self._membership.admit_and_tell(connection, room_channel(room))
+        else:
             self.let_leave(connection, room)
 
     def let_leave(self, connection: Connection, room: str) -> None:
@@ -93,7 +96,9 @@ class Joining:
         was_member = connection in self._membership.members(channel)
         joined = Joined(room, None, wanted.recovered(None))
         if options.presence is not None:
-            return self._join_and_tell(connection, room, info, was_member, joined)
+            # Who may be refused is not to hear what the members do meanwhile.
+            is_sure = was_member or options.max_members is None
+            return self._join_and_tell(connection, room, info, was_member, is_sure, joined)
         if options.max_members is not None and not was_member:
             return self._join_limited(connection, room, options.max_members, joined)
         subscribing = self._membership.add(connection, channel)
@@ -116,14 +121,23 @@ class Joining:
             raise RoomFull(f"the room {room!r} has {limit} members, which is all it may have")
 
     async def _join_and_tell(
-        self, connection: Connection, room: str, info: str, was_member: bool, joined: Joined
+        self,
+        connection: Connection,
+        room: str,
+        info: str,
+        was_member: bool,
+        is_sure: bool,
+        joined: Joined,
     ) -> Joined:
         channel = room_channel(room)
-        subscribing = self._membership.add(connection, channel)
+        subscribing = self._membership.add(connection, channel, is_member=is_sure)
         if subscribing is not None:
             await self._complete(connection, channel, subscribing, was_member)
         entered = self._enter(connection, room, info)
-        return await self._complete(connection, channel, entered, was_member, joined)
+        await self._complete(connection, channel, entered, was_member)
+        if not is_sure:
+            self._membership.admit_and_tell(connection, channel)
+        return joined
 
     def _enter(self, connection: Connection, room: str, info: str) -> Future[None]:
         """Do :meth:`.Presence.entered` for one that has a place, unless it has lost that by now."""

@@ -87,6 +87,11 @@ class Membership:
             self._members.setdefault(channel, {})[connection] = None
         return True
 
+    def admit_and_tell(self, connection: Connection, channel: str) -> None:
+        """Do :meth:`admit`, and tell a client that wants to know."""
+        if self.admit(connection, channel):
+            self._tell(connection, channel, encode_joined)
+
     def has_place(self, connection: Connection, channel: str) -> bool:
         """Tell whether a connection is a member, or is about to be one."""
         return channel in self._joined.get(connection, ())
