@@ -55,6 +55,14 @@ def all_done(futures: Sequence[Future[T]], told: Future[T | None]) -> None:
         future.add_done_callback(count_one)
 
 
+async def bounded(future: Future[T], seconds: float) -> T:
+    """Wait for what a future tells; :exc:`.BackplaneUnavailable` where that takes too long."""
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+    except asyncio.TimeoutError as error:
+        raise unavailable(error) from None
+
+
 def unavailable(error: BaseException) -> BaseException:
     """Make what callers catch of whatever a backplane raised."""
     if isinstance(error, RoomError):

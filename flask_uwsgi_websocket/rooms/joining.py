@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
@@ -14,7 +13,7 @@ from ..helpers.log import RateLimit, logger
 from .channels import room_channel, room_of
 from .counting import Count
 from .exchange import Exchange
-from .futures import unavailable
+from .futures import bounded
 from .kept import KeptRooms
 from .membership import Membership
 from .options import RoomOptions, RoomPatterns
@@ -191,12 +190,10 @@ class Joining:
     ) -> Joined:
         """Wait for what makes the join of a connection complete; undo that where it fails."""
         try:
-            await asyncio.wait_for(asyncio.wrap_future(joining), self._patience)
-        except BaseException as error:
+            await bounded(joining, self._patience)
+        except BaseException:
             if not was_member:
                 self._membership.remove(connection, channel)
-            if isinstance(error, asyncio.TimeoutError):
-                raise unavailable(error) from None
             raise
         if connection.ended:  # and so it is no member any more, or not for long
             raise connection.closed_error()

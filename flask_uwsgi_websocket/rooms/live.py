@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from ..connection.connection import Connection
 from ..connection.worker import Worker
@@ -30,7 +30,7 @@ from .counting import (
 from .delivery import Delivery
 from .dividing import divide
 from .exchange import Exchange, worker_name
-from .futures import unavailable, uncancellable
+from .futures import bounded, unavailable, uncancellable
 from .joining import Joining
 from .kept import KeptRooms
 from .membership import Membership
@@ -40,8 +40,6 @@ from .presence.members import Members
 from .presence.presence import Event, Presence
 from .record import KeptRecord, Record
 from .replay import Wanted
-
-T = TypeVar("T")
 
 #: Bytes of a record besides its message: the names of what it is to, and of whom it excludes.
 _NAMES = 1 << 16
@@ -239,17 +237,11 @@ class LiveRooms:
 
     async def settle(self, sent: Future[Position | None]) -> Position | None:
         """Wait for what was sent, as :meth:`publish` does."""
-        position = await self._bounded(sent)
+        position = await bounded(sent, self._patience)
         delivered = uncancellable()
         self._when_delivered(partial(delivered.set_result, None))
         await asyncio.wrap_future(delivered)
         return position
-
-    async def _bounded(self, future: Future[T]) -> T:
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._patience)
-        except asyncio.TimeoutError as error:
-            raise unavailable(error) from None
 
     def join(
         self,
