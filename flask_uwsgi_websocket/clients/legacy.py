@@ -8,8 +8,6 @@ and had to skip them. These are not imitated: many handlers sent them on, to eve
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from functools import cache
-from inspect import iscoroutinefunction
 from typing import Any
 
 from ..connection.base import Message
@@ -19,18 +17,16 @@ from ..helpers.threads import caller
 from ..session.lazy import Unopened
 from .base import BaseClient, Data
 from .client import AsyncioWebSocketClient, WebSocketClient
+from .deriving import derived_class
 
 #: Messages that a handler may send in vain without receiving one. Sending a history to somebody who
 #: has left is no reason to stop it, but a loop that does nothing else would never end.
 DROPS = 1000
 
 
-@cache
 def legacy_class(client_class: type[Any]) -> type[Any]:
     """Derive the class whose clients behave as those of 0.6."""
-    asynchronous = iscoroutinefunction(client_class.receive)
-    legacy = _LegacyAsyncioClient if asynchronous else _LegacyBlockingClient
-    return type(client_class.__name__, (legacy, client_class), {})
+    return derived_class(client_class, _LegacyBlockingClient, _LegacyAsyncioClient)
 
 
 class _LegacyClient(BaseClient[Any]):

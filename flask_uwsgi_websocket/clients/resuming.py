@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, cached_property
-from inspect import iscoroutinefunction
+from functools import cached_property
 from typing import Any
 
 from ..connection.connection import Connection
@@ -20,14 +19,12 @@ from ..rooms.envelope import (
 from ..rooms.positions import Joined
 from .base import BaseClient, Data, decode_text
 from .client import AsyncioWebSocketClient, WebSocketClient
+from .deriving import derived_class
 
 
-@cache
 def enveloped_class(client_class: type[Any]) -> type[Any]:
     """Derive the class whose clients get envelopes."""
-    asynchronous = iscoroutinefunction(client_class.receive)
-    enveloped = _EnvelopedAsyncioClient if asynchronous else _EnvelopedBlockingClient
-    return type(client_class.__name__, (enveloped, client_class), {})
+    return derived_class(client_class, _EnvelopedBlockingClient, _EnvelopedAsyncioClient)
 
 
 class _EnvelopedClient(BaseClient[Any]):

@@ -272,9 +272,9 @@ class Handshake(LazySession):
         middleware = self._middleware
         client_class = middleware.client
         if self.negotiation.subprotocol == SUBPROTOCOL:
-            client_class = enveloped_class(client_class)  # type: ignore[arg-type]  # it hashes
+            client_class = enveloped_class(client_class)
         if middleware.setting("LEGACY"):
-            client_class = legacy_class(client_class)  # type: ignore[arg-type]  # it hashes
+            client_class = legacy_class(client_class)
         client = client_class(
             self.environ,
             connection,
