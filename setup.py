@@ -17,6 +17,7 @@ ASYNCIO = ["greenlet>=3"]
 # The first that runs asyncio's engine on Python 3.13.
 ASYNCIO_UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows' and python_version >= '3.13'"]
 REDIS = ["redis>=5.1"]
+PROMETHEUS = ["prometheus-client>=0.20"]
 DOCS = ["furo>=2024.8.6", "sphinx>=8.1"]
 BENCH = [
     "aiohttp>=3.11",
@@ -68,6 +69,7 @@ setup(
         "asyncio": UWSGI + ASYNCIO_UWSGI + ASYNCIO,
         "uvloop": UWSGI + ASYNCIO_UWSGI + ASYNCIO + ["uvloop>=0.19"],
         "redis": REDIS,
+        "prometheus": PROMETHEUS,
         "bench": GEVENT + ASYNCIO + BENCH,
         "docs": DOCS,
         "dev": [
@@ -75,6 +77,7 @@ setup(
             *GEVENT,
             *ASYNCIO,
             *REDIS,
+            *PROMETHEUS,
             "aiohttp>=3.11",
             "build>=1.2",
             "celery>=5.4",

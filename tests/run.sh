@@ -25,6 +25,7 @@ need apache2 command -v apache2
 need caddy command -v caddy
 need varnish command -v varnishd
 need lighttpd command -v lighttpd
+need prometheus command -v promtool
 need systemd command -v systemd-analyze
 need uwsgi-plugin-python3 ls /usr/lib/uwsgi/plugins/python3_plugin.so
 need uwsgi-plugin-gevent-python3 ls /usr/lib/uwsgi/plugins/gevent_python3_plugin.so

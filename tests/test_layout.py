@@ -32,6 +32,7 @@ ROOMS = [
     "clients",
     "testing",
     "launch",
+    "monitoring",
     "extension",
     "websocket",
     "uwasp",

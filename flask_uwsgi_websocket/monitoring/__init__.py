@@ -1,0 +1,1 @@
+"""What shows the figures of ``metrics``: to whoever asks, to collectors, and on a page."""

@@ -1,0 +1,326 @@
+"""What Prometheus is shown of statistics, whatever is in them: read by its client and promtool."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from flask_uwsgi_websocket.monitoring.families import (
+    FAMILIES,
+    LONGEST_VALUE,
+    MOST_VALUES,
+    OTHER,
+    PREFIX,
+)
+from flask_uwsgi_websocket.monitoring.prometheus import collector_of
+from tests.prometheus_server import PROMTOOL
+from tests.server import PATIENCE
+
+Stats = dict[str, Any]
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+HISTOGRAM = {"bounds": [0.001, 0.01, 0.1], "counts": [1, 2, 3, 4], "sum": 0.75}
+
+
+def route(**figures: Any) -> dict[str, Any]:
+    return {
+        "open": 3,
+        "accepted": 120,
+        "refused": {"origin": 2},
+        "messages_received": 10,
+        "messages_sent": 20,
+        "bytes_received": 1000,
+        "bytes_sent": 2000,
+        "queued_bytes": 7,
+        "closed": {"client": {"1000": 5}, "server": {"1001": 2}, "lost": {"1006": 1}},
+        "errors": 4,
+        "slow": {"closed": 1, "dropped": 2, "conflated": 3},
+        "ping": HISTOGRAM,
+        "duration": HISTOGRAM,
+        "compression": {
+            "received": {"bytes": 50, "compressed": 5},
+            "sent": {"bytes": 60, "compressed": 6},
+        },
+        **figures,
+    }
+
+
+def pattern() -> dict[str, Any]:
+    return {
+        "joins": 1,
+        "leaves": 2,
+        "published": 3,
+        "delivered": 4,
+        "writes": 5,
+        "slow": {"closed": 1, "dropped": 2, "conflated": 3},
+        "resumes": {"recovered": 6, "resync": 7},
+        "replayed": 8,
+        "repairs": 9,
+        "lag": HISTOGRAM,
+    }
+
+
+BACKPLANE = {
+    "up": 1,
+    "reconnects": 1,
+    "gaps": 2,
+    "lost": 3,
+    "pending_bytes": 4,
+    "publish": HISTOGRAM,
+    "presence_swept": 5,
+    "log_bytes": 6,
+}
+
+
+def statistics(routes: Any = None, patterns: Any = None, **more: Any) -> Stats:
+    rooms = {
+        "rooms": 2,
+        "members": 5,
+        "patterns": {"*": pattern()} if patterns is None else patterns,
+        "backplane": BACKPLANE,
+    }
+    worker = {
+        "pid": 0,
+        "age": 0.5,
+        "started": 1.7e9,
+        "engine": "gevent",
+        "open": 2,
+        "routes": {},
+        "refused": {},
+        "rooms": rooms,
+    }
+    return {
+        "complete": True,
+        "time": 1.7e9,
+        "instance": "1.2",
+        "app": "shop",
+        "workers": [
+            {**worker, "worker": 1, "state": "live"},
+            {**worker, "worker": 2, "state": "blocked", "rooms": {}},
+        ],
+        "open": 3,
+        "routes": {"/echo": route()} if routes is None else routes,
+        "refused": {"not_found": 9},
+        "rooms": rooms,
+        **more,
+    }
+
+
+def registry_of(stats: Stats) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(collector_of(lambda: stats))
+    return registry
+
+
+def exposition(stats: Stats) -> str:
+    return generate_latest(registry_of(stats)).decode()
+
+
+def samples(text: str, parse: Callable[[str], Any] = parse_text) -> Samples:
+    """All series, each of which must be there once."""
+    found: Samples = {}
+    for family in parse(text):
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found, key
+            found[key] = sample.value
+    return found
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found[PREFIX + name, tuple(sorted(labels.items()))]
+
+
+def promtool_check(text: str) -> str:
+    done = subprocess.run(
+        [PROMTOOL, "check", "metrics"],
+        input=text.encode(),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return (done.stdout + done.stderr).decode() + (
+        f"ended {done.returncode}" * bool(done.returncode)
+    )
+
+
+# Values
+
+
+def test_each_figure_is_shown() -> None:
+    found = samples(exposition(statistics()))
+    assert value(found, "connections", route="/echo") == 3
+    assert value(found, "accepted_total", route="/echo") == 120
+    assert value(found, "refused_total", route="/echo", reason="origin") == 2
+    assert value(found, "refused_total", route="", reason="not_found") == 9
+    assert value(found, "closed_total", route="/echo", by="lost", code="1006") == 1
+    assert value(found, "messages_total", route="/echo", direction="sent") == 20
+    assert value(found, "bytes_total", route="/echo", direction="received") == 1000
+    assert value(found, "inflated_bytes_total", route="/echo", direction="sent") == 60
+    assert value(found, "deflated_bytes_total", route="/echo", direction="sent") == 6
+    assert value(found, "slow_total", route="/echo", action="dropped") == 2
+    assert value(found, "room_resumes_total", pattern="*", outcome="resync") == 7
+    assert value(found, "backplane_lost_total") == 3
+    assert value(found, "backplane_up", worker="1") == 1
+    assert value(found, "workers", state="live") == value(found, "workers", state="blocked") == 1
+    assert value(found, "workers", state="ended") == 0
+    assert (value(found, "worker_up", worker="1"), value(found, "worker_up", worker="2")) == (1, 0)
+    assert value(found, "complete") == 1
+
+
+def test_every_metric_has_figures() -> None:
+    """But those of descriptors, which no worker of these statistics has."""
+    shown = {family.name for family in parse_text(exposition(statistics()))}
+    assert shown | {PREFIX + "worker_open_fds", PREFIX + "worker_max_fds"} == {
+        family.full_name.removesuffix("_total") for family in FAMILIES
+    }
+
+
+def test_a_histogram_is_cumulative() -> None:
+    found = samples(exposition(statistics()))
+    buckets = {
+        dict(labels)["le"]: count
+        for (name, labels), count in found.items()
+        if name == PREFIX + "ping_seconds_bucket"
+    }
+    assert buckets == {"0.001": 1, "0.01": 3, "0.1": 6, "+Inf": 10}
+    assert value(found, "ping_seconds_count", route="/echo") == 10
+    assert value(found, "ping_seconds_sum", route="/echo") == 0.75
+
+
+def test_an_app_without_rooms_or_traffic() -> None:
+    found = samples(exposition(statistics(routes={}, rooms={}, refused={}, workers=[])))
+    assert {name for name, _ in found} == {PREFIX + "workers", PREFIX + "complete"}
+
+
+def test_promtool_has_nothing_to_say() -> None:
+    assert promtool_check(exposition(statistics())) == ""
+
+
+# Hostile names
+
+names = st.text(max_size=300) | st.text(
+    st.sampled_from('"\\\n\r\0\t{},=# \u2028\x85\ud800\udfff<>&é😀'), max_size=30
+)
+
+
+@given(
+    routes=st.dictionaries(names, st.builds(route, accepted=st.integers(0, 2**63)), max_size=5),
+    patterns=st.dictionaries(names, st.builds(pattern), max_size=3),
+    refused=st.dictionaries(names, st.integers(0, 100), max_size=3),
+    engine=names,
+)
+@example(routes={"a\n": route(), "a\r": route()}, patterns={}, refused={}, engine="\ud800")
+def test_whatever_the_names(routes: Any, patterns: Any, refused: Any, engine: str) -> None:
+    stats = statistics(routes, patterns, refused=refused)
+    stats["workers"][0]["engine"] = engine
+    before = copy.deepcopy(stats)
+    found = samples(exposition(stats))
+    assert stats == before
+    accepted = [n for (name, _), n in found.items() if name == PREFIX + "accepted_total"]
+    assert sum(accepted) == pytest.approx(sum(one["accepted"] for one in routes.values()))
+    openmetrics = generate_openmetrics(registry_of(stats)).decode()
+    assert samples(openmetrics, parse_openmetrics) == found
+
+
+def test_promtool_reads_whatever_the_names() -> None:
+    hostile = [
+        '"',
+        "\\",
+        "\n",
+        "\0",
+        "\r",
+        "{",
+        "}",
+        ",",
+        "\ud800",
+        "é",
+        "<script>",
+        "x" * 5000,
+        "",
+    ]
+    routes = {name * n: route() for name in hostile for n in (1, 2, 3)}
+    assert promtool_check(exposition(statistics(routes))) == ""
+
+
+def test_ten_thousand_names_are_a_bounded_number_of_series() -> None:
+    number = 10_000
+    routes = {
+        f"/{index}": route(refused={f"r{index}": 1}, closed={"client": {str(index): 1}})
+        for index in range(number)
+    }
+    patterns = {f"room-{index}": pattern() for index in range(number)}
+    text = exposition(statistics(routes, patterns))
+    found = samples(text)
+    values: dict[str, set[str]] = {}
+    for _, labels in found:
+        for name, shown in labels:
+            values.setdefault(name, set()).add(shown)
+    assert {name for name, shown in values.items() if len(shown) > MOST_VALUES} == {
+        "route",
+        "pattern",
+        "reason",
+        "code",
+    }
+    assert max(map(len, values.values())) == MOST_VALUES + 1
+    for family in ("accepted_total", "refused_total", "closed_total", "ping_seconds_count"):
+        assert sum(n for (name, _), n in found.items() if name == PREFIX + family) >= number
+    accepted = [n for (name, _), n in found.items() if name == PREFIX + "accepted_total"]
+    assert sum(accepted) == 120 * number
+    assert value(found, "accepted_total", route=OTHER) > 120 * (number - MOST_VALUES)
+    assert max(len(shown) for those in values.values() for shown in those) <= LONGEST_VALUE
+
+
+def test_the_same_names_are_shown_singly_in_each_metric() -> None:
+    routes = {f"/{index:03}": route(refused={}) for index in range(0, 300, 2)}
+    routes |= {f"/{index:03}": route() for index in range(1, 300, 2)}
+    found = samples(exposition(statistics(routes)))
+    shown = {dict(labels)["route"] for name, labels in found if name == PREFIX + "accepted_total"}
+    refused = {dict(labels)["route"] for name, labels in found if name == PREFIX + "refused_total"}
+    assert refused - {""} <= shown
+
+
+# Registries
+
+
+def test_it_goes_into_a_registry_of_the_apps() -> None:
+    asked = []
+
+    def ask() -> Stats:
+        asked.append(1)
+        return statistics()
+
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(collector_of(ask))
+    assert not asked
+    Counter("orders", "Orders.", registry=registry).inc()
+    found = samples(generate_latest(registry).decode())
+    assert len(asked) == 1
+    assert found["orders_total", ()] == 1
+    assert value(found, "accepted_total", route="/echo") == 120
+    with pytest.raises(ValueError, match="Duplicated"):
+        registry.register(collector_of(ask))
+
+
+def test_without_the_client_the_error_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "from flask_uwsgi_websocket.monitoring.prometheus import collector_of\n"
+        "try: collector_of(dict)\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "pip install 'Flask-uWSGI-WebSocket[prometheus]'" in done.stdout, done.stderr
