@@ -91,10 +91,19 @@ class HandshakeError(WebSocketError):
     :param status: the HTTP status that answers it.
     :param reason: what was wrong and what would be right.
     :param headers: header fields that the answer must carry.
+    :param kind: as what it is counted: one of ``REASONS`` in ``metrics/observers.py``.
     """
 
-    def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        headers: tuple[tuple[str, str], ...] = (),
+        *,
+        kind: str = "handshake",
+    ) -> None:
         super().__init__(reason)
+        self.kind = kind
         self.status = status
         self.reason = reason
         self.headers = headers

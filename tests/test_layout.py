@@ -21,6 +21,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 30
 ROOMS = [
     "helpers",
     "exceptions",
+    "metrics",
     "codec",
     "process",
     "connection",

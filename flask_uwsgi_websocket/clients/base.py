@@ -88,6 +88,8 @@ class BaseClient(Generic[Done]):
         connection.client = self
         if self._extension is not None:
             self._rooms.welcome(connection, self.user)
+        if connection.route is not None:
+            connection.route.tell_opened(self)
 
     @property
     def _rooms(self) -> Rooms:

@@ -40,14 +40,11 @@ class Clients(Collection[Any]):
             self.engines.append(engine)
 
     def __iter__(self) -> Iterator[Any]:
-        connections: list[Connection] = []
-        for worker in self._workers():
-            connections += worker.connections  # in one step: no other thread runs meanwhile
         extension = self._extension
         return iter(
             [
                 client
-                for connection in connections
+                for connection in self.connections()
                 if (client := connection.client) is not None
                 and client._extension is extension
                 and not connection.ended
@@ -68,6 +65,13 @@ class Clients(Collection[Any]):
             and client._extension is self._extension
             and not connection.ended
         )
+
+    def connections(self) -> list[Connection]:
+        """Return all connections of the process that may be of the extension's clients."""
+        connections: list[Connection] = []
+        for worker in self._workers():
+            connections += worker.connections  # in one step: no other thread runs meanwhile
+        return connections
 
     def _workers(self) -> list[Worker]:
         workers = [engine.running_worker() for engine in self.engines]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..connection.receiving import ENDS_TOLD
 from ..connection.sending import FIRST_PAUSE
 from ..exceptions import ConnectionClosed
 from ..helpers.wsgi import WSGIEnvironment
+from ..metrics.route import RouteMetrics
+from ..metrics.traffic import Traffic
 from ..servers import uwsgi
 
 
@@ -89,3 +92,21 @@ class UWSGIWebSocketClient:
     def close(self) -> None:
         """End the connection when the handler returns."""
         self.connected = False
+
+
+@contextmanager
+def counted(client: UWSGIWebSocketClient, route: RouteMetrics) -> Iterator[None]:
+    """Count a connection while its handler runs; what goes over it, and its code, uWSGI keeps."""
+    traffic = Traffic()
+    route.opened()
+    try:
+        yield
+    except ConnectionClosed:
+        raise
+    except BaseException as error:
+        traffic.error = type(error).__name__
+        route.failed()
+        raise
+    finally:
+        # uWSGI sends no Close: a client that is left without one takes that for 1006, too.
+        route.fold(traffic, "lost", 1006)

@@ -90,7 +90,10 @@ class Deflate:
         "_ended",
         "_inflater",
         "compressor_settings",
+        "deflated",
+        "deflated_to",
         "inflated",
+        "inflated_from",
         "receive_bits",
         "receive_takeover",
         "send_bits",
@@ -114,8 +117,10 @@ class Deflate:
         self.threshold: Final = settings.threshold
         #: What zlib's compressor is made with: alike connections compress a message alike.
         self.compressor_settings = (settings.level, zlib.DEFLATED, -send_bits, settings.mem_level)
-        #: Octets that have come out of :meth:`decompress` so far.
-        self.inflated = 0
+        #: Octets that have come out of :meth:`decompress` so far, and that have gone into it.
+        self.inflated = self.inflated_from = 0
+        #: Octets that have gone into :meth:`compress` so far, and that have come out of it.
+        self.deflated = self.deflated_to = 0
         self._compressor: _Compress | None = None
         self._inflater: _Decompress | None = None
         self._ended = 0  # streams that ended within the open message
@@ -127,7 +132,10 @@ class Deflate:
             self._compressor = compressor
         compressed = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
         # 7.2.3.6: an empty message is one octet of 0x00; zlib flushes nothing when it has nothing.
-        return compressed[: -len(_TAIL)] or b"\x00"
+        compressed = compressed[: -len(_TAIL)] or b"\x00"
+        self.deflated += len(data)
+        self.deflated_to += len(compressed)
+        return compressed
 
     def reset(self) -> None:
         """Forget what was sent: the next message refers to nothing before it."""
@@ -140,6 +148,7 @@ class Deflate:
         :raises MessageTooBig: when it would be more.
         :raises InvalidPayload: for what is not deflate.
         """
+        self.inflated_from += len(data)
         if last:
             # 7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload"
             data += _TAIL

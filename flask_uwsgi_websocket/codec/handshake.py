@@ -224,6 +224,7 @@ def _check_upgrade(headers: HeaderFields) -> None:
             426,
             f"Sec-WebSocket-Version must be {VERSION}",
             (("Sec-WebSocket-Version", VERSION), ("Upgrade", "websocket")),
+            kind="version",
         )
 
 

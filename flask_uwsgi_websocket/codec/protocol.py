@@ -173,7 +173,8 @@ class Frames:
         self.longest = longest
         #: The frames for those that compress none.
         self.plain = plain
-        self._compressed: dict[tuple[int, ...], bytes] | None = None
+        # With the octets that were compressed for them, and what these came to.
+        self._compressed: dict[tuple[int, ...], tuple[bytes, int, int]] | None = None
 
     def apart(self) -> list[Frames]:
         """Return those of each message."""
@@ -197,10 +198,16 @@ class Frames:
         if self._compressed is None:
             self._compressed = {}
         made = self._compressed.get(alike)
-        if made is None:
-            made = b"".join([protocol.data_frame(*message) for message in self._messages])
-            self._compressed[alike] = made
-        return made
+        if made is not None:
+            frames, size, compressed = made
+            deflate.deflated += size
+            deflate.deflated_to += compressed
+            return frames
+        size, compressed = deflate.deflated, deflate.deflated_to
+        frames = b"".join([protocol.data_frame(*message) for message in self._messages])
+        size, compressed = deflate.deflated - size, deflate.deflated_to - compressed
+        self._compressed[alike] = frames, size, compressed
+        return frames
 
 
 def encode_message(message: str | bytes | bytearray | memoryview) -> Frames:

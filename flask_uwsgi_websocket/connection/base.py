@@ -16,7 +16,8 @@ from typing import Any
 from ..codec import Protocol
 from ..exceptions import ConnectionClosed
 from ..helpers.checks import BUFFER, BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE
-from .fast_io import Lock
+from ..metrics.route import RouteMetrics
+from .fast_io import Lock, Traffic
 from .states import LOST, OPEN, RELEASED
 
 
@@ -147,8 +148,10 @@ class BaseConnection(ABC):
         "fd",
         "limits",
         "protocol",
+        "route",
         "socket",
         "state",
+        "traffic",
         "worker",
     )
 
@@ -164,6 +167,9 @@ class BaseConnection(ABC):
         #: Sends raise, and receives give None once the messages are used up: the state says so, but
         #: is too slow to ask with each message.
         self.ended = False
+        self.traffic = Traffic()
+        #: Where it is counted; None for one that no app's route has.
+        self.route: RouteMetrics | None = None
         if limits.send_buffer is not None:
             sock.setsockopt(SOL_SOCKET, SO_SNDBUF, limits.send_buffer)
         self._lock = Lock()  # against other threads: greenlets and tasks don't switch inside

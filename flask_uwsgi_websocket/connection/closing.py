@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from ..codec import Close, Fail
 from ..codec.frames import check_close
+from ..metrics.observers import By
 from .sending import Sending
 from .states import OPEN, Cause, State, next_state
 
@@ -39,6 +40,16 @@ class Closing(Sending):
     def connected(self) -> bool:
         """Whether it makes sense to go on: nobody closed, or messages still wait."""
         return self.state is OPEN or (bool(self._messages) and not self.ended)
+
+    @property
+    def closed_by(self) -> By:
+        """Who ended it: whoever sent its Close first; ``lost`` where nobody did.
+
+        A peer that broke the protocol was closed by the server.
+        """
+        if self.close_code in (None, 1006):
+            return "lost"
+        return "client" if self._peers_end[0] is Cause.PEER_CLOSES else "server"
 
     @property
     def overdue(self) -> bool:
@@ -87,10 +98,14 @@ class Closing(Sending):
     def _peer_ends(self, end: Close | Fail) -> None:
         """Handle the peer's Close, or its violation of the protocol."""
         if isinstance(end, Close):
-            self._peers_end = Cause.PEER_CLOSES, end.code, end.reason
+            peers_end = Cause.PEER_CLOSES, end.code, end.reason
         else:
-            self._peers_end = Cause.PEER_FAILS, end.error.close_code, end.error.reason
-        self._notice(self._peers_end[0])
+            peers_end = Cause.PEER_FAILS, end.error.close_code, end.error.reason
+        with self._lock:
+            if not self.ended:  # else it is the answer to our Close
+                self._peers_end = peers_end
+            self._advance(peers_end[0])
+        self._wake()
 
     def _peer_done(self) -> None:
         """Handle the late Close, or the silence, of a peer that broke the protocol."""

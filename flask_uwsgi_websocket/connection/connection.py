@@ -71,16 +71,23 @@ class Connection(Receiving):
         """Close the descriptor."""
         if self.released:
             return
-        self.client = None
-        self.worker.connections.pop(self, None)
-        self._lost()
-        self._notice(RELEASE)
+        client, self.client = self.client, None
+        try:
+            self._lost()
+            self._notice(RELEASE)
+        finally:
+            if self.route is None:
+                self.worker.connections.pop(self, None)
+            else:
+                self.route.ended(self)
         # Without it a second duplicate (uWSGI's) would hold the connection open.
         self._shutdown(SHUT_RDWR)
         self._close()
         callbacks, self._at_release = self._at_release, ()
         for callback in callbacks:
             callback()
+        if self.route is not None:
+            self.route.tell_closed(client, self)
 
     def _close(self) -> None:
         """Forget the descriptor, and close it; in the thread of whoever watches it."""

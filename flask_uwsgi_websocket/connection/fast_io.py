@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 from ..codec import Protocol as Codec
 from ..codec.fast_path import whole_message
+from ..metrics.traffic import Traffic as TrafficInPython
 
 #: 0 on Windows, where sockets are made non-blocking instead.
 MSG_DONTWAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
@@ -110,6 +111,9 @@ def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
+#: Counts what goes over a connection: see ``metrics/traffic.py``, which is taken without C.
+Traffic: Any
+
 #: A method of connections. In C a handler that waits is switched to from the loop's own callback,
 #: with no step of Python between.
 read: Any
@@ -117,6 +121,7 @@ read: Any
 #: Against other threads, and may be acquired again by its holder; C takes its own without a call.
 Lock: Any
 
+Traffic = TrafficInPython
 try:
     from ._socket_speedups import Lock, read
     from ._socket_speedups import receive as receive

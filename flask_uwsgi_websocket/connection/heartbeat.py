@@ -86,6 +86,8 @@ class Heartbeat(Closing):
         if data == self._pinged:
             self._pinged = None
             self.latency = time.monotonic() - self._ping_at
+            if self.route is not None:
+                self.route.pinged(self.latency)
 
     def _hurry(self, now: float) -> None:
         """Interrupt a handler that does not notice the end, after ``timeout`` seconds."""

@@ -96,6 +96,11 @@ class Sending(ReadAhead):
             lock.release()
 
     @property
+    def queued(self) -> int:
+        """Bytes of frames that wait for the peer to read."""
+        return self._unsent_size
+
+    @property
     def congested(self) -> bool:
         """Whether more is queued than a sender may leave there without waiting."""
         return self._unsent_size > self.limits.send_queue_size
@@ -116,7 +121,7 @@ class Sending(ReadAhead):
         try:
             await self._drain(self._low, self.limits.send_timeout)
         except TimeoutError:
-            self.abort("the peer does not read")
+            self.cut_slow("the peer does not read", 1006)
         if self.state >= LOST:
             raise self.closed_error()
 
@@ -159,7 +164,14 @@ class Sending(ReadAhead):
         self.flush()  # what was held back, or what the peer makes room for just now
         if self.congested:
             # A Close frame would stand behind all that the peer did not read.
-            self.abort("the peer reads too slowly", 1013)
+            self.cut_slow()
+
+    def cut_slow(self, reason: str = "the peer reads too slowly", code: int = 1013) -> None:
+        """Cut the connection, as :meth:`abort`, because its peer reads too slowly."""
+        was_open = not self.ended
+        self.abort(reason, code)
+        if was_open and self.route is not None:
+            self.route.slowed("closed")
 
     async def send_failed(self) -> None:
         """Let others run now and then, after a send that :meth:`post` has refused."""

@@ -19,10 +19,12 @@ from werkzeug.routing import Map
 from ..exceptions import EngineError, HandshakeError
 from ..helpers.text import printable
 from ..process.fork import end_of_children
-from ..servers.upgrade import UPGRADE
+from ..servers.upgrade import UPGRADE, upgrade_of
 from ..session.negotiate import refusal
 from .middleware import WebSocketMiddleware
+from .refusals import count_refusal
 from .routing import WebSocketRule
+from .upgrade_response import is_accepted
 
 
 class Dispatch:
@@ -48,20 +50,29 @@ class Dispatch:
 
     def full_dispatch_request(self, *args: Any) -> Response:
         """Have the first middleware whose routes match take an upgrade request."""
-        if UPGRADE in request.environ:
-            self._take(request)
-        # Of a view: a child that answered would spoil the request in memory that uWSGI shares.
-        with end_of_children():
-            return self._full_dispatch(*args)
+        middleware = self._take(request) if UPGRADE in request.environ else None
+        try:
+            # Of a view: a child that answered would spoil the request in memory that uWSGI shares.
+            with end_of_children():
+                response = self._full_dispatch(*args)
+        except BaseException as error:
+            if middleware is not None:
+                count_refusal(middleware.websocket._metrics, request, error)
+            raise
+        if middleware is not None and not is_accepted(response):
+            count_refusal(middleware.websocket._metrics, request, response)
+        return response
 
-    def _take(self, request: Request) -> None:
+    def _take(self, request: Request) -> WebSocketMiddleware:
+        """Have a middleware take an upgrade request; return which, or the first that was asked."""
         for middleware in reversed(self._middlewares.values()):
             try:
                 if middleware.take(request):
-                    return
+                    return middleware
             except HTTPException as error:
                 request.routing_exception = error
-                return
+                return middleware
+        return next(reversed(self._middlewares.values()))
 
     def dispatch_request(self, *args: Any) -> Any:
         """Call the view; for an upgrade request that was taken, that is the opening handshake."""
@@ -72,6 +83,7 @@ class Dispatch:
             middleware = self._middlewares[rule.map]
             return middleware.accept(request, rule, partial(self._process, *args))
         except (HandshakeError, EngineError) as error:
+            upgrade_of(request.environ).failure = error
             app = self._app
             reveal = app.debug or app.testing
             answer = refusal(error, request.environ, log=app.logger, reveal=reveal)

@@ -28,6 +28,8 @@ from ..helpers.functions import check_kind
 from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..launch.defaults import leaves_open
 from ..launch.run import run_uwsgi
+from ..metrics.worker import WorkerMetrics
+from ..process.fork import own
 from ..servers import uwsgi
 from . import config
 from .background import Background
@@ -69,6 +71,8 @@ class WebSocket(RoomMethods):
         self.router = Router(__name__, self._check_handler)
         #: The open clients of this worker process, to iterate over.
         self.clients = Clients(self)
+        self._metrics = WorkerMetrics(self.clients.connections)
+        own(self._metrics)
         self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients, timeout)
         self._background = Background(self)
         if app is not None:

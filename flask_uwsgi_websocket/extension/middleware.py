@@ -16,7 +16,7 @@ from ..clients.base import USER
 from ..clients.client import WebSocketClient
 from ..clients.legacy import legacy_class
 from ..clients.resuming import enveloped_class
-from ..clients.uwsgi_api import UWSGIWebSocketClient
+from ..clients.uwsgi_api import UWSGIWebSocketClient, counted
 from ..codec import DeflateSettings, UpgradeRequest
 from ..connection.base import Limits
 from ..connection.connection import Connection
@@ -27,6 +27,9 @@ from ..helpers.functions import is_decorated
 from ..helpers.log import log_exception
 from ..helpers.text import path_of, printable
 from ..helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+from ..metrics.observers import Refusal
+from ..metrics.route import RouteMetrics
+from ..metrics.worker import WorkerMetrics
 from ..rooms.envelope import SUBPROTOCOL
 from ..servers import uwsgi
 from ..servers.find import server_of
@@ -214,6 +217,15 @@ class Handshake(LazySession):
         self.response = response_class(status=101, headers=negotiation.headers)
         del self.response.headers["Content-Type"]
 
+    @property
+    def route(self) -> RouteMetrics:
+        metrics: WorkerMetrics = self._middleware.websocket._metrics
+        return metrics.route(self._rule.pattern)
+
+    def refused(self, reason: str, status: int, detail: str) -> None:
+        refusal = Refusal(status, reason, self._rule.pattern, detail)
+        self._middleware.websocket._metrics.refuse(self.environ, refusal)
+
     def accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
         middleware, negotiation = self._middleware, self.negotiation
@@ -287,6 +299,7 @@ class Handshake(LazySession):
     def _fail(self, start_response: StartResponse, error: Exception) -> Iterable[bytes]:
         """Answer 500, with nothing of what made it impossible to answer 101."""
         app = self._middleware.app
+        self.refused("app", 500, str(error))
         if propagates(app):
             raise error
         log_exception("WebSocket %s refused", self._path, error=error, logger=app.logger)
@@ -298,7 +311,9 @@ class Handshake(LazySession):
         sock = uwsgi.take()
         try:
             uwsgi.answer(environ, start_response, self.negotiation.headers)
-            self._handler(middleware.client(environ, sock.fileno(), middleware.websocket.timeout))
+            client = middleware.client(environ, sock.fileno(), middleware.websocket.timeout)
+            with counted(client, self.route):
+                self._handler(client)
         except ConnectionClosed:
             pass  # it went on until its client left
         except BaseException as error:

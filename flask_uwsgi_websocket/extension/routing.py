@@ -83,6 +83,11 @@ class WebSocketRule(Rule):
         # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
         super().__init__(string, **{**options, "methods": {"GET"}, "websocket": True})
 
+    @property
+    def pattern(self) -> str:
+        """What it is known by where connections are counted: host or subdomain, and path."""
+        return (self.host or self.subdomain or "") + self.rule
+
     def _check_options(self, string: str) -> None:
         _check_subprotocols(f"subprotocols of route {string}", self.subprotocols)
         for name, check in _CHECKS.items():

@@ -81,6 +81,12 @@ class _UpgradeResponse:
             close()
 
 
+def is_accepted(response: Response) -> bool:
+    """Tell whether a response is the 101, and nobody has made a refusal of it."""
+    was_sent = getattr(response, "sent", False)
+    return was_sent or (isinstance(response, _UpgradeResponse) and response.status_code == 101)
+
+
 def missed_response(error: BaseException, handler: Callable[..., Any]) -> bool:
     """Tell whether a decorator failed because its handler returned no response.
 

@@ -144,7 +144,7 @@ class SlowClients:
             self._close(connection, channel)
 
     def _close(self, connection: Connection, channel: str) -> None:
-        connection.abort("the peer reads too slowly", 1013)
+        connection.cut_slow()
         self._count("slow_closed", 1, channel)
 
     def _push_or_close(self, connection: Connection, frames: Frames, channel: str) -> None:
@@ -158,6 +158,9 @@ class SlowClients:
             return
         was_empty = not backlog
         conflated, dropped = backlog.keep(frames, channel if slow == "latest" else None)
+        if connection.route is not None and (conflated or dropped):
+            connection.route.slowed("conflated", conflated)
+            connection.route.slowed("dropped", dropped)
         self._count("slow_conflated", conflated, channel)
         self._count("slow_dropped", dropped, channel)
         if was_empty:

@@ -93,7 +93,7 @@ class Upgrade:
         self.told = False
         #: What the framework that serves the request keeps of its handshake.
         self.opening: Any = None
-        #: The exception that ended the handler.
+        #: The exception that ended the handler, or by which the request was refused.
         self.failure: BaseException | None = None
 
     def begin(self, status: str, headers: Headers, exc_info: Any = None) -> Any:

@@ -193,6 +193,7 @@ class _Attempt:
         except BaseException as error:
             session.report_safely(error)
             session.server.fail(session.environ, self.sock)
+            session.refused("app", 500, str(error))
             raise
         session.engine.worker().expected.discard(self)  # or the connection would count twice
         connection = session.open(self.sock, self._protocol, headers)

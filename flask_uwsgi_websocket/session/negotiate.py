@@ -74,7 +74,7 @@ def refusal(
         return error
     log.error("WebSocket %s refused: %s", printable(path_of(environ)), error)
     reason = str(error) if reveal else "WebSockets do not work here; the server's log says why"
-    return HandshakeError(error.status, reason)
+    return HandshakeError(error.status, reason, kind="engine")
 
 
 def _log_lost_upgrade(error: HandshakeError, environ: WSGIEnvironment) -> None:
@@ -139,7 +139,8 @@ def negotiate(request: codec.UpgradeRequest, settings: Settings) -> Negotiation:
     subprotocol = codec.select_subprotocol(request.subprotocols, settings.subprotocols)
     if subprotocol is None and settings.require_subprotocol:
         names = ", ".join(settings.subprotocols)
-        raise HandshakeError(400, f"Sec-WebSocket-Protocol must offer a subprotocol of: {names}")
+        reason = f"Sec-WebSocket-Protocol must offer a subprotocol of: {names}"
+        raise HandshakeError(400, reason, kind="subprotocol")
     deflate, extensions = None, None
     if settings.compression is not None:
         deflate, extensions = codec.negotiate(request.extensions, settings.compression)

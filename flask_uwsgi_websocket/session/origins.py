@@ -165,7 +165,7 @@ def check_origin(
     if _refusals.passes():
         how = printable(_how_to_allow(origin, host, setting))
         logger.warning("WebSocket %s refused: %s", printable(path), how, stacklevel=2)
-    raise HandshakeError(403, f"origin {origin} is not allowed")
+    raise HandshakeError(403, f"origin {origin} is not allowed", kind="origin")
 
 
 def _how_to_allow(origin: str | None, host: str, setting: str) -> str:

@@ -22,6 +22,7 @@ from ..exceptions import (
 )
 from ..helpers.log import RateLimit, log_exception, logger
 from ..helpers.wsgi import StartResponse, WSGIEnvironment
+from ..metrics.route import RouteMetrics
 from ..process.fork import end_of_children
 from ..servers.base import Server
 from ..servers.find import server_of
@@ -48,6 +49,14 @@ class Session(ABC):
         self.engine = engine
         self.server: Server = server_of(environ)
 
+    @property
+    def route(self) -> RouteMetrics | None:
+        """Where its connection is counted, if anywhere."""
+        return None
+
+    def refused(self, reason: str, status: int, detail: str) -> None:  # noqa: B027
+        """Count a request that failed after it was admitted; see :class:`~.observers.Refusal`."""
+
     @abstractmethod
     def handle(self, connection: Connection) -> Any:
         """Run the handler; return what is to be awaited, where handlers are coroutines."""
@@ -66,7 +75,11 @@ class Session(ABC):
         """
         upgrade_of(self.environ).start_response = start_response
         with self.engine.request():
-            sock = self.server.take(self.environ)
+            try:
+                sock = self.server.take(self.environ)
+            except OSError as error:
+                self.refused("full", 500, str(error))
+                raise
             try:
                 connection = self.open(sock, self.protocol(), self.negotiation.headers)
             except ConnectionClosed:
@@ -92,8 +105,10 @@ class Session(ABC):
         server, environ = self.server, self.environ
         try:
             server.switch(environ, sock, headers)
-        except BaseException:
+        except BaseException as error:
             sock.close()
+            has_left = isinstance(error, ConnectionClosed)
+            self.refused("left" if has_left else "app", 0 if has_left else 500, str(error))
             raise
         connection = self._connect(sock, protocol)
         upgrade = upgrade_of(environ)
@@ -106,13 +121,17 @@ class Session(ABC):
     def _connect(self, sock: Socket, protocol: Protocol) -> Connection:
         """Open a connection that is a WebSocket by now; its client hears if that fails."""
         try:
-            return self.engine.open(sock, protocol, self.negotiation.limits)
+            connection = self.engine.open(sock, protocol, self.negotiation.limits)
         except BaseException:
             with suppress(OSError):
                 sock.sendall(protocol.close(1011))
                 sock.shutdown(SHUT_RDWR)
             sock.close()
             raise
+        connection.route = self.route
+        if connection.route is not None:
+            connection.route.opened()
+        return connection
 
     async def run(self, connection: Connection, handle: Callable[[Connection], Any]) -> None:
         """Run what handles an open connection, then close it as that has ended."""
@@ -154,10 +173,20 @@ class Session(ABC):
             if _is_only(kind, error):
                 return _warn_of(kind, error)
         if not _is_only(ConnectionClosed, error):
-            return self.report_safely(error)
+            return self._report_and_count(error, connection)
         if not connection.ended:
-            return self.report_safely(error, another_had_left=True)
+            return self._report_and_count(error, connection, another_had_left=True)
         return 1000, ""  # it went on until its client left: nothing to report
+
+    def _report_and_count(
+        self, error: BaseException, connection: Connection, another_had_left: bool = False
+    ) -> tuple[int, str]:
+        code_and_reason = self.report_safely(error, another_had_left)
+        if upgrade_of(self.environ).failure is error:  # not a late answer, as by abort()
+            connection.traffic.error = type(error).__name__
+            if connection.route is not None:
+                connection.route.failed()
+        return code_and_reason
 
     def report_safely(
         self, error: BaseException, another_had_left: bool = False

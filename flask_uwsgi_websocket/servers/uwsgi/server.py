@@ -76,7 +76,8 @@ class UWSGI(Server):
         if problem:
             if self._full.passes():
                 logger.warning("WebSockets are refused with 503: %s", problem)
-            raise HandshakeError(503, "there is no room for another WebSocket: try again later")
+            reason = "there is no room for another WebSocket: try again later"
+            raise HandshakeError(503, reason, kind="full")
 
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
         return start.engine(name)

@@ -1,0 +1,95 @@
+"""Who is told when connections open and end, and when one is refused."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from ..helpers.log import RateLimit, logger
+
+#: Who ended a connection: whoever sent its Close first; ``lost`` where nobody did (1006).
+By = Literal["client", "server", "lost"]
+
+#: Why a request for a WebSocket was refused, and the statuses that answer it.
+REASONS = {
+    "handshake": "it is no proper request for a WebSocket (400, 405, 426, 431)",
+    "version": "it asks for another version of the protocol (426)",
+    "origin": "a page of another origin may not connect (403)",
+    "subprotocol": "it offers no subprotocol of those that it must (400)",
+    "engine": "the server was started without what the handlers need (500, 501)",
+    "full": "no descriptor is left for it (503)",
+    "not_found": "no route has its URL (404), or one has it in another form (308)",
+    "rate": "too many came in a time (429)",
+    "max_connections": "its user or address has as many connections as it may (429)",
+    "app": "the app answered instead: before_request, a decorator, a lazy handler, an error",
+    "left": "the client had left before the answer",
+}
+
+
+class End(NamedTuple):
+    """How a connection has ended."""
+
+    code: int
+    reason: str
+    by: By
+    #: From the handshake to the release of the descriptor.
+    seconds: float
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    bytes_sent: int
+    #: The name of the class of the handler's exception.
+    error: str | None
+    #: The pattern of its route.
+    route: str
+
+
+class Refusal(NamedTuple):
+    """How a request for a WebSocket was answered instead."""
+
+    #: Of the HTTP response; 0 where there was nobody to get one.
+    status: int
+    #: A key of :data:`REASONS`.
+    reason: str
+    #: The pattern of the route that was asked for, where there is one.
+    route: str | None
+    #: In words, for a log; it may quote the client.
+    detail: str
+
+
+class Observer:
+    """Is told of each opening, end and refusal, in the process and thread where it happens.
+
+    Never of a message. What its methods raise is logged, and stops nobody; what they wait for, the
+    connections of the worker wait for.
+    """
+
+    def opened(self, client: Any) -> None:
+        """Hear that a connection is open, before its handler runs."""
+
+    def closed(self, client: Any, end: End) -> None:
+        """Hear that a connection has ended and was released.
+
+        In the context of the handler's request, where there is one.
+
+        :param client: None where none was made.
+        """
+
+    def refused(self, environ: dict[str, Any], refusal: Refusal) -> None:
+        """Hear that a request for a WebSocket is answered otherwise, in its context."""
+
+
+class Observers(list[Observer]):
+    """Those who are told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._errors = RateLimit(5)
+
+    def tell(self, method: str, *args: Any) -> None:
+        """Call a method of each; log what it raises."""
+        for observer in self:
+            try:
+                getattr(observer, method)(*args)
+            except Exception:
+                if self._errors.passes():
+                    logger.exception("an observer of WebSockets failed in %s()", method)

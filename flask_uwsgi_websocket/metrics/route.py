@@ -1,0 +1,189 @@
+"""The figures of one route in one process."""
+
+from __future__ import annotations
+
+import time
+from _thread import RLock
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol
+
+from .closes import Closes
+from .histogram import Histogram
+from .observers import By, End, Observers
+from .snapshot import Compression, RouteSnapshot
+from .traffic import Traffic
+
+#: In seconds.
+PING_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+DURATION_BOUNDS = (0.1, 1, 10, 60, 600, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
+
+
+class Deflate(Protocol):
+    """As much of permessage-deflate as is counted: bytes of payload, inflated and compressed."""
+
+    inflated: int
+    inflated_from: int
+    deflated: int
+    deflated_to: int
+
+
+class Connection(Protocol):
+    """As much of a connection as is counted."""
+
+    traffic: Any
+    worker: Any
+    protocol: Any
+    close_code: int | None
+    close_reason: str | None
+
+    @property
+    def closed_by(self) -> By: ...
+
+    @property
+    def queued(self) -> int: ...
+
+
+class RouteMetrics:
+    """The figures of one route of an extension, in one process; for any thread.
+
+    :param pattern: of the URL, as the app has it.
+    :param lock: the extension's one lock: what it guards is no matter of single messages.
+    """
+
+    def __init__(self, pattern: str, lock: RLock, observers: Observers) -> None:
+        self.pattern = pattern
+        self._lock = lock
+        self._observers = observers
+        self._accepted = self._open = self._errors = 0
+        self._refused: Counter[str] = Counter()
+        self._slow: Counter[str] = Counter()
+        self._ended = _Totals()
+        self._closes = Closes()
+        self._ping = Histogram(PING_BOUNDS)
+        self._duration = Histogram(DURATION_BOUNDS)
+
+    def opened(self) -> None:
+        """Count a connection whose handshake was accepted."""
+        with self._lock:
+            self._accepted += 1
+            self._open += 1
+
+    def ended(self, connection: Connection) -> None:
+        """Count an end, and take the connection out of its worker's: both in one step.
+
+        So that it is always in one of the two, and no figure ever falls.
+        """
+        with self._lock:
+            connection.worker.connections.pop(connection, None)
+            deflate = connection.protocol.deflate
+            self.fold(connection.traffic, connection.closed_by, connection.close_code, deflate)
+
+    def fold(
+        self, traffic: Traffic, by: By, code: int | None, deflate: Deflate | None = None
+    ) -> None:
+        """Count the end of a connection, by what is left of it."""
+        with self._lock:
+            self._open -= 1
+            self._ended.add(traffic, deflate)
+            self._closes.count(by, code or 1006)
+        self._duration.observe(max(time.time() - traffic.opened_at, 0))
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was refused; see :meth:`.WorkerMetrics.refuse`."""
+        with self._lock:
+            self._refused[reason] += 1
+
+    def failed(self) -> None:
+        """Count an exception of a handler's."""
+        with self._lock:
+            self._errors += 1
+
+    def pinged(self, seconds: float) -> None:
+        """Count the answer to a ping."""
+        self._ping.observe(seconds)
+
+    def slowed(self, what: Literal["closed", "dropped", "conflated"], n: int = 1) -> None:
+        """Count a client that was closed since it reads too slowly, or messages it did not get."""
+        with self._lock:
+            self._slow[what] += n
+
+    def tell_opened(self, client: Any) -> None:
+        """Tell the observers that a connection is open."""
+        self._observers.tell("opened", client)
+
+    def tell_closed(self, client: Any, connection: Connection) -> None:
+        """Tell the observers that a connection has ended."""
+        if not self._observers:
+            return
+        traffic = connection.traffic
+        end = End(
+            code=connection.close_code or 1006,
+            reason=connection.close_reason or "",
+            by=connection.closed_by,
+            seconds=max(time.time() - traffic.opened_at, 0),
+            messages_received=traffic.messages_received,
+            messages_sent=traffic.messages_sent,
+            bytes_received=traffic.bytes_received,
+            bytes_sent=traffic.bytes_sent,
+            error=traffic.error,
+            route=self.pattern,
+        )
+        self._observers.tell("closed", client, end)
+
+    def snapshot(self, connections: Iterable[Connection] = ()) -> RouteSnapshot:
+        """Return the figures, with those of its open connections; under the lock."""
+        totals = self._ended.copy()
+        for connection in connections:
+            totals.add(connection.traffic, connection.protocol.deflate)
+        return {
+            "open": self._open,
+            "accepted": self._accepted,
+            "refused": dict(self._refused),
+            "messages_received": totals.messages_received,
+            "messages_sent": totals.messages_sent,
+            "bytes_received": totals.bytes_received,
+            "bytes_sent": totals.bytes_sent,
+            "queued_bytes": sum([connection.queued for connection in connections]),
+            "closed": self._closes.snapshot(),
+            "errors": self._errors,
+            "slow": {
+                "closed": self._slow["closed"],
+                "dropped": self._slow["dropped"],
+                "conflated": self._slow["conflated"],
+            },
+            "ping": self._ping.snapshot(),
+            "duration": self._duration.snapshot(),
+            "compression": totals.compression(),
+        }
+
+
+class _Totals:
+    """The traffic of several connections."""
+
+    def __init__(self) -> None:
+        self.messages_received = self.messages_sent = 0
+        self.bytes_received = self.bytes_sent = 0
+        self._inflated = self._inflated_from = self._deflated = self._deflated_to = 0
+
+    def copy(self) -> _Totals:
+        copy = _Totals()
+        vars(copy).update(vars(self))
+        return copy
+
+    def add(self, traffic: Traffic, deflate: Deflate | None) -> None:
+        self.messages_received += traffic.messages_received
+        self.messages_sent += traffic.messages_sent
+        self.bytes_received += traffic.bytes_received
+        self.bytes_sent += traffic.bytes_sent
+        if deflate is not None:
+            self._inflated += deflate.inflated
+            self._inflated_from += deflate.inflated_from
+            self._deflated += deflate.deflated
+            self._deflated_to += deflate.deflated_to
+
+    def compression(self) -> Compression:
+        return {
+            "received": {"bytes": self._inflated, "compressed": self._inflated_from},
+            "sent": {"bytes": self._deflated, "compressed": self._deflated_to},
+        }

@@ -1,0 +1,95 @@
+"""Snapshots: what they have in them, as plain data for JSON, and their sums."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict, TypeVar
+
+from .histogram import HistogramSnapshot, add_histograms
+
+
+class Bytes(TypedDict):
+    """Bytes of payload before and after compression."""
+
+    bytes: int
+    compressed: int
+
+
+class Compression(TypedDict):
+    received: Bytes
+    sent: Bytes
+
+
+class Slow(TypedDict):
+    closed: int
+    dropped: int
+    conflated: int
+
+
+class RouteSnapshot(TypedDict):
+    """The figures of one route; docs/metrics.rst says what each means."""
+
+    open: int
+    accepted: int
+    refused: dict[str, int]
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    bytes_sent: int
+    queued_bytes: int
+    #: By who ended it, and the code.
+    closed: dict[str, dict[str, int]]
+    errors: int
+    slow: Slow
+    ping: HistogramSnapshot
+    duration: HistogramSnapshot
+    compression: Compression
+
+
+class WorkerSnapshot(TypedDict):
+    """The figures of an extension in one worker; other parts may be beside these."""
+
+    open: int
+    routes: dict[str, RouteSnapshot]
+    #: Requests that no route matched.
+    refused: dict[str, int]
+
+
+#: Figures that say what is now; all others count what has been.
+GAUGES = frozenset({"open", "queued_bytes", "rooms", "members", "up", "pending_bytes", "log_bytes"})
+
+S = TypeVar("S")
+
+
+def add(one: S, other: S) -> S:
+    """Sum two snapshots, or parts of them, figure by figure; neither is changed.
+
+    What only one of them has, the sum has too.
+    """
+    total: Any = _add(one, other)
+    return total  # type: ignore[no-any-return]
+
+
+def _add(one: Any, other: Any) -> Any:
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return one + other
+    if "bounds" in one and "bounds" in other:
+        return add_histograms(one, other)  # type: ignore[arg-type]
+    total = {**other, **one}
+    for key in one.keys() & other.keys():
+        total[key] = _add(one[key], other[key])
+    return total
+
+
+def without_gauges(snapshot: S) -> S:
+    """Return the snapshot of a worker that has ended: what it has counted, and nothing is open."""
+    left: Any = _without_gauges(snapshot)
+    return left  # type: ignore[no-any-return]
+
+
+def _without_gauges(part: Any) -> Any:
+    if not isinstance(part, dict) or "bounds" in part:
+        return part
+    return {
+        key: 0 if key in GAUGES and not isinstance(value, dict) else _without_gauges(value)
+        for key, value in part.items()
+    }

@@ -1,0 +1,34 @@
+"""What went over one connection."""
+
+from __future__ import annotations
+
+import time
+
+
+class Traffic:
+    """The counters of one connection; ``_traffic.h`` has the same in C, in 64 bytes.
+
+    Bytes are those of whole frames, control frames included, as they went over the connection
+    (before TLS): received once they were read, sent once the kernel took them. A message counts as
+    received when its last frame was read, and as sent when a handler, or a room, has sent it, also
+    while it is queued.
+
+    Who writes holds what serialises reads, or sends, of the connection.
+    """
+
+    __slots__ = (
+        "bytes_received",
+        "bytes_sent",
+        "error",
+        "messages_received",
+        "messages_sent",
+        "opened_at",
+    )
+
+    def __init__(self) -> None:
+        self.messages_received = self.messages_sent = 0
+        self.bytes_received = self.bytes_sent = 0
+        #: Seconds since the epoch.
+        self.opened_at = time.time()
+        #: The name of the exception that ended the handler.
+        self.error: str | None = None

@@ -1,0 +1,89 @@
+"""The figures of one extension in one process."""
+
+from __future__ import annotations
+
+from _thread import RLock
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..helpers.log import RateLimit, logger
+from .observers import Observers, Refusal
+from .route import RouteMetrics
+from .snapshot import WorkerSnapshot
+
+
+class WorkerMetrics:
+    """What an extension counts in this process; a child made by fork begins anew.
+
+    :param connections: gives the open connections of the process that may be the extension's.
+    """
+
+    def __init__(self, connections: Callable[[], Iterable[Any]] = tuple) -> None:
+        self._connections = connections
+        #: More parts of the snapshot, by their key in it.
+        self.sources: dict[str, Callable[[], dict[str, Any]]] = {}
+        #: Who is told of openings, ends and refusals.
+        self.observers = Observers()
+        self._errors = RateLimit(5)
+        self._begin()
+
+    def _begin(self) -> None:
+        # May be acquired again: a signal handler, or the end of an object, may come in between.
+        self._lock = RLock()
+        self._routes: dict[str, RouteMetrics] = {}
+        self._refused: Counter[str] = Counter()
+
+    def leave_to_parent(self) -> None:
+        """Begin anew, in a child process: what was counted is its parent's."""
+        self._begin()
+
+    def route(self, pattern: str) -> RouteMetrics:
+        """Return the figures of a route, by its pattern; it is there from then on."""
+        route = self._routes.get(pattern)
+        if route is None:
+            with self._lock:
+                route = self._routes.setdefault(
+                    pattern, RouteMetrics(pattern, self._lock, self.observers)
+                )
+        return route
+
+    def refused(self, reason: str, pattern: str | None = None) -> None:
+        """Count a request for a WebSocket that was refused; ``pattern`` is of its route, if any.
+
+        :param reason: a key of :data:`~.observers.REASONS`.
+        """
+        if pattern is not None:
+            self.route(pattern).refused(reason)
+        else:
+            with self._lock:
+                self._refused[reason] += 1
+
+    def refuse(self, environ: dict[str, Any], refusal: Refusal) -> None:
+        """Count a refusal, and tell the observers."""
+        self.refused(refusal.reason, refusal.route)
+        self.observers.tell("refused", environ, refusal)
+
+    def snapshot(self) -> WorkerSnapshot:
+        """Return all figures, as plain data."""
+        with self._lock:  # an end that is counted meanwhile would be missed, or counted twice
+            by_route: defaultdict[Any, list[Any]] = defaultdict(list)
+            for connection in self._connections():
+                by_route[connection.route].append(connection)
+            routes = {
+                pattern: route.snapshot(by_route.get(route, ()))
+                for pattern, route in self._routes.items()
+            }
+            refused = dict(self._refused)
+        snapshot: Any = {
+            "open": sum(route["open"] for route in routes.values()),
+            "routes": routes,
+            "refused": refused,
+        }
+        for key, source in self.sources.items():
+            try:
+                snapshot[key] = source()
+            except Exception:
+                if self._errors.passes():
+                    logger.exception("the figures of %s are missing after an error", key)
+        return snapshot  # type: ignore[no-any-return]
