@@ -19,7 +19,7 @@ from ..engines.base import Engine
 from ..helpers.log import logger
 from ..rooms.channels import ALL, user_of
 from ..rooms.counting import Count
-from ..rooms.live import RoomSettings
+from ..rooms.live import LiveRooms, RoomSettings
 from ..rooms.options import RoomPatterns
 from ..rooms.past import Past
 from ..rooms.presence.members import Members
@@ -55,6 +55,8 @@ class RoomsOfApps:
         self.patterns = RoomPatterns()
         self.functions = RoomFunctions(timeout)
         self.identify: Callable[[], Any] | None = None
+        #: See :attr:`.Host.answerers`.
+        self.answerers: dict[str, Callable[[LiveRooms, Any], Any]] = {}
 
     def add(self, app: Flask) -> None:
         """Make the rooms of an app; nothing of them starts."""
@@ -64,6 +66,7 @@ class RoomsOfApps:
             app.config[prefix] = app.name
             _without_prefix.add(app)
         host = _AppWithRooms(app, self._engine_name, self._clients, self.patterns, self.functions)
+        host.answerers = self.answerers
         app.extensions.setdefault(_ROOMS, {})[self] = Rooms(host)
 
     def of(self, app: Flask) -> Rooms:

@@ -41,13 +41,15 @@ def user_question(user: str | int) -> dict[str, Any]:
 
 
 def answer(membership: Membership, question: dict[str, Any]) -> Any:
-    """Answer one of the questions for one worker."""
+    """Answer one of the questions for one worker; None for another question."""
     if question["ask"] == "count":
         return _part(membership, question["room"])
     if question["ask"] == "user":
         connections = list(membership.members(user_channel(question["user"])))
         return any(not connection.ended for connection in connections)
-    return {room: _part(membership, room) for room in membership.rooms()}
+    if question["ask"] == "rooms":
+        return {room: _part(membership, room) for room in membership.rooms()}
+    return None
 
 
 def count_of(answers: Answers) -> Count:

@@ -8,12 +8,14 @@ is told to a future.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable, RoomError
@@ -24,7 +26,7 @@ from .channels import worker_channel
 from .futures import all_done, unavailable, uncancellable
 from .outbox import Outbox
 from .positions import Position
-from .questions import ANSWER_TIME, Answers, Questions, answers_to
+from .questions import ANSWER_TIME, Answers, Questions, answers_to, question_of
 from .record import Kind, Record
 from .subscriptions import Subscriptions
 
@@ -48,7 +50,8 @@ class Exchange(Inbox):
     :param loop: returns the loop that the backplane is to run on.
     :param receive: is called with each record to a subscribed channel, on the loop. It must not
         wait.
-    :param answer: answers a question of another worker's, on the loop.
+    :param answer: answers a question of another worker's, on the loop; or returns what is to be
+        awaited for the answer.
     :param miss: is called, on the loop, when records of some channels, or of any, may be missing.
     """
 
@@ -236,8 +239,11 @@ class Exchange(Inbox):
         try:
             self._handle(record)
         except Exception:
-            if self._failure.passes():
-                logger.exception("a record of the backplane could not be handled")
+            self._log_failure()
+
+    def _log_failure(self) -> None:
+        if self._failure.passes():
+            logger.exception("a record of the backplane could not be handled")
 
     def _handle(self, record: Record) -> None:
         if record.kind is Kind.ANSWER:
@@ -245,8 +251,21 @@ class Exchange(Inbox):
         elif record.kind is not Kind.ASK:
             self._receive(record)
         elif self._answer is not None:
-            for answer in answers_to(record, self._answer, self.options.max_size // 2):
-                self.send_nowait(answer)
+            self._reply(record, self._answer(question_of(record)))
+
+    def _reply(self, record: Record, answer: Any) -> None:
+        """Answer a question: now, or when that is known."""
+        if inspect.isawaitable(answer):
+            self._run(partial(self._reply_later, record, answer), 0.0)
+            return
+        for each in answers_to(record, answer, self.options.max_size // 2):
+            self.send_nowait(each)
+
+    async def _reply_later(self, record: Record, answer: Awaitable[Any]) -> None:
+        try:
+            self._reply(record, await answer)
+        except Exception:
+            self._log_failure()
 
     def _has_come(self, record: Record) -> bool:
         """Tell whether a record has come by another one of its channels."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from _thread import RLock
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 from ..connection.connection import Connection
@@ -74,6 +75,10 @@ class Host(ABC):
     asynchronous: bool
     #: The options of its rooms.
     patterns: RoomPatterns
+    #: What answers other workers' questions that are not about rooms, by what they ask. It is
+    #: called with the rooms and the question, on the loop of the exchange; or is a coroutine
+    #: function.
+    answerers: Mapping[str, Callable[[LiveRooms, Any], Any]] = MappingProxyType({})
 
     @abstractmethod
     def settings(self) -> RoomSettings:
@@ -194,7 +199,12 @@ class LiveRooms:
             self.exchange.run_soon(partial(_describe, self.exchange, text))
 
     def _answer(self, question: Any) -> Any:
-        return answer(self.membership, question)
+        answerer = self._host.answerers.get(question["ask"])
+        return answerer(self, question) if answerer else answer(self.membership, question)
+
+    def connections(self) -> Collection[Connection]:
+        """Return all open connections of the app in this process."""
+        return self._host.connections()
 
     @property
     def counters(self) -> dict[str, int]:

@@ -84,14 +84,16 @@ class Questions:
             pending.add(message["answer"], message["last"])
 
 
-def answers_to(record: Record, answer: Callable[[Any], Any], max_size: int) -> Iterator[Record]:
-    """Make the records that answer a question: more than one where it is too large.
+def question_of(record: Record) -> Any:
+    """Return the question that a record asks."""
+    return json.loads(record.data)["question"]
 
-    :param answer: is called with the question.
-    """
+
+def answers_to(record: Record, answer: Any, max_size: int) -> Iterator[Record]:
+    """Make the records that answer a question: more than one where the answer is too large."""
     message = json.loads(record.data)
     channel = worker_channel(record.origin.hex())
-    parts = list(_parts(answer(message["question"]), max_size))
+    parts = list(_parts(answer, max_size))
     for part in parts:
         data = {"number": message["number"], "answer": part, "last": part is parts[-1]}
         yield Record(Kind.ANSWER, (channel,), json.dumps(data).encode())
