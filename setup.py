@@ -52,7 +52,15 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["flask_uwsgi_websocket", "flask_uwsgi_websocket.*"]),
-    package_data={"flask_uwsgi_websocket": ["py.typed", "*/*.pyi", "*/*.h", "static/*"]},
+    package_data={
+        "flask_uwsgi_websocket": [
+            "py.typed",
+            "*/*.pyi",
+            "*/*.h",
+            "static/*",
+            "monitoring/admin/static/*",
+        ]
+    },
     ext_modules=[
         Extension(
             f"flask_uwsgi_websocket.{name}",

@@ -29,12 +29,14 @@ from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..launch.defaults import leaves_open
 from ..launch.run import run_uwsgi
 from ..metrics.worker import WorkerMetrics
+from ..monitoring.admin.mounting import AdminPages
 from ..process.fork import own
 from ..servers import uwsgi
 from . import config
 from .background import Background
 from .dispatch import dispatch_of
 from .middleware import WebSocketMiddleware
+from .monitoring import MonitoringMethods
 from .rooms import RoomMethods, RoomsOfApps
 from .routing import Router
 
@@ -48,7 +50,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type[Any])
 
 
-class WebSocket(RoomMethods):
+class WebSocket(RoomMethods, MonitoringMethods):
     """Routes WebSockets to handlers, for Flask apps on uWSGI.
 
     :param app: an app for :meth:`init_app`.
@@ -75,6 +77,7 @@ class WebSocket(RoomMethods):
         own(self._metrics)
         self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients, timeout)
         self._background = Background(self)
+        self._admin_pages = AdminPages(self)
         if app is not None:
             self.init_app(app)
 
@@ -111,6 +114,7 @@ class WebSocket(RoomMethods):
         dispatch_of(app).add(middleware)
         self.router.serve(app)
         self._rooms.add(app)
+        self._admin_pages.add(app)
         if uwsgi.inside():
             ping_interval = app.config["UWSGI_WEBSOCKET_PING_INTERVAL"]
             uwsgi.set_up(middleware.engine, self.timeout, ping_interval)

@@ -1,0 +1,203 @@
+"""The admin page of an app: its blueprint, its WebSocket route, and what guards both."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app, g, request, send_from_directory
+from werkzeug.exceptions import HTTPException
+
+from ...rooms.rooms import Rooms
+from . import acting, connections, rooms
+from .actions import Actions, refusal
+from .audit import log_refusal
+from .permission import Permission, check_origin, has_token, is_for_websocket, make_token
+from .rows import ADMIN
+from .updates import MAX_MESSAGE, Updates, handler
+
+STATIC = Path(__file__).parent / "static"
+#: In ``app.extensions``: the admin pages of an app, by the names of their blueprints.
+_PAGES = "uwsgi_websocket.admin"
+
+#: Nothing from elsewhere, nothing inline, in nobody's frame.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+#: What each worker answers, once an admin page is mounted.
+ANSWERERS = {
+    connections.ASK: connections.answer,
+    rooms.ASK: rooms.answer,
+    acting.ASK: acting.answer,
+}
+
+
+class AdminPages:
+    """The admin pages of one extension.
+
+    :param websocket: the extension.
+    """
+
+    def __init__(self, websocket: Any) -> None:
+        self._websocket = websocket
+        self._for_apps_to_come: list[tuple[str, Callable[[], Any], str | None]] = []
+        self._handler = handler(self._serve, websocket._asynchronous)
+
+    def mount(self, url_prefix: str, allowed: Any, subdomain: str | None = None) -> None:
+        """Mount a page on the extension's app; where there is none yet, on those to come."""
+        check_prefix(url_prefix)
+        check_allowed(allowed)
+        mounted = url_prefix.rstrip("/"), allowed, subdomain
+        if self._websocket.app is None:
+            self._for_apps_to_come.append(mounted)
+        else:
+            self._mount_on(self._websocket.app, *mounted)
+
+    def add(self, app: Flask) -> None:
+        """Mount on an app what was to be mounted on each."""
+        for mounted in self._for_apps_to_come:
+            self._mount_on(app, *mounted)
+
+    def _mount_on(
+        self, app: Flask, prefix: str, allowed: Callable[[], Any], subdomain: str | None
+    ) -> None:
+        pages: dict[str, AdminPage] = app.extensions.setdefault(_PAGES, {})
+        if any(page.place == (prefix, subdomain) for page in pages.values()):
+            raise ValueError(
+                f"the admin page is at {prefix} already: mount it once for each app, after "
+                "init_app(app), or once for all before it"
+            )
+        name = f"websocket_admin_{len(pages) + 1}" if pages else "websocket_admin"
+        pages[name] = AdminPage(self._websocket, app, name, (prefix, subdomain), allowed)
+        app.register_blueprint(pages[name].blueprint, url_prefix=prefix, subdomain=subdomain)
+        self._websocket._rooms.answerers.update(ANSWERERS)
+        options: dict[str, Any] = {"subdomain": subdomain} if subdomain else {}
+        self._websocket.add_url_rule(
+            f"{prefix}/updates",
+            f"{name}.updates",
+            self._handler,
+            origins="*",  # the page's guard knows better: its own only
+            lazy=False,
+            max_message_size=4 * MAX_MESSAGE,
+            **options,
+        )
+
+    def _serve(self, ws: Any) -> Updates:
+        app: Flask = ws._app
+        who, name = ws.environ[ADMIN]
+        page: AdminPage = app.extensions[_PAGES][name]
+        hello = {
+            "who": who,
+            "token": make_token(app, who),
+            "worker": page.rooms.live().engine.process.worker_id(),
+            "host": socket.gethostname(),
+            "time": time.time(),
+        }
+        return Updates(ws, page.rooms, hello, self._stats)
+
+    def _stats(self) -> dict[str, Any]:
+        stats = getattr(self._websocket, "stats", None)
+        if stats is not None:
+            return dict(stats())
+        count = len(self._websocket.clients)
+        empty: dict[str, Any] = {"routes": {}, "refused": {}, "rooms": {}, "workers": []}
+        return {"time": time.time(), "complete": False, "open": count, **empty}
+
+
+def check_prefix(url_prefix: Any) -> None:
+    """Check where a page is to be mounted; ValueError says what is possible."""
+    is_path = isinstance(url_prefix, str) and url_prefix.startswith("/") and url_prefix.strip("/")
+    if not is_path or "<" in url_prefix:
+        raise ValueError(
+            f"url_prefix is {url_prefix!r}: it must be a path such as '/_ws', without variables"
+        )
+
+
+def check_allowed(allowed: Any) -> None:
+    """Check that there is a function that tells who may use a page; else TypeError."""
+    if not callable(allowed):
+        raise TypeError(
+            "admin() needs allowed=, a function that tells, within each request, whether its "
+            "sender may see and close all connections, such as allowed=lambda: "
+            "current_user.is_authenticated and current_user.is_admin"
+        )
+
+
+class AdminPage:
+    """One page on one app.
+
+    :param place: its prefix and subdomain.
+    """
+
+    def __init__(
+        self,
+        websocket: Any,
+        app: Flask,
+        name: str,
+        place: tuple[str, str | None],
+        allowed: Callable[[], Any],
+    ) -> None:
+        self.place = place
+        self.rooms: Rooms = websocket._rooms.of(app)
+        self._permission = Permission(app, allowed, lambda: websocket._rooms.user_of_request(app))
+        self._name = name
+        self.blueprint = Blueprint(name, __name__)
+        self._add_rules(Actions(self.rooms))
+
+    def _add_rules(self, actions: Actions) -> None:
+        blueprint = self.blueprint
+        blueprint.before_request(self._guard)
+        blueprint.after_request(_harden)
+        blueprint.add_url_rule("/", "page", lambda: send_from_directory(STATIC, "page.html"))
+        blueprint.add_url_rule("/static/<path:filename>", "static", _static)
+        for name, view in actions.views().items():
+            blueprint.add_url_rule(f"/{name}", name, view, methods=["POST"])
+
+    def _guard(self) -> Any:
+        """Let nobody pass who may not; also to the WebSocket, before its handshake is answered."""
+        try:
+            if request.method == "POST" or is_for_websocket():
+                check_origin()
+            who = self._permission.ask()
+        except HTTPException as error:
+            log_refusal(str(error.description))
+            if request.method == "POST":
+                return refusal(error.code or 403, str(error.description))
+            raise
+        if isinstance(who, Response):
+            return who
+        g.websocket_admin = who
+        request.environ[ADMIN] = who, self._name
+        if request.method == "POST" and not has_token(_app(), who):
+            log_refusal("its token is missing, too old, or another admin's")
+            return refusal(403, "this page is too old: reload it", reload=True)
+        return None
+
+
+def _app() -> Flask:
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    return app
+
+
+def _static(filename: str) -> Response:
+    return send_from_directory(STATIC, filename)
+
+
+def _harden(response: Response) -> Response:
+    if response.status_code != 101:
+        for name, value in _HEADERS.items():
+            response.headers[name] = value
+    return response
