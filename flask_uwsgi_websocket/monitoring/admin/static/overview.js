@@ -1,0 +1,186 @@
+// @ts-check
+/** Totals, charts and workers: what the counters say, and how fast they grow. */
+
+import {drawCodes, drawThroughput, meaning} from './charts.js'
+import {bytes, clock, count, duration, latency, rate, say} from './text.js'
+
+/** Seconds that the chart of throughput shows. */
+const WIDE = 300
+/** Rows of the table beside it. */
+const LINES = 30
+
+/**
+ * @typedef {{
+ *   worker: number, pid: number, state: 'live' | 'blocked' | 'ended', age: number, started: number, engine: string,
+ *   open: number, messages_received: number, messages_sent: number, bytes_received: number, bytes_sent: number,
+ * }} Worker
+ * @typedef {{
+ *   time: number, complete: boolean, open: number, accepted: number, refused: Record<string, number>,
+ *   messages_received: number, messages_sent: number, bytes_received: number, bytes_sent: number,
+ *   queued_bytes: number, errors: number, slow: Record<string, number>,
+ *   closed: Record<'client' | 'server' | 'lost', Record<string, number>>,
+ *   ping: {bounds: number[], counts: number[], sum: number}, workers: Worker[],
+ *   rooms?: {rooms: number, members: number},
+ * }} Stats
+ */
+
+/** @param {string} id */
+const at = id => /** @type {HTMLElement} */ (document.getElementById(id))
+/** @param {Record<string, number>} counts */
+const sum = counts => Object.values(counts ?? {}).reduce((all, one) => all + one, 0)
+
+/**
+ * How much a counter has grown each second; unknown where it began anew.
+ * @param {number | undefined} before @param {number} now @param {number} seconds
+ */
+function speed(before, now, seconds) {
+  return before === undefined || now < before || seconds <= 0 ? null : (now - before) / seconds
+}
+
+/** @param {number | null} value @param {(value: number) => string} show */
+const known = (value, show) => (value === null ? '–' : show(value))
+
+export class Overview {
+  /** @type {Stats | undefined} */
+  #last
+  /** @type {import('./charts.js').Point[]} */
+  #points = []
+
+  constructor() {
+    const charts = new ResizeObserver(() => this.#draw())
+    charts.observe(at('throughput'))
+    for (const id of ['throughput', 'codes']) {
+      at(`${id}-more`).addEventListener('toggle', () => this.#draw())
+    }
+  }
+
+  /** @param {Stats} stats */
+  update(stats) {
+    const before = this.#last
+    const seconds = before ? stats.time - before.time : 0
+    if (before && seconds <= 0) return
+    this.#last = stats
+    const received = speed(before?.messages_received, stats.messages_received, seconds)
+    const sent = speed(before?.messages_sent, stats.messages_sent, seconds)
+    if (received !== null && sent !== null) this.#points.push({time: stats.time, received, sent})
+    while (this.#points[0]?.time < stats.time - WIDE) this.#points.shift()
+    this.#showTiles(stats, before, seconds)
+    this.#showWorkers(stats, before, seconds)
+    this.#draw()
+  }
+
+  /** The rates go on from the next figures: none were seen in between. */
+  interrupt() {
+    this.#last = undefined
+  }
+
+  /** @param {Stats} stats @param {Stats | undefined} before @param {number} seconds */
+  #showTiles(stats, before, seconds) {
+    const {open, workers} = stats
+    /** @param {'messages_received' | 'messages_sent' | 'bytes_received' | 'bytes_sent'} key */
+    const grows = key => speed(before?.[key], stats[key], seconds)
+    const live = workers.filter(worker => worker.state === 'live').length
+    const pings = sum(/** @type {any} */ (stats.ping?.counts))
+    const slow = stats.slow ?? {}
+    tile('Open', count(open), `${count(live)} of ${count(workers.length)} workers live`)
+    tile('Received', `${known(grows('messages_received'), rate)}/s`, `${known(grows('bytes_received'), bytes)}/s`)
+    tile('Sent', `${known(grows('messages_sent'), rate)}/s`, `${known(grows('bytes_sent'), bytes)}/s`)
+    tile('Round trip', latency(pings ? stats.ping.sum / pings : null), `mean of ${count(pings)} pings`)
+    tile('Queued', bytes(stats.queued_bytes), `${count(slow.closed ?? 0)} slow clients closed`)
+    tile('Accepted', count(stats.accepted), `${count(sum(stats.refused))} refused`)
+    tile('Errors', count(stats.errors), 'of handlers')
+    if (stats.rooms) tile('Rooms', count(stats.rooms.rooms), `${count(stats.rooms.members)} members`)
+    say(at('as-of'), `at ${clock(stats.time)}`)
+  }
+
+  /** @param {Stats} stats @param {Stats | undefined} before @param {number} seconds */
+  #showWorkers(stats, before, seconds) {
+    const body = /** @type {HTMLTableElement} */ (at('workers')).tBodies[0]
+    const most = Math.max(...stats.workers.map(worker => worker.open), 1)
+    const known = new Map(before?.workers.map(worker => [worker.worker, worker]))
+    stats.workers.forEach((worker, index) => {
+      const row = body.rows[index] ?? body.insertRow()
+      const was = known.get(worker.worker)
+      const messages = was && was.messages_received + was.messages_sent
+      showWorker(row, worker, most, {
+        rate: speed(messages, worker.messages_received + worker.messages_sent, seconds),
+        now: stats.time,
+      })
+    })
+    while (body.rows.length > stats.workers.length) body.deleteRow(-1)
+  }
+
+  #draw() {
+    drawThroughput(at('throughput'), this.#points, WIDE)
+    const codes = this.#last ? codesOf(this.#last) : []
+    drawCodes(at('codes'), codes)
+    if (isOpen('throughput-more')) {
+      const points = this.#points.slice(-LINES).reverse()
+      fill('throughput-table', points.map(point => [clock(point.time), rate(point.received), rate(point.sent)]))
+    }
+    if (isOpen('codes-more')) {
+      const lines = codes.map(({code, client, server, lost}) => [code, meaning(code), ...[client, server, lost].map(count)])
+      fill('codes-table', lines)
+    }
+  }
+}
+
+/** @param {string} id */
+const isOpen = id => /** @type {HTMLDetailsElement} */ (at(id)).open
+
+/** @param {Stats} stats @returns {import('./charts.js').Closed[]} */
+function codesOf({closed}) {
+  const {client = {}, server = {}, lost = {}} = closed ?? {}
+  const codes = new Set([client, server, lost].flatMap(Object.keys))
+  return [...codes].sort().map(code => ({
+    code, client: client[code] ?? 0, server: server[code] ?? 0, lost: lost[code] ?? 0,
+  }))
+}
+
+/** @param {string} title @param {string} value @param {string} more */
+function tile(title, value, more) {
+  const id = `tile-${title.replace(' ', '-').toLowerCase()}`
+  let place = document.getElementById(id)
+  if (!place) {
+    place = document.createElement('div')
+    place.id = id
+    place.append(...['dt', 'dd', 'dd'].map(tag => document.createElement(tag)))
+    at('tiles').append(place)
+  }
+  ;[title, value, more].forEach((text, index) => say(/** @type {HTMLElement} */ (place).children[index], text))
+}
+
+const STATES = {live: '● live', blocked: '▲ blocked', ended: '■ ended'}
+
+/**
+ * @param {HTMLTableRowElement} row @param {Worker} worker @param {number} most open ones of a worker
+ * @param {{rate: number | null, now: number}} more
+ */
+function showWorker(row, worker, most, more) {
+  if (!row.cells.length) {
+    for (let index = 0; index < 9; index++) row.append(document.createElement(index ? 'td' : 'th'))
+    for (const index of [2, 4, 5, 6, 8]) row.cells[index].className = 'number'
+    row.cells[0].scope = 'row'
+    row.cells[3].append(document.createElement('div'))
+    row.cells[3].className = 'share'
+  }
+  const share = /** @type {HTMLElement} */ (row.cells[3].firstElementChild)
+  share.style.width = `${(100 * worker.open) / most}%`
+  row.dataset.state = worker.state
+  const texts = [
+    String(worker.worker), STATES[worker.state] ?? worker.state, count(worker.open), null,
+    known(more.rate, rate), `${duration(worker.age)} old`, duration(more.now - worker.started), worker.engine,
+    String(worker.pid),
+  ]
+  texts.forEach((text, index) => text !== null && say(row.cells[index], text))
+}
+
+/** @param {string} id @param {string[][]} lines */
+function fill(id, lines) {
+  const body = /** @type {HTMLTableElement} */ (at(id)).tBodies[0]
+  lines.forEach((line, index) => {
+    const row = body.rows[index] ?? body.insertRow()
+    line.forEach((text, column) => say(row.cells[column] ?? row.insertCell(), text))
+  })
+  while (body.rows.length > lines.length) body.deleteRow(-1)
+}
