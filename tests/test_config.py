@@ -14,6 +14,8 @@ from flask_uwsgi_websocket.codec import DeflateSettings
 from flask_uwsgi_websocket.extension.config import PREFIX, SETTINGS
 from flask_uwsgi_websocket.uwasp import Limits, Server, WebSocketMiddleware
 
+LEVELS = ("LOG_OPENED", "LOG_CLOSED", "LOG_ABNORMAL", "LOG_REFUSED")
+
 #: What each key does not take, beside what none takes.
 WRONG = {
     "MAX_MESSAGE_SIZE": [None, 0, -1, 1.5, True, math.inf],
@@ -32,6 +34,7 @@ WRONG = {
     "ROOM_MESSAGE_SIZE": [None, 0, -1, 1.5, True],
     "ROOMS_STORE": [None, 0, -1, 1.5, True],
     "MAX_ROOMS": [None, 0, -1, 1.5, True],
+    **{name: [-1, 1.5, True, "LOUD", "Level 5"] for name in LEVELS},
 }
 WRONG_EVERYWHERE = ["25", "1MB", "", "false", b"1", object()]
 
@@ -52,6 +55,7 @@ RIGHT = {
     "ROOM_MESSAGE_SIZE": [1, 1 << 24],
     "ROOMS_STORE": [1, 1 << 40],
     "MAX_ROOMS": [1, 1 << 20],
+    **{name: [None, 0, 25, logging.INFO, "INFO", "warning"] for name in LEVELS},
 }
 
 

@@ -21,7 +21,7 @@ from ..helpers.checks import (
     nearest,
     whole,
 )
-from ..helpers.log import logger
+from ..helpers.log import level_of, logger
 from ..rooms.backplane import BackplaneOptions
 from ..rooms.backplanes import make_backplane
 from ..rooms.exchange import worker_name
@@ -60,6 +60,17 @@ def check_origins(name: str, value: Any) -> None:
             raise ValueError(f"{name}: {error}") from None
 
 
+def check_level(name: str, value: Any) -> None:
+    """Check a level of logging, of which None means no lines; else ValueError."""
+    try:
+        level_of(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} is {value!r}: it must be None for no lines, or a level of logging: a number, "
+            "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"
+        ) from None
+
+
 COMPRESSION = Kind(
     "True, False or a DeflateSettings",
     lambda value: isinstance(value, DeflateSettings) or SWITCH.accepts(value),
@@ -88,6 +99,12 @@ SETTINGS = {
     "ROOM_MESSAGE_SIZE": Setting(RoomSettings.message_size, BYTES.check),
     "MAX_ROOMS": Setting(RoomSettings.max_rooms, whole(1, inf).check),
     "ROOMS_STORE": Setting(RoomSettings.store_size, BYTES.check),
+    # Clients can bring about all of these as often as they like: a log that nobody has set up,
+    # which shows warnings, must not be filled by them.
+    "LOG_OPENED": Setting("DEBUG", check_level),
+    "LOG_CLOSED": Setting("DEBUG", check_level),
+    "LOG_ABNORMAL": Setting("INFO", check_level),
+    "LOG_REFUSED": Setting("INFO", check_level),
 }
 
 

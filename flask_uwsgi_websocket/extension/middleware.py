@@ -282,7 +282,8 @@ class Handshake(LazySession):
     def handle(self, connection: Connection) -> Any:
         """Call the handler with a client; return its coroutine, if it has one."""
         middleware = self._middleware
-        client_class = middleware.client
+        observers = middleware.websocket._metrics.observers
+        client_class = observers.client_class(middleware.client, middleware.app.config)
         if self.negotiation.subprotocol == SUBPROTOCOL:
             client_class = enveloped_class(client_class)
         if middleware.setting("LEGACY"):
@@ -294,11 +295,13 @@ class Handshake(LazySession):
             app=middleware.app,
             extension=middleware.websocket,
         )
+        observers.tell("handling", client, self._rule.pattern)
         return self.response.meant_by(self._handler(client))
 
     def _fail(self, start_response: StartResponse, error: Exception) -> Iterable[bytes]:
         """Answer 500, with nothing of what made it impossible to answer 101."""
         app = self._middleware.app
+        upgrade_of(self.environ).failure = error
         self.refused("app", 500, str(error))
         if propagates(app):
             raise error

@@ -14,6 +14,17 @@ logger = logging.getLogger("flask_uwsgi_websocket")
 WARNING_INTERVAL = 60.0
 
 
+def level_of(value: str | int | None) -> int | None:
+    """Return the number of a level that may be written as its name; ValueError for anything else.
+
+    None is for no lines, and so is 0, which the environment can have.
+    """
+    level = logging.getLevelName(value.upper()) if isinstance(value, str) else value
+    if level is not None and (not isinstance(level, int) or isinstance(level, bool) or level < 0):
+        raise ValueError(f"{value!r} is no level of logging")
+    return level or None
+
+
 def log_exception(
     message: str, *arguments: object, error: BaseException, logger: logging.Logger = logger
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 from ..helpers.log import RateLimit, logger
@@ -59,9 +61,24 @@ class Refusal(NamedTuple):
 class Observer:
     """Is told of each opening, end and refusal, in the process and thread where it happens.
 
+    Those that are there before uWSGI forks its workers are told in each of them.
+
     Never of a message. What its methods raise is logged, and stops nobody; what they wait for, the
     connections of the worker wait for.
     """
+
+    def client_class(self, client_class: type[Any], config: Any) -> type[Any]:
+        """Return the class of a client that is about to be made, or one derived from it.
+
+        :param config: of the app.
+        """
+        return client_class
+
+    def handling(self, client: Any, route: str) -> None:
+        """Hear that a handler is about to be called, in its context.
+
+        Its connection need not be open yet: a lazy handler may still refuse it.
+        """
 
     def opened(self, client: Any) -> None:
         """Hear that a connection is open, before its handler runs."""
@@ -88,8 +105,20 @@ class Observers(list[Observer]):
     def tell(self, method: str, *args: Any) -> None:
         """Call a method of each; log what it raises."""
         for observer in self:
-            try:
+            with self._reported(method):
                 getattr(observer, method)(*args)
-            except Exception:
-                if self._errors.passes():
-                    logger.exception("an observer of WebSockets failed in %s()", method)
+
+    def client_class(self, client_class: type[Any], config: Any) -> type[Any]:
+        """Return the class that all of them have derived from one of clients."""
+        for observer in self:
+            with self._reported("client_class"):
+                client_class = observer.client_class(client_class, config)
+        return client_class
+
+    @contextmanager
+    def _reported(self, method: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            if self._errors.passes():
+                logger.exception("an observer of WebSockets failed in %s()", method)

@@ -91,6 +91,7 @@ def _log_lost_upgrade(error: HandshakeError, environ: WSGIEnvironment) -> None:
         and "HTTP_SEC_WEBSOCKET_KEY" in environ
         and _upgrade_lost.passes()
     ):
+        error.is_logged = True
         logger.warning(
             "WebSocket %s refused: %s. A proxy in front does not pass the upgrade on: beside its "
             "proxy_pass, nginx needs proxy_http_version 1.1; proxy_set_header Upgrade "

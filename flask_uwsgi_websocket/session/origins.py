@@ -162,10 +162,12 @@ def check_origin(
     """
     if is_allowed(origin, host, allowed):
         return
+    error = HandshakeError(403, f"origin {origin} is not allowed", kind="origin")
     if _refusals.passes():
+        error.is_logged = True
         how = printable(_how_to_allow(origin, host, setting))
         logger.warning("WebSocket %s refused: %s", printable(path), how, stacklevel=2)
-    raise HandshakeError(403, f"origin {origin} is not allowed", kind="origin")
+    raise error
 
 
 def _how_to_allow(origin: str | None, host: str, setting: str) -> str:

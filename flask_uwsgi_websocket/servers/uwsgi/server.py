@@ -74,10 +74,12 @@ class UWSGI(Server):
             raise UnsupportedFront(problem)
         problem = no_room_reason(environ)
         if problem:
-            if self._full.passes():
-                logger.warning("WebSockets are refused with 503: %s", problem)
             reason = "there is no room for another WebSocket: try again later"
-            raise HandshakeError(503, reason, kind="full")
+            error = HandshakeError(503, reason, kind="full")
+            if self._full.passes():
+                error.is_logged = True
+                logger.warning("WebSockets are refused with 503: %s", problem)
+            raise error
 
     def engine(self, environ: WSGIEnvironment, name: str) -> Engine:
         return start.engine(name)
