@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,7 +94,7 @@ def statistics(routes: Any = None, patterns: Any = None, **more: Any) -> Stats:
         "backplane": BACKPLANE,
     }
     worker = {
-        "pid": 0,
+        "pid": os.getpid(),
         "age": 0.5,
         "started": 1.7e9,
         "engine": "gevent",
@@ -179,12 +180,15 @@ def test_each_figure_is_shown() -> None:
     assert value(found, "workers", state="ended") == 0
     assert (value(found, "worker_up", worker="1"), value(found, "worker_up", worker="2")) == (1, 0)
     assert value(found, "complete") == 1
+    assert (
+        0 < value(found, "worker_open_fds", worker="1") < value(found, "worker_max_fds", worker="1")
+    )
 
 
 def test_every_metric_has_figures() -> None:
-    """But those of descriptors, which no worker of these statistics has."""
+    """But of the connections that a worker can hold: there is no uWSGI around this."""
     shown = {family.name for family in parse_text(exposition(statistics()))}
-    assert shown | {PREFIX + "worker_open_fds", PREFIX + "worker_max_fds"} == {
+    assert shown | {PREFIX + "worker_max_connections"} == {
         family.full_name.removesuffix("_total") for family in FAMILIES
     }
 
@@ -203,7 +207,9 @@ def test_a_histogram_is_cumulative() -> None:
 
 def test_an_app_without_rooms_or_traffic() -> None:
     found = samples(exposition(statistics(routes={}, rooms={}, refused={}, workers=[])))
-    assert {name for name, _ in found} == {PREFIX + "workers", PREFIX + "complete"}
+    names = {name.removeprefix(PREFIX) for name, _ in found}
+    assert names == {"workers", "complete", "refused_total"}
+    assert value(found, "refused_total", route="", reason="full") == 0
 
 
 def test_promtool_has_nothing_to_say() -> None:

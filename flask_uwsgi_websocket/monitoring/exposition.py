@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from werkzeug.wrappers import Response as BaseResponse
 
+from .capacity import capacity_of
 from .families import FAMILIES, PREFIX, Family, Figure, Labels, Stats, collect
 
 PACKAGE = __name__.partition(".")[0]
@@ -40,7 +41,9 @@ class StatsCollector(Collector):
         self._version: str = import_module(PACKAGE).__version__
 
     def collect(self) -> Iterator[Metric]:
-        for family, figures in collect(self._ask(), self._version):
+        stats = self._ask()
+        workers = [{**worker, **capacity_of(worker)} for worker in stats["workers"]]
+        for family, figures in collect({**stats, "workers": workers}, self._version):
             if figures:
                 yield _metric(family, figures)
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..metrics.observers import REASONS
+
 PREFIX = "flask_websocket_"
 
 #: Different values of one label that are shown singly. An app with more routes than this shows the
@@ -168,15 +170,22 @@ FAMILIES = (
         "worker_open_fds",
         "gauge",
         WORKER,
-        ("workers/*/descriptors/open",),
+        ("workers/*/fds",),
         "Descriptors that a worker has open.",
     ),
     Family(
         "worker_max_fds",
         "gauge",
         WORKER,
-        ("workers/*/descriptors/limit",),
+        ("workers/*/max_fds",),
         "Descriptors that a worker may have open.",
+    ),
+    Family(
+        "worker_max_connections",
+        "gauge",
+        WORKER,
+        ("workers/*/max_open",),
+        "WebSockets that a worker can hold, where each holds a core.",
     ),
     Family("complete", "gauge", (), ("complete",), "Whether no live worker's figures are missing."),
     Family("build_info", "gauge", ("version", "engine"), ("build/*/*",), "What is running: 1."),
@@ -200,10 +209,17 @@ def collect(stats: Stats, version: str) -> Iterator[tuple[Family, dict[Labels, F
 
 
 def _tree(stats: Stats, version: str) -> dict[str, Any]:
+    # increase() does not see what a series begins with, so that the first refusal would be missed.
+    none_refused = dict.fromkeys(REASONS, 0)
     workers = stats["workers"]
     states = [worker["state"] for worker in workers]
     return {
         **stats,
+        "routes": {
+            route: {**figures, "refused": {**none_refused, **figures["refused"]}}
+            for route, figures in stats["routes"].items()
+        },
+        "refused": {**none_refused, **stats["refused"]},
         "workers": {
             str(worker["worker"]): {**worker, "up": worker["state"] == "live"} for worker in workers
         },
