@@ -190,7 +190,7 @@ def test_channels_are_counted_and_kept_for_a_moment(
     assert [name for name, _ in backplane.calls] == ["start", "subscribe"]
     exchange.unsubscribe("room:a")
     wait_for(lambda: backplane.calls[-1] == ("unsubscribe", ["room:a"]))
-    assert exchange.counters["channels"] == 0
+    assert len(exchange._subscriptions) == 0
 
 
 def test_many_channels_go_together(faulty: tuple[Exchange, Faulty]) -> None:
@@ -263,8 +263,8 @@ def test_send_tells_why_it_failed(faulty: tuple[Exchange, Faulty]) -> None:
         exchange.send(message("room:a")).result(PATIENCE)
     backplane.failure = None
     exchange.send(message("room:a")).result(PATIENCE)
-    assert exchange.counters["failed"] == 1
-    assert exchange.counters["published"] == 1
+    assert exchange.figures.backplane.failed == 1
+    assert exchange.figures.of("room:a").published == 1
 
 
 def test_a_backplane_that_tells_of_too_few_records_is_told_of(
@@ -304,7 +304,7 @@ def test_what_is_too_much_is_refused_dropped_counted_and_logged_once(
         exchange.send_nowait(message("room:a", data=bytes(1000)))
     with pytest.raises(BackplaneUnavailable, match="wait for the backplane already"):
         exchange.send(message("room:a")).result(0)
-    assert exchange.counters["overflowed"] > 150
+    assert exchange.figures.backplane.overflowed > 150
     assert len([1 for record in caplog.records if "are dropped" in record.message]) == 1
     exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
 
@@ -318,7 +318,7 @@ def test_names_of_many_rooms_count_as_what_they_take(
     for turn in range(20):
         rooms = [f"room:{turn} {number}" for number in range(100)]
         exchange.send_nowait(message(*rooms, exclude=tuple(rooms)))
-    assert exchange.counters["overflowed"] >= 10
+    assert exchange.figures.backplane.overflowed >= 10
     exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
 
 
@@ -328,8 +328,8 @@ def test_gaps_and_health_are_counted_and_logged(
     exchange = make()
     for _ in range(3):
         exchange.gap(lost=2)
-    assert exchange.counters["gaps"] == 3
-    assert exchange.counters["lost"] == 6
+    assert exchange.figures.backplane.gaps == 3
+    assert exchange.figures.backplane.lost == 6
     for _ in range(3):
         exchange.health("refused")
     assert exchange.error == "refused"

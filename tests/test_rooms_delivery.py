@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from _socket import socket as Socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ from flask_uwsgi_websocket.rooms import delivery as module
 from flask_uwsgi_websocket.rooms import fan_out
 from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.delivery import Delivery
+from flask_uwsgi_websocket.rooms.figures import Figures
 from flask_uwsgi_websocket.rooms.options import RoomPatterns
 from flask_uwsgi_websocket.rooms.positions import Position
 from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind, Record
@@ -114,7 +116,10 @@ class Scene:
         assert isinstance(self.worker, ThreadsWorker)
         self.channels = Channels()
         self.patterns = RoomPatterns()
-        self.delivery = Delivery(self.channels, self.channels, self.patterns, self.worker)
+        self.figures = Figures(self.patterns.pattern_of)
+        self.delivery = Delivery(
+            self.channels, self.channels, self.patterns, self.worker, self.figures
+        )
 
     def peer(self, *channels: str, **options: Any) -> Peer:
         peer = Peer(self.engine, *channels, **options)
@@ -143,7 +148,12 @@ class Scene:
 
     @property
     def counters(self) -> dict[str, int]:
-        return dict(self.delivery.counters)
+        """What there was any of, over all patterns."""
+        counted: Counter[str] = Counter()
+        for each in self.figures.snapshot()["patterns"].values():
+            counted.update({key: each[key] for key in ("delivered", "writes", "undelivered")})
+            counted.update({f"slow_{key}": number for key, number in each["slow"].items()})
+        return dict(+counted)
 
 
 @pytest.fixture(scope="module")

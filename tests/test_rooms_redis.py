@@ -216,5 +216,6 @@ def report(name: str, crowd: Crowd, publishers: list[Publisher]) -> None:
 def gaps_of(crowd: Crowd, member: Member) -> int:
     """How many gaps the worker of a member has counted."""
     crowd.say(member, "?")
-    eventually(lambda: member.messages[-1].startswith("counters"), "the worker's counters")
-    return int(json.loads(member.messages[-1].removeprefix("counters "))["gaps"])
+    eventually(lambda: member.messages[-1].startswith("figures"), "the worker's figures")
+    figures = json.loads(member.messages[-1].removeprefix("figures "))
+    return int(figures["backplane"]["gaps"])

@@ -304,8 +304,8 @@ def test_what_a_stopped_worker_misses_is_counted(
                 os.kill(sleeper, signal.SIGCONT)
             lost: dict[int, int] = {}
             while lost.get(sleeper, 0) < done["dropped"]:
-                found = json.loads(server.get("/counters").body)
-                lost[found["pid"]] = found["lost"]
+                found = json.loads(server.get("/figures").body)
+                lost[found["pid"]] = found["backplane"]["lost"]
             publisher.do("publish")
         print(f"{done['dropped']} of 400 records dropped for the worker that was stopped")
         have(crowd.members, 2)

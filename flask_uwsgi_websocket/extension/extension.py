@@ -78,6 +78,7 @@ class WebSocket(RoomMethods, MonitoringMethods):
         self._metrics.observers.append(LogLines())
         own(self._metrics)
         self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients, timeout)
+        self._metrics.sources["rooms"] = self._rooms.snapshot
         self._background = Background(self)
         self._admin_pages = AdminPages(self)
         if app is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
@@ -17,8 +17,10 @@ from ..clients.open_clients import Clients, Excluded
 from ..connection.connection import Connection
 from ..engines.base import Engine
 from ..helpers.log import logger
+from ..metrics.snapshot import add
 from ..rooms.channels import ALL, user_of
 from ..rooms.counting import Count
+from ..rooms.figures import Figures
 from ..rooms.live import LiveRooms, RoomSettings
 from ..rooms.options import RoomPatterns
 from ..rooms.past import Past
@@ -73,6 +75,15 @@ class RoomsOfApps:
         """Return the rooms of an app."""
         rooms: Rooms = app.extensions[_ROOMS][self]
         return rooms
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what is counted of all rooms in this process, as :meth:`.Figures.snapshot`."""
+        snapshots = [self.of(app).snapshot() for app in tuple(self._apps)]
+        if not snapshots:
+            return Figures().snapshot()
+        total = reduce(add, snapshots)
+        total["backplane"]["up"] = min(each["backplane"]["up"] for each in snapshots)
+        return total
 
     def to_others(self, msg: Data, binary: bool | None, exclude: Excluded) -> list[ToOthers]:
         """Make what goes to the clients of other workers once those of this one have got it.

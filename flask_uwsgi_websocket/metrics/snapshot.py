@@ -57,6 +57,9 @@ class WorkerSnapshot(TypedDict):
 #: Figures that say what is now; all others count what has been.
 GAUGES = frozenset({"open", "queued_bytes", "rooms", "members", "up", "pending_bytes", "log_bytes"})
 
+#: Figures of something that all workers have in common, and tell alike.
+SHARED = frozenset({"log_bytes"})
+
 S = TypeVar("S")
 
 
@@ -72,12 +75,18 @@ def add(one: S, other: S) -> S:
 def _add(one: Any, other: Any) -> Any:
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return one + other
-    if "bounds" in one and "bounds" in other:
+    if _is_histogram(one) and _is_histogram(other):
         return add_histograms(one, other)  # type: ignore[arg-type]
     total = {**other, **one}
     for key in one.keys() & other.keys():
-        total[key] = _add(one[key], other[key])
+        is_shared = key in SHARED and not isinstance(one[key], dict)
+        total[key] = max(one[key], other[key]) if is_shared else _add(one[key], other[key])
     return total
+
+
+def _is_histogram(part: dict[str, Any]) -> bool:
+    """Tell it from a part whose keys are patterns, which may have any name."""
+    return isinstance(part.get("bounds"), list)
 
 
 def without_gauges(snapshot: S) -> S:
@@ -87,7 +96,7 @@ def without_gauges(snapshot: S) -> S:
 
 
 def _without_gauges(part: Any) -> Any:
-    if not isinstance(part, dict) or "bounds" in part:
+    if not isinstance(part, dict) or _is_histogram(part):
         return part
     return {
         key: 0 if key in GAUGES and not isinstance(value, dict) else _without_gauges(value)

@@ -140,6 +140,19 @@ class Backplane(ABC):
     async def workers(self) -> int | None:
         """Return how many subscribe to ``channels.ALL``; None where nobody can tell."""
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of what was published and is still on its way, as far as this process has it.
+
+        For people who watch, as :attr:`log_bytes`. Any thread may ask, and nothing may wait.
+        """
+        return 0
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of all that rooms keep, where that is on this machine; else 0."""
+        return 0
+
     async def check(self) -> list[str]:
         """Return what an operator should know of the server behind it: for ``doctor``."""
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from _thread import RLock
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -15,9 +15,11 @@ from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..exceptions import ConnectionClosed, RoomError
 from ..helpers.log import RateLimit, logger
+from ..metrics.histogram import Histogram
 from .channels import room_of
 from .envelope import as_seen_by, encode_joined, encode_message
 from .fan_out import send_to_many
+from .figures import Figures
 from .options import DEFAULT, RoomOptions, RoomPatterns
 from .positions import Position
 from .record import Kind, Record
@@ -78,21 +80,26 @@ class Delivery:
     :param members: asked for each record.
     :param moves: lets clients join and leave rooms.
     :param patterns: the options of rooms.
+    :param figures: count what is delivered.
     """
 
     def __init__(
-        self, members: Members, moves: Moves, patterns: RoomPatterns, worker: Worker
+        self,
+        members: Members,
+        moves: Moves,
+        patterns: RoomPatterns,
+        worker: Worker,
+        figures: Figures,
     ) -> None:
-        #: How many messages were ``delivered`` to clients, by how many ``writes``; what
-        #: :class:`~.slow.SlowClients` counts; and ``undelivered`` records.
-        self.counters: Counter[str] = Counter()
+        self._figures = figures
         self._members = members
         self._moves = moves
         self._patterns = patterns
         self._worker = worker
-        self._slow = SlowClients(worker, self.counters)
+        self._slow = SlowClients(worker, figures)
         self._waiting: deque[Record | _Step | Callable[[], object]] = deque()
         self._delivered: list[Callable[[], object]] = []  # what waited behind what is delivered
+        self._timed: list[tuple[Histogram, float]] = []  # what is delivered, and since when it was
         #: Those who get envelopes.
         self._enveloped: dict[Connection, None] = {}
         self._lock = RLock()
@@ -118,11 +125,12 @@ class Delivery:
                 self._came += record.weight
                 self._put(record)
                 return
-            self.counters["undelivered"] += 1
+            counts = self._figures.of(record.channels[0])
+            counts.undelivered += 1
         if self._overflow.passes():
             logger.warning(
                 "the worker is too busy to send messages to rooms: %d were dropped until now",
-                self.counters["undelivered"],
+                counts.undelivered,
             )
 
     def receive_anyway(self, record: Record) -> None:
@@ -191,7 +199,9 @@ class Delivery:
             try:
                 if shares := self._next_shares():
                     for records, connections in merge(shares):
+                        self._figures.of(records[0].channels[0]).writes += len(connections)
                         yield from self._send(records, connections)
+                    self._count_lag()
                 elif not self._delivered:
                     yield from self._carry_out(self._take())
             except Exception:
@@ -214,12 +224,29 @@ class Delivery:
         size = count = 0
         while size < JOINED and count < SHARED_OUT and (run := self._next_run()):
             receivers = self._receivers(run[0].channels)
-            shares += by_exclusion(run, receivers)
+            own = by_exclusion(run, receivers)
+            self._count(run[0], own)
+            shares += own
             if self._enveloped:
                 shares += withheld(run, receivers, self._enveloped)
             size += sum([len(record.data) for record in run])
             count += len(run) * len(receivers)
         return shares
+
+    def _count(self, first: Record, shares: list[Share]) -> None:
+        """Count what goes out; who waited for longest is timed once it has."""
+        delivered = sum([len(records) * len(connections) for records, connections in shares])
+        if delivered:
+            counts = self._figures.of(first.channels[0])
+            counts.delivered += delivered
+            if first.sent:
+                self._timed.append((counts.lag, first.sent))
+
+    def _count_lag(self) -> None:
+        now = time.monotonic()
+        for lag, sent in self._timed:
+            lag.observe(now - sent)
+        self._timed.clear()
 
     def _next_run(self) -> list[Record]:
         """Take the messages that are next and to the same channels; maybe none."""
@@ -250,8 +277,6 @@ class Delivery:
 
     def _send(self, records: list[Record], receivers: list[Connection]) -> Iterator[None]:
         """Send all of some messages to some connections."""
-        self.counters["delivered"] += len(records) * len(receivers)
-        self.counters["writes"] += len(receivers)
         for frames, connections in self._encode(records, receivers):
             behind: list[Connection] = []
             if backlogs := self._slow.backlogs:
@@ -304,7 +329,7 @@ class Delivery:
             as_text = getattr(connection.client, "_bytes_are_text", False)
             messages = [_message(each, as_text) for each in missed]
         if messages:
-            self.counters["delivered"] += len(missed)
+            self._figures.of(entry.channel).delivered += len(missed)
             self._slow.replay(connection, Frames(*messages), entry.channel)
 
     def tell_to_resync(self, channel: str, position: Position) -> None:

@@ -23,6 +23,7 @@ from ..helpers.log import RateLimit, logger
 from .backplane import Backplane, BackplaneOptions, Feature, Inbox, Published
 from .backplanes import make_backplane, scheme_of
 from .channels import worker_channel
+from .figures import Figures
 from .futures import all_done, unavailable, uncancellable
 from .outbox import Outbox
 from .positions import Position
@@ -53,6 +54,7 @@ class Exchange(Inbox):
     :param answer: answers a question of another worker's, on the loop; or returns what is to be
         awaited for the answer.
     :param miss: is called, on the loop, when records of some channels, or of any, may be missing.
+    :param figures: count what becomes of what is published, and how the backplane does.
     """
 
     def __init__(
@@ -63,7 +65,10 @@ class Exchange(Inbox):
         receive: Callable[[Record], object] = lambda record: None,
         answer: Callable[[Any], Any] | None = None,
         miss: Callable[[Collection[str] | None], object] = lambda channels: None,
+        figures: Figures | None = None,
     ) -> None:
+        #: What is counted of all this.
+        self.figures = figures or Figures()
         self.options = options
         self.origin = bytes.fromhex(options.worker)
         self._scheme = scheme_of(url)
@@ -75,15 +80,12 @@ class Exchange(Inbox):
         self._started = False
         self._will_send: Callable[[], bool] = lambda: False
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself refers to them weakly
-        self._outbox = Outbox(
-            self.origin, self._publish, lambda: self.run_soon(self._outbox.publish_all, 0.0)
-        )
+        self._outbox = Outbox(self.origin, self._publish, self._start_outbox, self.figures)
         self._subscriptions = Subscriptions(self._subscribe, self._unsubscribe, self.run_soon)
         self._questions = Questions(self.publish, self._workers)
         self._seen: OrderedDict[tuple[bytes, int], None] = OrderedDict()
         #: Why the backplane does not work; None while it does.
         self.error: str | None = None
-        self._received = self._gaps = self._lost = 0
         self._warning, self._failure, self._gap = RateLimit(), RateLimit(), RateLimit()
         self._warned = False  # that the backplane is not available
 
@@ -140,18 +142,14 @@ class Exchange(Inbox):
         self._will_send = will_send
 
     @property
-    def counters(self) -> dict[str, int]:
-        """How many of what there were, in records; ``gaps`` are times, ``channels`` a state."""
-        outbox = self._outbox
-        return {
-            "published": outbox.published,
-            "failed": outbox.failed,
-            "overflowed": outbox.overflowed,
-            "received": self._received,
-            "gaps": self._gaps,
-            "lost": self._lost,
-            "channels": len(self._subscriptions),
-        }
+    def pending_bytes(self) -> int:
+        """Bytes of what was sent and has not gone out yet."""
+        return self._outbox.pending_bytes + self._backplane.pending_bytes
+
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of all that rooms keep, where this machine keeps it."""
+        return self._backplane.log_bytes
 
     # -- coroutines, for any loop --------------------------------------------------------
 
@@ -235,7 +233,6 @@ class Exchange(Inbox):
             return
         if len(record.channels) > 1 and self._has_come(record):
             return
-        self._received += 1
         try:
             self._handle(record)
         except Exception:
@@ -278,8 +275,8 @@ class Exchange(Inbox):
         return False
 
     def gap(self, channels: Collection[str] | None = None, lost: int = 0) -> None:
-        self._gaps += 1
-        self._lost += lost
+        self.figures.backplane.gaps += 1
+        self.figures.backplane.lost += lost
         self._miss(channels)
         if self._gap.passes():
             logger.warning(
@@ -288,6 +285,8 @@ class Exchange(Inbox):
             )
 
     def health(self, error: str | None) -> None:
+        if error is None and self.error is not None:
+            self.figures.backplane.reconnects += 1
         if error is not None and self._warning.passes():
             logger.warning("the backplane (%s) is not available: %s", self._scheme, error)
             self._warned = True
@@ -331,6 +330,9 @@ class Exchange(Inbox):
         finally:
             if self._starting is not None and self._starting.done():
                 self._starting = None
+
+    def _start_outbox(self) -> None:
+        self.run_soon(self._outbox.publish_all)
 
     async def _publish(self, records: Sequence[Record]) -> Sequence[Published]:
         # What this process has subscribed to before it publishes, it hears.

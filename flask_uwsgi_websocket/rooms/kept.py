@@ -7,7 +7,6 @@ a member joins between two messages, and gets those that it has missed at that v
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -21,6 +20,7 @@ from ..helpers.log import RateLimit, logger
 from .backplane import Backplane, Log
 from .delivery import Delivery
 from .exchange import Exchange
+from .figures import Figures
 from .futures import uncancellable
 from .options import History
 from .positions import Joined, Position
@@ -70,20 +70,20 @@ class KeptRooms:
     """The kept rooms that a worker has members of.
 
     :param delivery: gets their messages, in order.
+    :param figures: count what is read, and who comes back.
     """
 
-    def __init__(self, exchange: Exchange, members: Members, delivery: Delivery) -> None:
+    def __init__(
+        self, exchange: Exchange, members: Members, delivery: Delivery, figures: Figures
+    ) -> None:
         self._exchange = exchange
+        self._figures = figures
         self._members = members
         self._delivery = delivery
         self._rooms: dict[str, _Room] = {}
         self._slots = asyncio.Semaphore(_AT_A_TIME)
         self._has_begun = False
         self._warning = RateLimit()
-        #: How often a log was read since something was missing (``repairs``), or members were told
-        #: that it is lost (``resyncs``); how many clients have got all that they had missed
-        #: (``recovered``), how many not; and in how many messages.
-        self.counters: Counter[str] = Counter()
 
     # -- what the backplane tells ----------------------------------------------------------
 
@@ -169,9 +169,10 @@ class KeptRooms:
             admitted.set_result(None)
 
     def _count(self, entry: Entry) -> None:
-        if entry.recovered is not None:
-            self.counters["recovered" if entry.recovered else "not_recovered"] += 1
-        self.counters["replayed"] += len(entry.missed)
+        counts = self._figures.of(entry.channel)
+        counts.recovered += entry.recovered is True
+        counts.resync += entry.recovered is False
+        counts.replayed += len(entry.missed)
 
     async def _missed(
         self, channel: str, room: _Room, wanted: Wanted, tee: list[KeptRecord]
@@ -222,7 +223,7 @@ class KeptRooms:
         """Have members get what a reader passes on."""
         for each in passed:
             if isinstance(each, Resync):
-                self.counters["resyncs"] += 1
+                self._figures.of(channel).resyncs += 1
                 tell = partial(self._delivery.tell_to_resync, channel, each.position)
                 self._delivery.do(tell)
                 continue
@@ -266,7 +267,7 @@ class KeptRooms:
             return False
         if self._rooms.get(channel) is not room:  # those who are there now have another reader
             return False
-        self.counters["repairs"] += 1
+        self._figures.of(channel).repairs += 1
         self._pass(channel, room, reader.take(log, asked))
         return reader.position != asked
 

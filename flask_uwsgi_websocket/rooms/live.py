@@ -31,6 +31,7 @@ from .counting import (
 from .delivery import Delivery
 from .dividing import divide
 from .exchange import Exchange, worker_name
+from .figures import Figures
 from .futures import bounded, unavailable, uncancellable
 from .joining import Joining
 from .kept import KeptRooms
@@ -114,6 +115,7 @@ class LiveRooms:
         self.engine = engine
         self._host = host
         self.patterns = host.patterns
+        self._figures = figures = Figures(host.patterns.pattern_of)
         options = BackplaneOptions(
             settings.prefix,
             worker_name(),
@@ -122,13 +124,14 @@ class LiveRooms:
             store_size=settings.store_size,
             ends_for_good=partial(_ends_for_good, engine),
         )
-        self.exchange = Exchange(
-            settings.url, options, engine.async_loop, self._receive, self._answer, self._miss
-        )
+        listeners = self._receive, self._answer, self._miss
+        self.exchange = Exchange(settings.url, options, engine.async_loop, *listeners, figures)
         self._describe()
-        self.presence = Presence(self.exchange, self.patterns, self._tell, self._is_stopping)
+        self.presence = Presence(
+            self.exchange, self.patterns, self._tell, self._is_stopping, figures
+        )
         self.membership = Membership(
-            self.exchange, host.connections, settings.max_rooms, self._left
+            self.exchange, host.connections, settings.max_rooms, self._left, figures
         )
         #: Seconds for the whole of a call: several steps of it may wait for the backplane.
         self._patience = options.timeout + _MARGIN
@@ -147,8 +150,9 @@ class LiveRooms:
                 worker = cast(Worker, connection.worker)
                 if self.engine.running_worker() is not worker:  # it was a script's until now
                     self.engine = self._host.engine()
-                delivery = Delivery(self.membership, self._joining, self.patterns, worker)
-                self._joining.kept = KeptRooms(self.exchange, self.membership, delivery)
+                members, figures = self.membership, self._figures
+                delivery = Delivery(members, self._joining, self.patterns, worker, figures)
+                self._joining.kept = KeptRooms(self.exchange, members, delivery, figures)
                 self._delivery = delivery
                 self.exchange.subscribe(ALL)
 
@@ -206,12 +210,12 @@ class LiveRooms:
         """Return all open connections of the app in this process."""
         return self._host.connections()
 
-    @property
-    def counters(self) -> dict[str, int]:
-        """What was published, received, delivered and lost: see the counters of each part."""
-        delivered = {} if self._delivery is None else self._delivery.counters
-        kept = {} if self._joining.kept is None else self._joining.kept.counters
-        return {**self.exchange.counters, **delivered, **kept}
+    def snapshot(self) -> dict[str, Any]:
+        """Return what is counted here, as :meth:`.Figures.snapshot`."""
+        exchange = self.exchange
+        return self._figures.snapshot(
+            exchange.error is None, exchange.pending_bytes, exchange.log_bytes
+        )
 
     def send(self, record: Record) -> Future[Position | None]:
         """Publish a record, in whichever rooms it is kept."""

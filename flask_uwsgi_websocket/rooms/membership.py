@@ -12,6 +12,7 @@ from ..exceptions import TooManyRooms
 from .channels import ALL, room_of
 from .envelope import Enveloped, encode_joined, encode_left, is_enveloped, tell
 from .exchange import Exchange
+from .figures import Figures
 
 
 class Membership:
@@ -23,6 +24,7 @@ class Membership:
     :param everybody: returns all open connections, the members of :data:`~.channels.ALL`.
     :param max_rooms: how many rooms a connection may be in.
     :param on_left: is called with each connection that has left a channel.
+    :param figures: count rooms, and who comes and leaves.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class Membership:
         everybody: Callable[[], Iterable[Connection]],
         max_rooms: int,
         on_left: Callable[[Connection, str], object] = lambda connection, channel: None,
+        figures: Figures | None = None,
     ) -> None:
         self._exchange = exchange
         self._everybody = everybody
         self._max_rooms = max_rooms
         self._on_left = on_left
+        self._figures = figures or Figures()
         self._lock = RLock()
         # Dicts, since they keep the order, and weigh less than large sets.
         self._members: dict[str, dict[Connection, None]] = {}
@@ -84,7 +88,7 @@ class Membership:
             is_there = channel in self._joined.get(connection, ())
             if not is_there or connection in self._members.get(channel, ()):
                 return False
-            self._members.setdefault(channel, {})[connection] = None
+            self._let_in(connection, channel)
         return True
 
     def admit_and_tell(self, connection: Connection, channel: str) -> None:
@@ -109,8 +113,15 @@ class Membership:
                 self._check_number(joined)
             self._joined[connection] = (*joined, channel)  # first: what leaves goes by it
             if is_member:
-                self._members.setdefault(channel, {})[connection] = None
+                self._let_in(connection, channel)
         return True
+
+    def _let_in(self, connection: Connection, channel: str) -> None:
+        is_new = channel not in self._members
+        self._members.setdefault(channel, {})[connection] = None
+        if room_of(channel) is not None:
+            self._figures.rooms += is_new
+            self._figures.of(channel).joins += 1
 
     def _check_number(self, joined: tuple[str, ...]) -> None:
         if sum(room_of(channel) is not None for channel in joined) >= self._max_rooms:
@@ -147,11 +158,16 @@ class Membership:
             self._exchange.unsubscribe(channel)
 
     def _drop(self, connection: Connection, channel: str) -> None:
-        # Whoever was interrupted while it entered may be missing.
         members = self._members.get(channel, {})
-        members.pop(connection, None)
+        if connection not in members:  # whoever was interrupted while it entered, or has a place
+            return
+        del members[connection]
+        is_room = room_of(channel) is not None
+        if is_room:
+            self._figures.of(channel).leaves += 1
         if not members:
-            self._members.pop(channel, None)
+            del self._members[channel]
+            self._figures.rooms -= is_room
 
     def members(self, channel: str) -> Collection[Connection]:
         """Return those of a channel, some of which may have ended: to be copied in one step."""

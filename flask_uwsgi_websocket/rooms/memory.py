@@ -186,6 +186,10 @@ class MemoryBackplane(Backplane):
     def _occupancy(self) -> Occupancy:
         return (self._faults or faults_of(self.url)).occupancy(self.options.prefix)
 
+    @property
+    def log_bytes(self) -> int:
+        return self._logs.size
+
     async def read(self, channel: str, after: int, limit: int, max_size: int) -> Log:
         self._check()
         return self._logs.read(channel, after, limit, max_size)

@@ -130,6 +130,11 @@ class MemoryLogs:
             log.renew(seconds, now)
             return Position(log.epoch, log.top)
 
+    @property
+    def size(self) -> int:
+        """Bytes of them all."""
+        return sum(log.size for log in tuple(self._logs.values()))
+
     def forget(self, channel: str) -> Position:
         """Begin a log anew; return its position."""
         with self._lock:

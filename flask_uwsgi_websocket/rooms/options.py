@@ -169,12 +169,14 @@ class RoomPatterns:
             raise ValueError(f"no description of rooms that this release knows: {error}") from None
         return patterns
 
-    def _find(self, room: str) -> RoomOptions:
+    def pattern_of(self, room: str) -> str | None:
+        """Return the pattern whose options a room has; None where it matches none."""
         self._in_use = True
-        for pattern, options in self._options.items():
-            if fnmatchcase(room, pattern):
-                return options
-        return DEFAULT
+        return next((each for each in self._options if fnmatchcase(room, each)), None)
+
+    def _find(self, room: str) -> RoomOptions:
+        pattern = self.pattern_of(room)
+        return DEFAULT if pattern is None else self._options[pattern]
 
 
 #: Of rooms that match no pattern, and of what is sent to users and to all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from _thread import RLock
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,9 +13,10 @@ from itertools import count
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
 from .backplane import Published
+from .figures import Figures
 from .futures import settle
 from .positions import Position
-from .record import Record
+from .record import Kind, Record
 
 #: Bytes of records that may wait: what comes while the backplane is away, or too slow.
 MAX_WAITING = 8 << 20
@@ -34,34 +36,43 @@ class Outbox:
     :param origin: what all records of this one publisher carry.
     :param publish: see :data:`Publish`.
     :param start: has the loop run :meth:`publish_all`; from any thread.
+    :param figures: count what was published and what was not.
     """
 
-    def __init__(self, origin: bytes, publish: Publish, start: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        origin: bytes,
+        publish: Publish,
+        start: Callable[[], None],
+        figures: Figures,
+    ) -> None:
         self._origin = origin
         self._publish = publish
         self._start = start
+        self._figures = figures
         self._lock = RLock()  # which gevent's patch leaves alone: the loop must not wait for a hub
         self._waiting: deque[_Waiting] = deque()
-        self._size = 0
+        self._size = self._publishing = 0  # in bytes: what waits, and the batch that has gone
         self._numbers = count(1)  # which a signal handler that publishes cannot interrupt
         self._is_publishing = False
         self._is_running = False  # on the loop
         self._overflow = RateLimit()
-        #: Records that were published, that failed, and that found the box full.
-        self.published = self.failed = self.overflowed = 0
 
     def put(self, record: Record, future: Future[Position | None] | None = None) -> None:
         """Have a record published; from any thread, without waiting.
 
         :param future: is told when the backplane has it, and its position in a log; or why not.
-            Nobody hears of what fails without one but the counters.
+            What fails without one is only counted.
         """
         starts = False
         try:
             with self._lock:
                 fits = self._size < MAX_WAITING
                 if fits:
-                    record = replace(record, origin=self._origin, number=next(self._numbers))
+                    number = next(self._numbers)
+                    record = replace(
+                        record, origin=self._origin, number=number, sent=time.monotonic()
+                    )
                     self._waiting.append((record, future))
                     self._size += record.weight
                     starts, self._is_publishing = not self._is_publishing, True
@@ -74,7 +85,8 @@ class Outbox:
             self._refuse(future)
 
     def _refuse(self, future: Future[Position | None] | None) -> None:
-        self.overflowed += 1
+        counts = self._figures.backplane
+        counts.overflowed += 1
         if future is not None:
             future.set_exception(
                 BackplaneUnavailable(f"{MAX_WAITING >> 20} MiB wait for the backplane already")
@@ -82,9 +94,14 @@ class Outbox:
         elif self._overflow.passes():
             logger.warning(
                 "messages to rooms are dropped, %d so far: %d MiB wait for the backplane already",
-                self.overflowed,
+                counts.overflowed,
                 MAX_WAITING >> 20,
             )
+
+    @property
+    def pending_bytes(self) -> int:
+        """About how many bytes of memory the backplane does not have yet."""
+        return self._size + self._publishing
 
     def is_empty(self) -> bool:
         """Tell whether the backplane has all that was put in."""
@@ -106,6 +123,7 @@ class Outbox:
 
     async def _publish_batch(self, batch: list[_Waiting]) -> None:
         results: Sequence[Published] = [RuntimeError("interrupted")] * len(batch)
+        begin = time.monotonic()
         try:
             results = await self._publish([record for record, _ in batch])
             if len(results) != len(batch):
@@ -113,23 +131,27 @@ class Outbox:
         except Exception as error:
             results = [error] * len(batch)
         finally:
-            for (_, future), result in zip(batch, results, strict=True):
-                self._settle(future, result)
+            self._figures.backplane.publish.observe(time.monotonic() - begin)
+            for (record, future), result in zip(batch, results, strict=True):
+                self._settle(record, future, result)
 
     def _take(self) -> list[_Waiting]:
         with self._lock:
             batch = list(self._waiting)
             self._waiting.clear()
-            self._size = 0
+            self._publishing, self._size = self._size, 0
             self._is_publishing = bool(batch)
             return batch
 
-    def _settle(self, future: Future[Position | None] | None, result: Published) -> None:
+    def _settle(
+        self, record: Record, future: Future[Position | None] | None, result: Published
+    ) -> None:
         if isinstance(result, BaseException):
-            self.failed += 1
+            self._figures.backplane.failed += 1
             settle(future, result)
         else:
-            self.published += 1
+            if record.kind is Kind.MESSAGE:
+                self._figures.of(record.channels[0]).published += 1
             if future is not None:
                 future.set_result(result)
 

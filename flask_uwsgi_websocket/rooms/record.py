@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 
+from .clock import CLOCK
 from .options import History
 from .positions import Position
 
 #: Of the form below. A record of another version is refused, not guessed at.
 VERSION = 1
 
-#: Version, kind, flags, origin, number, length of channels and excluded ids.
-_HEAD = struct.Struct("!BBB8sQI")
+#: Version, kind, flags, origin, number, when it was sent by whose clock, length of channels and
+#: excluded ids.
+_HEAD = struct.Struct("!BBB8sQd4sI")
 _TEXT, _SERVED, _JSON = 1, 2, 4
 #: In the place of the version, of a record that is in a log: its stamp, a zero byte, the record.
 _KEPT = b"K"
@@ -60,6 +62,7 @@ class Record:
     :param number: counts the records of an origin, from 1 on.
     :param served: whether the origin has delivered it to its own clients already.
     :param json: whether a text is JSON that we have made of a value.
+    :param sent: when, by :func:`time.monotonic`; 0 where that is not known, or of another clock.
     """
 
     kind: Kind
@@ -71,6 +74,7 @@ class Record:
     number: int = 0
     served: bool = False
     json: bool = False
+    sent: float = field(default=0.0, compare=False)
 
     @property
     def weight(self) -> int:
@@ -81,7 +85,8 @@ class Record:
         """Return its form in bytes."""
         names = "\n".join(["\t".join(self.channels), "\t".join(self.exclude)]).encode()
         flags = _TEXT * self.text | _SERVED * self.served | _JSON * self.json
-        head = _HEAD.pack(VERSION, self.kind, flags, self.origin, self.number, len(names))
+        when = self.sent, CLOCK
+        head = _HEAD.pack(VERSION, self.kind, flags, self.origin, self.number, *when, len(names))
         return b"".join([head, names, self.data])
 
 
@@ -152,7 +157,7 @@ def kept(body: bytes, position: Position, time: float) -> KeptRecord:
 def decode(data: bytes, make: Callable[..., Record] = Record) -> Record:
     """Read a record; :exc:`BadRecord` where that is impossible."""
     try:
-        version, kind, flags, origin, number, size = _HEAD.unpack_from(data)
+        version, kind, flags, origin, number, sent, whose, size = _HEAD.unpack_from(data)
         if version == _KEPT[0]:
             return _decode_kept(data)
         if version != VERSION:
@@ -171,6 +176,7 @@ def decode(data: bytes, make: Callable[..., Record] = Record) -> Record:
             number,
             bool(flags & _SERVED),
             bool(flags & _JSON),
+            sent=sent if whose == CLOCK else 0.0,
         )
     except (struct.error, ValueError) as error:
         raise error if isinstance(error, BadRecord) else BadRecord(str(error)) from None

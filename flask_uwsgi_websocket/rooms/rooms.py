@@ -19,6 +19,7 @@ from ..process.fork import own
 from .channels import room_channel, user_channel
 from .dividing import divide
 from .envelope import is_enveloped
+from .figures import Figures
 from .live import Host, LiveRooms, RoomSettings
 from .past import forget, history_of, past_of, position_of
 from .positions import Joined, Position
@@ -222,6 +223,11 @@ class Rooms:
     def rooms(self) -> Any:
         """Return the :class:`.Count` of each room, by name; wait as :meth:`run`."""
         return self.run(self.live().rooms())
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what is counted in this process, as :meth:`.Figures.snapshot`."""
+        live = self._live.get(os.getpid())
+        return Figures().snapshot() if live is None else live.snapshot()
 
     def leave_to_parent(self) -> None:
         """Give up all, in a child process."""

@@ -8,7 +8,6 @@ What is queued already goes out in any case, since the first of it may be half s
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,6 +15,7 @@ from ..codec import Frames
 from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..helpers.log import RateLimit, logger
+from .figures import Figures
 from .options import Slow
 
 #: Bytes of a replay that are pushed at once, to a client whose queue has room for them.
@@ -94,12 +94,12 @@ class Backlog:
 class SlowClients:
     """The clients that read too slowly, and what is kept for them; on the worker's loop alone.
 
-    :param counts: of ``slow_closed``, ``slow_dropped`` and ``slow_conflated``.
+    :param figures: count them, and what they do not get.
     """
 
-    def __init__(self, worker: Worker, counts: Counter[str]) -> None:
+    def __init__(self, worker: Worker, figures: Figures) -> None:
         self._worker = worker
-        self._counts = counts
+        self._figures = figures
         self._warnings = {key: RateLimit() for key in _WARNINGS}
         #: Of those that have been slow, until they are released.
         self.backlogs: dict[Connection, Backlog] = {}
@@ -145,12 +145,12 @@ class SlowClients:
 
     def _close(self, connection: Connection, channel: str) -> None:
         connection.cut_slow()
-        self._count("slow_closed", 1, channel)
+        self._count("closed", 1, channel)
 
     def _push_or_close(self, connection: Connection, frames: Frames, channel: str) -> None:
         had_ended = connection.ended
         if not connection.push(frames) and not had_ended and connection.close_code == 1013:
-            self._count("slow_closed", 1, channel)
+            self._count("closed", 1, channel)
 
     def _keep(self, connection: Connection, frames: Frames, slow: Slow, channel: str) -> None:
         backlog = self._backlog(connection)
@@ -161,8 +161,8 @@ class SlowClients:
         if connection.route is not None and (conflated or dropped):
             connection.route.slowed("conflated", conflated)
             connection.route.slowed("dropped", dropped)
-        self._count("slow_conflated", conflated, channel)
-        self._count("slow_dropped", dropped, channel)
+        self._count("conflated", conflated, channel)
+        self._count("dropped", dropped, channel)
         if was_empty:
             self._wait_for_room(connection)
 
@@ -193,13 +193,14 @@ class SlowClients:
     def _count(self, key: str, count: int, channel: str) -> None:
         if not count:
             return
-        self._counts[key] += count
+        counts = self._figures.of(channel).slow
+        counts[key] += count
         if self._warnings[key].passes():
-            logger.warning(_WARNINGS[key], channel, self._counts[key])
+            logger.warning(_WARNINGS[key], channel, counts[key])
 
 
 _WARNINGS = {
-    "slow_closed": "a client in %s reads too slowly and is closed with 1013: %d until now",
-    "slow_dropped": "a client in %s reads too slowly, and messages to it are dropped: %d until now",
-    "slow_conflated": "a client in %s reads too slowly, and gets the latest only: %d until now",
+    "closed": "a client in %s reads too slowly and is closed with 1013: %d until now",
+    "dropped": "a client in %s reads too slowly, and messages to it are dropped: %d until now",
+    "conflated": "a client in %s reads too slowly, and gets the latest only: %d until now",
 }

@@ -67,6 +67,6 @@ def close(room):
     return ""
 
 
-@app.get("/counters")
-def counters():
-    return websocket._rooms.of(app).live().counters
+@app.get("/figures")
+def figures():
+    return websocket._rooms.of(app).snapshot()

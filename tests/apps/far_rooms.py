@@ -17,8 +17,8 @@ async def room(ws, name):
     await ws.join(name)
     await ws.send(f"pid {os.getpid()}")
     while await ws.receive() is not None:
-        counters = websocket._rooms.of(app).live().counters
-        await ws.send("counters " + json.dumps(counters))
+        figures = websocket._rooms.of(app).snapshot()
+        await ws.send("figures " + json.dumps(figures))
 
 
 @app.post("/publish/<name>/<publisher>/<int:first>/<int:count>")

@@ -40,7 +40,9 @@ def main():
     engine.run_async(exchange.flush())
     assert len(done) == 20000
     hub = "no hub" if engine.run_async(hub_of_loop()) is None else "a hub"
-    print(f"published {exchange.counters['published']}, {hub} in the loop's thread")
+    print(
+        f"published {exchange.figures.of(room_channel('a')).published}, {hub} in the loop's thread"
+    )
 
 
 gevent.spawn(main).get()

@@ -84,8 +84,8 @@ def forget(room):
 
 @app.get("/facts")
 def facts():
-    counters = websocket._rooms.of(app).live().counters
-    return jsonify(pid=os.getpid(), held_up=held_up, counters=counters)
+    figures = websocket._rooms.of(app).snapshot()
+    return jsonify(pid=os.getpid(), held_up=held_up, figures=figures)
 
 
 @app.post("/kill")

@@ -53,6 +53,6 @@ def count(room):
     return jsonify(connections=found.connections, complete=found.complete)
 
 
-@app.get("/counters")
-def counters():
-    return jsonify(pid=os.getpid(), **websocket._rooms.of(app).live().counters)
+@app.get("/figures")
+def figures():
+    return jsonify(pid=os.getpid(), **websocket._rooms.of(app).snapshot())

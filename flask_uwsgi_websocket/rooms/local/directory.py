@@ -125,6 +125,13 @@ class Directory:
             return None
         return found.st_dev, found.st_ino
 
+    def size(self, name: str) -> int:
+        """Return the bytes of a file in it; 0 where there is none."""
+        try:
+            return os.stat(name, dir_fd=self._inner, follow_symlinks=False).st_size
+        except OSError:
+            return 0
+
     def rename(self, old: str, new: str) -> None:
         """Rename something in it."""
         os.rename(old, new, src_dir_fd=self._inner, dst_dir_fd=self._inner)

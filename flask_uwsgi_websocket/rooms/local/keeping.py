@@ -41,6 +41,11 @@ class Keeping(Backplane):
         """Return the name of the mark of this worker, if others see it."""
         raise NotImplementedError
 
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the store, of which all workers of the instance have the same one."""
+        return self._store.size if self._store is not None else 0
+
     def _opened_store(self) -> Store:
         """Return the store in the directory that is ours now."""
         directory = self._open()

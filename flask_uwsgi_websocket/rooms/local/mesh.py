@@ -141,6 +141,11 @@ class LocalBackplane(Keeping):
         return results
 
     @property
+    def pending_bytes(self) -> int:
+        """Bytes in the queues for those who listen."""
+        return self._peers.pending_bytes if self._peers is not None else 0
+
+    @property
     def dropped(self) -> int:
         """How many records did not reach a worker that does not read, summed over those."""
         return self._peers.dropped if self._peers is not None else 0

@@ -103,6 +103,11 @@ class Peers:
             if not peer.put(data, frames, self.number):
                 self.dropped += frames
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes in the queues for all of them."""
+        return sum(peer.pending for peer in tuple(self._peers.values()))
+
     async def settle(self) -> None:
         """Wait for those whose queues are long, at most once for as long as they stay so."""
         slow = {

@@ -174,6 +174,11 @@ class Store:
 
         self._transaction(connection, "BEGIN IMMEDIATE", make)
 
+    @property
+    def size(self) -> int:
+        """Bytes of its files, with what SQLite has yet to take over; from any thread."""
+        return sum(self._directory.size(STORE + end) for end in ("", "-wal"))
+
     def _files_in_place(self) -> tuple[object, ...]:
         return self._directory.identity(STORE), self._directory.identity(f"{STORE}-wal")
 

@@ -18,6 +18,7 @@ from ..backplane import Backplane
 from ..channels import room_channel, room_of
 from ..counting import Count, count_of_occupants
 from ..exchange import Exchange
+from ..figures import Figures
 from ..futures import settle, unavailable, uncancellable
 from ..options import RoomPatterns
 from .announcements import Announcements
@@ -56,6 +57,7 @@ class Presence:
     :param patterns: the options of rooms.
     :param tell: is called with each :class:`Event`, on the loop. It must not wait.
     :param is_stopping: tells whether the worker has been told to stop: others hear of events then.
+    :param figures: count those whom this worker takes out.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class Presence:
         patterns: RoomPatterns,
         tell: Callable[[Event], object],
         is_stopping: Callable[[], bool],
+        figures: Figures | None = None,
     ) -> None:
         self._exchange = exchange
         self._patterns = patterns
         self._call_app = tell
         self._announcements = Announcements(exchange)
         self._is_stopping = is_stopping
+        self._counts = (figures or Figures()).backplane
         self._changes = Changes()
         self._here: dict[tuple[Connection, str], Occupant] = {}
         self._has_begun = self._is_applying = self._is_sweeping = False
@@ -199,6 +203,7 @@ class Presence:
         self._is_sweeping = True
         try:
             while left := await self._exchange.call("presence", _sweep):
+                self._counts.swept += len(left)
                 self._tell_of(left)
         except Exception as error:
             if self._warning.passes():
