@@ -53,7 +53,7 @@ class Connection:
 
     __slots__ = (
         *("_lock", "_messages", "_read_size", "_saw_traffic", "_unsent", "_waiter", "congested"),
-        *("ended", "fd", "protocol", "socket"),
+        *("ended", "fd", "protocol", "socket", "traffic"),
     )
 
     def __init__(
@@ -69,6 +69,7 @@ class Connection:
         self._lock = _socket_speedups.Lock()
         self._unsent: deque[bytes] = deque()
         self.congested = False
+        self.traffic = _socket_speedups.Traffic()
 
     def _queue_rest(self, rest: bytes) -> bool:
         assert not acquired_elsewhere(self)
@@ -111,7 +112,7 @@ def drain(sock: Socket) -> bytes:
 
 
 def test_c_is_used_where_it_is() -> None:
-    for name in ("Lock", "read", "receive", "wait_and_receive", "send", "send_to_idle"):
+    for name in ("Lock", "Traffic", "read", "receive", "wait_and_receive", "send", "send_to_idle"):
         assert getattr(fast_io, name) is getattr(_socket_speedups, name)
 
 
@@ -629,7 +630,7 @@ def test_to_many() -> None:
     connections[12].protocol.plain_below = 5
     frame_ = b"\x81\x04text"
     with held_elsewhere(connections[10]):
-        left = _socket_speedups.send_to_idle(frame_, 4, connections)
+        left = _socket_speedups.send_to_idle(frame_, 4, 1, connections)
         assert [connections.index(each) for each in left] == [3, 5, 7, 8, 9, 10, 11]
         for each, (_, peer) in zip(connections, pairs, strict=True):
             if each not in left:
@@ -637,8 +638,8 @@ def test_to_many() -> None:
             assert acquired_elsewhere(each) is (each is not connections[10])
     for place in (8, 9, 10, 11):
         assert drain(pairs[place][1]) == b""
-    assert _socket_speedups.send_to_idle(frame_, 4, []) == []
-    assert fast_io.send_to_idle_in_python(frame_, 4, connections) == connections
+    assert _socket_speedups.send_to_idle(frame_, 4, 1, []) == []
+    assert fast_io.send_to_idle_in_python(frame_, 4, 1, connections) == connections
     for ours, peer in pairs:
         ours.close()
         peer.close()
@@ -656,7 +657,7 @@ def test_to_many_of_several_classes(pair: Pair) -> None:
 
     ours, peer = pair
     connections: list[Any] = [Connection(ours), Moved(ours), Connection(ours), Moved(ours)]  # type: ignore[call-arg]
-    assert _socket_speedups.send_to_idle(b"frame", 5, connections) == []
+    assert _socket_speedups.send_to_idle(b"frame", 5, 1, connections) == []
     assert drain(peer) == b"frame" * 4
 
 
@@ -665,7 +666,7 @@ def test_to_many_in_part(pair: Pair) -> None:
     ours, peer = pair
     connection = Connection(ours)
     large = bytes(range(256)) * (1 << 14)
-    assert _socket_speedups.send_to_idle(large, 1, [connection]) == []
+    assert _socket_speedups.send_to_idle(large, 1, 1, [connection]) == []
     received = drain(peer)
     assert 0 < len(received) < len(large)
     assert received + b"".join(connection._unsent) == large
@@ -680,7 +681,7 @@ def test_an_error_while_the_lock_is_held(pair: Pair) -> None:
 
     connection = Broken(pair[0])
     with pytest.raises(RuntimeError, match="no room"):
-        _socket_speedups.send_to_idle(bytes(1 << 22), 1, [connection])
+        _socket_speedups.send_to_idle(bytes(1 << 22), 1, 1, [connection])
     assert acquired_elsewhere(connection)
     for size in (4000, 70_000):
         with pytest.raises(RuntimeError, match="no room"):
@@ -894,14 +895,17 @@ def test_a_queue_that_takes_the_lock_away(pair: Pair) -> None:
         (_socket_speedups.receive, "_read_size"),
         (_socket_speedups.receive, "fast_limit"),
         (_socket_speedups.receive, "protocol"),
+        (_socket_speedups.receive, "traffic"),
         (_socket_speedups.wait_and_receive, "_read_size"),
         (lambda one: _socket_speedups.send(one, "text"), "plain_below"),
         (lambda one: _socket_speedups.send(one, "text"), "_unsent"),
         (lambda one: _socket_speedups.send(one, "text"), "_lock"),
-        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, [one]), "_lock"),
-        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, [one]), "_unsent"),
-        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, [one]), "protocol"),
-        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, [one]), "plain_below"),
+        (lambda one: _socket_speedups.send(one, "text"), "traffic"),
+        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, 1, [one]), "_lock"),
+        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, 1, [one]), "traffic"),
+        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, 1, [one]), "_unsent"),
+        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, 1, [one]), "protocol"),
+        (lambda one: _socket_speedups.send_to_idle(b"frame", 1, 1, [one]), "plain_below"),
     ],
 )
 def test_wrong_connections(pair: Pair, call: Any, name: str, value: object) -> None:
@@ -919,7 +923,7 @@ def test_what_is_no_descriptor(pair: Pair, number: object) -> None:
     with pytest.raises((OSError, OverflowError, TypeError, AttributeError)):
         _socket_speedups.receive(connection)
     assert _socket_speedups.send(connection, "text") is False
-    assert _socket_speedups.send_to_idle(b"frame", 5, [connection]) == [connection]
+    assert _socket_speedups.send_to_idle(b"frame", 5, 1, [connection]) == [connection]
     assert acquired_elsewhere(connection)
 
 
@@ -934,8 +938,9 @@ def test_what_is_no_descriptor(pair: Pair, number: object) -> None:
     + [
         (_socket_speedups.send_to_idle, arguments)
         for arguments in (
-            *[(), (b"x",), (b"x", 1), ("x", 1, []), (b"x", "1", []), (b"x", 1, None)],
-            *[(b"x", 1, [], 1), (b"x", 1, [1]), (b"x", 1, [ByName()])],
+            *[(), (b"x",), (b"x", 1), (b"x", 1, 1), ("x", 1, 1, []), (b"x", "1", 1, [])],
+            *[(b"x", 1, "1", []), (b"x", 1, 1, None), (b"x", 1, 1, [], 1)],
+            *[(b"x", 1, 1, [1]), (b"x", 1, 1, [ByName()])],
         )
     ],
 )
@@ -977,7 +982,7 @@ def test_nothing_is_leaked(pair: Pair) -> None:
             fast_io.send(ByName, text)
             with suppress(TypeError):
                 fast_io.send(wrong, text)
-            fast_io.send_to_idle(data, 1, connections)
+            fast_io.send_to_idle(data, 1, 1, connections)
             fast_io.send(blocked, text)
             with _socket_speedups.Lock():
                 drain(peer)
@@ -985,7 +990,8 @@ def test_nothing_is_leaked(pair: Pair) -> None:
 
     work(100)
     before = work(100)
-    kept = [ours, connection._lock, _socket_speedups.Lock]
+    kept = [ours, connection._lock, connection.traffic]
+    kept += [_socket_speedups.Lock, _socket_speedups.Traffic]
     counted = [sys.getrefcount(each) for each in kept]
     grown = work(2000) - before
     stuffed.close()

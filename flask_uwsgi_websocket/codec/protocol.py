@@ -176,6 +176,11 @@ class Frames:
         # With the octets that were compressed for them, and what these came to.
         self._compressed: dict[tuple[int, ...], tuple[bytes, int, int]] | None = None
 
+    @property
+    def count(self) -> int:
+        """How many messages they are."""
+        return len(self._messages)
+
     def apart(self) -> list[Frames]:
         """Return those of each message."""
         return [Frames(message) for message in self._messages]

@@ -5,6 +5,7 @@
 
 #include "../codec/_frames.h"
 #include "_layout.h"
+#include "_traffic.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -21,7 +22,7 @@ enum { ON_STACK = 8192 };
 /* What the module keeps. Names are of methods. */
 struct state {
     struct layout layout;
-    PyTypeObject *lock;
+    PyTypeObject *lock, *traffic;
     PyObject *queue_rest, *switch_, *take_read;
 };
 
@@ -40,6 +41,19 @@ descriptor(struct layout *layout, PyObject *connection)
         return -1;
     }
     return (int)fd;
+}
+
+/* Where a connection is counted, borrowed; NULL with an exception. */
+static inline struct traffic *
+traffic_of(struct state *state, PyObject *connection)
+{
+    PyObject *traffic = peek(&state->layout, connection, TRAFFIC);
+
+    if (traffic == NULL || Py_TYPE(traffic) != state->traffic) {
+        PyErr_SetString(PyExc_TypeError, "a connection without its traffic");
+        return NULL;
+    }
+    return (struct traffic *)traffic;
 }
 
 /* Whether a call failed that would succeed later, or another time. */

@@ -17,6 +17,7 @@ enum slot {
     MESSAGES,
     WAITER,
     SAW_TRAFFIC,
+    TRAFFIC,
     PROTOCOL,
     READ_SIZE,
     PLAIN_BELOW,
@@ -25,8 +26,8 @@ enum slot {
 };
 
 static const char *const slot_names[SLOTS] = {
-    "fd",           "_lock",    "ended",      "_unsent",     "_messages", "_waiter",
-    "_saw_traffic", "protocol", "_read_size", "plain_below", "fast_limit",
+    "fd",           "_lock",   "ended",    "_unsent",    "_messages",   "_waiter",
+    "_saw_traffic", "traffic", "protocol", "_read_size", "plain_below", "fast_limit",
 };
 
 /* The slots of the classes that were met last: a process has one class of connections, mostly. */

@@ -5,15 +5,17 @@
 
 #include "_descriptors.h"
 
-/* The message that these octets are, else a tuple of them as they are. Octets in `data`, if that is
-   not NULL; the reference to it is taken over. They are unmasked where they are: nobody else has
-   seen `data` yet. */
+/* The message that these octets are, else a tuple of them as they are; they are counted. Octets in
+   `data`, if that is not NULL; the reference to it is taken over. They are unmasked where they are:
+   nobody else has seen `data` yet. */
 static PyObject *
-message_or_data(char *octets, Py_ssize_t size, PyObject *data, Py_ssize_t limit)
+message_or_data(
+    struct traffic *traffic, char *octets, Py_ssize_t size, PyObject *data, Py_ssize_t limit)
 {
     Py_ssize_t header = whole_header((unsigned char *)octets, size, limit);
     PyObject *result;
 
+    traffic->bytes_received += size;
     if (header > 0) {
         char *payload = octets + header;
         const char *key = payload - 4;
@@ -23,12 +25,14 @@ message_or_data(char *octets, Py_ssize_t size, PyObject *data, Py_ssize_t limit)
             result = PyBytes_FromStringAndSize(NULL, size);
             if (result != NULL) {
                 unmask(PyBytes_AS_STRING(result), payload, size, key);
+                traffic->messages_received++;
             }
             Py_XDECREF(data);
             return result;
         }
         unmask(payload, payload, size, key);
         result = PyUnicode_DecodeUTF8(payload, size, NULL);
+        traffic->messages_received += result != NULL;
         if (result != NULL || !PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
             Py_XDECREF(data);
             return result;
@@ -51,7 +55,9 @@ message_or_data(char *octets, Py_ssize_t size, PyObject *data, Py_ssize_t limit)
 
 /* What is behind a first read that filled its buffer: up to `size` octets in all, in one object. */
 static PyObject *
-read_on(int fd, const char *first, Py_ssize_t have, Py_ssize_t size, Py_ssize_t limit)
+read_on(
+    struct traffic *traffic, int fd, const char *first, Py_ssize_t have, Py_ssize_t size,
+    Py_ssize_t limit)
 {
     PyObject *data = PyBytes_FromStringAndSize(NULL, size);
     ssize_t got;
@@ -67,7 +73,8 @@ read_on(int fd, const char *first, Py_ssize_t have, Py_ssize_t size, Py_ssize_t 
     if (have < size && _PyBytes_Resize(&data, have) < 0) {
         return NULL;
     }
-    return message_or_data(PyBytes_AS_STRING(data), have, data, have < size ? limit : -1);
+    return message_or_data(
+        traffic, PyBytes_AS_STRING(data), have, data, have < size ? limit : -1);
 }
 
 static ssize_t
@@ -98,8 +105,10 @@ recv_waiting(int fd, char *to, size_t size)
 
 /* Not inline: greenlets that switch have what is on the stack copied. */
 static __attribute__((noinline)) PyObject *
-receive_by(ssize_t (*read)(int, char *, size_t), struct layout *layout, PyObject *connection)
+receive_by(ssize_t (*read)(int, char *, size_t), struct state *state, PyObject *connection)
 {
+    struct layout *layout = &state->layout;
+    struct traffic *traffic;
     PyObject *protocol = know(layout, connection);
     char on_stack[ON_STACK];
     Py_ssize_t size, limit;
@@ -122,7 +131,7 @@ receive_by(ssize_t (*read)(int, char *, size_t), struct layout *layout, PyObject
         return NULL;
     }
     fd = descriptor(layout, connection);
-    if (fd < 0) {
+    if (fd < 0 || traffic_of(state, connection) == NULL) {
         return NULL;
     }
     got = read(fd, on_stack, size < ON_STACK ? size : ON_STACK);
@@ -135,10 +144,14 @@ receive_by(ssize_t (*read)(int, char *, size_t), struct layout *layout, PyObject
         }
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    if (got == ON_STACK && size > ON_STACK) {
-        return read_on(fd, on_stack, got, size, limit);
+    traffic = traffic_of(state, connection); /* again: Python may have run meanwhile */
+    if (traffic == NULL) {
+        return NULL;
     }
-    return message_or_data(on_stack, got, NULL, got < size ? limit : -1);
+    if (got == ON_STACK && size > ON_STACK) {
+        return read_on(traffic, fd, on_stack, got, size, limit);
+    }
+    return message_or_data(traffic, on_stack, got, NULL, got < size ? limit : -1);
 }
 
 /* The handler that may run on with a message at once, borrowed; NULL if none may, with an exception
@@ -161,7 +174,7 @@ waiter_of(struct layout *layout, PyObject *connection)
 static PyObject *
 read_by(struct state *state, PyObject *connection)
 {
-    PyObject *got = receive_by(recv_at_once, &state->layout, connection);
+    PyObject *got = receive_by(recv_at_once, state, connection);
     PyObject *waiter, *result;
 
     if (got == Py_None) {

@@ -31,6 +31,9 @@ lock_if_idle(struct state *state, PyObject *connection)
         PyErr_SetString(PyExc_TypeError, "a connection without its lock");
         return NULL;
     }
+    if (traffic_of(state, connection) == NULL) {
+        return NULL;
+    }
     return lock_try((struct lock *)lock) ? (struct lock *)lock : NULL;
 }
 
@@ -96,6 +99,7 @@ static PyObject *
 send_locked(struct state *state, PyObject *connection, struct outgoing *message)
 {
     unsigned char frame[ON_STACK];
+    struct traffic *traffic;
     Py_ssize_t size;
     ssize_t sent;
     int fd = descriptor(&state->layout, connection);
@@ -112,14 +116,20 @@ send_locked(struct state *state, PyObject *connection, struct outgoing *message)
     else {
         sent = send_apart(fd, frame, size, message);
     }
-    if (sent == size + message->size) {
-        Py_RETURN_NONE;
-    }
     if (sent < 0) {
         if (!must_wait()) {
             Py_RETURN_FALSE; /* the next attempt tells what is wrong */
         }
         sent = 0;
+    }
+    traffic = traffic_of(state, connection);
+    if (traffic == NULL) {
+        return NULL;
+    }
+    traffic->messages_sent++;
+    traffic->bytes_sent += sent;
+    if (sent == size + message->size) {
+        Py_RETURN_NONE;
     }
     return queue_rest(state, connection, rest_of(frame, size, message, sent));
 }

@@ -13,7 +13,7 @@ receive(PyObject *module, PyObject *connection)
 {
     struct state *state = PyModule_GetState(module);
 
-    return receive_by(recv_at_once, &state->layout, connection);
+    return receive_by(recv_at_once, state, connection);
 }
 
 static PyObject *
@@ -21,7 +21,7 @@ wait_and_receive(PyObject *module, PyObject *connection)
 {
     struct state *state = PyModule_GetState(module);
 
-    return receive_by(recv_waiting, &state->layout, connection);
+    return receive_by(recv_waiting, state, connection);
 }
 
 static PyObject *
@@ -72,22 +72,36 @@ send_message(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     return result;
 }
 
-/* Send a frame to a connection whose lock is held: 1 where all was taken, or the rest is in its
+/* What goes to many: one frame or several, in one piece. */
+struct frames {
+    const char *octets;
+    Py_ssize_t size, longest, count;
+};
+
+/* Send frames to a connection whose lock is held: 1 where all was taken, or the rest is in its
    queue; 0 where nothing was; -1 with an exception. */
 static int
-send_frame(struct state *state, PyObject *connection, const char *frame, Py_ssize_t size)
+send_frames(struct state *state, PyObject *connection, const struct frames *frames)
 {
     int fd = descriptor(&state->layout, connection);
-    ssize_t sent = fd < 0 ? -1 : send(fd, frame, size, SEND_FLAGS);
+    ssize_t sent = fd < 0 ? -1 : send(fd, frames->octets, frames->size, SEND_FLAGS);
+    struct traffic *traffic;
     PyObject *queued;
 
     if (sent <= 0) {
         PyErr_Clear(); /* whoever sends to it next is told what is wrong with it */
         return 0;
     }
-    if (sent < size) {
+    traffic = traffic_of(state, connection);
+    if (traffic == NULL) {
+        return -1;
+    }
+    traffic->messages_sent += frames->count;
+    traffic->bytes_sent += sent;
+    if (sent < frames->size) {
         queued = queue_rest(
-            state, connection, PyBytes_FromStringAndSize(frame + sent, size - sent));
+            state, connection,
+            PyBytes_FromStringAndSize(frames->octets + sent, frames->size - sent));
         Py_XDECREF(queued);
         return queued == NULL ? -1 : 1;
     }
@@ -95,9 +109,7 @@ send_frame(struct state *state, PyObject *connection, const char *frame, Py_ssiz
 }
 
 static int
-send_to(
-    struct state *state, PyObject *connection, const char *frame, Py_ssize_t size,
-    Py_ssize_t longest)
+send_to(struct state *state, PyObject *connection, const struct frames *frames)
 {
     PyObject *protocol = know(&state->layout, connection);
     struct lock *lock;
@@ -108,12 +120,12 @@ send_to(
         return -1;
     }
     below = number_in(&state->layout, protocol, PLAIN_BELOW);
-    lock = longest < below ? lock_if_idle(state, connection) : NULL;
+    lock = frames->longest < below ? lock_if_idle(state, connection) : NULL;
     if (lock == NULL) {
         return PyErr_Occurred() ? -1 : 0;
     }
     Py_INCREF(lock);
-    result = send_frame(state, connection, frame, size);
+    result = send_frames(state, connection, frames);
     lock_leave(lock);
     Py_DECREF(lock);
     return result;
@@ -124,25 +136,32 @@ send_to_idle(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     struct state *state = PyModule_GetState(module);
     PyObject *connections, *left;
-    Py_ssize_t i, longest;
+    struct frames frames;
+    Py_ssize_t i;
 
-    if (nargs != 3 || !PyBytes_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "send_to_idle(frame: bytes, longest: int, connections)");
+    if (nargs != 4 || !PyBytes_Check(args[0])) {
+        PyErr_SetString(
+            PyExc_TypeError, "send_to_idle(frames: bytes, longest: int, count: int, connections)");
         return NULL;
     }
-    longest = PyLong_AsSsize_t(args[1]);
-    if (longest == -1 && PyErr_Occurred()) {
+    frames.octets = PyBytes_AS_STRING(args[0]);
+    frames.size = PyBytes_GET_SIZE(args[0]);
+    frames.longest = PyLong_AsSsize_t(args[1]);
+    if (frames.longest == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    connections = PySequence_Tuple(args[2]); /* ours: Python code that runs meanwhile changes none */
+    frames.count = PyLong_AsSsize_t(args[2]);
+    if (frames.count == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    connections = PySequence_Tuple(args[3]); /* ours: Python code that runs meanwhile changes none */
     if (connections == NULL) {
         return NULL;
     }
     left = PyList_New(0);
     for (i = 0; left != NULL && i < PyTuple_GET_SIZE(connections); i++) {
         PyObject *connection = PyTuple_GET_ITEM(connections, i);
-        int sent = send_to(
-            state, connection, PyBytes_AS_STRING(args[0]), PyBytes_GET_SIZE(args[0]), longest);
+        int sent = send_to(state, connection, &frames);
 
         if (sent < 0 || (sent == 0 && PyList_Append(left, connection) < 0)) {
             Py_CLEAR(left);
@@ -178,6 +197,8 @@ execute(PyObject *module)
                    || (state->take_read = PyUnicode_InternFromString("_take_read")) == NULL
                    || (state->lock = (PyTypeObject *)PyType_FromSpec(&lock_spec)) == NULL
                    || PyModule_AddType(module, state->lock) < 0
+                   || (state->traffic = (PyTypeObject *)PyType_FromSpec(&traffic_spec)) == NULL
+                   || PyModule_AddType(module, state->traffic) < 0
                ? -1
                : 0;
 }
@@ -190,6 +211,7 @@ traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->layout.connection);
     Py_VISIT(state->layout.protocol);
     Py_VISIT(state->lock);
+    Py_VISIT(state->traffic);
     return 0;
 }
 
@@ -201,6 +223,7 @@ clear(PyObject *module)
     Py_CLEAR(state->layout.connection);
     Py_CLEAR(state->layout.protocol);
     Py_CLEAR(state->lock);
+    Py_CLEAR(state->traffic);
     return 0;
 }
 

@@ -29,10 +29,16 @@ Received = str | bytes | tuple[bytes] | None
 END_OF_FILE: Final = (b"",)
 
 
-class Connection(Protocol):
-    """As much of a connection as is used here, in slots. C uses others, too: see ``_layout.h``."""
+class Sender(Protocol):
+    """As much of a connection as sends."""
 
     socket: Socket
+    traffic: Any
+
+
+class Connection(Sender, Protocol):
+    """As much of a connection as is used here, in slots. C uses others, too: see ``_layout.h``."""
+
     protocol: Codec
     _read_size: int
 
@@ -74,12 +80,17 @@ def _read(connection: Connection, flags: int) -> Received:
     size = connection._read_size
     if size <= 0:
         raise ValueError("a read takes one byte at least")
+    traffic = connection.traffic
     try:
         data = connection.socket.recv(size, flags)
     except (BlockingIOError, InterruptedError):
         return None
+    traffic.bytes_received += len(data)
     message = whole_message(data, connection.protocol.fast_limit) if len(data) < size else None
-    return (data,) if message is None else message
+    if message is None:
+        return (data,)
+    traffic.messages_received += 1
+    return message
 
 
 def send_in_python(connection: Connection, message: object) -> Literal[True, False] | None:
@@ -91,23 +102,27 @@ def send_in_python(connection: Connection, message: object) -> Literal[True, Fal
     return False
 
 
-def send_to_idle_in_python(frame: bytes, longest: int, connections: Sequence[T]) -> list[T]:
+def send_to_idle_in_python(
+    frames: bytes, longest: int, count: int, connections: Sequence[T]
+) -> list[T]:
     """Send frames to each connection that has nothing queued and whose lock is free.
 
     Return those that are left to the caller: in Python, where it would be no quicker, all.
 
-    :param frame: one or several; it must not depend on what is sent before it.
+    :param frames: one or several; they must not depend on what is sent before them.
     :param longest: the size of the largest payload: some connections compress from some size on.
+    :param count: the number of the messages.
     """
     return list(connections)
 
 
-def send_frame(sock: Socket, frame: bytes) -> memoryview | None:
+def send_frame(connection: Sender, frame: bytes) -> memoryview | None:
     """Send a frame; return what was not taken of it, if anything. OSError: the connection broke."""
     try:
-        sent = sock.send(frame, SEND_FLAGS)
+        sent = connection.socket.send(frame, SEND_FLAGS)
     except (BlockingIOError, InterruptedError):
         sent = 0
+    connection.traffic.bytes_sent += sent
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
@@ -121,14 +136,13 @@ read: Any
 #: Against other threads, and may be acquired again by its holder; C takes its own without a call.
 Lock: Any
 
-Traffic = TrafficInPython
 try:
-    from ._socket_speedups import Lock, read
+    from ._socket_speedups import Lock, Traffic, read
     from ._socket_speedups import receive as receive
     from ._socket_speedups import send as send
     from ._socket_speedups import send_to_idle as send_to_idle
     from ._socket_speedups import wait_and_receive as wait_and_receive
 except ImportError:
-    Lock, read = RLock, read_in_python
+    Lock, Traffic, read = RLock, TrafficInPython, read_in_python
     receive, wait_and_receive = receive_in_python, wait_and_receive_in_python
     send, send_to_idle = send_in_python, send_to_idle_in_python

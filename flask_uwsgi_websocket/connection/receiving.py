@@ -144,7 +144,7 @@ class Receiving(Heartbeat):
                 self._saw_traffic = True
                 waiter = self._waiter
                 if waiter is None or self._messages or self.ended or waiter.switch(got) is REFUSED:
-                    self._take_in([got])  # type: ignore[list-item]
+                    self._take_in([got], counted=1)  # type: ignore[list-item]
                 return
             self._received(got[0])
             read_size = self._read_size
@@ -159,6 +159,7 @@ class Receiving(Heartbeat):
     def receive_early(self, data: bytes) -> None:
         """Take what the peer has sent, and somebody else has read, before the connection opened."""
         size = self._read_size
+        self.traffic.bytes_received += len(data)
         for begin in range(0, len(data), size):
             self._received(data[begin : begin + size])
             if self._inflated > READ_AHEAD and begin + size < len(data):
@@ -198,10 +199,13 @@ class Receiving(Heartbeat):
         fitting = size * INFLATED_PER_READ // growth
         self._read_size = min(max(fitting, 1), 2 * self._read_size, READ_SIZE_COMPRESSED)
 
-    def _take_in(self, events: list[Event]) -> None:
-        """Deal with what the peer's bytes have said."""
+    def _take_in(self, events: list[Event], counted: int = 0) -> None:
+        """Deal with what the peer's bytes have said.
+
+        :param counted: how many of the messages :attr:`traffic` has already.
+        """
         messages = self._messages
-        size, handled = 0, False
+        size = handled = 0
         for event in events:
             if isinstance(event, (str, bytes)):
                 if not self.ended:  # after our Close nobody receives any more
@@ -211,7 +215,8 @@ class Receiving(Heartbeat):
                     size += len(event) + MESSAGE_COST  # inflated, which the data was not
             else:
                 self._handle(event)
-                handled = True
+                handled += 1
+        self.traffic.messages_received += len(events) - handled - counted
         if handled and self._unsent:
             self.flush()  # the pongs, in one write
         if messages:

@@ -83,14 +83,19 @@ class Sending(ReadAhead):
                 raise self.closed_error()
             if self._unsent or (self._messages and self.worker.on_loop()):
                 # More messages wait to be answered: reply to all at once.
-                return self._hold_back((encode or self.protocol.encode)(message))
+                frame = (encode or self.protocol.encode)(message)
+                if not control:
+                    self.traffic.messages_sent += 1
+                return self._hold_back(frame)
             if encode is None and (is_much := send(self, message)) is not False:
                 return is_much is True
             try:
-                rest = send_frame(self.socket, (encode or self.protocol.encode)(message))
+                rest = send_frame(self, (encode or self.protocol.encode)(message))
             except OSError:
                 self._broken()
                 raise self.closed_error() from None
+            if not control:
+                self.traffic.messages_sent += 1
             return rest is not None and self._queue_rest(rest)
         finally:
             lock.release()
@@ -157,6 +162,7 @@ class Sending(ReadAhead):
             if self.ended:
                 return False
             self._hold_back(frames.for_(self.protocol))
+            self.traffic.messages_sent += frames.count
         return True
 
     def _close_if_slow(self) -> None:
@@ -252,6 +258,7 @@ class Sending(ReadAhead):
         self._unsent_size = 0
 
     def _sent(self, size: int) -> None:
+        self.traffic.bytes_sent += size
         self._unsent_size -= size
         unsent = self._unsent
         while unsent and size >= len(unsent[0]):

@@ -19,4 +19,4 @@ def send_to_many(frames: Frames, connections: Sequence[Connection]) -> Iterator[
     """
     for begin in range(0, len(connections), SENT_AT_ONCE):
         part = connections[begin : begin + SENT_AT_ONCE]
-        yield send_to_idle(frames.plain, frames.longest, part)
+        yield send_to_idle(frames.plain, frames.longest, frames.count, part)
