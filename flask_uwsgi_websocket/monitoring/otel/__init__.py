@@ -1,0 +1,1 @@
+"""OpenTelemetry: spans of connections and messages, and metrics; nothing without its SDK."""
