@@ -8,7 +8,8 @@
     │   ├── LocalProtocolError (also a ValueError)  our caller asked for what the RFC forbids
     │   └── RemoteProtocolError         1002        the peer broke the protocol
     │       ├── InvalidPayload          1007        text that is not UTF-8, data that won't inflate
-    │       └── MessageTooBig           1009        a message above the limit
+    │       ├── MessageTooBig           1009        a message above the limit
+    │       └── TooManyFrames           1008        more of what carries no message than may be
     ├── HandshakeError                              an opening handshake that cannot be accepted
     ├── EngineError                                 this process cannot run the engine asked for
     │   ├── UWSGINotFound                           no uWSGI binary
@@ -83,6 +84,12 @@ class MessageTooBig(RemoteProtocolError):
     """A message larger than the limit, counted over all its fragments after decompression."""
 
     close_code = 1009
+
+
+class TooManyFrames(RemoteProtocolError):
+    """More frames that carry no message than a client with a ``max_rate`` may send."""
+
+    close_code = 1008
 
 
 class HandshakeError(WebSocketError):

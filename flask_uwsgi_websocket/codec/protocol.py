@@ -56,6 +56,7 @@ class Protocol(Receiver):
         and after decompression. A larger one fails the connection with close code 1009, as soon
         as its announced length or its inflated size says so.
     :param deflate: the negotiated permessage-deflate extension (RFC 7692), or ``None``.
+    :param fast: whether the fast path may be taken; not for who has to be told of all frames.
     """
 
     __slots__ = ("close_sent", "plain_below")
@@ -66,8 +67,9 @@ class Protocol(Receiver):
         *,
         max_message_size: int = 1 << 20,  # 1 MiB: uWSGI's own default for websocket-max-size
         deflate: Deflate | None = None,
+        fast: bool = True,
     ) -> None:
-        super().__init__(role is CLIENT, max_message_size, deflate)
+        super().__init__(role is CLIENT, max_message_size, deflate, fast)
         self.close_sent = False
         #: Data smaller than this is sent as it is, in an unmasked frame; not so a client's, and
         #: nothing after our Close.

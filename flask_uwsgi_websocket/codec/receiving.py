@@ -54,6 +54,9 @@ from .messages import BinaryMessage, TextMessage
 # What a reader of frames returns where the chunk ends before the frame does.
 _CUT_OFF: Final = -1
 
+#: A fragment of less octets, with more to come, is one of :attr:`Receiver.small_fragments`.
+SMALL_FRAGMENT: Final = 1024
+
 #: From this size unmasking a view beats unmasking a slice, which is one copy more (measured).
 _VIEW_FROM: Final = 16384
 
@@ -64,6 +67,7 @@ class Receiver:
     :param is_client: whether the peer is a server, which masks nothing.
     :param max_message_size: see :class:`~.protocol.Protocol`.
     :param deflate: the negotiated permessage-deflate extension (RFC 7692), or ``None``.
+    :param fast: whether the fast path may be taken; not for who has to be told of all frames.
     """
 
     __slots__ = (
@@ -83,10 +87,15 @@ class Receiver:
         "close_received",
         "deflate",
         "fast_limit",
+        "small_fragments",
     )
 
-    def __init__(self, is_client: bool, max_message_size: int, deflate: Deflate | None) -> None:
+    def __init__(
+        self, is_client: bool, max_message_size: int, deflate: Deflate | None, fast: bool = True
+    ) -> None:
         self.deflate: Final = deflate
+        #: How many came that did not end a message, and brought less than SMALL_FRAGMENT octets.
+        self.small_fragments = 0
         self.close_received = False
         self._masks = is_client
         self._max_size = max_message_size
@@ -109,7 +118,7 @@ class Receiver:
 
         # Whether the fast path is open to us at all: not to a client, whose peer does not mask, nor
         # where even a short frame may be above the limit.
-        self._has_fast_path = not is_client and max_message_size >= MAX_CONTROL_PAYLOAD
+        self._has_fast_path = fast and not is_client and max_message_size >= MAX_CONTROL_PAYLOAD
         #: The largest message that may take the fast path now, between messages with nothing held;
         #: else -1. For who reads and parses in one call.
         self.fast_limit = max_message_size if self._has_fast_path else -1
@@ -118,6 +127,16 @@ class Receiver:
     def incomplete(self) -> bool:
         """Whether a frame or a message has begun to arrive and has not ended."""
         return self._message is not None or bool(self._held)
+
+    @property
+    def missing(self) -> int:
+        """The octets of payload still to come for the data frame that has begun to arrive."""
+        return self._missing
+
+    @property
+    def held(self) -> int:
+        """The octets that have come of a header, or of a control frame, that is not whole."""
+        return len(self._held)
 
     @property
     def is_sending(self) -> bool:
@@ -163,6 +182,14 @@ class Receiver:
         is_open = self._has_fast_path and not (self._over or self.incomplete)
         self.fast_limit = self._max_size if is_open else -1
         return events
+
+    def fail(self, error: RemoteProtocolError) -> Fail:
+        """Read nothing more of a peer that breaks a rule which is not the RFC's."""
+        held, missing = self._held, self._missing
+        event = self._fail(error)
+        self._skipper = FrameSkipper(missing)
+        self._skip(held)
+        return event
 
     def _skip(self, data: bytes) -> None:
         if self._skipper is not None and not self.close_received:
@@ -216,6 +243,8 @@ class Receiver:
             self._room = self._max_size
         self._announced += length
         self._final = bool(first & FIN)
+        if length < SMALL_FRAGMENT and not self._final:
+            self.small_fragments += 1
         self._missing = length
         return begin if length else self._read_payload(data, begin, begin, events)
 

@@ -15,9 +15,10 @@ from typing import Any
 
 from ..codec import Protocol
 from ..exceptions import ConnectionClosed
-from ..helpers.checks import BUFFER, BYTES, BYTES_OR_NONE, SECONDS, SECONDS_OR_NONE
+from ..helpers.checks import BUFFER, BYTES, BYTES_OR_NONE, RATE_OR_NONE, SECONDS, SECONDS_OR_NONE
 from ..metrics.route import RouteMetrics
 from .fast_io import Lock, Traffic
+from .rate import Rate
 from .states import LOST, OPEN, RELEASED
 
 
@@ -40,6 +41,8 @@ class Limits:
     send_timeout: float = 20
     #: Bytes that the kernel takes beyond what a slow peer reads (SO_SNDBUF); None: as it likes.
     send_buffer: int | None = None
+    #: (messages, seconds): how many the peer may send at a time, and within so long; None: any.
+    max_rate: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in _LIMITS.items():
@@ -54,6 +57,7 @@ _LIMITS = {
     "send_queue_size": BYTES_OR_NONE,
     "send_timeout": SECONDS,
     "send_buffer": BUFFER,
+    "max_rate": RATE_OR_NONE,
 }
 
 Message = str | bytes
@@ -236,10 +240,12 @@ READ_AHEAD_WHILE_SENDING = 16
 class ReadAhead(BaseConnection):
     """The messages that wait for the handler."""
 
-    __slots__ = ("_messages", "_read_ahead", "_read_pausing", "_replying", "_senders")
+    __slots__ = ("_messages", "_rate", "_read_ahead", "_read_pausing", "_replying", "_senders")
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
+        max_rate = self.limits.max_rate
+        self._rate = None if max_rate is None else Rate(*max_rate)
         self._messages: deque[Message] = NOTHING
         self._replying = False  # the handler has a message that it may want to answer
         self._read_ahead = 0  # bytes of messages read since the handler had received all
@@ -268,10 +274,12 @@ class ReadAhead(BaseConnection):
             self._watch_reading()
 
     def _resume_reading(self) -> None:
-        """Read on, when the handler has received all, or a send waits."""
+        """Read on, when the handler has received all, or a send waits; not ahead of the rate."""
         if not self._messages:
             self._read_ahead = 0
         if self._read_pausing and self._read_ahead < self._read_ahead_limit():
+            if self._rate is not None and self.state is OPEN and self._rate.wait() > 0:
+                return
             self._read_pausing = False
             if self.state < LOST:
                 self._watch_reading()

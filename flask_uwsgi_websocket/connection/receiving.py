@@ -6,13 +6,16 @@ import socket
 import time
 from abc import abstractmethod
 from collections import deque
+from functools import partial
 from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any, Protocol
 
 from ..codec import Close, Event, Fail, Ping, Pong
+from ..exceptions import TooManyFrames
 from .base import NOTHING, READ_AHEAD, Message
 from .fast_io import END_OF_FILE, Received, read, receive
 from .heartbeat import Heartbeat
+from .rate import Rate, has_gone
 from .sending import FIRST_PAUSE
 from .states import DISCARDING, OPEN, PENDING
 
@@ -35,6 +38,8 @@ TURN_TIME = 0.005
 #: frames of a few bytes, less is read at a time, but so much at least.
 PARSE_TIME = 0.001
 SMALLEST_READ = 4096
+#: Seconds between two looks whether a peer has gone that we let wait.
+LOOK_INTERVAL = 0.5
 #: What a message costs beside its payload: the object, and its place in the queue.
 MESSAGE_COST = 64
 #: Receives that give None after the end; later ones raise. A handler that heeds no None, or
@@ -67,6 +72,8 @@ class Receiving(Heartbeat):
         super().__init__(*opened)
         self._waiter: Waiter | None = None
         self._read_size = READ_SIZE_COMPRESSED if self.protocol.deflate else READ_SIZE
+        if self._rate is not None:
+            self._read_size = min(self._read_size, self._rate.fit(0, 0))
         self._inflated = 0  # of the protocol's, before the last read
         self._ends_told = 0  # how many receives have been told of the end
         try:
@@ -119,7 +126,8 @@ class Receiving(Heartbeat):
             return message
         self._replying = False
         self._resume_reading()
-        self._peek()
+        if not self._read_pausing:
+            self._peek()
         if not self._messages:
             self._reply_close()
         return self.take()
@@ -173,7 +181,9 @@ class Receiving(Heartbeat):
             self._lost()
             return
         self._saw_traffic = True
-        if self.protocol.deflate is not None:
+        if self._rate is not None and self.state is OPEN:
+            self._take_at_rate(data, self._rate)
+        elif self.protocol.deflate is not None:
             self._take_in(self.protocol.receive_frames(data))
             self._fit_read_size(self.protocol.deflate.inflated, len(data))
         elif len(data) < self._read_size:
@@ -182,6 +192,53 @@ class Receiving(Heartbeat):
             self._take_in(self._parse_timed(data))
         if self.state is DISCARDING and self.protocol.close_received:
             self._peer_done()
+
+    def _take_at_rate(self, data: bytes, rate: Rate) -> None:
+        """Deal with what the peer sent, and read no more than it may send by now."""
+        protocol = self.protocol
+        events = protocol.receive_frames(data)
+        within = rate.count(events, protocol.small_fragments, self._pinged)
+        size = READ_SIZE
+        if protocol.deflate is not None:
+            self._fit_read_size(protocol.deflate.inflated, len(data))
+            size = self._read_size
+        self._take_in(events)
+        if self.state is not OPEN:
+            return
+        if within:
+            self._read_size = min(size, rate.fit(protocol.missing, protocol.held))
+            if rate.wait() > 0:
+                self._pause_reading()
+                self._look_later(rate)
+        else:
+            self._peer_ends(protocol.fail(TooManyFrames("too many messages or other frames")))
+
+    def _look_later(self, rate: Rate) -> None:
+        """Have it looked before long whether the peer may send more, or has gone."""
+        if not rate.timed:
+            rate.timed = True
+            # Not later, or what has ended long ago would be kept for it.
+            delay = min(max(rate.wait(), 0), LOOK_INTERVAL)
+            self.worker.call_later(delay, partial(self._look, rate))
+
+    def _look(self, rate: Rate) -> None:
+        rate.timed = False
+        if not self._read_on_at_rate(rate):
+            self._look_later(rate)
+
+    def _read_on_at_rate(self, rate: Rate) -> bool:
+        """Read on if the peer may send more; if it has gone, only for ``timeout`` seconds more.
+
+        :return: whether there is nothing to wait for, as far as the rate goes.
+        """
+        if not self._read_pausing or self.state is not OPEN or rate.wait() <= 0:
+            self._resume_reading()
+            return True
+        if rate.gone_at is None:
+            rate.gone_at = time.monotonic() if has_gone(self.fd) else None
+        elif time.monotonic() - rate.gone_at > self.limits.timeout:
+            self._lost()
+        return False
 
     def _parse_timed(self, data: bytes) -> list[Event]:
         """Parse what has filled a read, and have the next one bring as much as is fair."""

@@ -292,6 +292,7 @@ class Sending(ReadAhead):
         :raises TimeoutError: when it isn't ``ready()`` after that either.
         """
         self.flush()
-        self._peek()
+        if not self._read_pausing:
+            self._peek()
         if not ready():
             raise TimeoutError

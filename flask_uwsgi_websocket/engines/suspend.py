@@ -60,21 +60,36 @@ class SuspendConnection(ThreadsConnection):
             for acquired in acquire(self._reading, POLL):
                 if acquired:
                     try:
-                        self.read()
-                        if not ready():
-                            self._suspend(select.POLLIN, deadline)
+                        self._read_or_wait(ready, deadline)
                     finally:
                         self._reading.release()
                 else:
                     self._suspend(0, time.monotonic() + POLL)  # another request receives
         return DONE
 
+    def _read_or_wait(self, ready: Callable[[], bool], deadline: float | None) -> None:
+        rate = self._rate
+        if rate is not None and self._read_pausing:
+            self._read_on_at_rate(rate)
+        if not self._read_pausing:
+            self.read()
+        if ready():
+            return
+        if rate is None or not self._read_pausing:
+            self._suspend(select.POLLIN, deadline)
+        else:
+            now = time.monotonic()
+            if deadline is not None and deadline <= now:
+                raise TimeoutError
+            self._suspend(0, min(deadline or math.inf, now + max(rate.wait(), 0.001)))
+
     def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
         if get_ident() != self._thread:
             return super()._wait_output(ready, deadline)
         while not ready():
             self.flush()
-            self._peek()
+            if not self._read_pausing:
+                self._peek()
             if not ready():
                 # Readable too, unless enough has been read ahead.
                 read = 0 if self._read_pausing else select.POLLIN

@@ -18,7 +18,7 @@ import time
 from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from itertools import count
 from typing import Any, cast
@@ -27,6 +27,8 @@ from ..connection.base import Callback, Message
 from ..connection.blocking import DONE, BlockingConnection
 from ..connection.connection import Connection
 from ..connection.fast_io import END_OF_FILE, MSG_DONTWAIT, wait_and_receive
+from ..connection.rate import Rate
+from ..connection.states import OPEN
 from ..connection.worker import Worker, leave_alone
 from ..helpers.log import logger
 from ..helpers.threads import wait_until
@@ -175,7 +177,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
             with self._reading:
                 if self._messages:  # another thread has read
                     continue
-                if not self._wants_more():
+                if not self._wants_more() or self._read_pausing:
                     break
                 try:
                     got = wait_and_receive(self)
@@ -209,8 +211,22 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
         return DONE
 
     def _wait_readable(self, deadline: float | None) -> None:
+        if self._read_pausing and self._rate is not None:
+            self._wait_for_rate(self._rate, deadline)
         if not wait_readable(self.fd, None if deadline is None else _left(deadline)):
             raise TimeoutError
+
+    def _wait_for_rate(self, rate: Rate, deadline: float | None) -> None:
+        """Wait until the peer may send more, or the connection ends; else TimeoutError."""
+        with self._woken() as woken:
+            while self._read_pausing and self.state is OPEN:
+                left = max(rate.wait(), 0)
+                if deadline is not None:
+                    left = min(left, _left(deadline))
+                woken.acquire(timeout=left)
+                self._resume_reading()
+                if self._read_pausing and deadline is not None and not _left(deadline):
+                    raise TimeoutError
 
     def _peek(self) -> None:
         for acquired in acquire(self._reading, 0):
@@ -221,18 +237,24 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
                     self._reading.release()
 
     def _wait_output(self, ready: Callable[[], bool], deadline: float | None) -> Awaitable[None]:
-        woken = allocate_lock()  # held until somebody wakes us
-        woken.acquire()
-        try:
-            self._waiting.append(woken)
+        with self._woken() as woken:
             self._watch_writing()
             while not ready():
                 if not woken.acquire(timeout=_left(deadline)):
                     self._give_up(ready)
+        return DONE
+
+    @contextmanager
+    def _woken(self) -> Iterator[LockType]:
+        """Give a lock that is held until somebody wakes us."""
+        woken = allocate_lock()
+        woken.acquire()
+        try:
+            self._waiting.append(woken)
+            yield woken
         finally:
             with suppress(ValueError):  # it was interrupted before that
                 self._waiting.remove(woken)
-        return DONE
 
     def _pause(self, seconds: float) -> Awaitable[None]:
         time.sleep(seconds)

@@ -160,6 +160,7 @@ class WebSocketMiddleware:
             compression = self.setting("COMPRESSION")
         if compression is True:
             compression = DeflateSettings()
+        max_rate = self.setting("MAX_RATE") if rule.max_rate is None else rule.max_rate
         return negotiate.Settings(
             limits=_limits(
                 timeout=self.websocket.timeout,
@@ -168,6 +169,7 @@ class WebSocketMiddleware:
                 send_queue_size=self.setting("SEND_QUEUE_SIZE"),
                 send_timeout=self.setting("SEND_TIMEOUT"),
                 send_buffer=self.setting("SEND_BUFFER"),
+                max_rate=tuple(max_rate) if max_rate else None,
                 max_message_size=rule.max_message_size or self.setting("MAX_MESSAGE_SIZE"),
             ),
             subprotocols=self._subprotocols(rule),

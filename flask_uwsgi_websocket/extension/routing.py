@@ -6,7 +6,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Flask, Request
@@ -14,7 +14,7 @@ from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule, RuleFactory
 
 from ..codec import DeflateSettings
 from ..codec.handshake import is_token
-from ..helpers.checks import BYTES, SWITCH, nearest
+from ..helpers.checks import BYTES, RATE_OR_FALSE, SWITCH, nearest
 from ..helpers.functions import innermost
 from ..rooms.envelope import SUBPROTOCOL
 from .config import COMPRESSION, check_origins
@@ -27,6 +27,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "origins": check_origins,
     "compression": COMPRESSION.check,
     "max_message_size": BYTES.check,
+    "max_rate": RATE_OR_FALSE.check,
     "lazy": SWITCH.check,
     "require_subprotocol": SWITCH.check,
     "resume": SWITCH.check,
@@ -45,6 +46,8 @@ class WebSocketRule(Rule):
     :param origins: overrides ``UWSGI_WEBSOCKET_ALLOWED_ORIGINS`` for this route.
     :param compression: overrides ``UWSGI_WEBSOCKET_COMPRESSION``.
     :param max_message_size: overrides ``UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE``, in bytes.
+    :param max_rate: overrides ``UWSGI_WEBSOCKET_MAX_RATE``: how many messages a client may send at
+        a time, and within how many seconds, as in ``(20, 1)``. False: any.
     :param lazy: whether the handshake waits, up to a second, for the handler's first use of its
         client, so that a decorator, or the handler, may refuse with a response or ``abort()``
         until then (and later with close code 1008). None: if the handler has decorators (of those
@@ -65,6 +68,7 @@ class WebSocketRule(Rule):
         origins: str | Collection[str] | None = None,
         compression: bool | DeflateSettings | None = None,
         max_message_size: int | None = None,
+        max_rate: Sequence[float] | Literal[False] | None = None,
         lazy: bool | None = None,
         resume: bool = False,
         **options: Any,
@@ -77,6 +81,7 @@ class WebSocketRule(Rule):
         self.origins = origins
         self.compression = compression
         self.max_message_size = max_message_size
+        self.max_rate = max_rate
         self.lazy = lazy
         self.resume = resume
         self._check_options(string)

@@ -56,6 +56,25 @@ SECONDS_OR_NONE = Kind(
     f"a number of seconds, {_LONGEST:,.0f} at most, or 0 for none",
     lambda v: _is_number(v) and 0 <= v <= _LONGEST,
 )
+
+
+def _is_rate(value: Any) -> bool:
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and whole(1, float("inf")).accepts(value[0])
+        and SECONDS.accepts(value[1])
+    )
+
+
+#: A list is what JSON has, as in the environment.
+RATE_OR_NONE = Kind(
+    "None for any or (messages, seconds), a whole number and a number, both above 0",
+    lambda value: value is None or _is_rate(value),
+)
+RATE_OR_FALSE = Kind(
+    RATE_OR_NONE.words.replace("None", "False"), lambda value: value is False or _is_rate(value)
+)
 # 0 and 1 are what the environment has, as Flask's from_prefixed_env() reads it.
 SWITCH = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1))
 

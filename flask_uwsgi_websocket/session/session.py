@@ -12,6 +12,7 @@ from typing import Any
 
 from ..codec import SERVER, Protocol
 from ..connection.connection import Connection
+from ..connection.states import BROKEN
 from ..engines.base import Engine
 from ..exceptions import (
     BackplaneUnavailable,
@@ -94,10 +95,12 @@ class Session(ABC):
 
     def protocol(self) -> Protocol:
         """Make the protocol of the connection, as it was negotiated."""
+        limits = self.negotiation.limits
         return Protocol(
             SERVER,
-            max_message_size=self.negotiation.limits.max_message_size,
+            max_message_size=limits.max_message_size,
             deflate=self.negotiation.deflate,
+            fast=limits.max_rate is None,
         )
 
     def open(self, sock: Socket, protocol: Protocol, headers: Headers) -> Connection:
@@ -174,7 +177,7 @@ class Session(ABC):
                 return _warn_of(kind, error)
         if not _is_only(ConnectionClosed, error):
             return self._report_and_count(error, connection)
-        if not connection.ended:
+        if not connection.ended and connection.state is not BROKEN:
             return self._report_and_count(error, connection, another_had_left=True)
         return 1000, ""  # it went on until its client left: nothing to report
 
