@@ -8,6 +8,8 @@ from concurrent.futures import CancelledError
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
+from ..helpers.waiting import within
+
 T = TypeVar("T")
 
 
@@ -88,9 +90,9 @@ def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
         return False
 
 
-async def within(timeout: float | None, coroutine: Coroutine[Any, Any, T]) -> T:
+async def finish_within(timeout: float | None, coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine for some seconds; TimeoutError after them."""
     try:
-        return await asyncio.wait_for(coroutine, timeout)
+        return await within(timeout, coroutine)
     except asyncio.TimeoutError as error:  # another class than ours before Python 3.11
         raise TimeoutError(*error.args) from error.__cause__

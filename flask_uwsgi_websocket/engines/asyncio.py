@@ -26,7 +26,7 @@ from ..helpers.threads import looks
 from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS, action_of, set_action
 from ._driver import PARKED, Driver
-from .async_call import runs_here, within
+from .async_call import finish_within, runs_here
 from .asyncio_detached import AsyncioDetachedRequest
 from .asyncio_loop import end_loop, in_request, in_task, make_loop
 from .base import END_TIME, Engine
@@ -72,7 +72,7 @@ class AsyncioWorker(Worker):
         await _until(self._may_end, mercy - time.monotonic())
         for work in self.at_end:  # uWSGI has no hooks for it in this mode
             with suppress(Exception):
-                await within(END_TIME, work())
+                await finish_within(END_TIME, work())
         set_action(self._stopped_by, self._theirs[self._stopped_by])
         signal.raise_signal(self._stopped_by)
 
@@ -332,7 +332,7 @@ class AsyncioEngine(Engine):
         if not runs_here(loop) or in_task() or not in_request():
             return super().run_async(coroutine, timeout)
         # What the coroutine starts may outlive the request, and would keep its context.
-        task = contextvars.Context().run(loop.create_task, within(timeout, coroutine))
+        task = contextvars.Context().run(loop.create_task, finish_within(timeout, coroutine))
         return self._wait_for_task(task)
 
     def at_end(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable, RoomError
 from ..helpers.log import RateLimit, logger
+from ..helpers.waiting import within
 from .backplane import Backplane, BackplaneOptions, Feature, Inbox, Published
 from .backplanes import make_backplane, scheme_of
 from .channels import worker_channel
@@ -197,7 +198,7 @@ class Exchange(Inbox):
     async def stop(self) -> None:
         """Give what was sent a moment to go out, then end; the next use starts it again."""
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.flush(), self.options.timeout)
+            await within(self.options.timeout, self.flush())
         await self.on_loop(self._end())
 
     # -- on the loop ---------------------------------------------------------------------
@@ -355,7 +356,7 @@ class Exchange(Inbox):
         return await self._bounded(self._backplane.workers())
 
     def _bounded(self, call: Awaitable[T], more: float = 0.0) -> Coroutine[Any, Any, T]:
-        return asyncio.wait_for(call, self.options.timeout + _PATIENCE + more)
+        return within(self.options.timeout + _PATIENCE + more, call)
 
     def leave_to_parent(self) -> None:
         """Do nothing more, in a child process."""

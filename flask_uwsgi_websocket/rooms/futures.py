@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable, RoomError
+from ..helpers.waiting import within
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ def all_done(futures: Sequence[Future[T]], told: Future[T | None]) -> None:
 async def bounded(future: Future[T], seconds: float) -> T:
     """Wait for what a future tells; :exc:`.BackplaneUnavailable` where that takes too long."""
     try:
-        return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+        return await within(seconds, asyncio.wrap_future(future))
     except asyncio.TimeoutError as error:
         raise unavailable(error) from None
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from typing import Any, NamedTuple
 
+from ..helpers.waiting import within
 from .channels import ALL, worker_channel
 from .record import Kind, Record
 
@@ -68,7 +69,7 @@ class Questions:
             if pending.expected != 0:
                 data = json.dumps({"number": number, "question": question}).encode()
                 await self._publish(Record(Kind.ASK, (ALL,), data))
-                await asyncio.wait_for(pending.complete.wait(), ANSWER_TIME)
+                await within(ANSWER_TIME, pending.complete.wait())
             complete = True
         except asyncio.TimeoutError:
             complete = False

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...exceptions import BackplaneUnavailable
 from ...helpers.log import RateLimit, logger
+from ...helpers.waiting import within
 from ..backplane import Backplane, BackplaneOptions, Inbox, Log, Published
 from ..channels import ALL
 from ..positions import Position
@@ -25,7 +26,6 @@ from .occupancy import Occupancy
 from .scripts import Call
 from .subscription import Subscription
 from .url import Kind, parse
-from .waiting import within
 
 #: Bytes since a connection began that make an overflow a likely cause of its end. Redis cuts a
 #: subscriber that has not read 32 MiB yet, or 8 MiB for a minute.

@@ -13,6 +13,7 @@ from typing import Any
 from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 
+from ...helpers.waiting import within
 from .deployment import Deployment, number_of
 from .dialer import Dialer
 from .errors import Lost, NoMaster, NotAnswering, explain, is_moved, is_torn, moving_to
@@ -22,7 +23,6 @@ from .publishing import Publishing
 from .scripts import Call, name_in
 from .subscription import Subscription
 from .url import Address
-from .waiting import within
 
 #: Seconds that a node has to say who has which slots, before another is asked.
 _ASK_TIMEOUT = 0.5

@@ -16,11 +16,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from ...helpers.waiting import within
 from ..backplane import BackplaneOptions
 from .errors import Lost, NoMaster, NotAnswering, explain
 from .link import Command, Link, Pushes, hang_up
 from .url import Address, Kind, Login, RedisURL
-from .waiting import within
 
 #: Seconds that a sentinel has, before the next one is asked.
 _SENTINEL_TIMEOUT = 0.5

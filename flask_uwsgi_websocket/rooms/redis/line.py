@@ -6,8 +6,8 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 
+from ...helpers.waiting import within
 from .link import Link
-from .waiting import within
 
 #: Seconds before the first new attempt, and at most, before jitter; and by what they grow. Whoever
 #: was away for a while is back within half of that again: what others publish meanwhile is missed.

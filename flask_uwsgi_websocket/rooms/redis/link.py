@@ -11,8 +11,8 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
+from ...helpers.waiting import within
 from .errors import Lost, NotAnswering
-from .waiting import within
 
 #: Seconds between two PINGs, and how many without an answer mean that nobody is there. A server
 #: that is stopped, or whose host has gone, is noticed by nothing else.

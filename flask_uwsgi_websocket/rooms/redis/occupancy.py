@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from ...exceptions import BackplaneUnavailable
+from ...helpers.waiting import within
 from ..backplane import BackplaneOptions
 from ..channels import worker_channel
 from ..presence.members import Left, Occupant
 from .occupancy_scripts import BURY, DEAD, END, ENTER, KEEP, LEAVE, LIVE, TAKE_OVER
 from .scripts import Call
-from .waiting import within
 
 #: Seconds between two signs of life, and without any of them until a worker counts as dead.
 RENEW_EVERY, DEAD_AFTER = 5.0, 15.0

@@ -8,11 +8,11 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
+from ...helpers.waiting import within
 from .errors import Lost, NotAnswering, is_replica
 from .line import Events, Line
 from .link import Command, Link, Pushes
 from .scripts import Call, commands_of, with_text
-from .waiting import within
 
 
 class Publishing(Line):

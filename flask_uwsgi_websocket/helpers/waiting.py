@@ -1,20 +1,24 @@
-"""Waiting with a deadline."""
+"""Waiting with a deadline, in coroutines."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def within(seconds: float, awaitable: Awaitable[T]) -> T:
+async def within(seconds: float | None, awaitable: Awaitable[T]) -> T:
     """Wait for something to be done, for so long; asyncio.TimeoutError then.
 
-    That of asyncio takes no notice, before Python 3.12, of being cancelled at the moment when what
-    it waits for is done. Whoever tries again for ever would then never end.
+    :param seconds: None: for ever.
     """
+    if sys.version_info >= (3, 12):
+        return await asyncio.wait_for(awaitable, seconds)
+    # That one takes no notice here of being cancelled at the moment when what it waits for is done.
+    # Whoever tries again for ever would then never end.
     task = asyncio.ensure_future(awaitable)
     try:
         await asyncio.wait({task}, timeout=seconds)
