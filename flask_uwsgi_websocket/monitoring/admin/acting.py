@@ -42,10 +42,9 @@ def _send(connection: Connection, client: Any, question: Any) -> dict[str, Any]:
         client.send_nb(question["text"])
     except ConnectionClosed:
         return {"status": CONFLICT, "error": "this connection has ended already"}
-    if connection._unsent_size:
+    if connection.queued:
         connection.flush()
-    queued = connection._unsent_size
-    if queued:
+    if queued := connection.queued:
         return {
             "done": "queued",
             "queued": queued,

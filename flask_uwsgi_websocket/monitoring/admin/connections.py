@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import nlargest, nsmallest
 from typing import Any
 
@@ -22,8 +22,9 @@ from .querying import Place, Query
 from .rows import ADMIN, SORTS, address_of, known_id, route_of, row
 
 ASK = "admin.connections"
-#: Connections that are looked at in one go: some milliseconds of the loop's time.
-SLICE = 500
+#: Seconds for which a worker looks on in one go, and how many connections between two looks at
+#: the clock.
+TURN_TIME, AT_ONCE = 0.003, 50
 #: In an answer: what is not about one row.
 _WHOLE = ""
 
@@ -34,67 +35,73 @@ _Found = tuple[Place, int]
 async def answer(live: LiveRooms, question: Any) -> dict[str, Any]:
     """Answer for the connections of this worker."""
     query = Query.of({name: value for name, value in question.items() if name != "ask"})
-    connections = list(_candidates(live, query))
-    search = _Search(live, query)
-    for begin in range(0, len(connections), SLICE):
-        search.look_at(connections, begin)
+    everybody = live.connections()
+    await asyncio.sleep(0)  # ten thousand take as long as a turn
+    search = _Search(live, query, list(_candidates(live, query, everybody)))
+    while not search.look_on():
         await asyncio.sleep(0)
-    rows: dict[str, Any] = {_WHOLE: search.summary()}
+    rows: dict[str, Any] = {_WHOLE: {**search.summary(), "total": len(everybody)}}
     for place, index in search.best:
-        connection = connections[index]
+        connection = search.connections[index]
         if (client := connection.client) is not None:  # else it has ended meanwhile
             rows[client.id] = [place, row(connection, client, live)]
     return rows
 
 
-def _candidates(live: LiveRooms, query: Query) -> Collection[Connection]:
+def _candidates(
+    live: LiveRooms, query: Query, everybody: Collection[Connection]
+) -> Collection[Connection]:
     """Return the connections among which those are that are asked for."""
     if query.exact and query.search and query.field in ("room", "user"):
         channel = room_channel if query.field == "room" else user_channel
         return live.membership.members(channel(query.search))
-    return live.connections()
+    return everybody
 
 
 class _Search:
-    """The connections of this worker that match, as far as they were looked at."""
+    """The connections of this worker that match, as far as they were looked at.
 
-    def __init__(self, live: LiveRooms, query: Query) -> None:
+    :param connections: those to look at.
+    """
+
+    def __init__(self, live: LiveRooms, query: Query, connections: list[Connection]) -> None:
+        self.connections = connections
+        #: As many as are shown, in their order.
+        self.best: list[_Found] = []
         self._live, self._query = live, query
         self._matches = matcher(query, live)
-        self._worker = live.exchange.options.worker
-        self._matched = self._eligible = 0
-        self.best: list[_Found] = []
+        self._matched = self._eligible = self._looked_at = 0
 
-    def look_at(self, connections: list[Connection], begin: int) -> None:
-        """Look at a slice of them."""
-        query, live, worker, key_of = (
-            self._query,
-            self._live,
-            self._worker,
-            SORTS[self._query.sort].key,
-        )
-        found = self.best
-        for index in range(begin, min(begin + SLICE, len(connections))):
-            connection = connections[index]
+    def look_on(self) -> bool:
+        """Look at more of them, for a moment; return whether these were the last."""
+        end, found = time.monotonic() + TURN_TIME, self.best
+        while self._looked_at < len(self.connections) and time.monotonic() < end:
+            found += self._look_at(range(self._looked_at, self._looked_at + AT_ONCE))
+            self._looked_at += AT_ONCE
+        take = nsmallest if self._query.takes_smallest else nlargest
+        self.best = take(self._query.limit, found)
+        return self._looked_at >= len(self.connections)
+
+    def _look_at(self, some: range) -> Iterator[_Found]:
+        """Yield those that may be shown."""
+        query, live, worker = self._query, self._live, self._live.exchange.options.worker
+        key_of, matches = SORTS[query.sort].key, self._matches
+        for index, connection in enumerate(self.connections[some.start : some.stop], some.start):
             client, fd = connection.client, connection.fd
-            if client is None or fd < 0 or not self._matches(connection, client):
+            if client is None or fd < 0 or not matches(connection, client):
                 continue
             self._matched += 1
             place = key_of(connection, client, live), worker, fd
             if query.may_have(place):
                 self._eligible += 1
-                found.append((place, index))
-        take = nsmallest if query.takes_smallest else nlargest
-        self.best = take(query.limit, found)
+                yield place, index
 
     def summary(self) -> dict[str, Any]:
         """Return what is not about one row."""
-        live = self._live
         return {
-            "worker": live.engine.process.worker_id(),
+            "worker": self._live.engine.process.worker_id(),
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "total": len(live.connections()),
             "matched": self._matched,
             "eligible": self._eligible,
         }

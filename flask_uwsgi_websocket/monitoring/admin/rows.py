@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ...connection.connection import Connection
@@ -23,8 +24,7 @@ def cut(text: str) -> str:
 
 def route_of(connection: Connection) -> str:
     """Return the pattern of a connection's route."""
-    route = getattr(connection, "route", None)
-    return "" if route is None else str(route.pattern)
+    return "" if connection.route is None else connection.route.pattern
 
 
 def address_of(client: Any) -> str:
@@ -38,7 +38,8 @@ def known_id(client: Any) -> str:
 
 
 def _traffic(name: str) -> Callable[[Connection, Any, LiveRooms], Any]:
-    return lambda connection, client, live: getattr(getattr(connection, "traffic", None), name, 0)
+    get = attrgetter(f"traffic.{name}")
+    return lambda connection, client, live: get(connection)
 
 
 class Sort(NamedTuple):
@@ -60,7 +61,7 @@ SORTS = {
     "bytes_received": Sort(_traffic("bytes_received")),
     "bytes_sent": Sort(_traffic("bytes_sent")),
     "latency": Sort(lambda connection, client, live: connection.latency or 0.0),
-    "queued": Sort(lambda connection, client, live: connection._unsent_size),
+    "queued": Sort(lambda connection, client, live: connection.queued),
     "rooms": Sort(lambda connection, client, live: len(live.membership.rooms_of(connection))),
 }
 

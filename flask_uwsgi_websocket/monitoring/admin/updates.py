@@ -27,7 +27,7 @@ T = TypeVar("T")
 RENEW = 120.0
 RENEW_CODE = 4001
 #: Seconds between two answers, and the least that lies between the page's wish and the first.
-STATS_INTERVAL, ASK_INTERVAL, LEAST_INTERVAL = 1.0, 2.0, 0.25
+STATS_INTERVAL, ASK_INTERVAL, LEAST_INTERVAL = 1.0, 2.0, 0.1
 #: How much longer the workers rest than a question took.
 REST = 10.0
 #: Characters of a message of the page's.
