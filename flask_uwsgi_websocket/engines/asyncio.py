@@ -341,6 +341,15 @@ class AsyncioEngine(Engine):
         else:
             super().at_end(work)
 
+    def call_at_end(self, callback: Callable[[], object]) -> None:
+        async def work() -> None:
+            callback()
+
+        if self._prepared == os.getpid():
+            self.worker().at_end.append(work)
+        else:
+            super().call_at_end(callback)
+
     def when_serving(self, callback: Callable[[], object]) -> None:
         assert self._loop is not None  # prepared
         self._loop.call_soon(callback)

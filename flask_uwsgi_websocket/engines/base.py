@@ -178,6 +178,16 @@ class Engine(ABC):
         """
         self.process.at_exit(partial(self._end, work))
 
+    def call_at_end(self, callback: Callable[[], object]) -> None:
+        """Call what does not wait, in the same moment; perhaps twice, from whichever thread."""
+        self.process.at_exit(callback)
+
+    def ends_for_good(self) -> bool:
+        """Tell, at the end of this process, whether all of its instance end, and none comes back."""
+        worker = self.running_worker()
+        told = None if worker is None else worker.stopping
+        return told == 1001 or (told is None and self.process.is_interrupted())
+
     def _end(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         if self.async_loop().is_running():
             with suppress(Exception):

@@ -261,6 +261,12 @@ class GeventEngine(Engine):
         else:
             super().at_end(work)
 
+    def call_at_end(self, callback: Callable[[], object]) -> None:
+        if self.process.gives_signals:  # see at_end
+            self.worker().at_end.append(callback)
+        else:
+            super().call_at_end(callback)
+
     def when_serving(self, callback: Callable[[], object]) -> None:
         def wait() -> None:
             wait_until(self.process.is_serving, sleep=gevent.sleep)

@@ -356,6 +356,11 @@ class ThreadsEngine(Engine):
         if self.process.gives_signals:  # and calls no hooks where a request runs
             self.worker().at_end.append(partial(self._end, work))
 
+    def call_at_end(self, callback: Callable[[], object]) -> None:
+        super().call_at_end(callback)
+        if self.process.gives_signals:  # see at_end
+            self.worker().at_end.append(callback)
+
     def when_serving(self, callback: Callable[[], object]) -> None:
         self.call_after(lambda: wait_until(self.process.is_serving), callback)
 

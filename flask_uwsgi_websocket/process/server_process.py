@@ -81,6 +81,10 @@ class ServerProcess:
         """Tell whether nobody replaces this process, though the signal may mean a reload."""
         return False
 
+    def is_interrupted(self) -> bool:
+        """Tell whether the handler of SIGINT, that of the server, runs in the calling thread."""
+        return False
+
     def is_busy(self) -> bool:
         """Tell whether a request is running, or a connection was accepted for one."""
         return False

@@ -122,7 +122,7 @@ class LiveRooms:
             host.instance(),
             max_size=settings.message_size + _NAMES,
             store_size=settings.store_size,
-            ends_for_good=partial(_ends_for_good, engine),
+            ends_for_good=engine.ends_for_good,
         )
         listeners = self._receive, self._answer, self._miss
         self.exchange = Exchange(settings.url, options, engine.async_loop, *listeners, figures)
@@ -303,11 +303,6 @@ class LiveRooms:
         self.exchange.leave_to_parent()
         self.membership.leave_to_parent()
         self.presence.leave_to_parent()
-
-
-def _ends_for_good(engine: Engine) -> bool:
-    worker = engine.running_worker()
-    return worker is not None and worker.stopping == 1001
 
 
 async def _describe(exchange: Exchange, text: str) -> None:

@@ -33,10 +33,13 @@ REMEDY = 'set UWSGI_WEBSOCKET_BACKPLANE to a place that only this user has: "loc
 WORKER = ".worker"
 #: What is kept: one file, and those that belong to it.
 STORE = "rooms.db"
+#: In the names of what workers count; behind the number of each.
+FIGURES = ".stats"
 #: What we put there: a socket, hidden until it listens, is named by its process and at random.
 #: Where a directory has been named, all else in it is somebody's.
 _SOCKET = re.compile(rf"\.?[0-9]+\.[0-9a-f]{{8}}({re.escape(WORKER)})?")
 _STORE = re.compile(rf"{re.escape(STORE)}(|-wal|-shm|-journal|\.lock|\.over|\.json|\.json\.[0-9]+)")
+_FIGURES = re.compile(rf"\.?[0-9]{{1,10}}{re.escape(FIGURES)}")
 #: Says that all who use what is kept are about to end.
 _OVER = f"{STORE}.over"
 
@@ -76,6 +79,10 @@ class Directory:
         except OSError:  # in a jail, for instance
             return True
 
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self._inner
+
     def names(self) -> list[str]:
         """Return the sockets in it, and the marks of workers."""
         return [name for name in os.listdir(self._inner) if _SOCKET.fullmatch(name)]
@@ -105,13 +112,9 @@ class Directory:
         except FileNotFoundError:
             return False
         try:
-            # Shared, so that two who look at a time do not take each other for the owner.
-            fcntl.flock(fd, fcntl.LOCK_NB | fcntl.LOCK_SH)
-        except OSError:
-            return True
+            return is_locked(fd)
         finally:
             os.close(fd)
-        return False
 
     def open(self, name: str, flags: int = os.O_CREAT | os.O_RDWR) -> int:
         """Open a file in it; never wait, as for a pipe that has got there."""
@@ -148,16 +151,17 @@ class Directory:
             What is in a place that somebody has named stays there anyway.
         """
         with suppress(OSError):
-            if for_good and self.has(STORE):
+            is_kept = _keeps(self._inner)
+            if for_good and is_kept:
                 os.close(self.open(_OVER))  # for the last one, which may not know that all end
             is_over = self._removes_outer and self.has(_OVER)
             is_last = lock(self._inner, exclusive=True) and self.is_in_place()
-            if is_last and (is_over or not self.has(STORE)):
+            if is_last and (is_over or not is_kept):
                 _clear(self._outer, self._name)
         os.close(self._inner)
         with suppress(OSError):
             is_last = self._removes_outer and lock(self._outer, exclusive=True)
-            if is_last and not _has_stores(self._outer):
+            if is_last and not _has_kept(self._outer):
                 remove(self._outer, self._outer_path)
         os.close(self._outer)
 
@@ -317,6 +321,16 @@ def lock_file(fd: int, *, unlock: bool = False) -> bool:
     return True
 
 
+def is_locked(fd: int) -> bool:
+    """Tell whether somebody has locked a file; yes where nobody can tell."""
+    try:
+        # Shared, so that two who look at a time do not take each other for the owner.
+        fcntl.flock(fd, fcntl.LOCK_NB | fcntl.LOCK_SH)
+    except OSError:
+        return True
+    return False
+
+
 def remove(fd: int, path: str) -> None:
     """Remove a directory that nobody uses, with what the dead have left; and the one around it,
     if there is nothing else in it."""
@@ -344,13 +358,23 @@ def _clear(parent: int, app: str) -> None:
     os.rmdir(app, dir_fd=parent)
 
 
-def _has_stores(fd: int) -> bool:
+def _has_kept(fd: int) -> bool:
+    """Tell whether something is kept in a directory in this one."""
     for app in os.listdir(fd):
         with suppress(OSError):
-            os.stat(os.path.join(app, STORE), dir_fd=fd, follow_symlinks=False)
-            return True
+            inner = os.open(app, os.O_RDONLY | _DIRECTORY, dir_fd=fd)
+            try:
+                if _keeps(inner):
+                    return True
+            finally:
+                os.close(inner)
     return False
 
 
+def _keeps(fd: int) -> bool:
+    """Tell whether there is in a directory what outlives all workers, until the instance ends."""
+    return any(name == STORE or _FIGURES.fullmatch(name) for name in os.listdir(fd))
+
+
 def _is_ours(name: str) -> bool:
-    return bool(_SOCKET.fullmatch(name) or _STORE.fullmatch(name))
+    return any(ours.fullmatch(name) for ours in (_SOCKET, _STORE, _FIGURES))

@@ -53,16 +53,32 @@ class Instance:
         return f"{self.url} ({_command(self.parent)}, {apps})"
 
 
-def find_instances() -> list[Instance]:
-    """Return those of this user that run on this machine, and have rooms."""
+def find_instances(mark: str = WORKER) -> list[Instance]:
+    """Return those of this user that run on this machine, and have rooms.
+
+    :param mark: how the names of files end of which each worker has one;
+        :data:`~.directory.FIGURES` for those of instances that count, with rooms or without.
+    """
     found = []
     for root in dict.fromkeys(_all_roots()):
         with _opened(root, _base()) as base:
             for name in sorted(os.listdir(base)) if base >= 0 else ():
-                instance = _look_into(base, name, os.path.join(root, _base(), name))
+                instance = _look_into(base, name, os.path.join(root, _base(), name), mark)
                 if instance is not None:
                     found.append(instance)
     return found
+
+
+@contextmanager
+def opened_place(instance: tuple[int, int], prefix: str) -> Iterator[int]:
+    """Give the descriptor of an app's directory, for whoever only reads in it; below 0 for none."""
+    names = _base(), "{}.{}".format(*instance), name_of_app(prefix)
+    for root in dict.fromkeys(_all_roots()):
+        with _opened(root, *names) as fd:
+            if fd >= 0:
+                yield fd
+                return
+    yield -1
 
 
 def open_place(path: str | None, instance: tuple[int, int] | None, prefix: str) -> Directory:
@@ -150,7 +166,7 @@ def _sweep(root: str) -> None:
                         os.close(fd)
 
 
-def _look_into(base: int, name: str, path: str) -> Instance | None:
+def _look_into(base: int, name: str, path: str, mark: str) -> Instance | None:
     if not _is_alive(name):
         return None
     workers: dict[str, int] = {}
@@ -160,7 +176,7 @@ def _look_into(base: int, name: str, path: str) -> Instance | None:
             for app in os.listdir(fd):
                 with _opened(path, app) as inner:
                     names = os.listdir(inner) if inner >= 0 else []
-                count = sum(name.endswith(WORKER) for name in names)
+                count = sum(name.endswith(mark) and name[0] != "." for name in names)
                 if count:
                     workers[prefix_of(app)] = count
         finally:
@@ -169,15 +185,21 @@ def _look_into(base: int, name: str, path: str) -> Instance | None:
 
 
 @contextmanager
-def _opened(root: str, name: str) -> Iterator[int]:
-    """Give the descriptor of a directory of ours, for a while; below 0 where there is none."""
+def _opened(root: str, *names: str) -> Iterator[int]:
+    """Give the descriptor of a directory of ours, for a while; below 0 where there is none.
+
+    :param names: of the directories that lead to it, each of which has to be ours.
+    """
     fd = -1
     with suppress(OSError, BackplaneUnavailable):
-        parent = os.open(root, os.O_RDONLY)
-        try:
-            fd = enter(parent, name, os.path.join(root, name), make=False)
-        finally:
-            os.close(parent)
+        inner, path = os.open(root, os.O_RDONLY), root
+        for name in names:
+            outer, path = inner, os.path.join(path, name)
+            try:
+                inner = enter(outer, name, path, make=False)
+            finally:
+                os.close(outer)
+        fd = inner
     try:
         yield fd
     finally:

@@ -5,6 +5,7 @@ from .instance import (
     inside,
     is_only_worker,
     running_engine,
+    running_workers,
     shared_area,
     websocket_api,
     worker_id,

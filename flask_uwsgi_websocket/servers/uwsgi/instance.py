@@ -41,6 +41,15 @@ def worker_state() -> dict[str, Any]:
     return state
 
 
+def running_workers() -> dict[int, tuple[int, float]]:
+    """Return the id of each worker's process, and when it was started, by the worker's number."""
+    return {
+        worker["id"]: (worker["pid"], worker["last_spawn"])
+        for worker in uwsgi.workers()
+        if worker["pid"] > 0 and worker["status"] != b"cheap"
+    }
+
+
 def version() -> tuple[int, ...]:
     """Return uWSGI's version."""
     return version_of(uwsgi.version.decode())

@@ -115,6 +115,12 @@ class UWSGIProcess(ServerProcess):
             return True
         return signum == RELOAD_SIGNAL and _only_waits(options().values("master-fifo"))
 
+    def is_interrupted(self) -> bool:
+        # It exits in there (core/uwsgi.c), and the kernel blocks a signal while it is handled.
+        # Other threads than the main one have them blocked always.
+        is_main = threading.get_ident() == threading.main_thread().ident
+        return is_main and signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
     def is_busy(self) -> bool:
         return bool(worker_state()["status"] == b"busy")
 
