@@ -341,7 +341,7 @@ class AsyncioEngine(Engine):
         else:
             super().at_end(work)
 
-    def call_at_end(self, callback: Callable[[], object]) -> None:
+    def call_at_end(self, callback: Callable[[], None]) -> None:
         async def work() -> None:
             callback()
 

@@ -123,6 +123,11 @@ class Engine(ABC):
     def when_serving(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` once this process serves; from where it is prepared for that."""
 
+    def begin_on_loop(self, callback: Callable[[], object]) -> None:
+        """Call ``callback``, which must not wait, on the worker's loop, once this process serves;
+        from where it is prepared for that."""
+        self.when_serving(lambda: self.worker().run_on_loop(callback))
+
     @abstractmethod
     def start_task(self, work: Callable[[], Any], timeout: float, finish: bool = False) -> Any:
         """Run ``work`` beside all requests until the worker stops; from anywhere in it.
@@ -178,12 +183,12 @@ class Engine(ABC):
         """
         self.process.at_exit(partial(self._end, work))
 
-    def call_at_end(self, callback: Callable[[], object]) -> None:
+    def call_at_end(self, callback: Callable[[], None]) -> None:
         """Call what does not wait, in the same moment; perhaps twice, from whichever thread."""
         self.process.at_exit(callback)
 
     def ends_for_good(self) -> bool:
-        """Tell, at the end of this process, whether all of its instance end, and none comes back."""
+        """Tell, at the end of this process, whether its whole instance ends."""
         worker = self.running_worker()
         told = None if worker is None else worker.stopping
         return told == 1001 or (told is None and self.process.is_interrupted())

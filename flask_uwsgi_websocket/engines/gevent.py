@@ -261,7 +261,7 @@ class GeventEngine(Engine):
         else:
             super().at_end(work)
 
-    def call_at_end(self, callback: Callable[[], object]) -> None:
+    def call_at_end(self, callback: Callable[[], None]) -> None:
         if self.process.gives_signals:  # see at_end
             self.worker().at_end.append(callback)
         else:

@@ -23,8 +23,9 @@ from greenlet import getcurrent
 from ..connection.blocking import DONE, BlockingConnection
 from ..connection.connection import Connection
 from ..connection.sending import Sending
+from ._threads_wait import acquire
 from .base import Bell, Engine
-from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker, acquire
+from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker
 
 #: Seconds between two looks of a request that waits for another request's receive.
 POLL = 0.05

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import heapq
-import select
 import selectors
 import socket
 import threading
@@ -35,6 +34,7 @@ from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, StopSignals, stop_signals_blocked
 from ._threads_stop import GracefulStop
+from ._threads_wait import acquire, seconds_left, wait_readable
 from .base import Engine
 from .loop import WatchedConnection
 
@@ -197,7 +197,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
             # Whoever sends without pause always has something to read, and is late all the same.
             if late:
                 raise TimeoutError
-            for acquired in acquire(self._reading, _left(deadline)):
+            for acquired in acquire(self._reading, seconds_left(deadline)):
                 if acquired:
                     try:
                         if not ready():
@@ -213,7 +213,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
     def _wait_readable(self, deadline: float | None) -> None:
         if self._read_pausing and self._rate is not None:
             self._wait_for_rate(self._rate, deadline)
-        if not wait_readable(self.fd, None if deadline is None else _left(deadline)):
+        if not wait_readable(self.fd, None if deadline is None else seconds_left(deadline)):
             raise TimeoutError
 
     def _wait_for_rate(self, rate: Rate, deadline: float | None) -> None:
@@ -222,10 +222,10 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
             while self._read_pausing and self.state is OPEN:
                 left = max(rate.wait(), 0)
                 if deadline is not None:
-                    left = min(left, _left(deadline))
+                    left = min(left, seconds_left(deadline))
                 woken.acquire(timeout=left)
                 self._resume_reading()
-                if self._read_pausing and deadline is not None and not _left(deadline):
+                if self._read_pausing and deadline is not None and not seconds_left(deadline):
                     raise TimeoutError
 
     def _peek(self) -> None:
@@ -240,7 +240,7 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
         with self._woken() as woken:
             self._watch_writing()
             while not ready():
-                if not woken.acquire(timeout=_left(deadline)):
+                if not woken.acquire(timeout=seconds_left(deadline)):
                     self._give_up(ready)
         return DONE
 
@@ -303,32 +303,6 @@ class ThreadsConnection(WatchedConnection, BlockingConnection):
         self.worker.call_soon(self._watch)
 
 
-def acquire(lock: LockType, timeout: float) -> Iterator[bool]:
-    """Try to acquire a lock; for a `for` statement, whose body releases it.
-
-    That takes the one result without a moment in which an exception from another thread may strike,
-    which there is between a call of acquire() and a `try`: so let nothing stand between `for`, `if`
-    and `try`. A with statement has none either, but no timeout.
-
-    :param timeout: 0 not to wait, -1 to wait for ever.
-    """
-    return map(lock.acquire, (True,), (timeout,)) if timeout else map(lock.acquire, (False,))
-
-
-def wait_readable(fd: int, timeout: float | None) -> bool:
-    """Wait for one descriptor; False after ``timeout`` seconds."""
-    if hasattr(select, "poll"):  # which, unlike select, takes descriptors above 1,023
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return bool(poll.poll(None if timeout is None else timeout * 1000))
-    return bool(select.select([fd], [], [], timeout)[0])
-
-
-def _left(deadline: float | None) -> float:
-    """Return the seconds until ``deadline``, as a lock's timeout: -1 is for ever."""
-    return -1 if deadline is None else max(deadline - time.monotonic(), 0)
-
-
 class ThreadsEngine(Engine):
     """A thread, or a process, for each request."""
 
@@ -356,13 +330,25 @@ class ThreadsEngine(Engine):
         if self.process.gives_signals:  # and calls no hooks where a request runs
             self.worker().at_end.append(partial(self._end, work))
 
-    def call_at_end(self, callback: Callable[[], object]) -> None:
+    def call_at_end(self, callback: Callable[[], None]) -> None:
         super().call_at_end(callback)
         if self.process.gives_signals:  # see at_end
             self.worker().at_end.append(callback)
 
     def when_serving(self, callback: Callable[[], object]) -> None:
         self.call_after(lambda: wait_until(self.process.is_serving), callback)
+
+    def begin_on_loop(self, callback: Callable[[], object]) -> None:
+        # Without one more thread: a signal that reaches it, as no signal does ours, may hang uWSGI.
+        worker = self.worker()
+
+        def look() -> None:
+            if self.process.is_serving():
+                callback()
+            else:
+                worker.call_later(worker.tick_interval / 10, look)
+
+        worker.run_on_loop(look)
 
     def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
         def run() -> None:

@@ -30,6 +30,7 @@ from ..launch.defaults import leaves_open
 from ..launch.run import run_uwsgi
 from ..metrics.worker import WorkerMetrics
 from ..monitoring.admin.mounting import AdminPages
+from ..monitoring.board import begin_with_workers
 from ..monitoring.logs import LogLines
 from ..monitoring.otel.telemetry import Telemetry
 from ..process.fork import own
@@ -38,7 +39,7 @@ from . import config
 from .background import Background
 from .dispatch import dispatch_of
 from .middleware import WebSocketMiddleware
-from .monitoring import MonitoringMethods
+from .monitoring import MonitoringMethods, prefix_of
 from .rooms import RoomMethods, RoomsOfApps
 from .routing import Router
 
@@ -124,6 +125,7 @@ class WebSocket(RoomMethods, MonitoringMethods):
             uwsgi.set_up(middleware.engine, self.timeout, ping_interval)
             self._background.begin_with_workers(middleware.engine)
             self._rooms.begin_with_workers(app, middleware.engine)
+            begin_with_workers(partial(prefix_of, app), self._metrics, middleware.engine)
 
     def route(self, rule: str, **options: Any) -> Callable[[F], F]:
         """Route WebSockets that match ``rule`` to the decorated handler.

@@ -1,0 +1,127 @@
+"""What ``websocket.stats()`` returns: the figures of each worker, and their sums."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..metrics.snapshot import add
+from ..metrics.worker import WorkerMetrics
+from ..process.server_process import started_at
+from ..rooms.local.instances import opened_place
+from ..servers import uwsgi
+from .board import Board
+from .sheet import Found, after_end, read_sheets
+
+#: Seconds after which a worker that has said nothing counts as blocked.
+PATIENCE = 3.0
+
+LIVE, BLOCKED, ENDED = "live", "blocked", "ended"
+#: What is of a worker alone, and has no sum.
+_OF_WORKER = {"worker", "pid", "state", "age", "started", "engine"}
+_STARTED = time.time()
+
+
+def stats_of(board: Board) -> dict[str, Any]:
+    """Return the stats of an app whose workers are uWSGI's, in one of its processes."""
+    number = board.number
+    found = board.read()
+    if number:
+        found[number] = board.own()
+    workers = {each: entry_of(each, found[each]) for each in sorted(found)}
+    running = uwsgi.running_workers()
+    if not board.is_broken:
+        for each, (pid, started) in running.items():
+            if each not in workers or workers[each]["state"] == ENDED:
+                workers[each] = _successor(workers.get(each), each, pid, started)
+    is_complete = not running.keys() - workers.keys()
+    return _summed(workers, board.instance, board.prefix, is_complete)
+
+
+def stats_from_outside(instance: tuple[int, int], prefix: str) -> dict[str, Any] | None:
+    """Return the stats of an app, in a process that is none of its uWSGI's; None if that ended."""
+    with opened_place(instance, prefix) as fd:
+        found = read_sheets(fd) if fd >= 0 else {}
+    if not found:
+        return None
+    return _summed({each: entry_of(each, found[each]) for each in found}, instance, prefix)
+
+
+def stats_of_process(metrics: Iterable[WorkerMetrics], engine: str, prefix: str) -> dict[str, Any]:
+    """Return the stats of an app that another server, or a test, runs: those of this process."""
+    total: Any = WorkerMetrics().snapshot()
+    for each in metrics:
+        total = add(total, each.snapshot())
+    pid = os.getpid()
+    figures = {"pid": pid, "started": _STARTED, "engine": engine, "counted": total}
+    return _summed({0: entry_of(0, Found(figures, 0.0, True))}, (pid, started_at(pid)), prefix)
+
+
+def entry_of(number: int, found: Found) -> dict[str, Any]:
+    """Return what is told of a worker, by what it has written."""
+    figures = found.figures
+    if not found.is_owned:
+        state = ENDED
+    else:
+        state = BLOCKED if found.age > PATIENCE and not _stands_still(figures) else LIVE
+    counted = figures["counted"]
+    return {
+        "worker": number,
+        "pid": figures["pid"],
+        "state": state,
+        "age": round(found.age, 3),
+        "started": figures["started"],
+        "engine": figures["engine"],
+        **(after_end(counted) if state == ENDED else counted),
+    }
+
+
+def _stands_still(figures: Mapping[str, Any]) -> bool:
+    """Tell whether a worker says nothing since it has nothing to do; see suspend.py."""
+    return figures["engine"] == "suspend" and not figures["counted"]["open"]
+
+
+def _successor(
+    before: dict[str, Any] | None, number: int, pid: int, started: float
+) -> dict[str, Any]:
+    """Return what is told of a worker that runs, and has written nothing so far.
+
+    :param before: what is told of the one that has ended, whose figures it will take over.
+    """
+    age = max(time.time() - started, 0.0)
+    return {
+        **WorkerMetrics().snapshot(),
+        **(before or {}),
+        "worker": number,
+        "pid": pid,
+        "state": BLOCKED if age > PATIENCE else LIVE,
+        "age": round(age, 3),
+        "started": started,
+        "engine": uwsgi.running_engine(),
+    }
+
+
+def _summed(
+    workers: Mapping[int, dict[str, Any]],
+    instance: tuple[int, int],
+    prefix: str,
+    is_complete: bool = True,
+) -> dict[str, Any]:
+    """Return all that is told of an app.
+
+    :param is_complete: whether no worker is missing, as far as anybody knows.
+    """
+    total: Any = WorkerMetrics().snapshot()
+    for worker in workers.values():
+        total = add(total, {key: worker[key] for key in worker.keys() - _OF_WORKER})
+    blocked = any(worker["state"] == BLOCKED for worker in workers.values())
+    return {
+        "complete": is_complete and not blocked,
+        "time": time.time(),
+        "instance": "{}.{}".format(*instance),
+        "app": prefix,
+        "workers": [workers[number] for number in sorted(workers)],
+        **total,
+    }
