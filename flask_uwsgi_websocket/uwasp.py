@@ -236,7 +236,7 @@ class WebSocketMiddleware(Targets[Any]):
         self.servers = dict(servers)
         check_origins("origins", origins)
         COMPRESSION.check("compression", compression)
-        check_backplane("backplane", backplane)
+        check_backplane("backplane", backplane, prefix)
         self.origins = origins
         self.settings = Settings(
             limits=limits or Limits(),

@@ -88,6 +88,15 @@ def test_wrong_values_are_told_with_what_is_accepted(name: str) -> None:
         assert repr(value) in str(caught.value) or isinstance(value, list)
 
 
+def test_a_prefix_that_the_backplane_cannot_have_is_refused_at_the_start() -> None:
+    app = Flask(__name__)
+    app.config.update(
+        UWSGI_WEBSOCKET_BACKPLANE="redis+cluster://a", UWSGI_WEBSOCKET_PREFIX="shop{}"
+    )
+    with pytest.raises(ValueError, match=r"UWSGI_WEBSOCKET_PREFIX: .*choose one without braces"):
+        WebSocket(app)
+
+
 def test_the_error_keeps_the_password_of_a_backplane() -> None:
     for url in ("redis://ann:s3cret@h/x", "redis:ann:s3cret@h", "redis://ann:s3cret/@h"):
         with pytest.raises(ValueError, match=f"^{PREFIX}BACKPLANE: ") as caught:

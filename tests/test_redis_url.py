@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from redis.crc import key_slot
 
 from flask_uwsgi_websocket.rooms.backplane import BackplaneOptions
 from flask_uwsgi_websocket.rooms.backplanes import make_backplane
@@ -129,3 +130,19 @@ def test_a_password_is_nowhere_to_be_seen() -> None:
     for thing in (backplane, parse(url), parse(url).login, vars(parse(url)), connection):
         assert "secret" not in f"{thing!s} {thing!r}", thing
     assert backplane.url == "rediss+sentinel://a:26379,b:26379/main"
+
+
+@pytest.mark.parametrize("prefix", ["{}", "shop{}", "a{}{b}"])
+def test_a_prefix_that_takes_a_room_apart_in_a_cluster_is_refused(prefix: str) -> None:
+    options = BackplaneOptions(prefix, "worker")
+    with pytest.raises(ValueError, match="choose one without braces"):
+        make_backplane("redis+cluster://a", options)
+    make_backplane("redis://a", options)
+
+
+@pytest.mark.parametrize("prefix", ["shop", "{a}{}", "a{", "a}{b", "{a}"])
+def test_names_of_one_room_have_one_slot(prefix: str) -> None:
+    backplane = make_backplane("redis+cluster://a", BackplaneOptions(prefix, "worker"))
+    assert isinstance(backplane, RedisBackplane)
+    name = backplane._name("room:a")
+    assert key_slot(name) == key_slot(name + b":log") == key_slot(name + b":key:b")

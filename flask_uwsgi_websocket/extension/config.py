@@ -40,14 +40,17 @@ class Setting:
     check: Callable[[str, Any], None]
 
 
-def check_backplane(name: str, value: Any) -> None:
-    """Check the URL of a backplane, of which None means the default; else ValueError."""
+def check_backplane(name: str, value: Any, prefix: str = "") -> None:
+    """Check the URL of a backplane, of which None means the default; else ValueError.
+
+    :param prefix: what is in front of all names there.
+    """
     if value is None:
         return
     if not isinstance(value, str):
         raise ValueError(f"{name} is {value!r}: it must be None or a URL")
     try:
-        make_backplane(value, BackplaneOptions("", worker_name()))
+        make_backplane(value, BackplaneOptions(prefix, worker_name()))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None  # its value may have a password in it
 

@@ -67,6 +67,8 @@ class RoomsOfApps:
         if app.config[prefix] is None:
             app.config[prefix] = app.name
             _without_prefix.add(app)
+        url = app.config[config.PREFIX + "BACKPLANE"]
+        config.check_backplane(prefix, url, app.config[prefix])
         host = _AppWithRooms(app, self._engine_name, self._clients, self.patterns, self.functions)
         host.answerers = self.answerers
         app.extensions.setdefault(_ROOMS, {})[self] = Rooms(host)

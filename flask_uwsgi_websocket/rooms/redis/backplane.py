@@ -55,6 +55,8 @@ class RedisBackplane(Backplane):
 
     def __init__(self, url: str, options: BackplaneOptions) -> None:
         location = parse(url)
+        if location.kind is Kind.CLUSTER:
+            _check_prefix(options.prefix)
         super().__init__(str(location), options)
         self._dialer = Dialer(location, options)
         self._events: _Events | None = None
@@ -216,6 +218,17 @@ class RedisBackplane(Backplane):
         if isinstance(error, BackplaneUnavailable):
             return error
         return BackplaneUnavailable(f"{self.url}: {explain(error)}")
+
+
+def _check_prefix(prefix: str) -> None:
+    """Refuse one with which the names for a room would be of several slots."""
+    # cluster-spec, "Hash tags": where nothing is between the first { and the first } after it, the
+    # whole name counts, and not what is in later braces.
+    if prefix.partition("{")[2].startswith("}"):
+        raise ValueError(
+            f"a prefix with {{}} in it, {prefix!a:.80}, would have what belongs to one room at "
+            "several servers of a Redis cluster: choose one without braces"
+        )
 
 
 class _Events(Events):
