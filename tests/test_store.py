@@ -405,6 +405,42 @@ def test_a_broken_file_is_made_anew(place: Place, caplog: pytest.LogCaptureFixtu
     assert "what rooms have kept is lost" in caplog.text
 
 
+def change_version(place: Place, version: int) -> None:
+    connection = sqlite3.connect(place.file)
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+
+
+def test_what_an_earlier_release_has_kept_is_begun_anew(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        old = place.logs()
+        await append(old, message(b"of old"))
+        old._store.close()
+        change_version(place, local_store.VERSION - 1)
+        logs, other = place.logs(), place.logs()
+        assert await append(logs, message(b"of now")) == [1]
+        assert await texts(other) == [b"of now"]
+
+    run(test())
+    assert len([1 for each in caplog.records if "an earlier release's" in each.message]) == 1
+
+
+def test_what_a_later_release_keeps_is_left_alone(place: Place) -> None:
+    async def test() -> None:
+        logs = place.logs()
+        await append(logs, message(b"of the future"))
+        logs._store.close()
+        change_version(place, local_store.VERSION + 1)
+        with pytest.raises(BackplaneUnavailable, match="a later release's: restart the workers"):
+            await append(logs, message(b"of now"))
+        change_version(place, local_store.VERSION)
+        assert await texts(logs) == [b"of the future"]
+
+    run(test())
+
+
 def test_a_place_that_cannot_be_written_to_is_named(place: Place) -> None:
     async def test() -> None:
         store = place.open()

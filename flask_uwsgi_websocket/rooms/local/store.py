@@ -27,6 +27,8 @@ T = TypeVar("T")
 #: Reads or writes, without waiting.
 Work = Callable[["sqlite3.Connection"], T]
 
+#: Of what the tables are, and mean. Whoever changes them counts it up.
+VERSION = 1
 #: RETURNING came with it.
 OLDEST_SQLITE = (3, 35)
 #: Seconds between two attempts: others write for some 50 microseconds at a time.
@@ -37,6 +39,10 @@ _LOG_SIZE = 4 << 20
 
 class _Busy(Exception):
     """Somebody else writes, or opens it."""
+
+
+class _OfEarlierRelease(Exception):
+    """The tables are not what they are now."""
 
 
 class Store:
@@ -98,6 +104,9 @@ class Store:
             raise BackplaneUnavailable(
                 f"{self.path} cannot be used: {error}; {_help(error)}"
             ) from None
+        except BackplaneUnavailable:
+            self.close()
+            raise
         except OSError as error:
             self.close()
             reason = error.strerror or error
@@ -156,6 +165,11 @@ class Store:
         )
         try:
             self._prepare(connection)
+        except _OfEarlierRelease:
+            connection.close()
+            logger.warning("what rooms have kept is lost: %s is an earlier release's", self.path)
+            self._remove()
+            return self._opened()
         except BaseException:
             connection.close()
             raise
@@ -168,11 +182,26 @@ class Store:
         for pragma in ("journal_mode=WAL", "synchronous=OFF", f"journal_size_limit={_LOG_SIZE}"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
 
-        def make(connection: sqlite3.Connection) -> None:
-            for statement in self._tables:
-                connection.execute(statement)
+        self._transaction(connection, "BEGIN IMMEDIATE", self._make_tables)
 
-        self._transaction(connection, "BEGIN IMMEDIATE", make)
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        """Make them, in a file that is new.
+
+        While workers are replaced by those of another release, both find what the other one made:
+        so the later one begins anew, and the earlier one does without.
+        """
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        [tables] = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version > VERSION:
+            raise BackplaneUnavailable(
+                f"{self.path} is a later release's: restart the workers of this one"
+            )
+        if version < VERSION and tables:
+            raise _OfEarlierRelease
+        for statement in self._tables:
+            connection.execute(statement)
+        if version < VERSION:
+            connection.execute(f"PRAGMA user_version = {VERSION}")
 
     @property
     def size(self) -> int:
