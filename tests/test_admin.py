@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from flask import Flask, abort, redirect, session
+from flask_login import LoginManager, UserMixin, current_user, login_user
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
+from flask_uwsgi_websocket.monitoring.admin import updates
 from flask_uwsgi_websocket.testing import HandshakeRejected, WebSocketTestConnection
 from tests.server import PATIENCE
 
@@ -295,3 +297,143 @@ def test_actions_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert (closed["admin_reason"], closed["admin_result"]) == ("two\\nlines", "closing")
     assert "secret" not in caplog.text
     assert all("\n" not in r.getMessage() for r in records)
+
+
+def test_an_app_needs_a_secret_key(caplog: pytest.LogCaptureFixture) -> None:
+    page = Page()
+    page.app.secret_key = None
+    assert page.get().status_code == 500
+    assert page.post("close", id="x").status_code == 500
+    with pytest.raises(HandshakeRejected) as rejected, page.open():
+        pass
+    assert rejected.value.response.status_code == 500
+    assert "set app.secret_key" in caplog.text
+
+
+@pytest.mark.parametrize("config", [{"REQUEST_CONTEXT": False}, {"LEGACY": True}])
+@pytest.mark.parametrize("extension", [WebSocket, AsyncioWebSocket])
+def test_configurations_that_change_handlers(
+    extension: type[WebSocket], config: dict[str, Any]
+) -> None:
+    page = Page(extension, **config)
+    with page.client.connect("/echo/a"), page.open() as socket:
+        row = socket.row("/echo/a")
+        assert page.post("close", socket.token, id=row["id"]).status_code == 200
+
+
+def test_one_extension_on_two_apps() -> None:
+    websocket = WebSocket()
+    websocket.admin("/ops", lambda: "ann")
+    apps = [Flask("one"), Flask("two")]
+    for app in apps:
+        app.secret_key = app.name
+        app.config["UWSGI_WEBSOCKET_PREFIX"] = app.name
+        websocket.init_app(app)
+    websocket.admin("/more", lambda: "bob")  # on the second
+    clients = [websocket.test_client(app) for app in apps]
+    tokens = []
+    for client in clients:
+        with client.connect("/ops/updates", headers=ORIGIN) as connection:
+            socket = Socket(connection)
+            tokens.append(socket.token)
+            assert [row["you"] for row in socket.table()["rows"]] == [True]  # no other app's
+    for client, token, status in ((clients[0], tokens[1], 403), (clients[0], tokens[0], 404)):
+        headers = {**ORIGIN, "X-Admin-Token": token}
+        assert client.post("/ops/close", json={"id": "x"}, headers=headers).status_code == status
+    with clients[1].connect("/more/updates", headers=ORIGIN) as connection:
+        assert Socket(connection).hello["who"] == "bob"
+    with pytest.raises(HandshakeRejected) as rejected:
+        clients[0].connect("/more/updates", headers=ORIGIN).__enter__()
+    assert rejected.value.response.status_code == 404
+    with pytest.raises(ValueError, match="at /ops already"):
+        websocket.admin("/ops/", lambda: "ann")
+
+
+def test_two_extensions_on_one_app() -> None:
+    app = Flask("under test")
+    app.secret_key = "for tests"
+    mounted = [(WebSocket(app), "/one"), (AsyncioWebSocket(app), "/two")]
+    for extension, prefix in mounted:
+        extension.admin(prefix, lambda: "ann")
+    for extension, prefix in mounted:
+        client = extension.test_client()
+        client.get(f"{prefix}/").close()
+        with client.connect(f"{prefix}/updates", headers=ORIGIN) as connection:
+            assert [row["you"] for row in Socket(connection).table()["rows"]] == [True]
+
+
+def test_below_a_path_and_on_a_subdomain() -> None:
+    app = Flask("under test", subdomain_matching=True)
+    app.config["SERVER_NAME"] = "example.com"
+    app.secret_key = "for tests"
+    websocket = WebSocket(app)
+    websocket.admin("/_ws", lambda: "ann", subdomain="ops")
+    client = websocket.test_client()
+    for host, status in (("ops.example.com", 308), ("example.com", 404)):
+        answer = client.get("/_ws", base_url=f"https://{host}/below/")
+        assert answer.status_code == status
+        if status == 308:
+            assert answer.headers["Location"] in (
+                "https://ops.example.com/below/_ws/",
+                "/below/_ws/",
+            )
+    origin = {"Origin": "https://ops.example.com"}
+    base = "https://ops.example.com/below/"
+    with client.connect("/_ws/updates", headers=origin, base_url=base) as connection:
+        token = Socket(connection).token
+    headers = {**origin, "X-Admin-Token": token}
+    answer = client.post("/_ws/close", json={"id": "x"}, headers=headers, base_url=base)
+    assert answer.status_code == 404
+    plain = {**headers, "Origin": "http://ops.example.com"}
+    answer = client.post("/_ws/close", json={"id": "x"}, headers=plain, base_url=base)
+    assert answer.status_code == 403
+
+
+def test_the_page_leads_nowhere_else() -> None:
+    page = Page()
+    for path in ("/_ws/static/..%2fmounting.py", "/_ws/static/%2fetc/passwd", "/_ws/x"):
+        assert page.get(path).status_code in (308, 404)
+
+
+def test_a_socket_has_to_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updates, "RENEW", 0.1)
+    page = Page()
+    with page.open() as socket:
+        assert socket.hello["renew"] == 0.1
+        assert socket.connection.receive(PATIENCE) is None
+        assert socket.connection.close_code == 4001
+
+
+def test_a_login_of_flask_login() -> None:
+    page = Page(allowed=lambda: current_user.is_authenticated and current_user.is_admin)
+    manager = LoginManager(page.app)
+
+    class User(UserMixin):  # type: ignore[misc]
+        def __init__(self, name: str) -> None:
+            self.id, self.is_admin = name, name == "ann"
+
+    manager.user_loader(User)
+    page.app.add_url_rule("/login/<name>", "login", lambda name: str(login_user(User(name))))
+    assert page.get().status_code == 403
+    page.get("/login/bob")
+    assert page.get().status_code == 403
+    page.get("/login/ann")
+    assert page.get().status_code == 200
+    with page.open() as socket:
+        assert socket.hello["who"] == "ann"
+
+
+def test_a_client_that_does_not_read() -> None:
+    page = Page(SEND_QUEUE_SIZE=1)
+    with page.client.connect("/echo/a"), page.open() as socket:
+        row = socket.row("/echo/a")
+        statuses = []
+        deadline = time.monotonic() + PATIENCE
+        while 409 not in statuses and time.monotonic() < deadline:
+            answer = page.post("send", socket.token, id=row["id"], text="x" * 4096)
+            statuses.append(answer.status_code)
+            if answer.json.get("done") == "queued":
+                assert answer.json["queued"] > 0
+        assert statuses[-1] == 409
+        assert set(statuses[:-1]) == {200}
+        assert socket.row("/echo/a")["queued"] > 0  # and was not closed for that

@@ -331,3 +331,8 @@ def test_nobody_else_gets_in(admin_server: Server) -> None:
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert page.headers["Cache-Control"] == "no-store"
     assert page.headers["X-Content-Type-Options"] == "nosniff"
+    for path in ("//evil.example/_ws", "/_ws//evil.example", "/_ws"):
+        answer = admin_server.get(path, **{"X-Admin": "ann"})
+        location = answer.headers.get("Location", "")
+        assert not location or location.startswith((f"{origin}/", "/"))
+        assert not location.startswith("//")

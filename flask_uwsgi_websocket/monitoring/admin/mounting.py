@@ -8,19 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, g, request, send_from_directory
+from flask import Blueprint, Flask, Response, abort, current_app, g, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
+from ...clients.base import BaseClient
 from ...rooms.rooms import Rooms
 from . import acting, connections, rooms
 from .actions import Actions, refusal
 from .audit import log_refusal
-from .permission import Permission, check_origin, has_token, is_for_websocket, make_token
+from .permission import (
+    Permission,
+    check_origin,
+    check_secret_key,
+    has_token,
+    is_for_websocket,
+    make_token,
+)
 from .rows import ADMIN
 from .updates import MAX_MESSAGE, Updates, handler
 
 STATIC = Path(__file__).parent / "static"
-#: In ``app.extensions``: the admin pages of an app, by the names of their blueprints.
+#: The prefix and the subdomain of a page.
+Place = tuple[str, str | None]
+
+#: In ``app.extensions``: the admin pages of an app, by their places.
 _PAGES = "uwsgi_websocket.admin"
 
 #: Nothing from elsewhere, nothing inline, in nobody's frame.
@@ -54,6 +65,8 @@ class AdminPages:
     def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
         self._for_apps_to_come: list[tuple[str, Callable[[], Any], str | None]] = []
+        #: The routes of their WebSockets.
+        self._sockets: dict[Place, Blueprint] = {}
         self._handler = handler(self._serve, websocket._asynchronous)
 
     def mount(self, url_prefix: str, allowed: Any, subdomain: str | None = None) -> None:
@@ -74,31 +87,41 @@ class AdminPages:
     def _mount_on(
         self, app: Flask, prefix: str, allowed: Callable[[], Any], subdomain: str | None
     ) -> None:
-        pages: dict[str, AdminPage] = app.extensions.setdefault(_PAGES, {})
-        if any(page.place == (prefix, subdomain) for page in pages.values()):
+        pages: dict[Place, AdminPage] = app.extensions.setdefault(_PAGES, {})
+        place = prefix, subdomain
+        if place in pages:
             raise ValueError(
                 f"the admin page is at {prefix} already: mount it once for each app, after "
                 "init_app(app), or once for all before it"
             )
         name = f"websocket_admin_{len(pages) + 1}" if pages else "websocket_admin"
-        pages[name] = AdminPage(self._websocket, app, name, (prefix, subdomain), allowed)
-        app.register_blueprint(pages[name].blueprint, url_prefix=prefix, subdomain=subdomain)
+        pages[place] = page = AdminPage(self._websocket, app, name, place, allowed)
+        app.register_blueprint(page.blueprint, url_prefix=prefix, subdomain=subdomain)
         self._websocket._rooms.answerers.update(ANSWERERS)
-        options: dict[str, Any] = {"subdomain": subdomain} if subdomain else {}
-        self._websocket.add_url_rule(
-            f"{prefix}/updates",
-            f"{name}.updates",
-            self._handler,
-            origins="*",  # the page's guard knows better: its own only
-            lazy=False,
-            max_message_size=4 * MAX_MESSAGE,
-            **options,
+        if place not in self._sockets:
+            self._sockets[place] = self._make_socket(place)
+        self._websocket.register_blueprint(
+            self._sockets[place], url_prefix=prefix, subdomain=subdomain
         )
 
+    def _make_socket(self, place: Place) -> Blueprint:
+        """Make the route of a WebSocket, which all apps of the extension have."""
+        prefix, subdomain = place
+        name = f"websocket_admin_socket:{subdomain or ''}{prefix}".replace(".", "%2e")
+        blueprint = Blueprint(name, __name__)
+        blueprint.before_request(lambda: _page_at(place).guard())
+        blueprint.after_request(_harden)
+        # Any origin would do but for the guard, which knows better; it has run when this does.
+        options: Any = {"origins": "*", "lazy": False, "max_message_size": 4 * MAX_MESSAGE}
+        blueprint.add_url_rule("/updates", "updates", self._handler, **options)
+        return blueprint
+
     def _serve(self, ws: Any) -> Updates:
-        app: Flask = ws._app
-        who, name = ws.environ[ADMIN]
-        page: AdminPage = app.extensions[_PAGES][name]
+        if not isinstance(ws, BaseClient):
+            raise RuntimeError("the admin page needs clients of ours, not UWSGIWebSocketClient")
+        app: Any = ws._app
+        who, place = ws.environ[ADMIN]
+        page: AdminPage = app.extensions[_PAGES][place]
         hello = {
             "who": who,
             "token": make_token(app, who),
@@ -115,6 +138,12 @@ class AdminPages:
         count = len(self._websocket.clients)
         empty: dict[str, Any] = {"routes": {}, "refused": {}, "rooms": {}, "workers": []}
         return {"time": time.time(), "complete": False, "open": count, **empty}
+
+
+def _page_at(place: Place) -> AdminPage:
+    """Return the page of the current app; NotFound where another app of the extension has it."""
+    page: AdminPage | None = current_app.extensions.get(_PAGES, {}).get(place)
+    return page or abort(404)
 
 
 def check_prefix(url_prefix: Any) -> None:
@@ -147,49 +176,46 @@ class AdminPage:
         websocket: Any,
         app: Flask,
         name: str,
-        place: tuple[str, str | None],
+        place: Place,
         allowed: Callable[[], Any],
     ) -> None:
-        self.place = place
+        self._place = place
+        self._app = app
         self.rooms: Rooms = websocket._rooms.of(app)
         self._permission = Permission(app, allowed, lambda: websocket._rooms.user_of_request(app))
-        self._name = name
         self.blueprint = Blueprint(name, __name__)
         self._add_rules(Actions(self.rooms))
 
     def _add_rules(self, actions: Actions) -> None:
         blueprint = self.blueprint
-        blueprint.before_request(self._guard)
+        blueprint.before_request(self.guard)
         blueprint.after_request(_harden)
         blueprint.add_url_rule("/", "page", lambda: send_from_directory(STATIC, "page.html"))
         blueprint.add_url_rule("/static/<path:filename>", "static", _static)
         for name, view in actions.views().items():
             blueprint.add_url_rule(f"/{name}", name, view, methods=["POST"])
 
-    def _guard(self) -> Any:
+    def guard(self) -> Any:
         """Let nobody pass who may not; also to the WebSocket, before its handshake is answered."""
+        check_secret_key(self._app)
         try:
             if request.method == "POST" or is_for_websocket():
                 check_origin()
             who = self._permission.ask()
         except HTTPException as error:
-            log_refusal(str(error.description))
+            reason = error.description or "the app says so"
+            log_refusal(reason)
             if request.method == "POST":
-                return refusal(error.code or 403, str(error.description))
+                return refusal(error.code or 403, reason)
             raise
         if isinstance(who, Response):
             return who
         g.websocket_admin = who
-        request.environ[ADMIN] = who, self._name
-        if request.method == "POST" and not has_token(_app(), who):
+        request.environ[ADMIN] = who, self._place
+        if request.method == "POST" and not has_token(self._app, who):
             log_refusal("its token is missing, too old, or another admin's")
             return refusal(403, "this page is too old: reload it", reload=True)
         return None
-
-
-def _app() -> Flask:
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return app
 
 
 def _static(filename: str) -> Response:

@@ -47,7 +47,7 @@ class Permission:
         if isinstance(answer, BaseResponse):
             return self._refusal(answer)
         if not answer:
-            abort(403, "the app's allowed() says no")
+            abort(403)
         if isinstance(answer, str):
             return printable(answer[:LONGEST_NAME])
         if not isinstance(answer, int):
@@ -64,7 +64,7 @@ class Permission:
         if request.method == "GET" and not is_for_websocket():
             return response  # type: ignore[return-value]  # a page to log in, or the way there
         if response.status_code < 400:
-            abort(403, "the app's allowed() answers with another page")
+            abort(403)
         return response  # type: ignore[return-value]
 
 
@@ -92,6 +92,15 @@ def check_origin() -> None:
         )
 
 
+def check_secret_key(app: Flask) -> None:
+    """Check that the app can sign; RuntimeError says what it needs."""
+    if not app.secret_key:
+        raise RuntimeError(
+            "the admin page signs what it hands out with the app's secret key: set app.secret_key, "
+            "or SECRET_KEY in the configuration"
+        )
+
+
 def make_token(app: Flask, who: str) -> str:
     """Make what shows that a POST comes from a page that this admin has open."""
     return _serializer(app).dumps(who)
@@ -107,9 +116,5 @@ def has_token(app: Flask, who: str) -> bool:
 
 
 def _serializer(app: Flask) -> URLSafeTimedSerializer:
-    if not app.secret_key:
-        raise RuntimeError(
-            "the admin page signs what it hands out with the app's secret key: set app.secret_key, "
-            "or SECRET_KEY in the configuration"
-        )
+    assert app.secret_key
     return URLSafeTimedSerializer(app.secret_key, salt=_SALT)
