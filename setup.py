@@ -90,6 +90,7 @@ setup(
             *OTEL,
             *PROMETHEUS,
             "aiohttp>=3.11",
+            "axe-playwright-python>=0.1.7",
             "build>=1.2",
             "celery>=5.4",
             "check-jsonschema>=0.31",

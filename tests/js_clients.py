@@ -49,6 +49,19 @@ def in_json(script: str) -> str:
     return f"(async () => JSON.stringify({value}))()"
 
 
+def as_json(expression: str) -> str:
+    """The same without `eval`, which a page may forbid; an expression only."""
+    return f"(async () => JSON.stringify((await ({expression})) ?? null))()"
+
+
+#: Where the middle of an element is, once it is in view.
+MIDDLE = """(element => {
+    element.scrollIntoView({block: 'center', behavior: 'instant'})
+    const {x, y, width, height} = element.getBoundingClientRect()
+    return [x + width / 2, y + height / 2]
+})(%s)"""
+
+
 class Runtime(ABC):
     """Something that runs JavaScript."""
 
@@ -97,21 +110,59 @@ class Node(Runtime):
         return answer["value"]
 
 
-class Chromium(Runtime):
+class Browser(Runtime):
+    """One that has pages, a mouse and a keyboard."""
+
+    @abstractmethod
+    def run(self, code: str) -> str:
+        """The string that a promise gives."""
+
+    def evaluate(self, script: str) -> Any:
+        return json.loads(self.run(in_json(script)))
+
+    def read(self, expression: str) -> Any:
+        """The value of an expression, or of the promise that it gives, on any page."""
+        return json.loads(self.run(as_json(expression)))
+
+    def click(self, element: str) -> None:
+        """Click into the middle of an element, by the expression that gives it."""
+        self.click_at(*map(round, self.read(MIDDLE % element)))
+
+    @abstractmethod
+    def click_at(self, x: int, y: int) -> None:
+        """Move the mouse there, and click."""
+
+    @abstractmethod
+    def press(self, key: str) -> None:
+        """Press a key of `KEYS`, or one with a character. Keys press no button in Firefox here."""
+
+
+#: Keys by their names, and what WebDriver calls them.
+KEYS = {"Delete": "\ue017", "Escape": "\ue00c"}
+
+
+class Chromium(Browser):
     def __init__(self, stack: ExitStack, directory: Path) -> None:
         from tests.browser import chromium
 
-        self._page = stack.enter_context(chromium()).new_page()
+        self.browser = stack.enter_context(chromium())
+        self._page = self.browser.new_page()
         self._page.set_default_timeout(PATIENCE * 1000)
 
     def go(self, url: str) -> None:
         self._page.goto(url)
 
-    def evaluate(self, script: str) -> Any:
-        return json.loads(self._page.evaluate(in_json(script)))
+    def run(self, code: str) -> str:
+        return str(self._page.evaluate(code))
+
+    def click_at(self, x: int, y: int) -> None:
+        self._page.mouse.click(x, y)
+
+    def press(self, key: str) -> None:
+        self._page.keyboard.press(key)
 
 
-class Firefox(Runtime):
+class Firefox(Browser):
     """Debian's Firefox, by WebDriver BiDi, which is JSON over a WebSocket."""
 
     def __init__(self, stack: ExitStack, directory: Path) -> None:
@@ -157,15 +208,27 @@ class Firefox(Runtime):
     def go(self, url: str) -> None:
         self._do("browsingContext.navigate", context=self._context, url=url, wait="complete")
 
-    def evaluate(self, script: str) -> Any:
+    def run(self, code: str) -> str:
         answer = self._do(
             "script.evaluate",
-            expression=in_json(script),
+            expression=code,
             target={"context": self._context},
             awaitPromise=True,
         )
         assert answer["type"] == "success", answer
-        return json.loads(answer["result"]["value"])
+        return str(answer["result"]["value"])
+
+    def click_at(self, x: int, y: int) -> None:
+        moves = [{"type": "pointerMove", "x": x, "y": y}]
+        moves += [{"type": f"pointer{way}", "button": 0} for way in ("Down", "Up")]
+        self._act(type="pointer", id="mouse", actions=moves)
+
+    def press(self, key: str) -> None:
+        presses = [{"type": f"key{way}", "value": KEYS.get(key, key)} for way in ("Down", "Up")]
+        self._act(type="key", id="keyboard", actions=presses)
+
+    def _act(self, **source: Any) -> None:
+        self._do("input.performActions", context=self._context, actions=[source])
 
 
 @contextmanager

@@ -49,7 +49,7 @@ function pieces(name, limit) {
     from = Number(found.index) + found[0].length
   }
   parts.push(text.slice(from))
-  if (text.length < name.length) parts.push(odd(`… ${whole.format(name.length)} characters`))
+  if (text.length < name.length) parts.push(odd('…'))
   return parts.filter(part => part !== '')
 }
 

@@ -1,0 +1,182 @@
+"""The admin page for everybody: by keyboard, narrow, dark, and for screen readers; in Chromium."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.server import PATIENCE, Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+SIZES = {
+    "wide": {"width": 1600, "height": 900},
+    "phone": {"width": 360, "height": 740},
+}
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+
+expect.set_options(timeout=PATIENCE * 1000)
+
+
+@pytest.fixture
+def server(shared_server: Callable[..., Server]) -> Server:
+    return shared_server("gevent", app="admin_page", processes=2)
+
+
+@contextmanager
+def visit(browser: Browser, server: Server, **context: Any) -> Iterator[Page]:
+    """The page with two connections in it, without a complaint of the browser's."""
+    complaints: list[str] = []
+    with ExitStack() as stack:
+        for user in ("ann", "b" * 200):
+            path = f"/rooms/x?user={user}&room=kept/a&room={'long' * 60}"
+            client = stack.enter_context(server.connect(path))
+            assert client.recv(PATIENCE) == "here"
+        opened = browser.new_context(**context)
+        stack.callback(opened.close)
+        opened.set_default_timeout(PATIENCE * 1000)
+        page = opened.new_page()
+        page.on("console", lambda line: complaints.append(line.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"http://{server.address}/login")
+        expect(page.locator("#rows tbody tr")).to_have_count(2)
+        expect(page.locator("#rooms tbody tr")).to_have_count(2)
+        yield page
+        # That an action is refused is no fault of the page.
+        assert [line for line in complaints if "status of 400" not in line] == []
+
+
+def focused(page: Page) -> str:
+    """The text of what has the focus."""
+    return str(page.evaluate("document.activeElement.innerText.trim()"))
+
+
+def find_barriers(page: Page, where: str) -> list[str]:
+    """What axe finds, and whether one has to scroll sideways."""
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations', 'incomplete']})")
+    barriers = [
+        f"{where}: {rule['help']}: {node['html'][:200]}: {json.dumps(node['any'])[:300]}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
+    if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+        barriers.append(f"{where}: is wider than the window")
+    for dialog in page.locator("dialog[open]").all():
+        if dialog.evaluate("one => one.scrollWidth > one.clientWidth"):
+            barriers.append(f"{where}: a dialog is wider than it shows")
+    return barriers
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_barrier(browser: Browser, server: Server, scheme: Any, size: str) -> None:
+    context = {"viewport": SIZES[size], "color_scheme": scheme, "bypass_csp": True}
+    with visit(browser, server, **context) as page:
+        page.evaluate(AXE)
+        page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+        barriers = find_barriers(page, "page")
+        page.locator("#rows tbody button").first.click()
+        barriers += find_barriers(page, "connection")
+        for button in ("#send", "#close"):
+            page.locator(button).click()
+            barriers += find_barriers(page, button)
+            page.keyboard.press("Escape")
+        page.locator("#detail-rooms button").first.click()
+        page.locator("#confirm-do").click()
+        expect(page.locator("#inside")).to_be_visible()
+        barriers += find_barriers(page, "room")
+        assert barriers == []
+
+
+def test_all_by_keyboard(browser: Browser, server: Server) -> None:
+    with visit(browser, server, viewport=SIZES["wide"]) as page:
+        press = page.keyboard.press
+        press("Tab")
+        assert focused(page) == "Skip to the connections"
+        press("Enter")
+        assert page.evaluate("document.activeElement.id") == "connections"
+        reached = []
+        while focused(page) != "Last":
+            press("Tab")
+            reached.append(focused(page))
+        assert [text for text in reached if text in ("Route", "User", "Rooms", "First")] == [
+            *("Route", "User", "Rooms", "First")
+        ]
+        assert reached.count("/rooms/<path:names>") == 2
+        header = page.get_by_role("button", name="User", exact=True)
+        header.focus()
+        press("Enter")
+        order = page.get_by_role("columnheader", name="User")
+        expect(order).to_have_attribute("aria-sort", "ascending")
+        press("Space")
+        expect(order).to_have_attribute("aria-sort", "descending")
+        expect(page.locator("#rows tbody tr").first).to_contain_text("bbb")
+        assert focused(page) == "User"
+
+
+def test_dialogs_give_the_focus_back(browser: Browser, server: Server) -> None:
+    with visit(browser, server, viewport=SIZES["wide"]) as page:
+        row = page.locator("#rows tbody button").last
+        row.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#detail")).to_be_visible()
+        page.locator("#close").focus()
+        page.keyboard.press("Enter")
+        code = page.get_by_label("Close code", exact=True)
+        expect(code).to_be_focused()
+        for _ in range(6):  # within the dialog, and the browser's own
+            page.keyboard.press("Tab")
+            inside = "document.activeElement.matches('#confirm *, body')"
+            assert page.evaluate(inside)
+        page.keyboard.press("Escape")
+        expect(page.locator("#close")).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(row).to_be_focused()
+
+
+def test_a_code_that_cannot_be(browser: Browser, server: Server) -> None:
+    """The browser asks for another; what only the server knows to be wrong is said."""
+    with visit(browser, server) as page:
+        page.locator("#rows tbody button").first.click()
+        page.locator("#close").click()
+        page.get_by_label("Close code", exact=True).fill("99")
+        page.locator("#confirm-do").click()
+        expect(page.locator("#confirm")).to_be_visible()
+        page.get_by_label("Close code", exact=True).fill("1005")
+        page.keyboard.press("Enter")
+        expect(page.locator("#detail .result")).to_contain_text("Not done:")
+
+
+def test_nothing_chatters(browser: Browser, server: Server) -> None:
+    """Figures change all the time, and what is read out does not."""
+    with visit(browser, server) as page:
+        live = "[...document.querySelectorAll('[role=status], [role=alert], [aria-live]')]"
+        page.evaluate(
+            f"""() => {{
+                globalThis.said = []
+                const heard = changes => said.push(...changes.map(one => one.target.textContent))
+                const options = {{subtree: true, childList: true, characterData: true}}
+                for (const one of {live}) new MutationObserver(heard).observe(one, options)
+            }}"""
+        )
+        since = page.locator("#rows [data-label='Open for']").first
+        before = since.inner_text()
+        expect(since).not_to_have_text(before)
+        page.locator("#rows tbody button").first.click()
+        facts = page.locator("#fact-open-for")
+        before = facts.inner_text()
+        expect(facts).not_to_have_text(before)
+        assert page.evaluate("said") == []
+
+
+def test_prints_without_controls(browser: Browser, server: Server) -> None:
+    with visit(browser, server) as page:
+        page.emulate_media(media="print")
+        expect(page.locator("#pause")).to_be_hidden()
+        expect(page.locator("#rows tbody tr").first).to_be_visible()
