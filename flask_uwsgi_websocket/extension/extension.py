@@ -76,7 +76,7 @@ class WebSocket(RoomMethods, MonitoringMethods):
         self.router = Router(__name__, self._check_handler)
         #: The open clients of this worker process, to iterate over.
         self.clients = Clients(self)
-        self._metrics = WorkerMetrics(self.clients.connections)
+        self._metrics = WorkerMetrics(self.clients.connections, self.router.patterns)
         self._metrics.observers += [LogLines(), Telemetry(self)]
         own(self._metrics)
         self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients, timeout)

@@ -17,10 +17,13 @@ def count_refusal(
     metrics: WorkerMetrics, request: Request, answer: Response | BaseException
 ) -> None:
     """Count an upgrade request that got another answer than 101, or an exception, of the app."""
+    upgrade = upgrade_of(request.environ)
+    if upgrade.switched:
+        return  # what failed is the end of a WebSocket; or it was counted
     status = answer.status_code if isinstance(answer, Response) else 500
     rule = request.url_rule
     if isinstance(rule, WebSocketRule):
-        failure = upgrade_of(request.environ).failure or answer
+        failure = upgrade.failure or answer
         detail = f"the app answered {status}" if isinstance(failure, Response) else str(failure)
         refusal = Refusal(status, _reason(failure), rule.pattern, detail)
     elif request.routing_exception is not None:

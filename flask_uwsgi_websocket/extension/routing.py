@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -220,6 +221,14 @@ class Router(Flask):
             replaced.setdefault(endpoint or "", known)
         self.view_functions[endpoint or ""] = handler
         return True
+
+    def patterns(self) -> list[str]:
+        """Return those of all routes that are bound to apps by now."""
+        with suppress(LookupError):  # of an unknown converter, as the first request will tell
+            for app in self._apps:
+                self.url_map.bind_rules(app.url_map.converters)
+        rules: Iterable[Any] = self.url_map.iter_rules()
+        return [rule.pattern for rule in rules]
 
     def handler(self, app: Flask, endpoint: str) -> Callable[..., Any]:
         """Return an app's handler of an endpoint."""

@@ -17,10 +17,17 @@ class WorkerMetrics:
     """What an extension counts in this process; a child made by fork begins anew.
 
     :param connections: gives the open connections of the process that may be the extension's.
+    :param patterns: gives those of all routes, which are in each snapshot then: what collects the
+        figures sees a counter rise only where it has seen it before.
     """
 
-    def __init__(self, connections: Callable[[], Iterable[Any]] = tuple) -> None:
+    def __init__(
+        self,
+        connections: Callable[[], Iterable[Any]] = tuple,
+        patterns: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._connections = connections
+        self._patterns = patterns
         #: More parts of the snapshot, by their key in it.
         self.sources: dict[str, Callable[[], dict[str, Any]]] = {}
         #: Who is told of openings, ends and refusals.
@@ -66,6 +73,8 @@ class WorkerMetrics:
 
     def snapshot(self) -> WorkerSnapshot:
         """Return all figures, as plain data."""
+        for pattern in self._patterns():
+            self.route(pattern)
         with self._lock:  # an end that is counted meanwhile would be missed, or counted twice
             by_route: defaultdict[Any, list[Any]] = defaultdict(list)
             for connection in self._connections():
