@@ -266,6 +266,32 @@ def test_metrics(server: Server, token: str) -> None:
     }
 
 
+def test_metrics_of_rooms(server: Server, token: str) -> None:
+    with server.connect(f"/room/{token}") as client:
+        assert client.recv(PATIENCE) == "hello"
+        eventually(lambda: value_of(server, "room.members") == 1, "the member")
+        assert value_of(server, "rooms") == 1
+    pattern = {"websocket__room__pattern": "*"}
+    for name in ("joins", "published", "delivered"):
+        assert value_of(server, f"room.{name}", **pattern) >= 1
+    eventually(lambda: value_of(server, "room.members") == 0, "it to be empty")
+
+
+# Logs
+
+
+def test_the_line_of_an_end_is_in_the_trace(server: Server, token: str) -> None:
+    with server.connect(f"/echo/{token}", additional_headers=HEADERS) as client:
+        echo(client, "a")
+    lines = Path(server.directory, "lines.jsonl")
+
+    def ends() -> list[str]:
+        found = [json.loads(line) for line in lines.read_text().splitlines() if token in line]
+        return [line["trace"] for line in found if line["websocket_event"] == "closed"]
+
+    assert eventually(ends, "the line") == [f"0x{TRACE}"]
+
+
 # Beside the instrumentation of Flask
 
 

@@ -48,7 +48,7 @@ class Family(NamedTuple):
 
     def figures(self, tree: Stats) -> Iterator[tuple[Labels, Figure]]:
         for path in self.paths:
-            for labels, figure in _follow(tree, path.split("/")):
+            for labels, figure in follow(tree, path.split("/")):
                 yield ("",) * (len(self.labels) - len(labels)) + labels, figure
 
 
@@ -228,7 +228,7 @@ def _tree(stats: Stats, version: str) -> dict[str, Any]:
     }
 
 
-def _follow(tree: Any, path: Sequence[str]) -> Iterator[tuple[Labels, Figure]]:
+def follow(tree: Any, path: Sequence[str]) -> Iterator[tuple[Labels, Figure]]:
     """Yield what is at a path, with the names that each `*` stands for there."""
     if not path:
         yield (), tree
@@ -236,7 +236,7 @@ def _follow(tree: Any, path: Sequence[str]) -> Iterator[tuple[Labels, Figure]]:
     stem, star, _ = path[0].partition("*")
     for key, branch in tree.items():
         if key == stem or (star and key.startswith(stem)):
-            for labels, figure in _follow(branch, path[1:]):
+            for labels, figure in follow(branch, path[1:]):
                 yield ((key[len(stem) :], *labels) if star else labels), figure
 
 

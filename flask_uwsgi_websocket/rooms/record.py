@@ -62,7 +62,7 @@ class Record:
     :param number: counts the records of an origin, from 1 on.
     :param served: whether the origin has delivered it to its own clients already.
     :param json: whether a text is JSON that we have made of a value.
-    :param sent: when, by :func:`time.monotonic`; 0 where that is not known, or of another clock.
+    :param sent: when, by ``time.monotonic()``; 0 where that is not known, or of another clock.
     """
 
     kind: Kind

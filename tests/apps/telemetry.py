@@ -43,7 +43,8 @@ class FileHandler(logging.Handler):
 
     def emit(self, record):
         fields = {name: value for name, value in vars(record).items() if "websocket_" in name}
-        self._lines.write(level=record.levelname, text=record.getMessage(), **fields)
+        trace_id = trace.get_current_span().get_span_context().trace_id
+        self._lines.write(level=record.levelname, trace=f"0x{trace_id:032x}", **fields)
 
 
 logger = logging.getLogger("flask_uwsgi_websocket.connection")
@@ -120,6 +121,13 @@ async def lazy(ws):
     if "refuse" in request.args:
         abort(int(request.args["refuse"]))
     await ws.send("accepted")
+    await ws.receive()
+
+
+@websocket.route("/room/<name>")
+async def room(ws, name):
+    await ws.join(name)
+    await websocket.to(name).send("hello")
     await ws.receive()
 
 

@@ -7,96 +7,100 @@ Each worker tells its own figures only. Whoever reads them adds workers up, by t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache, reduce
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 
 from ...metrics.observers import End
 from ...metrics.route import DURATION_BOUNDS
 from ...metrics.snapshot import add
+from ..families import follow
 from .attributes import SCHEMA, SCOPE
 
 #: Seconds for which figures are not counted anew: all instruments are read at once.
-_FRESH = 0.5
+_FRESH = 0.1
 
-Values = Iterable[tuple[float, dict[str, str]]]
-#: Takes the values of an instrument from the figures of a route, each with its attributes.
-Reader = Callable[[dict[str, Any]], Values]
+#: As OpenTelemetry calls the two directions.
+_DIRECTIONS = {"received": "receive", "sent": "transmit"}
 
-
-def _figure(*path: str, **attributes: str) -> Reader:
-    def read(figures: dict[str, Any]) -> Values:
-        value: Any = figures
-        for key in path:
-            value = value[key]
-        return [(value, attributes)]
-
-    return read
+ROUTE, PATTERN = "http.route", "websocket.room.pattern"
+WAY, SLOW = "network.io.direction", "websocket.slow.outcome"
 
 
-def _by(attribute: str, *path: str) -> Reader:
-    """Read a figure that there is several times, by what the attribute tells."""
+class _Instrument(NamedTuple):
+    """An instrument that is read: what it is called, and where in a snapshot its values are.
 
-    def read(figures: dict[str, Any]) -> Values:
-        for key in path:
-            figures = figures[key]
-        return [(value, {attribute: key}) for key, value in figures.items()]
+    Each ``*`` of a path is one of the attributes; a shorter path has the last ones of them.
+    """
 
-    return read
-
-
-def _each_way(received: str, sent: str) -> list[Reader]:
-    name = "network.io.direction"
-    return [_figure(received, **{name: "receive"}), _figure(sent, **{name: "transmit"})]
-
-
-def _closes(figures: dict[str, Any]) -> Values:
-    for by, codes in figures["closed"].items():
-        for code, count in codes.items():
-            yield count, {"websocket.close.by": by, "websocket.close.code": code}
+    name: str
+    unit: str
+    description: str
+    paths: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
+    #: Whether it only ever grows.
+    grows: bool = True
 
 
-#: By name: whether it only ever grows, the unit, what it is, and where its values are.
-_OF_ROUTES: dict[str, tuple[bool, str, str, list[Reader]]] = {
-    "open_connections": (False, "{connection}", "Open connections.", [_figure("open")]),
-    "accepted": (True, "{connection}", "Handshakes answered with 101.", [_figure("accepted")]),
-    "refused": (
-        True,
+def _of_route(name: str, unit: str, description: str, path: str, *attributes: str) -> _Instrument:
+    return _Instrument(name, unit, description, (f"routes/*/{path}",), (ROUTE, *attributes))
+
+
+def _of_rooms(name: str, unit: str, description: str, path: str, *attributes: str) -> _Instrument:
+    paths = (f"rooms/patterns/*/{path}",)
+    return _Instrument(f"room.{name}", unit, description, paths, (PATTERN, *attributes))
+
+
+def _of_backplane(name: str, unit: str, description: str) -> _Instrument:
+    return _Instrument(f"backplane.{name}", unit, description, (f"rooms/backplane/{name}",))
+
+
+def _now(name: str, unit: str, description: str, path: str, *attributes: str) -> _Instrument:
+    """Make one of a number that falls, too."""
+    return _Instrument(name, unit, description, (path,), attributes, grows=False)
+
+
+INSTRUMENTS = (
+    _now("open_connections", "{connection}", "Open WebSockets.", "routes/*/open", ROUTE),
+    _of_route("accepted", "{connection}", "Handshakes answered with 101.", "accepted"),
+    _Instrument(
+        "refused",
         "{request}",
         "Handshakes that were refused.",
-        [_by("error.type", "refused")],
+        ("routes/*/refused/*", "refused/*"),
+        (ROUTE, "error.type"),
     ),
-    "closed": (True, "{connection}", "Connections that have ended.", [_closes]),
-    "messages": (
-        True,
-        "{message}",
-        "Messages received and sent.",
-        _each_way("messages_received", "messages_sent"),
+    _of_route(
+        "closed",
+        "{connection}",
+        "WebSockets that have ended.",
+        "closed/*/*",
+        "websocket.close.by",
+        "websocket.close.code",
     ),
-    "io": (
-        True,
-        "By",
-        "Bytes of frames received and sent.",
-        _each_way("bytes_received", "bytes_sent"),
+    _of_route("errors", "{error}", "Handlers that ended by an exception.", "errors"),
+    _of_route("messages", "{message}", "Messages.", "messages_*", WAY),
+    _of_route("io", "By", "Bytes of whole frames, before TLS.", "bytes_*", WAY),
+    _now("queued", "By", "Bytes that clients have yet to take.", "routes/*/queued_bytes", ROUTE),
+    _of_route("slow", "{event}", "Slow clients closed, or messages they missed.", "slow/*", SLOW),
+    _now("rooms", "{room}", "Rooms with members in this worker.", "rooms/rooms"),
+    _now("room.members", "{member}", "Clients in rooms, one for each room.", "rooms/members"),
+    _of_rooms("joins", "{client}", "Clients that joined a room.", "joins"),
+    _of_rooms("leaves", "{client}", "Clients that left a room.", "leaves"),
+    _of_rooms("published", "{message}", "Messages sent to rooms.", "published"),
+    _of_rooms("delivered", "{message}", "Messages to rooms, for each member.", "delivered"),
+    _of_rooms("slow", "{event}", "Slow members closed, or messages missed.", "slow/*", SLOW),
+    _of_rooms(
+        "resumes", "{client}", "Members that came back.", "resumes/*", "websocket.resume.outcome"
     ),
-    "queued": (
-        False,
-        "By",
-        "Bytes that wait for clients to read.",
-        [_figure("queued_bytes")],
-    ),
-    "errors": (True, "{error}", "Exceptions of handlers.", [_figure("errors")]),
-    "slow": (
-        True,
-        "{event}",
-        "Slow clients that were closed, and messages that others of them did not get.",
-        [_by("websocket.slow.outcome", "slow")],
-    ),
-}
+    _of_backplane("reconnects", "{connection}", "Connections that were made anew."),
+    _of_backplane("lost", "{message}", "Messages of other workers that never came."),
+    _now("backplane.pending", "By", "Bytes that wait to go out.", "rooms/backplane/pending_bytes"),
+)
 
 
 class _Figures:
@@ -112,12 +116,23 @@ class _Figures:
         now = time.monotonic()
         if now - self._read_at >= _FRESH:
             snapshots = [websocket._metrics.snapshot() for websocket in self.websockets]
-            self._figures = reduce(add, snapshots, {"routes": {}, "refused": {}})
+            self._figures = reduce(add, snapshots) if snapshots else {}
             self._read_at = now
         return self._figures
 
+    def of(self, instrument: _Instrument) -> Iterator[Observation]:
+        """Yield the values of an instrument, with their attributes."""
+        for path in instrument.paths:
+            for names, value in follow(self.read(), path.split("/")):
+                keys = instrument.attributes[len(instrument.attributes) - len(names) :]
+                yield Observation(value, dict(zip(keys, map(_spelled, names), strict=True)))
+
 
 _figures = _Figures()
+
+
+def _spelled(name: str) -> str:
+    return _DIRECTIONS.get(name, name)
 
 
 def measure(websocket: Any) -> None:
@@ -128,7 +143,7 @@ def measure(websocket: Any) -> None:
 
 def record_duration(end: End) -> None:
     """Record how long a connection has lasted."""
-    attributes: dict[str, str | int] = {"http.route": end.route, "websocket.close.by": end.by}
+    attributes: dict[str, str | int] = {ROUTE: end.route, "websocket.close.by": end.by}
     if end.error is not None:
         attributes["error.type"] = end.error
     _instruments().record(end.seconds, attributes)
@@ -138,29 +153,21 @@ def record_duration(end: End) -> None:
 def _instruments() -> Histogram:
     """Make all instruments; return that of durations, which alone is not read but written."""
     meter = metrics.get_meter(SCOPE, schema_url=SCHEMA)
-    for name, (grows, unit, description, readers) in _OF_ROUTES.items():
-        _observe(meter, name, grows, unit, description, readers)
+    for each in INSTRUMENTS:
+        up_down = meter.create_observable_up_down_counter
+        create = meter.create_observable_counter if each.grows else up_down
+        name, read = f"websocket.server.{each.name}", _reader(each)
+        create(name, [read], each.unit, each.description)
     return meter.create_histogram(
         "websocket.server.connection.duration",
         unit="s",
-        description="How long connections that have ended were open.",
+        description="How long WebSockets that have ended were open.",
         explicit_bucket_boundaries_advisory=DURATION_BOUNDS,
     )
 
 
-def _observe(
-    meter: Meter, name: str, grows: bool, unit: str, description: str, readers: list[Reader]
-) -> None:
-    create = meter.create_observable_counter if grows else meter.create_observable_up_down_counter
+def _reader(instrument: _Instrument) -> Any:
+    def read(options: CallbackOptions) -> Iterator[Observation]:
+        return _figures.of(instrument)
 
-    def observe(options: CallbackOptions) -> Iterator[Observation]:
-        figures = _figures.read()
-        for pattern, route in figures["routes"].items():
-            for read in readers:
-                for value, attributes in read(route):
-                    yield Observation(value, {"http.route": pattern, **attributes})
-        if name == "refused":  # by no route
-            for value, attributes in _by("error.type", "refused")(figures):
-                yield Observation(value, attributes)
-
-    create(f"websocket.server.{name}", [observe], unit, description)
+    return read
