@@ -15,11 +15,10 @@ from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..exceptions import ConnectionClosed, RoomError
 from ..helpers.log import RateLimit, logger
-from ..metrics.histogram import Histogram
 from .channels import room_of
 from .envelope import as_seen_by, encode_joined, encode_message
 from .fan_out import send_to_many
-from .figures import Figures
+from .figures import Figures, RoomFigures
 from .options import DEFAULT, RoomOptions, RoomPatterns
 from .positions import Position
 from .record import Kind, Record
@@ -99,7 +98,9 @@ class Delivery:
         self._slow = SlowClients(worker, figures)
         self._waiting: deque[Record | _Step | Callable[[], object]] = deque()
         self._delivered: list[Callable[[], object]] = []  # what waited behind what is delivered
-        self._timed: list[tuple[Histogram, float]] = []  # what is delivered, and since when it was
+        self._counts = RoomFigures()  # of the messages that are delivered
+        #: When the first was sent of those that are delivered in a turn, by pattern.
+        self._first_sent: dict[RoomFigures, float] = {}
         #: Those who get envelopes.
         self._enveloped: dict[Connection, None] = {}
         self._lock = RLock()
@@ -192,6 +193,9 @@ class Delivery:
                 return
         end = time.monotonic()
         self._rests_until = end + min(end - begin, MAX_REST)
+        for counts, sent in self._first_sent.items():
+            counts.lag.observe(end - sent)
+        self._first_sent.clear()
 
     def _deliver(self) -> Iterator[None]:
         """Deliver what waits; yield where there is an end to what must be done in one go."""
@@ -199,9 +203,8 @@ class Delivery:
             try:
                 if shares := self._next_shares():
                     for records, connections in merge(shares):
-                        self._figures.of(records[0].channels[0]).writes += len(connections)
+                        self._counts.writes += len(connections)
                         yield from self._send(records, connections)
-                    self._count_lag()
                 elif not self._delivered:
                     yield from self._carry_out(self._take())
             except Exception:
@@ -234,19 +237,11 @@ class Delivery:
         return shares
 
     def _count(self, first: Record, shares: list[Share]) -> None:
-        """Count what goes out; who waited for longest is timed once it has."""
-        delivered = sum([len(records) * len(connections) for records, connections in shares])
-        if delivered:
-            counts = self._figures.of(first.channels[0])
-            counts.delivered += delivered
-            if first.sent:
-                self._timed.append((counts.lag, first.sent))
-
-    def _count_lag(self) -> None:
-        now = time.monotonic()
-        for lag, sent in self._timed:
-            lag.observe(now - sent)
-        self._timed.clear()
+        counts = self._counts = self._figures.of(first.channels[0])
+        for records, connections in shares:
+            counts.delivered += len(records) * len(connections)
+        if first.sent and shares[0][1]:
+            self._first_sent.setdefault(counts, first.sent)
 
     def _next_run(self) -> list[Record]:
         """Take the messages that are next and to the same channels; maybe none."""
