@@ -70,6 +70,8 @@ def pattern() -> dict[str, Any]:
         "resumes": {"recovered": 6, "resync": 7},
         "replayed": 8,
         "repairs": 9,
+        "resyncs": 10,
+        "undelivered": 11,
         "lag": HISTOGRAM,
     }
 
@@ -79,6 +81,8 @@ BACKPLANE = {
     "reconnects": 1,
     "gaps": 2,
     "lost": 3,
+    "failed": 7,
+    "overflowed": 8,
     "pending_bytes": 4,
     "publish": HISTOGRAM,
     "presence_swept": 5,
@@ -324,8 +328,9 @@ def test_it_goes_into_a_registry_of_the_apps() -> None:
 def test_without_the_client_the_error_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['prometheus_client'] = None\n"
-        "from flask_uwsgi_websocket.monitoring.prometheus import collector_of\n"
-        "try: collector_of(dict)\n"
+        "from flask import Flask; from flask_uwsgi_websocket import WebSocket\n"
+        "app = Flask('shop'); websocket = WebSocket(app)\n"
+        "try: app.add_url_rule('/metrics', view_func=websocket.metrics_view)\n"
         "except ModuleNotFoundError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
 from ..metrics.worker import WorkerMetrics
 from ..monitoring.board import board_of
+from ..monitoring.prometheus import collector_of
 from ..monitoring.stats import stats_of, stats_of_process
 from ..servers import uwsgi
 from . import config
 
 if TYPE_CHECKING:
+    from werkzeug.wrappers import Response
+
     from ..monitoring.admin.mounting import AdminPages
+    from ..monitoring.exposition import StatsCollector
 
 
 class MonitoringMethods:
@@ -45,6 +50,24 @@ class MonitoringMethods:
             return stats_of(board_of(prefix, uwsgi.engine(name).process))
         extensions = app.extensions["uwsgi_websocket"]
         return stats_of_process([each._metrics for each in extensions], name, prefix)
+
+    @cached_property
+    def metrics_view(self) -> Callable[[], Response]:
+        """A view for ``app.add_url_rule()``, which answers Prometheus for all workers.
+
+        In Prometheus' text format or that of OpenMetrics, as the request asks for. Who may see it
+        is for the app to say.
+
+        :raises ModuleNotFoundError: without prometheus-client; says how to install it.
+        """
+        return self.prometheus_collector().view()
+
+    def prometheus_collector(self) -> StatsCollector:
+        """Make a collector of the same metrics, for a registry of prometheus-client's.
+
+        :raises ModuleNotFoundError: without prometheus-client; says how to install it.
+        """
+        return collector_of(self.stats)
 
     def admin(
         self,

@@ -118,6 +118,9 @@ FAMILIES = (
     _of_rooms("room_delivered", "counter", "delivered", "Messages to rooms, for each member."),
     _of_rooms("room_writes", "counter", "writes", "Writes that took them to members."),
     _of_rooms(
+        "room_undelivered", "counter", "undelivered", "Messages that a worker was too busy for."
+    ),
+    _of_rooms(
         "room_slow",
         "counter",
         "slow/*",
@@ -127,6 +130,7 @@ FAMILIES = (
     _of_rooms("room_resumes", "counter", "resumes/*", "Members that came back.", "outcome"),
     _of_rooms("room_replayed", "counter", "replayed", "Messages sent to them that they missed."),
     _of_rooms("room_repairs", "counter", "repairs", "Gaps that were read up in a room's history."),
+    _of_rooms("room_resyncs", "counter", "resyncs", "Gaps of which members were told: it is lost."),
     _of_rooms("room_lag_seconds", "histogram", "lag", "From sending to a room to delivery."),
     Family(
         "backplane_up",
@@ -138,6 +142,8 @@ FAMILIES = (
     _of_backplane("reconnects", "counter", "reconnects", "Connections that were made anew."),
     _of_backplane("gaps", "counter", "gaps", "Times that messages of another worker were missed."),
     _of_backplane("lost", "counter", "lost", "Messages of other workers that never came."),
+    _of_backplane("failed", "counter", "failed", "Messages that it did not take."),
+    _of_backplane("overflowed", "counter", "overflowed", "Messages that found its queue full."),
     _of_backplane("pending_bytes", "gauge", "pending_bytes", "Bytes that wait to go out."),
     _of_backplane("publish_seconds", "histogram", "publish", "How long giving it a message took."),
     _of_backplane("presence_swept", "counter", "presence_swept", "Entries of the dead removed."),
