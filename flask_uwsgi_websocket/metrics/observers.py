@@ -20,7 +20,6 @@ REASONS = {
     "engine": "the server was started without what the handlers need (500, 501)",
     "full": "no descriptor is left for it (503)",
     "not_found": "no route has its URL (404; 400 for a page's, 308 for another form of a route's)",
-    "rate": "too many came in a time (429)",
     "max_connections": "its user or address has as many connections as it may (429)",
     "app": "the app answered instead: before_request, a decorator, a lazy handler, an error",
     "left": "the client had left before the answer",
