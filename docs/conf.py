@@ -33,8 +33,9 @@ templates_path: list[str] = []
 nitpick_ignore_regex = [
     ("py:mod", ".*"),
     ("py:.*", r"(collections|flask|os|typing|werkzeug)\..*"),
-    ("py:class", r"Flask|AppContext|Blueprint|RequestContext|TestResponse|WSGIEnvironment"),
+    ("py:class", r"Flask|AppContext|Blueprint|RequestContext|(Test)?Response|WSGIEnvironment"),
     ("py:class", r"(.*\.)?(C|Done|F|T|_Self|Connection|UpgradeRequest|BackplaneOptions)"),
+    ("py:class", r"StatsCollector"),
     ("py:class", r"flask_uwsgi_websocket\.(codec|clients|rooms)\..*"),
 ]
 

@@ -67,7 +67,7 @@ class Prometheus:
 
     def _is_ready(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AssertionError):  # 503 while it reads its storage
             return bool(self._get("/-/ready"))
         return False
 

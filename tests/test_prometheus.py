@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from flask import Flask
 from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -19,6 +21,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from flask_uwsgi_websocket import WebSocket
 from flask_uwsgi_websocket.monitoring.families import (
     FAMILIES,
     LONGEST_VALUE,
@@ -195,6 +198,39 @@ def test_every_metric_has_figures() -> None:
     assert shown | {PREFIX + "worker_max_connections"} == {
         family.full_name.removesuffix("_total") for family in FAMILIES
     }
+
+
+#: Parts of stats() that are no metrics, or are sums of what is shown.
+NOT_SHOWN = {"app", "instance", "time", "open", "workers"}
+
+
+def test_each_figure_of_the_statistics_is_shown() -> None:
+    """Of those that the app itself gives, so that none is forgotten that is new there."""
+    app = Flask("shop")
+    websocket = WebSocket(app)
+
+    @websocket.route("/room")
+    def room(ws: Any) -> None:
+        ws.join("a")
+        websocket.to("a").send(ws.receive())
+
+    with websocket.test_client().connect("/room") as client:
+        client.send("hello")
+        assert client.receive() == "hello"
+    stats = {key: part for key, part in websocket.stats().items() if key not in NOT_SHOWN}
+    paths = [re.escape(path).replace(r"\*", "[^/]+") for one in FAMILIES for path in one.paths]
+    ways = {"/".join(way) for way in leaves(stats)}
+    assert len(ways) > 30
+    unseen = {way for way in ways if not re.fullmatch("|".join(paths), way)}
+    assert unseen == {"rooms/backplane/up"}  # a sum, where each worker's own is shown
+
+
+def leaves(part: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(part, dict) and "bounds" not in part:
+        for key, below in part.items():
+            yield from leaves(below, (*way, key.replace("/", "")))
+    else:
+        yield way
 
 
 def test_a_histogram_is_cumulative() -> None:
