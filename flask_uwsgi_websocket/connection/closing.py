@@ -27,12 +27,14 @@ _NO_END = Cause.CUT, 1006, ""
 class Closing(Sending):
     """The end of a connection, up to the peer's end of file."""
 
-    __slots__ = ("_closers", "_ended_at", "_peers_end")
+    __slots__ = ("_closers", "_ended_at", "_peers_end", "before_end")
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
         # How the peer ended it, with its code and reason: from PENDING on.
         self._peers_end: tuple[Cause, int, str] = _NO_END
+        #: Called when it ends, before the peer can know. Must not wait.
+        self.before_end: Callable[[], object] | None = None
         self._closers = 0  # how many wait in the closing handshake
         self._ended_at = 0.0
 
@@ -153,6 +155,9 @@ class Closing(Sending):
             self.ended = True
             self.close_code, self.close_reason = code, reason
             self._ended_at = time.monotonic()
+            if self.before_end is not None:
+                self.before_end()
+                self.before_end = None
         if state in self._on_entering:
             self._on_entering[state](self)
 

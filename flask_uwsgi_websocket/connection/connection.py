@@ -99,6 +99,7 @@ class Connection(Receiving):
     def leave_to_parent(self) -> None:
         """Close the descriptor in a child process, and say nothing: the parent has it too."""
         self._lock = Lock()
+        self.before_end = None
         self._advance(RELEASE, 1006, "this process is a fork of the one that has the connection")
         self.interrupt = None
         self._at_release = ()

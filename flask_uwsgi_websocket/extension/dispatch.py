@@ -24,6 +24,7 @@ from ..session.negotiate import refusal
 from .middleware import WebSocketMiddleware
 from .refusals import count_refusal
 from .routing import WebSocketRule
+from .seats import leave_seat
 from .upgrade_response import is_accepted
 
 
@@ -57,9 +58,11 @@ class Dispatch:
                 response = self._full_dispatch(*args)
         except BaseException as error:
             if middleware is not None:
+                leave_seat(request.environ)
                 count_refusal(middleware.websocket._metrics, request, error)
             raise
         if middleware is not None and not is_accepted(response):
+            leave_seat(request.environ)
             count_refusal(middleware.websocket._metrics, request, response)
         return response
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _socket import socket as Socket
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from functools import cached_property, lru_cache, partial
@@ -17,7 +18,7 @@ from ..clients.client import WebSocketClient
 from ..clients.legacy import legacy_class
 from ..clients.resuming import enveloped_class
 from ..clients.uwsgi_api import UWSGIWebSocketClient, counted
-from ..codec import DeflateSettings, UpgradeRequest
+from ..codec import DeflateSettings, Protocol, UpgradeRequest
 from ..connection.base import Limits
 from ..connection.connection import Connection
 from ..engines.base import Engine
@@ -38,6 +39,7 @@ from ..session import negotiate
 from ..session.lazy import LazySession
 from . import config
 from .routing import WebSocketRule
+from .seats import leave_seat, seat_of, take_seat
 from .upgrade_response import missed_response, upgrade_class
 
 #: Connections with the same limits share them.
@@ -121,6 +123,7 @@ class WebSocketMiddleware:
         user = self.websocket._rooms.user_of_request(self.app)
         if user is not None:
             environ[USER] = user
+        take_seat(request, rule, user, engine, self.setting)
         handshake = Handshake(self, environ, rule, request.view_args, negotiation, engine)
         if self.waits_for_handler(rule):
             return handshake.accept_lazily(process_response)
@@ -232,13 +235,14 @@ class Handshake(LazySession):
         """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
         middleware, negotiation = self._middleware, self.negotiation
         try:
-            negotiation.headers[:] = negotiate.switch_headers(negotiation, self.response.headers)
-        except ValueError as error:
-            return self._fail(start_response, error)
-        if issubclass(middleware.client, UWSGIWebSocketClient):
-            return self._serve_uwsgi(start_response)
-        upgrade_of(environ).opening = self.response
-        try:
+            try:
+                headers = negotiate.switch_headers(negotiation, self.response.headers)
+            except ValueError as error:
+                return self._fail(start_response, error)
+            negotiation.headers[:] = headers
+            if issubclass(middleware.client, UWSGIWebSocketClient):
+                return self._serve_uwsgi(start_response)
+            upgrade_of(environ).opening = self.response
             return self.serve(start_response, keep_context=middleware.setting("REQUEST_CONTEXT"))
         finally:
             self._end()
@@ -263,10 +267,21 @@ class Handshake(LazySession):
         response.upgrade_connection = lambda environ, start_response: server.leave(start_response)
         return response
 
+    def open(self, sock: Socket, protocol: Protocol, headers: Headers) -> Connection:
+        """Open the connection; its end is that of its seat, be its handler through or not."""
+        connection = super().open(sock, protocol, headers)
+        seat = seat_of(self.environ)
+        if seat is not None:
+            connection.before_end = seat.leave
+            if connection.ended:
+                seat.leave()
+        return connection
+
     def _end(self) -> None:
-        """Let the response stand for the handler's result no longer."""
+        """Let the response stand for the handler's result no longer; leave the seat."""
         upgrade_of(self.environ).opening = None
         self.response.end()
+        leave_seat(self.environ)
 
     def late_headers(self) -> Headers:
         """Return the header fields of the 101, with what Flask adds to a response."""

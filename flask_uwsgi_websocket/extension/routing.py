@@ -15,7 +15,7 @@ from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule, RuleFactory
 
 from ..codec import DeflateSettings
 from ..codec.handshake import is_token
-from ..helpers.checks import BYTES, RATE_OR_FALSE, SWITCH, nearest
+from ..helpers.checks import BYTES, CONNECTIONS_OR_FALSE, RATE_OR_FALSE, SWITCH, nearest
 from ..helpers.functions import innermost
 from ..rooms.envelope import SUBPROTOCOL
 from .config import COMPRESSION, check_origins
@@ -29,6 +29,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "compression": COMPRESSION.check,
     "max_message_size": BYTES.check,
     "max_rate": RATE_OR_FALSE.check,
+    "max_connections": CONNECTIONS_OR_FALSE.check,
     "lazy": SWITCH.check,
     "require_subprotocol": SWITCH.check,
     "resume": SWITCH.check,
@@ -49,6 +50,9 @@ class WebSocketRule(Rule):
     :param max_message_size: overrides ``UWSGI_WEBSOCKET_MAX_MESSAGE_SIZE``, in bytes.
     :param max_rate: overrides ``UWSGI_WEBSOCKET_MAX_RATE``: how many messages a client may send at
         a time, and within how many seconds, as in ``(20, 1)``. False: any.
+    :param max_connections: how many connections a user, or an address, may have to this route;
+        those to routes without one are counted together, by ``UWSGI_WEBSOCKET_MAX_CONNECTIONS``.
+        False: any number.
     :param lazy: whether the handshake waits, up to a second, for the handler's first use of its
         client, so that a decorator, or the handler, may refuse with a response or ``abort()``
         until then (and later with close code 1008). None: if the handler has decorators (of those
@@ -70,6 +74,7 @@ class WebSocketRule(Rule):
         compression: bool | DeflateSettings | None = None,
         max_message_size: int | None = None,
         max_rate: Sequence[float] | Literal[False] | None = None,
+        max_connections: int | None = None,
         lazy: bool | None = None,
         resume: bool = False,
         **options: Any,
@@ -83,6 +88,7 @@ class WebSocketRule(Rule):
         self.compression = compression
         self.max_message_size = max_message_size
         self.max_rate = max_rate
+        self.max_connections = max_connections
         self.lazy = lazy
         self.resume = resume
         self._check_options(string)

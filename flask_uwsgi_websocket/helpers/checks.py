@@ -75,6 +75,14 @@ RATE_OR_NONE = Kind(
 RATE_OR_FALSE = Kind(
     RATE_OR_NONE.words.replace("None", "False"), lambda value: value is False or _is_rate(value)
 )
+#: Each handshake of who has all of them looks at each.
+CONNECTIONS = whole(1, 1024)
+CONNECTIONS_OR_NONE = Kind(
+    f"None for any number or {CONNECTIONS.words}", lambda v: v is None or CONNECTIONS.accepts(v)
+)
+CONNECTIONS_OR_FALSE = Kind(
+    f"False for any number or {CONNECTIONS.words}", lambda v: v is False or CONNECTIONS.accepts(v)
+)
 # 0 and 1 are what the environment has, as Flask's from_prefixed_env() reads it.
 SWITCH = Kind("True or False", lambda v: isinstance(v, int) and v in (0, 1))
 

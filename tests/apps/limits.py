@@ -1,6 +1,11 @@
 """Routes whose clients may send so and so much, or open so and so many connections."""
 
+import os
 import time
+from contextlib import suppress
+from functools import wraps
+
+from flask import abort, jsonify, request
 
 from tests.apps.kit import make_app, make_extension, record, sleep
 
@@ -80,3 +85,55 @@ async def busy(ws):
 async def echo(ws):
     while (msg := await ws.receive()) is not None:
         await ws.send(msg)
+
+
+@websocket.identify
+def user():
+    return request.args.get("user")
+
+
+def refusing(handler):
+    """Refuse those who say so, before the handler runs."""
+
+    @wraps(handler)
+    def wrapper(*args, **kwargs):
+        if "refused" in request.args:
+            abort(403)
+        return handler(*args, **kwargs)
+
+    return wrapper
+
+
+@app.after_request
+def refuse_late(response):
+    if "refused-late" in request.args:
+        response.status_code = 403
+    return response
+
+
+@websocket.route("/three", max_connections=3)
+async def three(ws):
+    while (msg := await ws.receive()) is not None:
+        await ws.send(f"{os.getpid()} {msg}")
+
+
+@websocket.route("/three/decorated", max_connections=3)
+@refusing
+async def decorated(ws):
+    await ws.send("hello")
+    await ws.receive()
+
+
+@websocket.route("/three/heedless", max_connections=3)
+async def heedless(ws):
+    """Go on after the end."""
+    await ws.receive()
+    with suppress(ConnectionError):
+        await sleep(0.5)
+
+
+@app.get("/refused")
+def refused():
+    """How many connections the worker that answers has refused."""
+    routes = websocket._metrics.snapshot()["routes"]
+    return jsonify({name: route["refused"] for name, route in routes.items()})

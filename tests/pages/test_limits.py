@@ -7,6 +7,14 @@ from tests.pages import Page
 PAGE = Page("limits")
 
 
+def test_connections() -> None:
+    names = PAGE.run("max_connections=2")
+    client = names["websocket"].test_client(names["app"])
+    for _ in range(3):
+        with client.connect("/status") as status:
+            assert status.receive() == "up"
+
+
 def test_rates() -> None:
     stored: list[str] = []
     names = PAGE.run("max_rate=(10, 5)", store=stored.append)

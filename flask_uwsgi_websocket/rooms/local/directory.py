@@ -31,6 +31,8 @@ REMEDY = 'set UWSGI_WEBSOCKET_BACKPLANE to a place that only this user has: "loc
 
 #: In the name of the mark that a worker, not a mere publisher, is behind a socket.
 WORKER = ".worker"
+#: In front of the numbers of the files whose bytes are locked: see session/seats.py.
+SEATS = "seats."
 #: What is kept: one file, and those that belong to it.
 STORE = "rooms.db"
 #: In the names of what workers count; behind the number of each.
@@ -39,6 +41,7 @@ FIGURES = ".stats"
 #: Where a directory has been named, all else in it is somebody's.
 _SOCKET = re.compile(rf"\.?[0-9]+\.[0-9a-f]{{8}}({re.escape(WORKER)})?")
 _STORE = re.compile(rf"{re.escape(STORE)}(|-wal|-shm|-journal|\.lock|\.over|\.json|\.json\.[0-9]+)")
+_SEATS = re.compile(rf"{re.escape(SEATS)}[0-9a-f]+")
 _FIGURES = re.compile(rf"\.?[0-9]{{1,10}}{re.escape(FIGURES)}")
 #: Says that all who use what is kept are about to end.
 _OVER = f"{STORE}.over"
@@ -377,4 +380,4 @@ def _keeps(fd: int) -> bool:
 
 
 def _is_ours(name: str) -> bool:
-    return any(ours.fullmatch(name) for ours in (_SOCKET, _STORE, _FIGURES))
+    return any(ours.fullmatch(name) for ours in (_SOCKET, _STORE, _FIGURES, _SEATS))
