@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection
 
+from tests.redis_servers import RedisServer
 from tests.server import PATIENCE, Server, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -336,3 +339,135 @@ def test_nobody_else_gets_in(admin_server: Server) -> None:
         location = answer.headers.get("Location", "")
         assert not location or location.startswith((f"{origin}/", "/"))
         assert not location.startswith("//")
+
+
+@pytest.mark.parametrize("engine", ["threads", "gevent", "asyncio"])
+def test_figures_of_all_workers(admin_server: Server, token: str) -> None:
+    with chats(admin_server, token) as members, opened(admin_server) as admin:
+        eventually(lambda: figures(admin)["open"] == len(members), "all are open")
+        stats = admin.next("stats")
+        assert stats["complete"]
+        assert [worker["state"] for worker in stats["workers"]] == ["live", "live"]
+        assert sum(worker["open"] for worker in stats["workers"]) == stats["open"]
+        assert len(stats["ping"]["counts"]) == len(stats["ping"]["bounds"]) + 1
+
+
+def figures(admin: Admin) -> Any:
+    """The figures of the one route besides the page's own."""
+    admin.watch(stats=True)
+    routes = admin.next("stats")["routes"]
+    [route] = [each for each in routes if each["route"] == "/chat/<path:room>"]
+    return route
+
+
+@BOTH_LOOPS
+def test_a_worker_is_blocked_killed_and_reloaded(serve: ServerFactory, engine: str) -> None:
+    server = serve(engine, app="admin", processes=2)
+    with opened(server) as admin, chats(server, "a") as members:
+        for member in members:
+            member.echo("hello")
+        eventually(
+            lambda: figures(admin)["messages_received"] == len(members), "all is counted, once"
+        )
+        own = admin.hello["worker"]
+        other = 3 - own
+        [theirs] = [w["pid"] for w in server.stats()["workers"] if w["id"] == other]
+        [row, *_] = [row for row in admin.rows() if row["worker"] == other]
+        os.kill(theirs, signal.SIGSTOP)
+        try:
+            assert not admin.table()["complete"]
+            assert workers_of(admin) == {own}
+            assert admin.post("close", id=row["id"])[0] == 503
+            eventually(lambda: admin.table()["missing"] == [other], "it is missing")
+            assert state_of(admin, other) == "blocked"
+        finally:
+            os.kill(theirs, signal.SIGCONT)
+        eventually(lambda: admin.table()["complete"], "it answers again")
+        server.allow_log("DAMN ! worker")
+        os.kill(theirs, signal.SIGKILL)
+        eventually(lambda: not workers_of(admin) - {own}, "its connections are gone")
+        eventually(lambda: admin.table()["complete"], "nobody is missing")
+        with chats(server, "b"):
+            eventually(lambda: workers_of(admin) == {1, 2}, "its successor answers")
+        server.signal(signal.SIGHUP)
+        assert code_of_end(admin) == 1012
+    with eventually_opened(server) as admin, chats(server, "c"):
+        eventually(lambda: workers_of(admin) == {1, 2}, "both answer")
+        # From before the reload, too; what a worker counted in its last second may be lost.
+        admin.watch(stats=True)
+        eventually(lambda: admin.next("stats")["accepted"] > 6, "they counted on")
+
+
+def code_of_end(admin: Admin) -> int | None:
+    """The code that a page's WebSocket is closed with."""
+    try:
+        while admin.socket.recv(PATIENCE):
+            pass
+    except ConnectionClosed as closed:
+        return closed.rcvd and closed.rcvd.code
+    return None
+
+
+def workers_of(admin: Admin) -> set[int]:
+    return {row["worker"] for row in admin.rows()}
+
+
+def state_of(admin: Admin, worker: int) -> str:
+    """The state of a worker, once it is no longer live."""
+
+    def state() -> str:
+        admin.watch(stats=True)
+        [state] = [w["state"] for w in admin.next("stats")["workers"] if w["worker"] == worker]
+        return "" if state == "live" else str(state)
+
+    return eventually(state, f"worker {worker} is not live")
+
+
+@contextmanager
+def eventually_opened(server: Server) -> Iterator[Admin]:
+    """A page's WebSocket, from a server that reloads."""
+
+    def connect() -> Admin | None:
+        try:
+            return Admin(server)
+        except (OSError, WebSocketException):
+            return None
+
+    admin = eventually(connect, "the page connects again")
+    assert admin is not None
+    try:
+        yield admin
+    finally:
+        admin.socket.close()
+
+
+@BOTH_LOOPS
+def test_machines_with_one_redis(
+    serve: ServerFactory, engine: str, start_redis: Callable[..., RedisServer]
+) -> None:
+    config = {"UWSGI_WEBSOCKET_BACKPLANE": start_redis().url}
+    one, two = (serve(engine, app="admin", config=config) for _ in range(2))
+    here, there = Chat(one, "a"), Chat(two, "a")
+    with opened(one) as admin:
+        answer = admin.table(field="room", search="a", exact=True)
+        assert (answer["complete"], answer["matched"]) == (True, 2)
+        for row in answer["rows"]:
+            assert admin.post("close", id=row["id"], reason="from one")[0] == 200
+        assert admin.post("room", room="a")[1]["complete"]
+    for chat in (here, there):
+        with pytest.raises(ConnectionClosed) as closed:
+            chat.socket.recv(PATIENCE)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.reason == "from one"
+
+
+@pytest.mark.parametrize("engine", ["asyncio"])
+def test_without_a_backplane_others_are_missing(serve: ServerFactory, engine: str) -> None:
+    config = {"UWSGI_WEBSOCKET_BACKPLANE": "memory://"}
+    server = serve(engine, app="admin", processes=2, config=config)
+    server.allow_log("rooms reach the clients of one worker only")
+    with chats(server, "a"), opened(server) as admin:
+        own = admin.hello["worker"]
+        assert workers_of(admin) == {own}
+        eventually(lambda: admin.table()["missing"] == [3 - own], "it says that it misses some")
+        assert not admin.table()["complete"]

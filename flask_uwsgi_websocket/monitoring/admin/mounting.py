@@ -5,10 +5,22 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Flask, Response, abort, current_app, g, request, send_from_directory
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    g,
+    has_app_context,
+    request,
+    send_from_directory,
+)
 from werkzeug.exceptions import HTTPException
 
 from ...clients.base import BaseClient
@@ -129,15 +141,13 @@ class AdminPages:
             "host": socket.gethostname(),
             "time": time.time(),
         }
-        return Updates(ws, page.rooms, hello, self._stats)
+        return Updates(ws, page.rooms, hello, partial(self._stats, app))
 
-    def _stats(self) -> dict[str, Any]:
-        stats = getattr(self._websocket, "stats", None)
-        if stats is not None:
-            return dict(stats())
-        count = len(self._websocket.clients)
-        empty: dict[str, Any] = {"routes": {}, "refused": {}, "rooms": {}, "workers": []}
-        return {"time": time.time(), "complete": False, "open": count, **empty}
+    def _stats(self, app: Flask) -> dict[str, Any]:
+        # Where handlers have no context, it is the latest app's that would be told.
+        with nullcontext() if has_app_context() else app.app_context():
+            stats: dict[str, Any] = self._websocket.stats()
+        return stats
 
 
 def _page_at(place: Place) -> AdminPage:

@@ -97,6 +97,8 @@ class Updates:
     ) -> None:
         self._ws, self._rooms, self._hello, self._stats = ws, rooms, hello, stats
         self._watching = Watching()
+        self._running: list[int] = []
+        self._looked_at = 0.0
 
     async def run(self) -> None:
         """Serve it until it ends, or has to be opened again."""
@@ -132,7 +134,7 @@ class Updates:
 
     async def _ask(self, about: str, asked: Any) -> dict[str, Any]:
         if about == "stats":
-            return summary(self._stats())
+            return summary(self._look_at_stats())
         ask = partial(connections_of_all if about == "connections" else rooms_of_all)
         answer: dict[str, Any] = await settled(self._rooms.run(ask(self._rooms.live(), asked)))
         if about == "connections":
@@ -146,13 +148,21 @@ class Updates:
         answered = {
             worker for host, worker in answer.pop("answered") if host == self._hello["host"]
         }
-        running = [
-            worker["worker"]
-            for worker in self._stats().get("workers", ())
-            if worker["state"] != "ended" and worker["open"]
-        ]
-        answer["missing"] = sorted(set(running) - answered)
+        if time.monotonic() - self._looked_at > 2 * STATS_INTERVAL:
+            self._look_at_stats()
+        answer["missing"] = sorted(set(self._running) - answered)
         answer["complete"] = answer["complete"] and not answer["missing"]
+
+    def _look_at_stats(self) -> dict[str, Any]:
+        """Return the figures; remember which workers of this host may have connections."""
+        self._looked_at = time.monotonic()
+        stats = self._stats()
+        self._running = [
+            worker["worker"]
+            for worker in stats["workers"]
+            if worker["state"] == "blocked" or (worker["state"] == "live" and worker["open"])
+        ]
+        return stats
 
     async def _send_error(self, about: str, error: str) -> None:
         await settled(self._ws.send_json({"type": "error", "about": about, "error": error}))
