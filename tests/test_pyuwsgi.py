@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from flask_uwsgi_websocket.launch.defaults import complete
+from flask_uwsgi_websocket.launch.keywords import arguments
 from tests.rawclient import close_frame
-from tests.server import eventually
+from tests.server import PATIENCE, eventually
 
 pytestmark = [
     pytest.mark.xdist_group("pyuwsgi"),
@@ -45,6 +49,33 @@ def test_a_thread_that_sleeps_does_not_hold_a_reload(serve, token, pyuwsgi) -> N
             assert client.message() == "blocked"
         server.signal(signal.SIGHUP)
         eventually(lambda: server.worker_pid != old, "another worker", 15)
+
+
+def test_its_statsd_gets_our_figures(serve, pyuwsgi) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(PATIENCE)
+        address = f"127.0.0.1:{statsd.getsockname()[1]}"
+        given = {"stats_push": f"statsd:{address},chat", "stats_pusher_default_freq": 1}
+        options = [
+            word
+            for name, value in complete(given).items()
+            for word in arguments(name, value)
+            if name.startswith(("metric", "stats"))
+        ]
+        launcher = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()"]
+        server = serve("threads", launcher=launcher, env=pyuwsgi, options=options)
+        with server.raw() as one, server.raw() as other:
+            one.echo("hello")
+            other.echo("hello")
+            wanted = {
+                *(b"chat.flask_websocket.open:2|g", b"chat.worker.1.flask_websocket.accepted:2|g"),
+                b"chat.flask_websocket.messages_sent:2|g",
+            }
+            deadline = time.monotonic() + PATIENCE
+            while wanted and time.monotonic() < deadline:
+                wanted.discard(statsd.recv(1500))
+            assert not wanted
 
 
 @pytest.mark.parametrize("signum", ["SIGTERM", "SIGHUP"])

@@ -23,6 +23,9 @@
 ``python_autoreload``      1 in debug mode: seconds between two looks for changed code, which with
                            ``lazy`` are our own; and ``worker_reload_mercy`` 5 seconds: an open
                            WebSocket must not hold the reload for uWSGI's minute.
+``metric``                 ours, for each worker and for all, with ``enable_metrics`` or another
+                           option by which uWSGI has metrics; and ``metrics_no_cores``, since
+                           those of thousands of cores slow all of them down.
 ``virtualenv``             the one that this interpreter runs in.
 =========================  ========================================================================
 """
@@ -38,7 +41,7 @@ from ..helpers.engines import CORES
 from ..inspection.binaries import is_plain
 from ..inspection.options import FASTCGI_SOCKETS, FILES, ROUTERS, SOCKETS, TLS_SOCKETS, spellings
 from ..inspection.socket_rules import ROUTER_BUFFER
-from . import watch
+from . import metrics, watch
 from .keywords import Options, check_taken_literally, number, settled, spelling, values
 
 DEFAULT_HOST = "localhost"
@@ -89,9 +92,12 @@ def complete(
         options["threads"] = _THREADS
     if (given.get("asyncio") or given.get("async")) and not given.get("ugreen"):
         options["greenlet"] = True
-    for name in ("http", "import"):
+    if any(given.get(name) for name in metrics.ENABLING):
+        workers = max([1, *(number(given[name]) for name in given.keys() & _WORKERS)])
+        options |= {"metric": metrics.declarations(workers), "metrics-no-cores": True}
+    for name in ("http", "import", "metric"):
         if options.get(name) and given.get(name):  # these stand beside ours
-            options[name] = [options[name], *values(given.pop(name))]
+            options[name] = [*values(options[name]), *values(given.pop(name))]
     options |= given
     return {n: v for n, v in options.items() if v is not None and v is not False}
 

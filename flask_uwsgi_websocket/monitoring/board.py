@@ -24,6 +24,7 @@ from ..process.server_process import ServerProcess
 from ..rooms.local.directory import Directory
 from ..rooms.local.instances import open_place, opened_place
 from ..servers import uwsgi
+from . import uwsgi_metrics
 from .sheet import Found, Sheet, after_end, read_sheets
 
 #: Seconds between two looks whether there is something to write.
@@ -222,7 +223,11 @@ def begin_with_workers(prefix: Callable[[], str], metrics: WorkerMetrics, engine
     """Have each worker of uWSGI write what an extension counts, once it serves."""
 
     def begin() -> None:
-        board_of(prefix(), engine.process).begin(engine)
+        board = board_of(prefix(), engine.process)
+        show = uwsgi_metrics.listener()
+        if show is not None and show not in board.listeners:
+            board.listeners.append(show)
+        board.begin(engine)
 
     def after_fork() -> None:
         board_of(prefix(), engine.process).count(metrics)

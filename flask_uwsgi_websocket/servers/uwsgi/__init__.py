@@ -2,10 +2,12 @@
 
 from .instance import (
     after_fork,
+    has_metric,
     inside,
     is_only_worker,
     running_engine,
     running_workers,
+    set_metric,
     shared_area,
     websocket_api,
     worker_id,

@@ -115,6 +115,16 @@ def after_fork(callback: Callable[[], None]) -> None:
         postfork_chain.append(call)
 
 
+def has_metric(name: str) -> bool:
+    """Tell whether uWSGI has a metric that workers may set."""
+    return bool(uwsgi.metric_inc(name, 0))
+
+
+def set_metric(name: str, value: int) -> None:
+    """Set one of uWSGI's metrics, if there is such."""
+    uwsgi.metric_set(name, value)
+
+
 def shared_area(number: int, position: int) -> bytes:
     """Return what a shared area holds from ``position`` on.
 

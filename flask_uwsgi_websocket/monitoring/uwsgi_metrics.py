@@ -1,0 +1,44 @@
+"""uWSGI's own metrics: its stats server and its pushers, such as statsd's, show what we count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from ..launch.metrics import worker_metric
+from ..metrics.totals import TOTALS, totals
+from ..servers import uwsgi
+
+#: Is told the prefix of an app, and what this worker has counted of it.
+Listener = Callable[[str, dict[str, Any]], object]
+
+
+class UWSGIMetrics:
+    """Those of this worker that were declared. uWSGI itself sums them over the workers."""
+
+    def __init__(self) -> None:
+        worker = uwsgi.worker_id()
+        named = {name: worker_metric(worker, name) for name in TOTALS}
+        self._names = {name: metric for name, metric in named.items() if uwsgi.has_metric(metric)}
+        self._totals: dict[str, dict[str, int]] = {}  # of each app
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def show(self, app: str, counted: dict[str, Any]) -> None:
+        """Set them to what all apps have counted, of which one has news."""
+        self._totals[app] = totals(counted)
+        for name, metric in self._names.items():
+            uwsgi.set_metric(metric, sum(each[name] for each in self._totals.values()))
+
+
+@cache
+def _of_this_worker() -> UWSGIMetrics:
+    return UWSGIMetrics()
+
+
+def listener() -> Listener | None:
+    """Return what shows the figures of this worker's apps; None where nothing was declared."""
+    metrics = _of_this_worker()
+    return metrics.show if metrics else None
