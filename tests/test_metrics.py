@@ -488,3 +488,20 @@ def test_hosts_and_subdomains_are_part_of_the_pattern() -> None:
     websocket.route("/a", endpoint="one")(lambda ws: None)
     websocket.route("/a", endpoint="two", subdomain="api")(lambda ws: None)
     assert sorted(websocket._metrics.snapshot()["routes"]) == ["/a", "api/a"]
+
+
+def test_routes_are_bound_by_host_where_the_app_s_are() -> None:
+    app = Flask(__name__, host_matching=True, static_folder=None)
+    websocket = WebSocket(app)
+    for name in ("a", "b"):
+        websocket.route("/", endpoint=name, host=f"{name}.example.com")(lambda ws: ws.receive())
+    assert sorted(websocket._metrics.snapshot()["routes"]) == ["a.example.com/", "b.example.com/"]
+    with websocket.test_client().connect("/", base_url="http://b.example.com"):
+        routes = websocket._metrics.snapshot()["routes"]
+        assert [routes[pattern]["open"] for pattern in sorted(routes)] == [0, 1]
+
+
+def test_a_route_that_cannot_be_bound_yet() -> None:
+    websocket = WebSocket(Flask(__name__))
+    websocket.route("/<unknown:a>")(lambda ws, a: None)
+    assert websocket._metrics.snapshot()["routes"] == {}

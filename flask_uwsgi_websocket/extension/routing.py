@@ -232,7 +232,7 @@ class Router(Flask):
         """Return those of all routes that are bound to apps by now."""
         with suppress(LookupError):  # of an unknown converter, as the first request will tell
             for app in self._apps:
-                self.url_map.bind_rules(app.url_map.converters)
+                self._bind(app)
         rules: Iterable[Any] = self.url_map.iter_rules()
         return [rule.pattern for rule in rules]
 
@@ -291,10 +291,14 @@ class Router(Flask):
         """Return the ws:// or wss:// URL of an endpoint."""
         return self._adapter(app, request).build(endpoint, values, force_external=True)
 
+    def _bind(self, app: Flask) -> None:
+        """Bind the rules as the app binds its own."""
+        self.url_map.host_matching = app.url_map.host_matching  # before the rules
+        self.url_map.bind_rules(app.url_map.converters)
+
     def _adapter(self, app: Flask, request: Request | None) -> MapAdapter:
         """Bind our map as the app binds its own, to a request or (None) to its configuration."""
-        self.url_map.host_matching = app.url_map.host_matching  # which rules are bound by
-        self.url_map.bind_rules(app.url_map.converters)
+        self._bind(app)
         theirs = app.create_url_adapter(request)
         if theirs is None:
             raise RuntimeError("outside of a request, building URLs needs the SERVER_NAME setting")
