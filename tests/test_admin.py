@@ -292,9 +292,10 @@ def test_actions_are_logged(caplog: pytest.LogCaptureFixture) -> None:
         page.post("close", socket.token, id=row["id"], code=1000, reason="two\nlines")
     records = [r for r in caplog.records if r.name == "flask_uwsgi_websocket.admin"]
     sent, closed = (r.__dict__ for r in records)
-    assert sent["admin"] == "ann\\nforged"
-    assert (sent["admin_action"], sent["admin_id"]) == ("send", row["id"])
-    assert (closed["admin_reason"], closed["admin_result"]) == ("two\\nlines", "closing")
+    assert (sent["websocket_event"], sent["websocket_admin"]) == ("admin", "ann\\nforged")
+    assert (sent["websocket_action"], sent["websocket_id"]) == ("send", row["id"])
+    assert (sent["websocket_client"], sent["websocket_admin_address"]) == ("127.0.0.1",) * 2
+    assert (closed["websocket_reason"], closed["websocket_result"]) == ("two\\nlines", "closing")
     assert "secret" not in caplog.text
     assert all("\n" not in r.getMessage() for r in records)
 
@@ -437,3 +438,11 @@ def test_a_client_that_does_not_read() -> None:
         assert statuses[-1] == 409
         assert set(statuses[:-1]) == {200}
         assert socket.row("/echo/a")["queued"] > 0  # and was not closed for that
+
+
+def test_limits_of_the_app_are_not_for_the_page() -> None:
+    page = Page(MAX_CONNECTIONS=1, MAX_RATE=(1, 100), MAX_MESSAGE_SIZE=10, ALLOWED_ORIGINS="x://y")
+    with page.open() as one, page.open() as two:
+        for socket in (one, two):
+            for _ in range(3):
+                assert socket.table()["total"] >= 1

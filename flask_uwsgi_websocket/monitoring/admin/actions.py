@@ -78,7 +78,8 @@ class Actions:
         elif not done:
             done = {"status": 503, "error": "not all workers answered; none of those has it"}
         facts = {name: question.get(name) for name in ("code", "reason") if name in question}
-        whom = done.get("connection", {"id": question["id"]})
+        whom = dict(done.get("connection", {"id": question["id"]}))
+        whom["client"] = whom.pop("address", None)
         result = done.get("done") or done["error"]
         size = {"characters": len(question["text"])} if "text" in question else {}
         log_action(g.websocket_admin, question["do"], result, **whom, **facts, **size)

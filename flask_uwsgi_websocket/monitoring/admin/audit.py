@@ -26,21 +26,26 @@ def log_action(who: str, action: str, result: str, **facts: Any) -> None:
     """
     named = {name: printable(value) for name, value in facts.items() if value not in (None, "")}
     words = " ".join(f"{name}={value!r}" for name, value in named.items())
-    extra = {f"admin_{name}": value for name, value in named.items()}
-    extra |= {"admin": who, "admin_action": action, "admin_result": result}
-    extra["admin_address"] = printable(request.remote_addr or "")
-    logger.warning("admin %s: %s %s: %s", who, action, words, printable(result), extra=extra)
+    fields = {"event": "admin", "admin": who, "action": action, "result": result, **named}
+    logger.warning(
+        "admin %s: %s %s: %s", who, action, words, printable(result), extra=_extra(fields)
+    )
 
 
 def log_refusal(reason: str) -> None:
     """Log a request that was refused, unless many are."""
     if _refusals.passes():
-        address = printable(request.remote_addr or "")
-        extra = {"admin_action": "refused", "admin_result": reason, "admin_address": address}
+        fields = {"event": "admin_refused", "path": printable(request.path), "result": reason}
         logger.warning(
             "admin page: %s of %s refused: %s",
-            printable(request.path),
-            address,
+            fields["path"],
+            printable(request.remote_addr or "-"),
             printable(reason),
-            extra=extra,
+            extra=_extra(fields),
         )
+
+
+def _extra(fields: dict[str, str]) -> dict[str, str]:
+    """Name the fields as those of other lines about WebSockets."""
+    fields["admin_address"] = printable(request.remote_addr or "-")
+    return {f"websocket_{name}": printable(value) for name, value in fields.items()}

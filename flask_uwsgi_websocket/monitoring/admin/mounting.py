@@ -124,7 +124,13 @@ class AdminPages:
         blueprint.before_request(lambda: _page_at(place).guard())
         blueprint.after_request(_harden)
         # Any origin would do but for the guard, which knows better; it has run when this does.
-        options: Any = {"origins": "*", "lazy": False, "max_message_size": 4 * MAX_MESSAGE}
+        options: Any = {
+            "origins": "*",
+            "lazy": False,
+            "max_message_size": 4 * MAX_MESSAGE,
+            "max_rate": False,
+            "max_connections": False,
+        }
         blueprint.add_url_rule("/updates", "updates", self._handler, **options)
         return blueprint
 

@@ -28,8 +28,9 @@ RENEW = 120.0
 RENEW_CODE = 4001
 #: Seconds between two answers, and the least that lies between the page's wish and the first.
 STATS_INTERVAL, ASK_INTERVAL, LEAST_INTERVAL = 1.0, 2.0, 0.1
-#: How much longer the workers rest than a question took.
-REST = 10.0
+#: How much longer the workers rest than a question took, and for how many seconds at most: one
+#: that is blocked has the others wait, and nothing to do.
+REST, LONGEST_REST = 10.0, 5.0
 #: Characters of a message of the page's.
 MAX_MESSAGE = 4096
 
@@ -82,7 +83,7 @@ class Watching:
         """Set when it is due again: the later, the longer it took."""
         interval = STATS_INTERVAL if about == "stats" else ASK_INTERVAL
         self._last[about] = now
-        self._due[about] = max(began + interval, now + REST * (now - began))
+        self._due[about] = max(began + interval, now + min(REST * (now - began), LONGEST_REST))
 
 
 class Updates:
