@@ -49,7 +49,8 @@ class AdminPage:
         try:
             eventually(look, f"{parts} in {selector}", interval=0.05)
         except AssertionError as error:
-            raise AssertionError(f"{error}: it has {self.text(selector)!r}") from None
+            state = f"{self.text(selector)!r}; {self.dialogs}: {self.text('dialog#confirm')!r}"
+            raise AssertionError(f"{error}: it has {state}") from None
 
     def column(self, title: str) -> list[str]:
         """A column of the table of connections, row by row."""

@@ -128,8 +128,8 @@ def test_closes_a_connection(page: AdminPage, server: Server) -> None:
         assert page.focused == "Close the connection…"
         page.click("#close")
         page.confirm(code=4321, reason="enough")
-        assert end_of(ann) == (4321, "enough")
         page.expect("#detail .result", "is being closed")
+        assert end_of(ann) == (4321, "enough")
         page.expect("#detail-gone", "It has ended.")
         page.js.press("Escape")
         eventually(lambda: page.dialogs == [], "no panel any more")
@@ -137,6 +137,8 @@ def test_closes_a_connection(page: AdminPage, server: Server) -> None:
         page.leave_table()
         page.expect_users("bob")
         bob.ping()
+        page.click("#codes-more summary")
+        page.expect("#codes-table", "4321")
 
 
 def test_sends_a_message(page: AdminPage, server: Server) -> None:
@@ -207,6 +209,36 @@ def test_rows_wait_for_people(page: AdminPage, server: Server) -> None:
         assert page.js.read("document.activeElement.closest('tr').className") == "gone"
         page.leave_table()
         page.expect_users("bob", "cid")
+
+
+def test_figures(page: AdminPage, server: Server) -> None:
+    page.expect("#workers", "1", "2", "● live", "gevent")
+    with members(server, "ann", "bob", room="busy") as (ann, bob):
+        for number in range(20):
+            ann.send(f"{number}")
+            assert ann.recv(PATIENCE) == bob.recv(PATIENCE) == f"{number}"
+        eventually(lambda: "/rooms/<path:names>" in page.text("#routes"), "the route")
+        page.expect("#tile-open", "3", "2 of 2 workers live")
+        eventually(lambda: page.column("Received") == ["20", "0"], "what ann has sent")
+        assert page.column("Sent") == ["21", "21"]
+        page.click("#throughput-more summary")
+        page.expect("#throughput-table", "Received", ":")
+        drawn = "document.querySelector('#throughput polyline').getAttribute('points')"
+        assert page.js.read(drawn)
+
+
+def test_a_worker_that_is_stuck(page: AdminPage, server: Server) -> None:
+    page.click("#own")
+    eventually(lambda: page.column("Worker"), "the page's own connection")
+    [own] = page.column("Worker")
+    [stuck] = [worker for worker in server.stats()["workers"] if str(worker["id"]) != own]
+    os.kill(stuck["pid"], signal.SIGSTOP)
+    try:
+        page.expect("#workers", "▲ blocked")
+        page.expect("#tile-open", "1 of 2 workers live")
+    finally:
+        os.kill(stuck["pid"], signal.SIGCONT)
+    eventually(lambda: "blocked" not in page.text("#workers"), "all to be live again")
 
 
 def test_comes_back_by_itself(page: AdminPage, server: Server) -> None:

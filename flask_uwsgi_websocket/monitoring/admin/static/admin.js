@@ -44,7 +44,8 @@ function watch() {
   const connections = one === null
     ? {...rows.view, tag: ++tag}
     : {search: one, field: 'id', exact: true, limit: 1, hide_admins: false, tag: ++tag}
-  link.send({type: 'watch', stats: true, connections, rooms: {search: element('input', 'rooms-search').value, limit: 25}})
+  const rooms = {search: element('input', 'rooms-search').value, limit: 25}
+  link.send({type: 'watch', stats: true, connections, rooms})
 }
 
 /** @param {string | null} id */
@@ -118,10 +119,9 @@ function showPlace({position, rows: shown, matched, total, first, last}) {
   at('none').hidden = shown.length > 0
   const isFirst = !shown.length || position <= 1
   const isLast = !shown.length || end >= matched
-  for (const [id, end] of /** @type {const} */ ([['first', isFirst], ['previous', isFirst], ['next', isLast], ['last', isLast]])) {
-    // Not `disabled`, which would take the focus from the button that somebody pages with.
-    at(id).setAttribute('aria-disabled', String(end))
-  }
+  // Not `disabled`, which would take the focus from the button that somebody pages with.
+  for (const id of ['first', 'previous']) at(id).setAttribute('aria-disabled', String(isFirst))
+  for (const id of ['next', 'last']) at(id).setAttribute('aria-disabled', String(isLast))
   at('next').onclick = () => isLast || rows.set({after: last})
   at('previous').onclick = () => isFirst || rows.set({before: first})
 }
@@ -130,7 +130,8 @@ function showPlace({position, rows: shown, matched, total, first, last}) {
 function showMissing({complete, missing}) {
   const who = missing.length === 1 ? `worker ${missing[0]}` : `workers ${missing.join(', ')}`
   const text = missing.length ? who : 'another machine'
-  say(at('incomplete'), complete ? '' : `Incomplete: ${text} did not answer, so some connections and rooms are missing.`)
+  const notice = `Incomplete: ${text} did not answer, so some connections and rooms are missing.`
+  say(at('incomplete'), complete ? '' : notice)
 }
 
 /** Say how old the figures are where they are, each second. */

@@ -42,7 +42,7 @@ export function drawThroughput(place, points, seconds) {
   const width = place.clientWidth
   const last = points[points.length - 1]
   const title = last
-    ? `Messages a second, the last ${Math.round(seconds / 60)} minutes: now ${rate(last.received)} received, ${rate(last.sent)} sent`
+    ? `Messages a second: now ${rate(last.received)} received, ${rate(last.sent)} sent`
     : 'Messages a second: no figures yet'
   const svg = canvas(width, HEIGHT, title)
   const top = ceiling(Math.max(...points.map(point => Math.max(point.received, point.sent)), 1))
@@ -54,7 +54,7 @@ export function drawThroughput(place, points, seconds) {
   for (const value of [0, top / 2, top]) {
     svg.append(
       make('line', {class: 'grid', x1: LEFT, x2: width - RIGHT, y1: y(value), y2: y(value)}),
-      make('text', {x: LEFT - 6, y: y(value) + 4, 'text-anchor': 'end'}, count(value) === '1' && top < 2 ? '1' : rate(value)),
+      make('text', {x: LEFT - 6, y: y(value) + 4, 'text-anchor': 'end'}, rate(value)),
     )
   }
   if (last) {
@@ -68,14 +68,16 @@ export function drawThroughput(place, points, seconds) {
       svg.append(make('circle', {class: `dot ${kind}`, cx: x(end), cy: y(last[kind]), r: 3}))
     }
   }
-  place.replaceChildren(svg, legend([['received', last && rate(last.received)], ['sent', last && rate(last.sent)]]))
+  /** @param {'received' | 'sent'} kind */
+  const now = kind => `${kind} ${last ? rate(last[kind]) : ''}`
+  place.replaceChildren(svg, legend([['received', now('received')], ['sent', now('sent')]]))
 }
 
-/** @param {[string, string | undefined][]} entries */
+/** @param {[string, string][]} entries each kind, and what it is called */
 function legend(entries) {
   const list = document.createElement('p')
   list.className = 'legend'
-  for (const [kind, value] of entries) {
+  for (const [kind, text] of entries) {
     const entry = document.createElement('span')
     const sample = make('svg', {width: 26, height: 10, 'aria-hidden': 'true', class: 'sample'})
     sample.append(
@@ -83,7 +85,7 @@ function legend(entries) {
         ? make('line', {class: `line ${kind}`, x1: 0, x2: 26, y1: 5, y2: 5})
         : make('rect', {class: `bar ${kind}`, width: 26, height: 10}),
     )
-    entry.append(sample, value === undefined ? kind : `${kind} ${value}`)
+    entry.append(sample, text)
     list.append(entry)
   }
   return list
@@ -123,13 +125,14 @@ export function drawCodes(place, codes) {
     let x = LABELS
     for (const end of ENDS) {
       const part = ((width - LABELS - COUNTS) * bar[end]) / longest
-      if (bar[end]) svg.append(make('rect', {class: `bar ${end}`, x, y: y + 4, width: Math.max(part, 1), height: ROW - 8}))
+      const box = {x, y: y + 4, width: Math.max(part, 1), height: ROW - 8}
+      if (bar[end]) svg.append(make('rect', {class: `bar ${end}`, ...box}))
       x += part
     }
     svg.append(make('text', {x: x + 8, y: y + 15}, count(sum(bar))))
   })
   if (!bars.length) svg.append(make('text', {x: 0, y: 15}, 'None has been closed yet'))
-  place.replaceChildren(svg, legend([['client', 'closed it'], ['server', 'closed it'], ['lost', undefined]]))
+  place.replaceChildren(svg, legend([['client', 'by the client'], ['server', 'by the server'], ['lost', 'lost']]))
 }
 
 /**
@@ -147,10 +150,12 @@ function condensed(codes) {
 /** Fills that differ without colour; the page's style has their colours. */
 function patterns() {
   const all = make('defs', {})
-  const stripes = make('pattern', {id: 'stripes', width: 5, height: 5, patternUnits: 'userSpaceOnUse', patternTransform: 'rotate(45)'})
-  stripes.append(make('rect', {class: 'ground', width: 5, height: 5}), make('rect', {class: 'stripe', width: 2, height: 5}))
-  const dots = make('pattern', {id: 'dots', width: 5, height: 5, patternUnits: 'userSpaceOnUse'})
-  dots.append(make('rect', {class: 'paper', width: 5, height: 5}), make('circle', {class: 'spot', cx: 2.5, cy: 2.5, r: 1.4}))
+  const size = {width: 5, height: 5}
+  const stripes = make('pattern', {id: 'stripes', ...size, patternUnits: 'userSpaceOnUse'})
+  stripes.setAttribute('patternTransform', 'rotate(45)')
+  stripes.append(make('rect', {class: 'paper', ...size}), make('rect', {class: 'stripe', width: 2, height: 5}))
+  const dots = make('pattern', {id: 'dots', ...size, patternUnits: 'userSpaceOnUse'})
+  dots.append(make('rect', {class: 'paper', ...size}), make('circle', {class: 'spot', cx: 2.5, cy: 2.5, r: 1.4}))
   all.append(stripes, dots)
   return all
 }

@@ -2,7 +2,7 @@
 /** The dialogs: what is asked before anything is done, a connection, and the inside of a room. */
 
 import {ask} from './actions.js'
-import {LONG, bytes, count, duration, latency, moment, say, sayName} from './text.js'
+import {LONG, SHORT, bytes, count, duration, latency, moment, say, sayName} from './text.js'
 
 /** @typedef {import('./table.js').Row} Row */
 
@@ -23,7 +23,12 @@ export function tell(text, ok = true) {
   }
 }
 
-/** @typedef {{name: string, label: string, kind: 'text' | 'number' | 'lines' | 'check', value?: string, [attribute: string]: any}} Field */
+/**
+ * @typedef {{
+ *   name: string, label: string, kind: 'text' | 'number' | 'lines' | 'check', value?: string,
+ *   [attribute: string]: any,
+ * }} Field
+ */
 
 /**
  * Say what will happen, and ask whether it shall.
@@ -70,7 +75,8 @@ export function named(name, limit = LONG) {
 
 /** @param {Row} row @returns {(string | Element)[]} */
 const whose = row => [
-  row.user === null ? 'nobody in particular' : named(row.user, 60), ' at ', named(row.address, 60), ' on ', named(row.route, 60),
+  row.user === null ? 'nobody in particular' : named(row.user, SHORT),
+  ' at ', named(row.address, SHORT), ' on ', named(row.route, SHORT),
 ]
 
 /** A connection, as long as the panel is open. */

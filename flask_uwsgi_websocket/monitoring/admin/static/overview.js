@@ -2,14 +2,20 @@
 /** Totals, charts and workers: what the counters say, and how fast they grow. */
 
 import {drawCodes, drawThroughput, meaning} from './charts.js'
-import {bytes, clock, count, duration, latency, rate, say} from './text.js'
+import {bytes, clock, count, duration, latency, rate, say, sayName} from './text.js'
 
-/** Seconds that the chart of throughput shows. */
-const WIDE = 300
+/** Seconds that the chart of throughput shows: at first, and at most. */
+const NARROW = 60, WIDE = 300
+/** Seconds that a rate is the mean of: other workers write their figures down once a second. */
+const SMOOTH = 4.5
 /** Rows of the table beside it. */
 const LINES = 30
 
 /**
+ * @typedef {{
+ *   route: string, open: number, accepted: number, refused: number, errors: number, queued_bytes: number,
+ *   messages_received: number, messages_sent: number,
+ * }} Route
  * @typedef {{
  *   worker: number, pid: number, state: 'live' | 'blocked' | 'ended', age: number, started: number, engine: string,
  *   open: number, messages_received: number, messages_sent: number, bytes_received: number, bytes_sent: number,
@@ -20,7 +26,7 @@ const LINES = 30
  *   queued_bytes: number, errors: number, slow: Record<string, number>,
  *   closed: Record<'client' | 'server' | 'lost', Record<string, number>>,
  *   ping: {bounds: number[], counts: number[], sum: number}, workers: Worker[],
- *   rooms?: {rooms: number, members: number},
+ *   routes: Route[], routes_total: number, rooms?: {members: number},
  * }} Stats
  */
 
@@ -37,12 +43,15 @@ function speed(before, now, seconds) {
   return before === undefined || now < before || seconds <= 0 ? null : (now - before) / seconds
 }
 
+/** @param {{messages_received: number, messages_sent: number}} counted */
+const messages = counted => counted.messages_received + counted.messages_sent
+
 /** @param {number | null} value @param {(value: number) => string} show */
-const known = (value, show) => (value === null ? '–' : show(value))
+const shown = (value, show) => (value === null ? '–' : show(value))
 
 export class Overview {
-  /** @type {Stats | undefined} */
-  #last
+  /** @type {Stats[]} the latest is the last; rates are against the first */
+  #seen = []
   /** @type {import('./charts.js').Point[]} */
   #points = []
 
@@ -56,22 +65,25 @@ export class Overview {
 
   /** @param {Stats} stats */
   update(stats) {
-    const before = this.#last
+    const latest = this.#seen[this.#seen.length - 1]
+    if (latest && stats.time <= latest.time) return
+    while (this.#seen[1]?.time < stats.time - SMOOTH) this.#seen.shift()
+    const before = this.#seen[0]
     const seconds = before ? stats.time - before.time : 0
-    if (before && seconds <= 0) return
-    this.#last = stats
+    this.#seen.push(stats)
     const received = speed(before?.messages_received, stats.messages_received, seconds)
     const sent = speed(before?.messages_sent, stats.messages_sent, seconds)
     if (received !== null && sent !== null) this.#points.push({time: stats.time, received, sent})
     while (this.#points[0]?.time < stats.time - WIDE) this.#points.shift()
     this.#showTiles(stats, before, seconds)
     this.#showWorkers(stats, before, seconds)
+    this.#showRoutes(stats, before, seconds)
     this.#draw()
   }
 
-  /** The rates go on from the next figures: none were seen in between. */
+  /** Begin anew with the rates: nothing is known of what was in between. */
   interrupt() {
-    this.#last = undefined
+    this.#seen = []
   }
 
   /** @param {Stats} stats @param {Stats | undefined} before @param {number} seconds */
@@ -83,13 +95,13 @@ export class Overview {
     const pings = sum(/** @type {any} */ (stats.ping?.counts))
     const slow = stats.slow ?? {}
     tile('Open', count(open), `${count(live)} of ${count(workers.length)} workers live`)
-    tile('Received', `${known(grows('messages_received'), rate)}/s`, `${known(grows('bytes_received'), bytes)}/s`)
-    tile('Sent', `${known(grows('messages_sent'), rate)}/s`, `${known(grows('bytes_sent'), bytes)}/s`)
+    tile('Received', `${shown(grows('messages_received'), rate)}/s`, `${shown(grows('bytes_received'), bytes)}/s`)
+    tile('Sent', `${shown(grows('messages_sent'), rate)}/s`, `${shown(grows('bytes_sent'), bytes)}/s`)
     tile('Round trip', latency(pings ? stats.ping.sum / pings : null), `mean of ${count(pings)} pings`)
     tile('Queued', bytes(stats.queued_bytes), `${count(slow.closed ?? 0)} slow clients closed`)
     tile('Accepted', count(stats.accepted), `${count(sum(stats.refused))} refused`)
     tile('Errors', count(stats.errors), 'of handlers')
-    if (stats.rooms) tile('Rooms', count(stats.rooms.rooms), `${count(stats.rooms.members)} members`)
+    tile('Members', count(stats.rooms?.members ?? 0), 'of rooms')
     say(at('as-of'), `at ${clock(stats.time)}`)
   }
 
@@ -101,25 +113,39 @@ export class Overview {
     stats.workers.forEach((worker, index) => {
       const row = body.rows[index] ?? body.insertRow()
       const was = known.get(worker.worker)
-      const messages = was && was.messages_received + was.messages_sent
-      showWorker(row, worker, most, {
-        rate: speed(messages, worker.messages_received + worker.messages_sent, seconds),
-        now: stats.time,
-      })
+      const speeds = speed(was && messages(was), messages(worker), seconds)
+      showWorker(row, worker, most, {rate: speeds, now: stats.time})
     })
     while (body.rows.length > stats.workers.length) body.deleteRow(-1)
   }
 
+  /** @param {Stats} stats @param {Stats | undefined} before @param {number} seconds */
+  #showRoutes({routes, routes_total: total}, before, seconds) {
+    const known = new Map(before?.routes.map(route => [route.route, messages(route)]))
+    const lines = routes.map(route => [
+      route.route, count(route.open), count(route.accepted), count(route.refused), count(route.errors),
+      bytes(route.queued_bytes), shown(speed(known.get(route.route), messages(route), seconds), rate),
+    ])
+    fill('routes', lines)
+    const some = `the ${count(routes.length)} with the most open of ${count(total)}`
+    say(at('routes-count'), total > routes.length ? some : '')
+  }
+
   #draw() {
-    drawThroughput(at('throughput'), this.#points, WIDE)
-    const codes = this.#last ? codesOf(this.#last) : []
+    const last = this.#seen[this.#seen.length - 1]
+    const span = this.#points.length ? this.#points[this.#points.length - 1].time - this.#points[0].time : 0
+    drawThroughput(at('throughput'), this.#points, Math.min(Math.max(span, NARROW), WIDE))
+    const codes = last ? codesOf(last) : []
     drawCodes(at('codes'), codes)
     if (isOpen('throughput-more')) {
       const points = this.#points.slice(-LINES).reverse()
-      fill('throughput-table', points.map(point => [clock(point.time), rate(point.received), rate(point.sent)]))
+      const lines = points.map(point => [clock(point.time), rate(point.received), rate(point.sent)])
+      fill('throughput-table', lines)
     }
     if (isOpen('codes-more')) {
-      const lines = codes.map(({code, client, server, lost}) => [code, meaning(code), ...[client, server, lost].map(count)])
+      const lines = codes.map(({code, client, server, lost}) => {
+        return [`${code} ${meaning(code)}`.trim(), count(client), count(server), count(lost)]
+      })
       fill('codes-table', lines)
     }
   }
@@ -169,18 +195,35 @@ function showWorker(row, worker, most, more) {
   row.dataset.state = worker.state
   const texts = [
     String(worker.worker), STATES[worker.state] ?? worker.state, count(worker.open), null,
-    known(more.rate, rate), `${duration(worker.age)} old`, duration(more.now - worker.started), worker.engine,
+    shown(more.rate, rate), `${duration(worker.age)} old`, duration(more.now - worker.started), worker.engine,
     String(worker.pid),
   ]
   texts.forEach((text, index) => text !== null && say(row.cells[index], text))
 }
 
-/** @param {string} id @param {string[][]} lines */
+/**
+ * Show lines of a table: a name in the first column, or a text that stands for the line.
+ * @param {string} id @param {string[][]} lines
+ */
 function fill(id, lines) {
   const body = /** @type {HTMLTableElement} */ (at(id)).tBodies[0]
   lines.forEach((line, index) => {
-    const row = body.rows[index] ?? body.insertRow()
-    line.forEach((text, column) => say(row.cells[column] ?? row.insertCell(), text))
+    const row = body.rows[index] ?? makeLine(body, line.length)
+    sayName(/** @type {Element} */ (row.cells[0].firstElementChild), line[0])
+    line.slice(1).forEach((text, column) => say(row.cells[column + 1], text))
   })
   while (body.rows.length > lines.length) body.deleteRow(-1)
+}
+
+/** @param {HTMLTableSectionElement} body @param {number} columns */
+function makeLine(body, columns) {
+  const row = body.insertRow()
+  const head = document.createElement('th')
+  head.scope = 'row'
+  const name = document.createElement('bdi')
+  name.className = 'name'
+  head.append(name)
+  row.append(head)
+  while (row.cells.length < columns) row.insertCell().className = 'number'
+  return row
 }

@@ -55,7 +55,9 @@ export async function look(room) {
     title: 'Look into this room?',
     text: ['You see who is in ', named(room), ' and how much was said there last.'],
     verb: 'Look into the room',
-    fields: [{name: 'payloads', label: 'Show what was said, too, and what the app keeps about its members', kind: 'check'}],
+    fields: [
+      {name: 'payloads', kind: 'check', label: 'Show what was said, too, and what the app keeps about its members'},
+    ],
   })
   if (!filled) return
   const answer = await ask('room', {room, payloads: filled.has('payloads')})

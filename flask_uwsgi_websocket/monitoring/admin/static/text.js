@@ -6,9 +6,17 @@
 
 /** Characters of a name in a cell, and where there is room. */
 export const SHORT = 60, LONG = 2000
-/** What has no shape of its own, other spaces than the usual, more than three marks on one character. */
-const ODD =
-  /(?!\uFE0F)[\p{Cc}\p{Cf}\p{Cn}\p{Co}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]|(?! )\p{Zs}|(?<=\p{M}{3})\p{M}+|^ | $|(?<= ) /gu
+/** What would mislead. */
+const ODD = new RegExp(
+  [
+    // without a shape of its own, or unknown to this browser; but for the selector of emoji
+    String.raw`(?!\uFE0F)[\p{Cc}\p{Cf}\p{Cn}\p{Co}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]`,
+    String.raw`(?! )\p{Zs}`, // other spaces than the usual
+    String.raw`(?<=\p{M}{3})\p{M}+`, // more than three marks on one character
+    '^ | $|(?<= ) ', // spaces that nobody sees
+  ].join('|'),
+  'gu',
+)
 
 const whole = new Intl.NumberFormat('en', {maximumFractionDigits: 0})
 const tenths = new Intl.NumberFormat('en', {maximumFractionDigits: 1})
