@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from flask_uwsgi_websocket.rooms.record import Kind, Record, decode
 from tests.crowd import Crowd, Member, by_worker, have
 from tests.server import Server, eventually
 from tests.test_kept_workers import join
+from tests.test_stats import settle, stats_of
 
 
 def test_any_number_of_rooms_has_the_labels_of_the_patterns() -> None:
@@ -185,3 +188,33 @@ def test_those_who_come_back_are_counted(server: Server) -> None:
         assert told.sum("kept/*", "published") == 13
         assert told.sum("kept/*", "delivered") == 13 + 10 + 3
         assert max(each["log_bytes"] for each in told.backplane) > 1000
+
+
+def test_through_a_killed_worker_and_a_reload(server: Server, tmp_path: Path) -> None:
+    def until(what: str, **expected: int) -> None:
+        def are_so() -> bool:
+            rooms = stats_of(server)["rooms"]
+            figures = rooms["patterns"].get("chat/*", {})
+            found = {key: figures.get(key, rooms.get(key)) for key in expected}
+            return found == expected
+
+        eventually(are_so, what)
+
+    with Crowd(server) as crowd:
+        members = join(crowd, 8, "/join/chat/a")
+        publish(server, 5, "chat/a")
+        have(members, 6)
+        until("all to be counted", members=8, joins=8, leaves=0, published=5, delivered=40)
+        killed = members[0].pid
+        left = sum(member.pid != killed for member in members)
+        server.allow_log(rf"pid: {killed}\) died, killed by signal 9")
+        os.kill(killed, signal.SIGKILL)
+        until("the others", members=left, joins=8, leaves=8 - left, published=5, delivered=40)
+        settle(server, tmp_path)
+        workers = {worker["pid"] for worker in server.stats()["workers"]}
+        server.signal(signal.SIGHUP)
+        eventually(
+            lambda: not workers & {worker["pid"] for worker in server.stats()["workers"]},
+            "other workers",
+        )
+    until("all to have left", members=0, joins=8, leaves=8, published=5, delivered=40)

@@ -172,12 +172,14 @@ _EMPTY_ROUTE: Any = WorkerMetrics().route("").snapshot()
 
 
 def after_end(counted: dict[str, Any]) -> dict[str, Any]:
-    """Return what a worker has counted that has ended: what was open then is lost."""
+    """Return what a worker has counted that has ended: who was there then is gone."""
     ended = without_gauges(counted)
     for pattern, route in counted["routes"].items():
         if route["open"]:
             lost: Any = {"closed": {"lost": {"1006": route["open"]}}}
             ended["routes"][pattern] = add(ended["routes"][pattern], lost)
+    for rooms in ended.get("rooms", {}).get("patterns", {}).values():
+        rooms["leaves"] = rooms["joins"]
     return ended
 
 

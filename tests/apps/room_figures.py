@@ -37,6 +37,11 @@ def to_all():
     return "", 204
 
 
+@app.get("/stats")
+def stats():
+    return jsonify(asked=os.getpid(), **websocket.stats())
+
+
 @app.get("/figures")
 def figures():
     return jsonify(pid=os.getpid(), **websocket._metrics.snapshot()["rooms"])

@@ -7,6 +7,7 @@ from typing import get_type_hints
 
 from flask_uwsgi_websocket.metrics.observers import REASONS
 from flask_uwsgi_websocket.metrics.snapshot import RouteSnapshot
+from flask_uwsgi_websocket.rooms.figures import Figures
 from tests.pages import PAGES, Page
 
 PAGE = Page("metrics")
@@ -22,6 +23,13 @@ def test_how_much() -> None:
 
 
 def test_each_figure_and_each_reason_is_told() -> None:
-    told = re.findall(r"^``(\w+)``", PAGES["metrics"].read_text(encoding="utf-8"), re.MULTILINE)
-    expected = {*get_type_hints(RouteSnapshot), *REASONS}
-    assert expected <= set(told)
+    told = re.findall(
+        r"^``(\w+)``(?:, ``(\w+)``)?", PAGES["metrics"].read_text(encoding="utf-8"), re.MULTILINE
+    )
+    figures = Figures()
+    figures.of("room:a")
+    rooms = figures.snapshot()
+    parts = (rooms, rooms["patterns"]["*"], rooms["backplane"])
+    of_rooms = {name for part in parts for name in part if name not in ("patterns", "backplane")}
+    expected = {*get_type_hints(RouteSnapshot), *REASONS} | of_rooms
+    assert expected <= {name for names in told for name in names}
