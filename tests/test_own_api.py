@@ -46,3 +46,13 @@ def test_an_exception_ends_the_connection(own_api: Server) -> None:
     own_api.wait_idle()
     assert "ValueError: raised on purpose" in own_api.new_log()
     own_api.allow_log("Traceback")
+
+
+def test_its_connections_count_too(shared_server) -> None:
+    config = {"UWSGI_WEBSOCKET_MAX_CONNECTIONS": 1}
+    server = shared_server("threads", app="own_api", config=config)
+    for _ in range(2):
+        with server.raw() as client:
+            client.echo("x")
+            assert server.refused().status == 429
+        server.wait_idle()

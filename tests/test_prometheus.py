@@ -51,6 +51,7 @@ def route(**figures: Any) -> dict[str, Any]:
         "queued_bytes": 7,
         "closed": {"client": {"1000": 5}, "server": {"1001": 2}, "lost": {"1006": 1}},
         "errors": 4,
+        "limited": 5,
         "slow": {"closed": 1, "dropped": 2, "conflated": 3},
         "ping": HISTOGRAM,
         "duration": HISTOGRAM,

@@ -68,7 +68,7 @@ class Rate:
     :param messages: how many may come at a time, and within ``seconds``.
     """
 
-    __slots__ = ("_fragments", "_messages", "_needed", "_others", "gone_at", "timed")
+    __slots__ = ("_fragments", "_messages", "_needed", "_others", "gone_at", "limited", "timed")
 
     def __init__(self, messages: int, seconds: float) -> None:
         self._messages = Bucket(messages, messages / seconds)
@@ -76,6 +76,8 @@ class Rate:
         self._others = Bucket(max(messages, OTHERS), others)
         self._fragments = 0  # of those that have been counted
         self._needed = 0.0  # tokens for messages, before anything is read
+        #: Whether the peer has ever been ahead of it.
+        self.limited = False
         #: Whether somebody looks again before long.
         self.timed = False
         #: When it was noticed that the peer sends nothing more than what is unread.

@@ -208,10 +208,17 @@ class Receiving(Heartbeat):
         if within:
             self._read_size = min(size, rate.fit(protocol.missing, protocol.held))
             if rate.wait() > 0:
-                self._pause_reading()
-                self._look_later(rate)
+                self._pause_for_rate(rate)
         else:
             self._peer_ends(protocol.fail(TooManyFrames("too many messages or other frames")))
+
+    def _pause_for_rate(self, rate: Rate) -> None:
+        self._pause_reading()
+        self._look_later(rate)
+        if not rate.limited:
+            rate.limited = True
+            if self.route is not None:
+                self.route.limited()
 
     def _look_later(self, rate: Rate) -> None:
         """Have it looked before long whether the peer may send more, or has gone."""

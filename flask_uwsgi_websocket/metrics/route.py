@@ -55,7 +55,7 @@ class RouteMetrics:
         self.pattern = pattern
         self._lock = lock
         self._observers = observers
-        self._accepted = self._open = self._errors = 0
+        self._accepted = self._open = self._errors = self._limited = 0
         self._refused: Counter[str] = Counter()
         self._slow: Counter[str] = Counter()
         self._ended = _Totals()
@@ -98,6 +98,11 @@ class RouteMetrics:
         """Count an exception of a handler's."""
         with self._lock:
             self._errors += 1
+
+    def limited(self) -> None:
+        """Count a connection, the first time that it sends faster than it may."""
+        with self._lock:
+            self._limited += 1
 
     def pinged(self, seconds: float) -> None:
         """Count the answer to a ping."""
@@ -150,6 +155,7 @@ class RouteMetrics:
             "queued_bytes": sum([connection.queued for connection in connections]),
             "closed": self._closes.snapshot(),
             "errors": self._errors,
+            "limited": self._limited,
             "slow": {
                 "closed": self._slow["closed"],
                 "dropped": self._slow["dropped"],

@@ -39,6 +39,8 @@ class RouteSnapshot(TypedDict):
     #: By who ended it, and the code.
     closed: dict[str, dict[str, int]]
     errors: int
+    #: Connections that were ahead of their rate.
+    limited: int
     slow: Slow
     ping: HistogramSnapshot
     duration: HistogramSnapshot

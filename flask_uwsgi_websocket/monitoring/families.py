@@ -109,6 +109,7 @@ FAMILIES = (
         "Clients closed because they were slow; messages dropped or conflated for them.",
         "action",
     ),
+    _of_route("limited", "counter", "limited", "Clients that had to wait, by max_rate."),
     # Rooms
     Family("rooms", "gauge", (), ("rooms/rooms",), "Rooms with members, of each worker."),
     Family("room_members", "gauge", (), ("rooms/members",), "Clients in rooms, one for each room."),

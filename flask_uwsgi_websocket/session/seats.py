@@ -145,11 +145,11 @@ class Seats:
             if self._directory is None:
                 assert self._engine is not None
                 self._directory = open_place(None, self._engine.process.instance(), self._prefix)
-                self._engine.at_end(self._close)
+                self._engine.call_at_end(self._close)
             fd = self._files[index] = self._directory.open(f"{SEATS}{index:x}")
         return fd
 
-    async def _close(self) -> None:
+    def _close(self) -> None:
         """Leave the directory, at the end of the process; the locks go with the files."""
         with self._lock:
             files, self._files = self._files, {}
