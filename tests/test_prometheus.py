@@ -362,6 +362,17 @@ def test_it_goes_into_a_registry_of_the_apps() -> None:
         registry.register(collector_of(ask))
 
 
+def test_the_view_answers_as_the_request_asks() -> None:
+    app = Flask("shop")
+    app.add_url_rule("/metrics", view_func=WebSocket(app).metrics_view)
+    client = app.test_client()
+    head = client.head("/metrics")
+    assert (head.status_code, head.data) == (200, b"")
+    assert client.post("/metrics").status_code == 405
+    some = client.get("/metrics?name[]=flask_websocket_complete").text
+    assert {name for name, _ in samples(some)} == {"flask_websocket_complete"}
+
+
 def test_without_the_client_the_error_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['prometheus_client'] = None\n"

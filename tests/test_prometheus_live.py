@@ -282,7 +282,7 @@ def test_each_engine_answers(serve: Callable[..., Server], engine: str) -> None:
         assert value(found, "messages_total", route="/echo", direction="sent") == 2
         assert value(found, "worker_connections", worker="1") == 1
         holds_cores = ("flask_websocket_worker_max_connections", (("worker", "1"),))
-        assert found.get(holds_cores) == (8 if engine == "threads" else None)
+        assert found.get(holds_cores) == (8 if engine in ("threads", "async") else None)
     as_openmetrics = {"Accept": "application/openmetrics-text; version=1.0.0"}
     openmetrics = server.get("/metrics", **as_openmetrics)
     assert openmetrics.headers["Content-Type"].startswith("application/openmetrics-text")

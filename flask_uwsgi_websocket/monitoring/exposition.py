@@ -58,7 +58,8 @@ class StatsCollector(Collector):
         answer = make_wsgi_app(registry)
 
         def metrics_view() -> BaseResponse:
-            return Response.from_app(answer, request.environ)
+            # To a HEAD the client says 405, which Flask answers with what a GET gets.
+            return Response.from_app(answer, {**request.environ, "REQUEST_METHOD": "GET"})
 
         return metrics_view
 

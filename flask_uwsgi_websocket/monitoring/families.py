@@ -111,7 +111,7 @@ FAMILIES = (
     ),
     _of_route("limited", "counter", "limited", "Clients that had to wait, by max_rate."),
     # Rooms
-    Family("rooms", "gauge", (), ("rooms/rooms",), "Rooms with members, of each worker."),
+    Family("rooms", "gauge", (), ("rooms/rooms",), "Rooms with members, summed over workers."),
     Family("room_members", "gauge", (), ("rooms/members",), "Clients in rooms, one for each room."),
     _of_rooms("room_joins", "counter", "joins", "Clients that joined a room."),
     _of_rooms("room_leaves", "counter", "leaves", "Clients that left a room."),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 from flask_uwsgi_websocket.monitoring.families import FAMILIES
 from tests.pages import PAGES, Page
+from tests.server import PATIENCE
 
 PAGE = Page("prometheus")
 
@@ -31,3 +36,28 @@ def test_the_page_has_each_metric() -> None:
     table = re.findall(row, text, re.MULTILINE)
     told = {name: (kind, tuple(re.findall(r"``(\w+)``", labels))) for name, kind, labels in table}
     assert told == {family.full_name: (family.kind, family.labels) for family in FAMILIES}
+
+
+SEVERAL_PROCESSES = """
+from flask import Flask
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from flask_uwsgi_websocket import WebSocket
+
+websocket = WebSocket(Flask("shop"))
+Counter("orders", "Orders.").inc()
+registry = CollectorRegistry()
+MultiProcessCollector(registry)
+registry.register(websocket.prometheus_collector())
+print(generate_latest(registry).decode())
+"""
+
+
+def test_a_registry_for_several_processes(tmp_path: Path) -> None:
+    env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", SEVERAL_PROCESSES]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert "orders_total 1.0" in done.stdout
+    assert 'flask_websocket_workers{state="live"} 1.0' in done.stdout
