@@ -267,6 +267,20 @@ def test_send_tells_why_it_failed(faulty: tuple[Exchange, Faulty]) -> None:
     assert exchange.figures.of("room:a").published == 1
 
 
+def test_what_the_backplane_has_yet_to_take_is_pending(faulty: tuple[Exchange, Faulty]) -> None:
+    exchange, backplane = faulty
+    backplane.gate.clear()
+    sent = [exchange.send(message("room:a", data=bytes(10_000)))]
+    wait_for(lambda: backplane.calls)  # the first is under way, the others wait
+    sent += [exchange.send(message("room:a", data=bytes(10_000))) for _ in range(2)]
+    assert 30_000 < exchange.pending_bytes < 40_000
+    exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
+    for future in sent:
+        future.result(PATIENCE)
+    wait_for(lambda: not exchange.pending_bytes)
+    assert exchange.figures.of("room:a").published == 3
+
+
 def test_a_backplane_that_tells_of_too_few_records_is_told_of(
     faulty: tuple[Exchange, Faulty], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,9 +347,11 @@ def test_gaps_and_health_are_counted_and_logged(
     for _ in range(3):
         exchange.health("refused")
     assert exchange.error == "refused"
+    assert exchange.figures.backplane.reconnects == 0
     for _ in range(3):
         exchange.health(None)
     assert exchange.error is None
+    assert exchange.figures.backplane.reconnects == 1
     # At the level that shows where nobody has configured logging: the end of it, too.
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
         "messages to rooms may be missing: the backplane (memory) was away, or too slow",
