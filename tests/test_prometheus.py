@@ -264,6 +264,7 @@ names = st.text(max_size=300) | st.text(
 )
 
 
+@pytest.mark.slow
 @given(
     routes=st.dictionaries(names, st.builds(route, accepted=st.integers(0, 2**63)), max_size=5),
     patterns=st.dictionaries(names, st.builds(pattern), max_size=3),
@@ -303,6 +304,7 @@ def test_promtool_reads_whatever_the_names() -> None:
     assert promtool_check(exposition(statistics(routes))) == ""
 
 
+@pytest.mark.slow
 def test_ten_thousand_names_are_a_bounded_number_of_series() -> None:
     number = 10_000
     routes = {
@@ -373,6 +375,7 @@ def test_the_view_answers_as_the_request_asks() -> None:
     assert {name for name, _ in samples(some)} == {"flask_websocket_complete"}
 
 
+@pytest.mark.slow
 def test_without_the_client_the_error_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['prometheus_client'] = None\n"

@@ -75,7 +75,9 @@ ROWS: dict[str, list[tuple[str, str, str, list[Line]]]] = {
         ]),
         ("Pings", "s", "lines", quantiles("ping_seconds")),
         ("Queued for clients", "bytes", "stacked", [(total("queued_bytes", "route"), "{{route}}")]),
-        ("Slow clients", "ops", "lines", [(rate("slow", "action"), "{{action}}")]),
+        ("Slow clients, and too fast ones", "ops", "lines", [
+            (rate("slow", "action"), "{{action}}"), (rate("limited"), "waiting by max_rate"),
+        ]),
         ("Compressed to", "percentunit", "lines", [
             (f"{rate('deflated_bytes', 'direction')} / ({rate('inflated_bytes', 'direction')} > 0)",
              "{{direction}}")

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from flask_uwsgi_websocket.monitoring.families import FAMILIES
 from tests.pages import PAGES, Page
 from tests.server import PATIENCE
@@ -54,6 +56,7 @@ print(generate_latest(registry).decode())
 """
 
 
+@pytest.mark.slow
 def test_a_registry_for_several_processes(tmp_path: Path) -> None:
     env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     command = [sys.executable, "-c", SEVERAL_PROCESSES]
