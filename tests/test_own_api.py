@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from tests.server import Server
@@ -41,11 +44,19 @@ def test_leaving_gives_the_core_back(own_api: Server, way: str) -> None:
 
 def test_an_exception_ends_the_connection(own_api: Server) -> None:
     with own_api.raw("/raise") as client:
+        assert figures(own_api)["/raise"]["open"] == 1
         client.text("now")
         assert client.ended()
     own_api.wait_idle()
+    found = figures(own_api)["/raise"]
+    assert (found["open"], found["accepted"], found["errors"]) == (0, 1, 1)
+    assert found["closed"]["lost"] == {"1006": 1}
     assert "ValueError: raised on purpose" in own_api.new_log()
     own_api.allow_log("Traceback")
+
+
+def figures(server: Server) -> Any:
+    return json.loads(server.get("/figures").body)
 
 
 def test_its_connections_count_too(shared_server) -> None:

@@ -95,18 +95,12 @@ class UWSGIWebSocketClient:
 
 
 @contextmanager
-def counted(client: UWSGIWebSocketClient, route: RouteMetrics) -> Iterator[None]:
+def counted(route: RouteMetrics) -> Iterator[None]:
     """Count a connection while its handler runs; what goes over it, and its code, uWSGI keeps."""
     traffic = Traffic()
     route.opened()
     try:
         yield
-    except ConnectionClosed:
-        raise
-    except BaseException as error:
-        traffic.error = type(error).__name__
-        route.failed()
-        raise
     finally:
-        # uWSGI sends no Close: a client that is left without one takes that for 1006, too.
+        # uWSGI sends no Close: to a client that is left without one, that is 1006 as well.
         route.fold(traffic, "lost", 1006)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _socket import socket as Socket
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from contextvars import copy_context
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -328,18 +329,22 @@ class Handshake(LazySession):
     def _serve_uwsgi(self, start_response: StartResponse) -> Iterable[bytes]:
         """Run the handler on uWSGI's own WebSocket functions."""
         middleware, environ = self._middleware, self.environ
-        sock = uwsgi.take()
-        try:
-            uwsgi.answer(environ, start_response, self.negotiation.headers)
-            client = middleware.client(environ, sock.fileno(), middleware.websocket.timeout)
-            with counted(client, self.route):
-                self._handler(client)
-        except ConnectionClosed:
-            pass  # it went on until its client left
-        except BaseException as error:
-            self.report(error)
-        finally:
-            sock.close()
+        with closing(uwsgi.take()) as sock:
+            try:
+                uwsgi.answer(environ, start_response, self.negotiation.headers)
+            except ConnectionClosed as error:
+                self.refused("left", 0, str(error))
+                return []
+            with counted(self.route):
+                try:
+                    fd = sock.fileno()
+                    self._handler(middleware.client(environ, fd, middleware.websocket.timeout))
+                except ConnectionClosed:
+                    pass  # it went on until its client left
+                except BaseException as error:
+                    self.report(error)
+                    if upgrade_of(environ).failure is error:
+                        self.route.failed()
         return []
 
     @property

@@ -1,5 +1,7 @@
 """Handlers on uWSGI's own WebSocket functions, which give bytes and take either."""
 
+from flask import jsonify
+
 from flask_uwsgi_websocket import UWSGIWebSocketClient
 from tests.apps.kit import make_app, make_extension
 
@@ -33,3 +35,8 @@ def sharedarea(ws):
 def raise_(ws):
     ws.receive()
     raise ValueError("raised on purpose")
+
+
+@app.get("/figures")
+def figures():
+    return jsonify(websocket._metrics.snapshot()["routes"])
