@@ -56,7 +56,16 @@ def talk(server: Server, stack: ExitStack, number: int) -> list[Any]:
     return pids
 
 
-def test_they_are_what_happened(server: Server, tmp_path: Path) -> None:
+def test_they_are_what_happened(server: Server) -> None:
+    check_what_happened(server)
+
+
+@pytest.mark.parametrize("engine", ["async"])
+def test_a_thread_that_is_none_of_uwsgi_s_sets_them(server: Server) -> None:
+    check_what_happened(server)
+
+
+def check_what_happened(server: Server) -> None:
     with ExitStack() as stack:
         pids = talk(server, stack, 6)
         server.refused("/nothing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -116,13 +117,32 @@ def after_fork(callback: Callable[[], None]) -> None:
 
 
 def has_metric(name: str) -> bool:
-    """Tell whether uWSGI has a metric that workers may set."""
-    return bool(uwsgi.metric_inc(name, 0))
+    """Tell whether uWSGI has a metric that workers may set; from any thread."""
+    return _change_metric("uwsgi_metric_inc", name, 0)
 
 
 def set_metric(name: str, value: int) -> None:
-    """Set one of uWSGI's metrics, if there is such."""
-    uwsgi.metric_set(name, value)
+    """Set one of uWSGI's metrics, if there is such; from any thread."""
+    _change_metric("uwsgi_metric_set", name, value)
+
+
+def _change_metric(function: str, name: str, value: int) -> bool:
+    # Not by the functions for Python: except with uWSGI's own loop they let go of the GIL by
+    # PyGILState_Release (plugins/greenlet, gevent, asyncio), which in a thread that is not uWSGI's
+    # ends the state of that thread.
+    change = getattr(_library(), function, None)  # core/metrics.c
+    if change is None:
+        return False
+    change.argtypes = ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int64
+    return bool(change(name.encode(), None, value) == 0)
+
+
+@cache
+def _library() -> Any:
+    """Return uWSGI's functions for C, also where it is a module of Python's."""
+    module = sys.modules.get("pyuwsgi")
+    path = getattr(module, "__file__", None)
+    return C if path is None else ctypes.CDLL(path)
 
 
 def shared_area(number: int, position: int) -> bytes:
