@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import flask
 import pytest
-from flask import Flask, abort, redirect, session
+import werkzeug.utils
+from flask import Flask, abort, session
 from flask_login import LoginManager, UserMixin, current_user, login_user
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
@@ -212,7 +214,8 @@ def test_an_allowed_that_fails_allows_nothing(caplog: pytest.LogCaptureFixture) 
     assert "the database is away" in caplog.text
 
 
-def test_a_page_to_log_in() -> None:
+@pytest.mark.parametrize("redirect", [flask.redirect, werkzeug.utils.redirect])
+def test_a_page_to_log_in(redirect: Callable[[str], Any]) -> None:
     page = Page(allowed=lambda: session.get("name") or redirect("/login"))
     answer = page.get()
     assert (answer.status_code, answer.headers["Location"]) == (302, "/login")

@@ -224,7 +224,7 @@ class AdminPage:
             if request.method == "POST":
                 return refusal(error.code or 403, reason)
             raise
-        if isinstance(who, Response):
+        if not isinstance(who, str):
             return who
         g.websocket_admin = who
         request.environ[ADMIN] = who, self._place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, Response, abort, request
+from flask import Flask, abort, request
 from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -36,7 +36,7 @@ class Permission:
         self._allowed = allowed
         self._identify = identify
 
-    def ask(self) -> str | Response:
+    def ask(self) -> str | BaseResponse:
         """Ask whether the current request may go on.
 
         :return: who sends it; or what is to be answered instead.
@@ -59,13 +59,13 @@ class Permission:
         return printable((self._identify() or request.remote_addr or "?")[:LONGEST_NAME])
 
     @staticmethod
-    def _refusal(response: BaseResponse) -> Response:
+    def _refusal(response: BaseResponse) -> BaseResponse:
         """Return a response that refuses; 403 where it would not be understood as a refusal."""
         if request.method == "GET" and not is_for_websocket():
-            return response  # type: ignore[return-value]  # a page to log in, or the way there
+            return response  # a page to log in, or the way there
         if response.status_code < 400:
             abort(403)
-        return response  # type: ignore[return-value]
+        return response
 
 
 def is_for_websocket() -> bool:
