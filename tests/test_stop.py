@@ -46,6 +46,17 @@ def test_a_worker_that_stops_says_so(
             again.echo("again")
 
 
+def test_a_hook_that_waits_before_uwsgi_serves(serve) -> None:
+    """It runs gevent's hub before uWSGI watches for signals there."""
+    server = serve("gevent", app="waiting_hook")
+    with server.raw() as client:
+        client.echo("hello")
+        server.signal(signal.SIGINT)
+        assert client.read_close(SOON).code == 1001
+        client.send(close_frame(1001))
+    server.wait_ended()
+
+
 def respawned(server: Server, old: int) -> None:
     eventually(lambda: server.worker_pid != old, "another worker")
     eventually(lambda: server.get("/ready").status == 200, "HTTP to answer again")

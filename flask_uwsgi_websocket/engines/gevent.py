@@ -24,7 +24,7 @@ from ..connection.worker import INTERRUPT_TIME, Worker, leave_alone
 from ..exceptions import ConnectionClosed
 from ..helpers.threads import wait_until
 from ..process.server_process import ServerProcess
-from ..process.signals import STOP_SIGNALS
+from ..process.signals import STOP_SIGNALS, is_ignored
 from .base import WOULD_STOP_LOOP, Bell, Engine
 from .loop import LoopConnection
 
@@ -231,8 +231,8 @@ class GeventEngine(Engine):
     killed = (gevent.GreenletExit,)
 
     def prepare(self) -> None:
-        # As soon as the hub runs: our clock replaces a worker where uWSGI would not.
-        get_hub().loop.run_callback(self.worker)
+        # Our clock replaces a worker where uWSGI would not.
+        self.when_serving(self.worker)
 
     def worker(self) -> GeventWorker:
         return cast(GeventWorker, super().worker())
@@ -269,10 +269,16 @@ class GeventEngine(Engine):
 
     def when_serving(self, callback: Callable[[], object]) -> None:
         def wait() -> None:
-            wait_until(self.process.is_serving, sleep=gevent.sleep)
+            wait_until(self._is_serving, sleep=gevent.sleep)
             callback()
 
         gevent.spawn(wait)
+
+    def _is_serving(self) -> bool:
+        # The hub may run in a hook of the app's that waits. If we watched for signals then, uWSGI
+        # would put its own handlers in the place of the hub's, and never stop in peace.
+        early = self.process.gives_signals and any(map(is_ignored, STOP_SIGNALS))
+        return not early and self.process.is_serving()
 
     def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:
         worker = self.worker()

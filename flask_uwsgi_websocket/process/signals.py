@@ -127,6 +127,11 @@ def _handler(action: Any) -> int | None:
     return ctypes.c_void_p.from_buffer(action).value
 
 
+def is_ignored(signum: int) -> bool:
+    """Tell whether a signal is ignored, also where C has it so."""
+    return _handler(action_of(signum)) == signal.SIG_IGN
+
+
 def set_action(signum: int, action: Any) -> None:
     """Do on a signal what :func:`action_of` has found; from any thread."""
     ctypes.CDLL(None).sigaction(int(signum), action, None)
