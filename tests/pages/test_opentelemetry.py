@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from tests.pages import Page
 from tests.pages.serving import serving
@@ -124,6 +127,32 @@ def see_both_send(collector: Collector, address: str) -> None:
         ]
 
     eventually(lambda: len(accepted()) == 2 and min(accepted()) >= 1, "the metrics")
+
+
+@pytest.mark.slow
+def test_what_is_open_when_uwsgi_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    command = [*uwsgi(tmp_path, port, PAGE.code("@postfork")), "--pidfile", "pid"]
+    with collecting() as collector:
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")  # it has no other reason to send
+        with (
+            serving(command, port, tmp_path) as address,
+            connect(f"ws://{address}/chat/ann", proxy=None) as client,
+        ):
+            client.send("hi")
+            assert client.recv(PATIENCE) == "hi"
+            os.kill(int((tmp_path / "pid").read_text()), signal.SIGINT)
+            eventually(lambda: collector.spans, "the spans")
+            eventually(lambda: client.close_code == 1001 or _received(client), "the end")
+    (spans,) = collector.spans.values()
+    assert {span.name for span in spans} == {"answer", "websocket /chat/<name>"}
+
+
+def _received(client: ClientConnection) -> None:
+    with suppress(ConnectionClosed):
+        client.recv(PATIENCE)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...helpers.wsgi import WSGIEnvironment
 from ...metrics.observers import End, Observer, Refusal
+from ...servers import uwsgi
 
 if TYPE_CHECKING:
     from .tracing import Tracing
@@ -69,8 +70,11 @@ class Telemetry(Observer):
             return None
         self.measure(config)
         if self._tracing is None and "opentelemetry.trace" in sys.modules:
-            from .tracing import is_set_up, tracing
+            from .tracing import flush, is_set_up, tracing
 
             if is_set_up():
                 self._tracing = tracing()
+                if uwsgi.inside():
+                    for engine in self._websocket.clients.engines:
+                        engine.call_at_end(flush)
         return self._tracing
