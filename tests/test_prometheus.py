@@ -22,14 +22,9 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from flask_uwsgi_websocket import WebSocket
-from flask_uwsgi_websocket.monitoring.families import (
-    FAMILIES,
-    LONGEST_VALUE,
-    MOST_VALUES,
-    OTHER,
-    PREFIX,
-)
+from flask_uwsgi_websocket.monitoring.families import FAMILIES, PREFIX
 from flask_uwsgi_websocket.monitoring.prometheus import collector_of
+from flask_uwsgi_websocket.monitoring.series import LONGEST_VALUE, MOST_VALUES, OTHER
 from tests.prometheus_server import PROMTOOL
 from tests.server import PATIENCE
 

@@ -266,6 +266,7 @@ def test_a_worker_that_is_blocked_is_shown(site: Site) -> None:
 # The view, on each engine
 
 
+@pytest.mark.parametrize("engine", ["threads", "gevent", "asyncio", "async"])
 def test_each_engine_answers(serve: Callable[..., Server], engine: str) -> None:
     server = serve(engine, app="metrics", cores=8)
     with server.connect("/echo") as client:

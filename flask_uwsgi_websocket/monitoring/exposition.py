@@ -25,7 +25,8 @@ from prometheus_client.utils import floatToGoString
 from werkzeug.wrappers import Response as BaseResponse
 
 from .capacity import capacity_of
-from .families import FAMILIES, PREFIX, Family, Figure, Labels, Stats, collect
+from .families import FAMILIES, PREFIX, Family, Figure, Labels, Stats
+from .series import collect
 
 PACKAGE = __name__.partition(".")[0]
 
