@@ -187,6 +187,9 @@ def test_layout(browser: Browser, tmp_path: Path, scheme: str) -> None:
         ada.get_by_role("link", name="Garden").click()
         expect(ada.get_by_role("heading", name="Garden")).to_be_visible()
         expect(grace.locator("nav [data-room=garden] .count")).to_have_text("1")
+        ada.goto(f"{example.url}_ws/")
+        expect(ada.locator("#rows tbody tr")).to_have_count(1)
+        expect(ada.locator("#rooms")).to_contain_text("chat/lobby")
 
 
 def fits(page: Page, viewport: dict[str, int]) -> None:

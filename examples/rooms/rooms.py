@@ -11,6 +11,7 @@ or let uWSGI start it itself, as you would in production::
 
 Load a page again, cut its network, kill the process that it is connected to (the page tells which):
 nobody is seen to leave, and every message is there once, in the order that all others see too.
+http://localhost:5000/_ws/ shows it all to whoever has joined, on this machine.
 PORT=8080 before the first command moves the rooms to another port.
 """
 
@@ -34,6 +35,8 @@ websocket.room(
     announce=True,
 )
 app.add_url_rule("/rooms.js", view_func=websocket.client_js)
+# An app that has accounts asks who it is; behind a proxy each address would be the proxy's.
+websocket.admin(allowed=lambda: request.remote_addr == "127.0.0.1" and session.get("name"))
 
 
 @websocket.identify

@@ -20,7 +20,7 @@ const at = id => /** @type {HTMLElement} */ (document.getElementById(id))
 const element = (tag, id) => /** @type {HTMLElementTagNameMap[T]} */ (document.getElementById(id))
 
 const overview = new Overview()
-const rows = new Rows(element('table', 'rows'), watch, row => detail.open(row, now))
+const rows = new Rows(element('table', 'rows'), () => watch(), row => detail.open(row, now))
 const detail = new Detail(watchOne, look)
 const link = new Link('updates', showState, take)
 
@@ -39,8 +39,12 @@ let table
 
 // ---- what is watched
 
-function watch() {
-  answered = false
+/**
+ * Say what is to come.
+ * @param {boolean} asked whether somebody wants to see something else in the table
+ */
+function watch(asked = true) {
+  answered = !asked && table !== undefined
   const connections = one === null
     ? {...rows.view, tag: ++tag}
     : {search: one, field: 'id', exact: true, limit: 1, hide_admins: false, tag: ++tag}
@@ -51,7 +55,7 @@ function watch() {
 /** @param {string | null} id */
 function watchOne(id) {
   one = id
-  watch()
+  watch(false)
 }
 
 /** @param {any} message */
@@ -105,7 +109,7 @@ function showState(next, more) {
   }
   at('retry').hidden = next === 'open' || next === 'connecting'
   at('refused').hidden = next !== 'refused'
-  if (next === 'open') watch()
+  if (next === 'open') watch(false)
   else overview.interrupt()
   showAge()
 }
@@ -167,7 +171,7 @@ function search() {
 }
 
 typed('search', search)
-typed('rooms-search', watch)
+typed('rooms-search', () => watch(false))
 at('field').addEventListener('change', search)
 at('own').addEventListener('change', () => rows.set({hide_admins: !element('input', 'own').checked}))
 at('limit').addEventListener('change', () => rows.set({limit: Number(element('select', 'limit').value)}))
@@ -179,7 +183,7 @@ at('pause').addEventListener('click', () => {
   paused = !paused
   at('pause').setAttribute('aria-pressed', String(paused))
   if (paused) overview.interrupt()
-  else watch()
+  else watch(false)
   showAge()
 })
 at('inside-connections').addEventListener('click', () => {

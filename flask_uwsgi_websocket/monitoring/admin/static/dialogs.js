@@ -2,7 +2,7 @@
 /** The dialogs: what is asked before anything is done, a connection, and the inside of a room. */
 
 import {ask} from './actions.js'
-import {LONG, SHORT, bytes, count, duration, latency, moment, say, sayName} from './text.js'
+import {LONG, SHORT, bytes, clock, count, duration, latency, moment, say, sayName} from './text.js'
 
 /** @typedef {import('./table.js').Row} Row */
 
@@ -19,7 +19,7 @@ export function tell(text, ok = true) {
   const open = [...document.querySelectorAll('dialog[open] .result')].pop()
   for (const place of new Set([open ?? at('result'), at('result')])) {
     place.classList.toggle('bad', !ok)
-    place.textContent = text
+    place.textContent = `${clock(Date.now() / 1000)}: ${text}`
   }
 }
 
@@ -58,6 +58,7 @@ function field({name, label, kind, value = '', ...attributes}) {
   const input = document.createElement(kind === 'lines' ? 'textarea' : 'input')
   if (input instanceof HTMLInputElement) input.type = kind === 'check' ? 'checkbox' : kind
   input.name = name
+  input.setAttribute('autocomplete', 'off')
   if (kind !== 'check') input.value = value
   for (const [key, given] of Object.entries(attributes)) input.setAttribute(key, given)
   place.append(...(kind === 'check' ? [input, ` ${label}`] : [label, ' ', input]))
@@ -83,12 +84,14 @@ const whose = row => [
 export class Detail {
   /** @type {Row | undefined} */
   #row
+  #gone = false
+  #onwatch
   #onroom
 
   /** @param {(id: string | null) => void} onwatch @param {(room: string) => void} onroom */
   constructor(onwatch, onroom) {
     this.#onroom = onroom
-    this.onwatch = onwatch
+    this.#onwatch = onwatch
     at('close').addEventListener('click', () => this.#close())
     at('send').addEventListener('click', () => this.#send())
     dialog('detail').addEventListener('close', () => {
@@ -102,21 +105,25 @@ export class Detail {
     this.#row = row
     at('detail').querySelector('.result')?.replaceChildren()
     say(at('detail-gone'), '')
+    this.#end(false)
     this.#show(row, now)
     dialog('detail').showModal()
-    this.onwatch(row.id)
+    this.#onwatch(row.id)
   }
 
   /** @param {import('./table.js').Table} table what there is of this connection */
   update(table) {
     const row = table.rows.find(one => one.id === this.#row?.id)
     if (row) this.#show(row, table.time)
-    const gone = row ? '' : table.complete ? 'It has ended.' : 'Its worker does not answer, or it has ended.'
-    say(at('detail-gone'), gone)
-    for (const id of ['close', 'send']) {
-      const button = /** @type {HTMLButtonElement} */ (at(id))
-      button.setAttribute('aria-disabled', String(!row && table.complete))
-    }
+    const why = table.complete ? 'It has ended.' : 'Its worker does not answer, or it has ended.'
+    say(at('detail-gone'), row ? '' : why)
+    this.#end(!row && table.complete)
+  }
+
+  /** @param {boolean} gone */
+  #end(gone) {
+    this.#gone = gone
+    for (const id of ['close', 'send']) at(id).setAttribute('aria-disabled', String(gone))
   }
 
   /** @param {Row} row @param {number} now */
@@ -167,7 +174,7 @@ export class Detail {
 
   async #close() {
     const row = this.#row
-    if (!row) return
+    if (!row || this.#gone) return
     const filled = await confirm({
       title: 'Close this connection?',
       text: ['The connection of ', ...whose(row), ' is closed. Its page may connect again by itself.'],
@@ -185,7 +192,7 @@ export class Detail {
 
   async #send() {
     const row = this.#row
-    if (!row) return
+    if (!row || this.#gone) return
     const filled = await confirm({
       title: 'Send a test message?',
       text: [...whose(row), ' gets this text as a message, as if the app had sent it.'],

@@ -97,7 +97,7 @@ export class Overview {
     tile('Open', count(open), `${count(live)} of ${count(workers.length)} workers live`)
     tile('Received', `${shown(grows('messages_received'), rate)}/s`, `${shown(grows('bytes_received'), bytes)}/s`)
     tile('Sent', `${shown(grows('messages_sent'), rate)}/s`, `${shown(grows('bytes_sent'), bytes)}/s`)
-    tile('Round trip', latency(pings ? stats.ping.sum / pings : null), `mean of ${count(pings)} pings`)
+    tile('Round trip', latency(pings ? stats.ping.sum / pings : null), 'mean of all pings')
     tile('Queued', bytes(stats.queued_bytes), `${count(slow.closed ?? 0)} slow clients closed`)
     tile('Accepted', count(stats.accepted), `${count(sum(stats.refused))} refused`)
     tile('Errors', count(stats.errors), 'of handlers')
