@@ -126,7 +126,7 @@ class Seats:
             return True
         try:
             fcntl.lockf(self._file(byte), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-        except (BackplaneUnavailable, OSError) as error:
+        except (BackplaneUnavailable, OSError, ValueError) as error:  # of a prefix that is too long
             if isinstance(error, OSError) and error.errno in (EACCES, EAGAIN):
                 return False
             self._warn(error)  # a file system without locks, for instance
