@@ -111,6 +111,7 @@ setup(
             "opentelemetry-sdk>=1.30",
             "picows>=2; platform_system != 'Windows'",
             "playwright>=1.44",
+            "pyte>=0.8.2",  # a terminal, for tests
             "pytest>=8",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.8",

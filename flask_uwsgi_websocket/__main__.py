@@ -4,9 +4,11 @@ import click
 
 from .commands.cli import install_uwsgi
 from .commands.rooms import history, publish, rooms, tail, who
+from .commands.stats import stats, top
 
 main = click.Group(
-    help="Flask-uWSGI-WebSocket.", commands=[install_uwsgi, rooms, who, history, publish, tail]
+    help="Flask-uWSGI-WebSocket.",
+    commands=[install_uwsgi, stats, top, rooms, who, history, publish, tail],
 )
 
 if __name__ == "__main__":

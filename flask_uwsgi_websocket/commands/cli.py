@@ -6,6 +6,8 @@
     flask --app chat websocket routes
     flask websocket echo /chat
     flask --app chat websocket doctor app.ini
+    flask --app chat websocket stats
+    flask --app chat websocket top
     flask --app chat websocket rooms
     flask --app chat websocket who lobby
     flask --app chat websocket history news
@@ -39,6 +41,7 @@ from ..launch.run import exec_uwsgi
 from .doctor import examine, of_command, of_process
 from .echo import Peer
 from .rooms import history, publish, rooms, tail, who
+from .stats import stats, top
 from .tables import table
 
 
@@ -56,7 +59,7 @@ def websocket() -> None:
     """WebSockets on uWSGI."""
 
 
-for _command in (rooms, who, history, publish, tail):
+for _command in (stats, top, rooms, who, history, publish, tail):
     websocket.add_command(_command)
 
 

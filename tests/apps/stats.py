@@ -3,7 +3,7 @@
 import os
 import time
 
-from flask import jsonify, request
+from flask import jsonify
 
 from tests.apps.kit import make_app, make_extension
 
@@ -27,10 +27,9 @@ async def fail(ws):
 
 @websocket.route("/block")
 async def block(ws):
-    """Keep the worker busy, and its loop too where it has one."""
-    seconds = float(await ws.receive())
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    """Keep the worker busy, and its loop too where it has one, until a file is there."""
+    path, end = await ws.receive(), time.monotonic() + 60
+    while time.monotonic() < end and not os.path.exists(path):
         pass
     await ws.send("done")
 
@@ -43,19 +42,13 @@ def stats():
 @app.get("/child")
 def child():
     """What a child sees, which is no worker."""
-    reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
-        os.write(writing, app.json.dumps(websocket.stats()).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answer:
-        told = answer.read()
+        try:
+            with open(f"child-{os.getpid()}", "w") as told:
+                told.write(app.json.dumps(websocket.stats()))
+        finally:
+            os._exit(0)
     os.waitpid(pid, 0)
-    return app.response_class(told, mimetype="application/json")
-
-
-@app.get("/nap")
-def nap():
-    time.sleep(float(request.args["seconds"]))
-    return "done"
+    with open(f"child-{pid}") as told:
+        return app.response_class(told.read(), mimetype="application/json")

@@ -45,12 +45,17 @@ class Instance:
         """Where to publish to them."""
         return f"local://{quote(self.path)}"
 
+    @property
+    def command(self) -> str:
+        """What people know its process by."""
+        return _command(self.parent)
+
     def __str__(self) -> str:
         apps = ", ".join(
             f"{number} worker{'s' * (number != 1)} of {prefix!r}"
             for prefix, number in sorted(self.workers.items())
         )
-        return f"{self.url} ({_command(self.parent)}, {apps})"
+        return f"{self.url} ({self.command}, {apps})"
 
 
 def find_instances(mark: str = WORKER) -> list[Instance]:
@@ -167,7 +172,7 @@ def _sweep(root: str) -> None:
 
 
 def _look_into(base: int, name: str, path: str, mark: str) -> Instance | None:
-    if not _is_alive(name):
+    if not _is_alive(name) or not name.partition(".")[0].isdecimal():
         return None
     workers: dict[str, int] = {}
     with suppress(OSError, BackplaneUnavailable):
