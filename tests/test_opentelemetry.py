@@ -14,8 +14,9 @@ from tests.server import PATIENCE, Server, eventually
 Span = dict[str, Any]
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 HEADERS = {
-    "traceparent": f"00-{TRACE}-{PARENT}-01",
+    **TRACEPARENT,
     "baggage": "fruit=kiwi",
     "User-Agent": "tests",
     "Cookie": "session=s3cret",
@@ -191,6 +192,12 @@ def test_messages_that_are_iterated_over(sampling: Server, token: str) -> None:
         assert (work["name"], send["name"]) == ("work", "send /iterate")
 
 
+def test_messages_without_spans_cost_nothing(server: Server, sampling: Server) -> None:
+    for each, expected in ((server, "True"), (sampling, "False")):
+        with each.connect("/kind") as client:
+            assert client.recv(PATIENCE) == expected
+
+
 def test_what_another_thread_sends_is_in_the_span_of_the_connection(
     sampling: Server, token: str
 ) -> None:
@@ -209,6 +216,32 @@ def test_a_share_of_the_messages(shared_server: Any, token: str) -> None:
             echo(client, "a")
     received = children_of(server, span_of(server, f"/echo/{token}"), "receive")
     assert 10 < len(received) < 90
+
+
+@pytest.mark.parametrize("engine", ["threads", "asyncio"])
+def test_all_kinds_of_clients(shared_server: Any, engine: str, token: str) -> None:
+    """Of 0.6, with envelopes, without the context of the request: with spans at once."""
+    config = {
+        "UWSGI_WEBSOCKET_OTEL_MESSAGES": 1,
+        "UWSGI_WEBSOCKET_LEGACY": True,
+        "UWSGI_WEBSOCKET_REQUEST_CONTEXT": False,
+    }
+    server: Server = shared_server(engine, app="telemetry", config=config)
+    protocol: Any = ["flask-uwsgi-rooms.v1"]
+    with server.connect(
+        "/resume", user_agent_header=token, subprotocols=protocol, additional_headers=TRACEPARENT
+    ) as client:
+        assert "hello" in str(client.recv(PATIENCE))
+        client.send("a")
+        assert '"a"' in str(client.recv(PATIENCE))
+    span = eventually(lambda: _by_agent(server, token), "the span")
+    assert (span["parent_id"], span["kind"]) == (f"0x{PARENT}", "SpanKind.SERVER")
+    assert span["attributes"]["websocket.subprotocol"] == protocol[0]
+    (received,) = children_of(server, span, "receive /resume")
+    (work,) = children_of(server, received)
+    (send,) = children_of(server, work)
+    assert send["attributes"]["websocket.message.type"] == "text"
+    assert server.get("/current").body == b"False"
 
 
 # Metrics

@@ -96,6 +96,7 @@ async def echo(ws, name):
         await ws.send(message)
 
 
+@websocket.route("/resume", resume=True)
 @websocket.route("/iterate")
 async def iterate(ws):
     async for message in ws:
@@ -122,6 +123,12 @@ async def lazy(ws):
         abort(int(request.args["refuse"]))
     await ws.send("accepted")
     await ws.receive()
+
+
+@websocket.route("/kind")
+async def kind(ws):
+    """Tell whether the client is of the class that it would be without spans."""
+    await ws.send(str(type(ws) is websocket.middleware.client))
 
 
 @websocket.route("/room/<name>")
