@@ -449,3 +449,37 @@ def test_limits_of_the_app_are_not_for_the_page() -> None:
         for socket in (one, two):
             for _ in range(3):
                 assert socket.table()["total"] >= 1
+
+
+def test_ten_thousand_names_are_told_in_parts() -> None:
+    page = Page(MAX_ROOMS=20_000)
+
+    @page.websocket.route("/many")
+    def many(ws: Any) -> None:
+        for number in range(10_000):
+            ws.join(f"<{number:05}>")
+        ws.receive()
+
+    with page.client.connect("/many"), page.client.connect("/echo/<00007>"), page.open() as socket:
+        deadline = time.monotonic() + PATIENCE
+        while (row := socket.row("/many"))["rooms_total"] < 10_000:
+            assert time.monotonic() < deadline
+        assert row["rooms"] == [f"<{number:05}>" for number in range(5)]
+        socket.watch(rooms={"limit": 3})
+        answer = socket.next("rooms")
+        assert answer["rows"][0] == {"room": "<00007>", "connections": 2}
+        assert (len(answer["rows"]), answer["more"]) == (3, True)
+        found = socket.table(search="<09999>")
+        assert (found["matched"], found["rows"][0]["path"]) == (1, "/many")
+
+
+def test_who_reads_from_where_the_page_went_on() -> None:
+    """Places are the page's to send back, so they may be anything."""
+    page = Page()
+    with page.client.connect("/echo/a"), page.open() as socket:
+        for place in ([1e308, "", 0], [float("nan"), "x", -1], [-(10**30), "\ud800", 10**30]):
+            for name in ("after", "before"):
+                answer = socket.table(**{name: place})
+                assert answer["position"] >= 1 or not answer["rows"]
+        socket.watch(connections={"after": ["text", "x", 1]})
+        assert "sorted otherwise" in socket.next("error")["error"]

@@ -444,3 +444,19 @@ def test_urls() -> None:
         with pytest.raises(ValueError, match=words):
             make_backplane(url, options)
     assert make_backplane("MEMORY://x", options).url == "MEMORY://x"
+
+
+def test_an_answer_may_take_its_time(
+    make: Callable[..., Exchange], run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(question: Any) -> Any:
+        await asyncio.sleep(0.01)
+        return question["n"] / question["by"]
+
+    workers = [make(lambda record: None, answer) for _ in range(2)]
+    for worker in workers:
+        subscribe(worker, ALL)
+    assert run(workers[0].ask({"n": 6, "by": 2})) == ([3.0, 3.0], True)
+    assert run(workers[0].ask({"n": 6, "by": 0})) == ([], False)
+    assert "ZeroDivisionError" in caplog.text
+    assert run(workers[0].ask({"n": 6, "by": 3})) == ([2.0, 2.0], True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from heapq import nsmallest
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ def brief(connection: Connection, client: Any, live: LiveRooms) -> dict[str, Any
 
 def row(connection: Connection, client: Any, live: LiveRooms) -> dict[str, Any]:
     """Make the row of a connection."""
-    rooms = sorted(live.membership.rooms_of(connection))
+    rooms = live.membership.rooms_of(connection)
     figures = {
         name: SORTS[name].key(connection, client, live)
         for name in ("messages_received", "messages_sent", "bytes_received", "bytes_sent", "queued")
@@ -91,7 +92,7 @@ def row(connection: Connection, client: Any, live: LiveRooms) -> dict[str, Any]:
         "path": cut(path_of(client.environ)),
         "since": SORTS["opened"].key(connection, client, live),
         "latency": connection.latency,
-        "rooms": [cut(room) for room in rooms[:SHOWN_ROOMS]],
+        "rooms": [cut(room) for room in nsmallest(SHOWN_ROOMS, rooms)],
         "rooms_total": len(rooms),
         "admin": ADMIN in client.environ,
     }
