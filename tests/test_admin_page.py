@@ -236,9 +236,11 @@ def test_a_worker_that_is_stuck(page: AdminPage, server: Server) -> None:
     try:
         page.expect("#workers", "▲ blocked")
         page.expect("#tile-open", "1 of 2 workers live")
+        page.expect("#incomplete", f"worker {stuck['id']} did not answer")
     finally:
         os.kill(stuck["pid"], signal.SIGCONT)
     eventually(lambda: "blocked" not in page.text("#workers"), "all to be live again")
+    eventually(lambda: not page.text("#incomplete"), "all to answer again")
 
 
 def test_comes_back_by_itself(page: AdminPage, server: Server) -> None:

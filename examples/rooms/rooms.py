@@ -35,13 +35,23 @@ websocket.room(
     announce=True,
 )
 app.add_url_rule("/rooms.js", view_func=websocket.client_js)
-# An app that has accounts asks who it is; behind a proxy each address would be the proxy's.
-websocket.admin(allowed=lambda: request.remote_addr == "127.0.0.1" and session.get("name"))
 
 
 @websocket.identify
 def visitor():
     return session.get("id")
+
+
+def operator():
+    """Tell who may see the admin page: here whoever is at this machine. An app asks for accounts.
+
+    The host, too: other names, of anybody's pages, may lead here.
+    """
+    is_here = request.remote_addr == "127.0.0.1" and request.host.startswith("localhost:")
+    return is_here and session.get("name")
+
+
+websocket.admin(allowed=operator)
 
 
 @app.get("/")
