@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flask_uwsgi_websocket.engines.async_call import finish_within
 from flask_uwsgi_websocket.exceptions import BackplaneUnavailable
+from flask_uwsgi_websocket.helpers import waiting
 from flask_uwsgi_websocket.helpers.waiting import within
 from flask_uwsgi_websocket.rooms.futures import bounded
 
 #: Seconds that nobody waits for.
 LONG = 60.0
+
+
+@pytest.fixture(autouse=True, params=[(3, 10), sys.version_info], ids=["3.10", "here"])
+def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the oldest Python has to do it, and as this one does."""
+    monkeypatch.setattr(waiting, "sys", SimpleNamespace(version_info=request.param))
 
 
 async def wait(future: asyncio.Future[Any]) -> Any:

@@ -15,10 +15,11 @@ async def within(seconds: float | None, awaitable: Awaitable[T]) -> T:
 
     :param seconds: None: for ever.
     """
-    if sys.version_info >= (3, 12):
-        return await asyncio.wait_for(awaitable, seconds)
-    # That one takes no notice here of being cancelled at the moment when what it waits for is done.
-    # Whoever tries again for ever would then never end.
+    # Not asyncio.wait_for: before Python 3.12 it takes no notice of being cancelled at the moment
+    # when what it waits for is done. Whoever tries again for ever would then never end.
+    if sys.version_info >= (3, 11):
+        async with asyncio.timeout(seconds):
+            return await awaitable
     task = asyncio.ensure_future(awaitable)
     try:
         await asyncio.wait({task}, timeout=seconds)
