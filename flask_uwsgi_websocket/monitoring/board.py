@@ -16,7 +16,8 @@ from typing import Any
 
 from ..engines.base import Engine
 from ..exceptions import BackplaneUnavailable
-from ..helpers.log import logger
+from ..helpers.log import RateLimit, logger
+from ..metrics.observers import Observer
 from ..metrics.snapshot import add
 from ..metrics.worker import WorkerMetrics
 from ..process.fork import own
@@ -53,6 +54,7 @@ class Board:
         self._before: Any = None
         self._written: list[Any] = []
         self._is_over = False
+        self._failure = RateLimit()
         #: Are told the prefix and the figures of this worker, whenever it looks at them.
         self.listeners: list[Callable[[str, dict[str, Any]], object]] = []
         #: Whether the others cannot be told, nor are known.
@@ -73,6 +75,9 @@ class Board:
             self._engine = engine
         self._started = time.time()
         engine.call_at_end(self._end)
+        if engine.name == "suspend":
+            for metrics in self._metrics:
+                metrics.observers.append(_AtEachEnd(self._write_and_tell))
         self._look()
 
     @property
@@ -112,6 +117,9 @@ class Board:
         began = time.perf_counter()
         try:
             self._write_and_tell()
+        except Exception:
+            if self._failure.passes():
+                logger.exception("the figures of this worker cannot be told to the others")
         finally:
             took = time.perf_counter() - began
             pause = min(max(INTERVAL, _RARELY * took), LONGEST_INTERVAL)
@@ -164,7 +172,7 @@ class Board:
         return {
             "pid": os.getpid(),
             "started": self._started,
-            "engine": uwsgi.running_engine(),
+            "engine": uwsgi.running_engine() if self._engine is None else self._engine.name,
             "counted": total,
         }
 
@@ -203,6 +211,19 @@ class Board:
         if self._directory is not None:
             self._directory.leave_to_parent()
         self._sheet = self._directory = self._engine = None
+
+
+class _AtEachEnd(Observer):
+    """Has figures written where the clock stands still while a worker has nothing to do."""
+
+    def __init__(self, write: Callable[[], object]) -> None:
+        self._write = write
+
+    def closed(self, client: Any, end: Any) -> None:
+        self._write()
+
+    def refused(self, environ: Any, refusal: Any) -> None:
+        self._write()
 
 
 #: Those of this process, by prefix: extensions of one app have one.

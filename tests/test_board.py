@@ -1,0 +1,227 @@
+"""The board of one worker: what it writes, when, and what it does where it cannot."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from flask_uwsgi_websocket.engines.base import Engine
+from flask_uwsgi_websocket.metrics.worker import WorkerMetrics
+from flask_uwsgi_websocket.monitoring.board import Board
+from flask_uwsgi_websocket.monitoring.sheet import read_sheets
+from flask_uwsgi_websocket.process.server_process import ServerProcess
+from tests.server import PATIENCE
+
+
+class Process(ServerProcess):
+    """The process of a worker."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def worker_id(self) -> int:
+        return self.number
+
+
+class Clock:
+    """An engine that has nothing but a clock, which the test moves on."""
+
+    name = "gevent"
+
+    def __init__(self) -> None:
+        self.due: list[Callable[[], object]] = []
+        self.ends = False
+        self.at_end: list[Callable[[], object]] = []
+
+    def worker(self) -> Clock:
+        return self
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> None:
+        assert 1 <= delay <= 2
+        self.due.append(callback)
+
+    def call_at_end(self, callback: Callable[[], object]) -> None:
+        self.at_end.append(callback)
+
+    def ends_for_good(self) -> bool:
+        return self.ends
+
+    def tick(self) -> None:
+        self.due.pop()()
+
+    def end(self, for_good: bool) -> None:
+        self.ends = for_good
+        for callback in self.at_end * 2:  # it may be called twice
+            callback()
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+def begun(number: int, *metrics: WorkerMetrics, prefix: str = "app") -> tuple[Board, Clock]:
+    board, clock = Board(prefix, Process(number)), Clock()
+    for each in metrics:
+        board.count(each)
+        board.count(each)  # by another app of the same extension
+    board.begin(cast(Engine, clock))
+    board.begin(cast(Engine, clock))
+    return board, clock
+
+
+def files(place: Path) -> list[Path]:
+    return sorted(place.glob("*/*/*/*"))
+
+
+def written(place: Path, number: int = 1) -> Any:
+    [path] = place.glob(f"*/*/*/{number}.stats")
+    return json.loads(path.read_text())["counted"]
+
+
+def test_extensions_of_one_app_are_counted_together(place: Path) -> None:
+    one, other = WorkerMetrics(), WorkerMetrics()
+    one.route("/a").opened()
+    other.route("/a").opened()
+    other.refused("not_found")
+    _board, clock = begun(1, one, other)
+    assert written(place)["routes"]["/a"]["accepted"] == written(place)["open"] == 2
+    assert written(place)["refused"] == {"not_found": 1}
+    clock.end(for_good=True)
+    assert not files(place)
+
+
+def test_who_comes_next_counts_on(place: Path) -> None:
+    before, after = WorkerMetrics(), WorkerMetrics()
+    before.route("/a").opened()
+    board, clock = begun(1, before)
+    before.route("/a").opened()
+    clock.end(for_good=False)
+    board._close(for_good=False)  # as the end of its process does
+    after.route("/a").opened()
+    board, clock = begun(1, after)
+    route = written(place)["routes"]["/a"]
+    assert (route["accepted"], route["open"]) == (3, 1)
+    assert route["closed"]["lost"] == {"1006": 2}
+    clock.tick()
+    assert written(place)["routes"]["/a"] == route
+    clock.end(for_good=True)
+    assert not files(place)
+
+
+def test_apps_are_apart(place: Path) -> None:
+    metrics = [WorkerMetrics(), WorkerMetrics()]
+    metrics[0].route("/a").opened()
+    boards = [begun(1, each, prefix=f"app {n}") for n, each in enumerate(metrics)]
+    counted = [board.read()[1].figures["counted"]["open"] for board, _ in boards]
+    assert counted == [1, 0]
+    for _, clock in boards:
+        clock.end(for_good=True)
+    assert not files(place)
+
+
+def test_a_directory_that_is_removed_comes_back(place: Path) -> None:
+    metrics = WorkerMetrics()
+    metrics.route("/a").opened()
+    _board, clock = begun(1, metrics)
+    for path in place.iterdir():
+        shutil.rmtree(path)
+    clock.tick()
+    assert written(place)["open"] == 1
+    clock.end(for_good=True)
+
+
+def test_where_nothing_can_be_written_it_is_said_once(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (place / f"flask-uwsgi-websocket-{os.geteuid()}").write_text("no directory")
+    metrics = WorkerMetrics()
+    metrics.route("/a").opened()
+    with caplog.at_level(logging.WARNING):
+        board, clock = begun(1, metrics)
+        clock.tick()
+    assert len(caplog.records) == 1
+    assert "shows this worker alone" in caplog.text
+    assert board.is_broken
+    assert board.own().figures["counted"]["open"] == 1
+    (place / f"flask-uwsgi-websocket-{os.geteuid()}").unlink()
+    clock.tick()
+    assert not board.is_broken
+    clock.end(for_good=True)
+
+
+def test_what_one_source_does_wrong_ends_nothing(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = WorkerMetrics()
+    metrics.sources["wrong"] = lambda: {"what": object()}
+    _board, clock = begun(1, metrics)
+    clock.tick()
+    assert len(caplog.records) == 1
+    del metrics.sources["wrong"]
+    clock.tick()
+    assert written(place)["open"] == 0
+    clock.end(for_good=True)
+
+
+def test_listeners_hear_of_each_look(place: Path) -> None:
+    heard: list[tuple[str, Any]] = []
+    metrics = WorkerMetrics()
+    board, clock = begun(1, metrics)
+    board.listeners.append(lambda prefix, counted: heard.append((prefix, counted["open"])))
+    metrics.route("/a").opened()
+    clock.tick()
+    assert heard == [("app", 1)]
+    clock.end(for_good=True)
+
+
+def test_who_has_ended_is_known_by_the_kernel(place: Path) -> None:
+    boards = [begun(number, WorkerMetrics()) for number in (1, 2)]
+    reader = boards[0][0]
+    assert all(found.is_owned for found in reader.read().values())
+    child = os.fork()
+    if not child:
+        os._exit(0)  # what it has of its parent's ends with it, and nothing else does
+    os.waitpid(child, 0)
+    assert all(found.is_owned for found in reader.read().values())
+    boards[1][0]._close(for_good=False)
+    owned = {number: found.is_owned for number, found in reader.read().items()}
+    assert owned == {1: True, 2: False}
+    boards[0][1].end(for_good=True)
+
+
+def test_a_reader_sees_the_old_or_the_new(place: Path) -> None:
+    metrics = WorkerMetrics()
+    for number in range(50):
+        metrics.route(f"/{number}")
+    _board, clock = begun(1, metrics)
+    [path] = place.glob("*/*/*/1.stats")
+    directory = os.open(path.parent, os.O_RDONLY)
+    child = os.fork()
+    if not child:
+        try:  # as another process reads
+            seen, end = -1, time.monotonic() + PATIENCE
+            while seen < 200 and time.monotonic() < end:
+                found = read_sheets(directory)[1]
+                opened = found.figures["counted"]["routes"]["/7"]["open"]
+                assert opened >= seen
+                assert found.is_owned
+                seen = opened
+            os._exit(seen < 200)
+        finally:
+            os._exit(1)
+    for _ in range(200):
+        metrics.route("/7").opened()
+        clock.tick()
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(directory)
+    clock.end(for_good=True)
