@@ -192,8 +192,9 @@ def test_a_worker_that_is_killed_leaves_none_taken(
     server.allow_log("DAMN")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("lazily", [False, True], ids=["at once", "chain"])
+@pytest.mark.parametrize(
+    ("engine", "lazily"), [*((engine, False) for engine in ENGINES), ("gevent", True)]
+)
 def test_a_reload_gives_all_back_and_goes_on_counting(
     serve: ServerFactory, engine: str, lazily: bool, token: str, tmp_path: Path
 ) -> None:
