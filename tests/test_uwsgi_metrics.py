@@ -14,6 +14,8 @@ import pytest
 from flask_uwsgi_websocket.launch import defaults
 from flask_uwsgi_websocket.launch.keywords import arguments
 from flask_uwsgi_websocket.metrics.totals import TOTALS, totals
+from flask_uwsgi_websocket.monitoring.uwsgi_metrics import UWSGIMetrics
+from flask_uwsgi_websocket.servers import uwsgi
 from tests.server import Server, eventually
 from tests.test_stats import settle, stats_of
 
@@ -135,3 +137,19 @@ def test_the_caller_s_own_stand_beside_ours() -> None:
     declared = defaults.complete({"metric": ["mine", "his"]})["metric"]
     assert declared[-2:] == ["mine", "his"]
     assert len(declared) == 2 + 2 * len(TOTALS)
+
+
+def test_several_apps_of_a_worker_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: dict[str, int] = {}
+    monkeypatch.setattr(uwsgi, "worker_id", lambda: 3)
+    monkeypatch.setattr(uwsgi, "has_metric", lambda name: name.endswith((".open", ".refused")))
+    monkeypatch.setattr(uwsgi, "set_metric", values.__setitem__)
+    metrics = UWSGIMetrics()
+    route = {"open": 2, "refused": {"origin": 1, "app": 2}}
+    metrics.show("shop", {"routes": {"/a": route, "/b": route}, "refused": {"not_found": 4}})
+    metrics.show("blog", {"routes": {"/a": route}})
+    metrics.show("blog", {"routes": {"/a": {**route, "open": 7}}})
+    assert values == {
+        "worker.3.flask_websocket.open": 2 + 2 + 7,
+        "worker.3.flask_websocket.refused": 3 + 3 + 4 + 3,
+    }
