@@ -1,7 +1,7 @@
 // @ts-check
 /** The table of connections: the server sorts, searches and pages; here is one page of rows. */
 
-import {bytes, count, duration, latency, say, sayName} from './text.js'
+import {bytes, count, duration, isSelected, latency, say, sayName} from './text.js'
 
 /**
  * @typedef {{
@@ -99,9 +99,7 @@ export class Rows {
 
   /** Whether rows must stay where they are: somebody is in the table. */
   get held() {
-    const selection = document.getSelection()
-    const selected = !!selection && !selection.isCollapsed && selection.containsNode(this.#body, true)
-    return this.#pointed || selected || this.#body.contains(document.activeElement)
+    return this.#pointed || isSelected(this.#body) || this.#body.contains(document.activeElement)
   }
 
   /** @param {Table} table @param {boolean} asked whether it answers what somebody just did */
@@ -178,8 +176,7 @@ export class Rows {
   #click(event) {
     const element = /** @type {Element} */ (event.target).closest('tr')
     const row = element && this.#rows.get(element)
-    const selection = document.getSelection()
-    if (!row || (selection && !selection.isCollapsed)) return
+    if (!row || isSelected(element)) return
     element.querySelector('button')?.focus()
     this.#onopen(row)
   }

@@ -83,10 +83,16 @@ function odd(text) {
   return element
 }
 
-/** @param {Element} element */
-function isSelected(element) {
+/** @type {Range | null} what somebody has selected: to ask the selection itself makes the browser lay out the page */
+let selected = null
+document.addEventListener('selectionchange', () => {
   const selection = document.getSelection()
-  return !!selection && !selection.isCollapsed && selection.containsNode(element, true)
+  selected = selection && !selection.isCollapsed ? selection.getRangeAt(0) : null
+})
+
+/** @param {Element} element */
+export function isSelected(element) {
+  return !!selected && selected.intersectsNode(element)
 }
 
 /** @param {number} value */
