@@ -453,7 +453,8 @@ def eventually_opened(server: Server) -> Iterator[Admin]:
 def test_machines_with_one_redis(
     serve: ServerFactory, engine: str, start_redis: Callable[..., RedisServer]
 ) -> None:
-    config = {"UWSGI_WEBSOCKET_BACKPLANE": start_redis().url}
+    redis = start_redis()
+    config = {"UWSGI_WEBSOCKET_BACKPLANE": redis.url}
     one, two = (serve(engine, app="admin", config=config) for _ in range(2))
     here, there = Chat(one, "a"), Chat(two, "a")
     with opened(one) as admin:
@@ -462,6 +463,11 @@ def test_machines_with_one_redis(
         for row in answer["rows"]:
             assert admin.post("close", id=row["id"], reason="from one")[0] == 200
         assert admin.post("room", room="a")[1]["complete"]
+        redis.kill()
+        admin.watch(connections={}, stats=True)
+        assert admin.next("error")["about"] == "connections"
+        assert admin.post("close", id=row["id"])[0] == 503
+        assert admin.next("stats")["open"] >= 1
     for chat in (here, there):
         with pytest.raises(ConnectionClosed) as closed:
             chat.socket.recv(PATIENCE)
