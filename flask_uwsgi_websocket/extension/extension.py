@@ -77,7 +77,8 @@ class WebSocket(RoomMethods, MonitoringMethods):
         #: The open clients of this worker process, to iterate over.
         self.clients = Clients(self)
         self._metrics = WorkerMetrics(self.clients.connections, self.router.patterns)
-        self._metrics.observers += [LogLines(), Telemetry(self)]
+        self._telemetry = Telemetry(self)
+        self._metrics.observers += [LogLines(), self._telemetry]
         own(self._metrics)
         self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients, timeout)
         self._metrics.sources["rooms"] = self._rooms.snapshot
@@ -125,6 +126,7 @@ class WebSocket(RoomMethods, MonitoringMethods):
             uwsgi.set_up(middleware.engine, self.timeout, ping_interval)
             self._background.begin_with_workers(middleware.engine)
             self._rooms.begin_with_workers(app, middleware.engine)
+            self._telemetry.begin_with_workers(app.config, middleware.engine)
             begin_with_workers(partial(prefix_of, app), self._metrics, middleware.engine)
 
     def route(self, rule: str, **options: Any) -> Callable[[F], F]:

@@ -106,6 +106,8 @@ def test_each_worker_sends_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def see_both_send(collector: Collector, address: str) -> None:
+    eventually(lambda: len(collector.metrics) == 2, "workers without connections to send")
+
     def both_have_sent() -> bool:
         with connect(f"ws://{address}/chat/ann", proxy=None) as client:
             client.send("hi")
@@ -113,9 +115,13 @@ def see_both_send(collector: Collector, address: str) -> None:
         return len(collector.spans) == 2 == len(collector.metrics)
 
     eventually(both_have_sent, "both workers to send", interval=0.1)
-    for spans in list(collector.spans.values()):
-        names = [span.name for span in spans]
-        assert names.count("answer") == names.count("websocket /chat/<name>") >= 1
+    both = {"answer", "websocket /chat/<name>"}
+
+    def have_both() -> bool:
+        each = list(collector.spans.values())
+        return all({span.name for span in list(spans)} == both for spans in each)
+
+    eventually(have_both, "the spans of handlers and connections")
     assert set(collector.spans) == set(collector.metrics)
 
     def accepted() -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ...engines.base import Engine
 from ...helpers.wsgi import WSGIEnvironment
 from ...metrics.observers import End, Observer, Refusal
 from ...servers import uwsgi
@@ -53,6 +54,11 @@ class Telemetry(Observer):
     def refused(self, environ: WSGIEnvironment, refusal: Refusal) -> None:
         if self._tracing is not None:
             self._tracing.refuse(environ, refusal)
+
+    def begin_with_workers(self, config: Any, engine: Engine) -> None:
+        """Measure in each worker of uWSGI once that serves: one without connections, too."""
+        if uwsgi.running_engine() == engine.name:
+            uwsgi.after_fork(lambda: engine.begin_on_loop(lambda: self.measure(config)))
 
     def measure(self, config: Any) -> None:
         """Have the metrics of this process include the extension's, if anything reads them."""
