@@ -291,6 +291,8 @@ def _run(window: Any, screen: Screen, look: Callable[[], Stats | str], interval:
         _draw(window, screen)
         window.timeout(max(int((due - time.monotonic()) * 1000), 0))
         key = window.getch()
+        if key == curses.KEY_RESIZE:
+            window.clear()  # what the terminal has made of the old lines nobody knows: all anew
         if key >= 0 and screen.press(_NAMES.get(key, chr(key) if key < 256 else "")):
             return
         if time.monotonic() >= due:
