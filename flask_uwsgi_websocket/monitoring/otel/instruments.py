@@ -88,6 +88,7 @@ INSTRUMENTS = (
     _now("queued", "By", "Bytes that clients have yet to take.", "routes/*/queued_bytes", ROUTE),
     _of_route("limited", "{client}", "Clients that had to wait, by max_rate.", "limited"),
     _of_route("slow", "{event}", "Slow clients closed, or messages they missed.", "slow/*", SLOW),
+    _of_route("limited", "{connection}", "WebSockets that max_rate made wait.", "limited"),
     _now("rooms", "{room}", "Rooms with members in this worker.", "rooms/rooms"),
     _now("room.members", "{member}", "Clients in rooms, one for each room.", "rooms/members"),
     _of_rooms("joins", "{client}", "Clients that joined a room.", "joins"),
