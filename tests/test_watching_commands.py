@@ -102,6 +102,13 @@ def test_top_in_a_terminal(watched: Server) -> None:
         assert terminal.status() == 0
 
 
+def test_top_ends_with_its_terminal(watched: Server) -> None:
+    with Terminal(watched, "top", *OF_APP) as terminal:
+        terminal.shows(f"{PREFIX}: ", "Route")
+        terminal.hang_up()
+        terminal.status()
+
+
 def test_top_says_what_terminals_it_does_not_know(watched: Server) -> None:
     with Terminal(watched, "top", *OF_APP, TERM="no-such") as terminal:
         terminal.shows("nothing is known of the terminal 'no-such'")

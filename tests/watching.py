@@ -84,11 +84,17 @@ class Terminal:
                 return
             self._stream.feed(data)
 
+    def hang_up(self) -> None:
+        """Go away, as the terminal of a connection that is cut."""
+        os.close(self._master)
+        self._master = os.open(os.devnull, os.O_RDWR)
+
     def status(self) -> int:
         """How the command has ended."""
 
         def look() -> bool:
-            self._read()  # it may wait for that
+            if os.isatty(self._master):
+                self._read()  # it may wait for that
             return self._process.poll() is not None
 
         eventually(look, "the command to end")

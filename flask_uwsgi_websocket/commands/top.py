@@ -295,6 +295,8 @@ def _run(window: Any, screen: Screen, look: Callable[[], Stats | str], interval:
             window.clear()  # what the terminal has made of the old lines nobody knows: all anew
         if key >= 0 and screen.press(_NAMES.get(key, chr(key) if key < 256 else "")):
             return
+        if key < 0 and not sys.stdin.isatty():  # the terminal has gone, as with an ssh
+            return
         if time.monotonic() >= due:
             screen.take(look())
             due = time.monotonic() + interval
