@@ -180,3 +180,20 @@ def test_prints_without_controls(browser: Browser, server: Server) -> None:
         page.emulate_media(media="print")
         expect(page.locator("#pause")).to_be_hidden()
         expect(page.locator("#rows tbody tr").first).to_be_visible()
+
+
+def test_a_question_that_is_asked_again_at_once(browser: Browser, server: Server) -> None:
+    """The end of the first is told late, and says nothing of the second."""
+    with visit(browser, server) as page:
+        page.locator("#rows tbody button").first.click()
+        page.evaluate(
+            """() => {
+                const [close, dialog] = ['close', 'confirm'].map(id => document.getElementById(id))
+                close.click()
+                dialog.close()
+                close.click()
+            }"""
+        )
+        page.get_by_label("Reason, which the client gets").fill("asked again")
+        page.locator("#confirm-do").click()
+        expect(page.locator("#detail .result")).to_contain_text("is being closed")

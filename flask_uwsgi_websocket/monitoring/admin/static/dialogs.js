@@ -46,11 +46,18 @@ export function confirm({title, text, verb, danger, fields = []}) {
   at('confirm-do').classList.toggle('danger', !!danger)
   box.returnValue = ''
   box.showModal()
+  forget()
   return new Promise(resolve => {
-    const done = () => resolve(box.returnValue === 'do' ? new FormData(form) : null)
-    box.addEventListener('close', done, {once: true})
+    forget = () => resolve(null)
+    box.onclose = () => {
+      if (box.open) return // it tells late of the question before
+      resolve(box.returnValue === 'do' ? new FormData(form) : null)
+    }
   })
 }
+
+/** Answer with no what was asked last, if that is still open. */
+let forget = () => {}
 
 /** @param {Field} field */
 function field({name, label, kind, value = '', ...attributes}) {
@@ -95,6 +102,7 @@ export class Detail {
     at('close').addEventListener('click', () => this.#close())
     at('send').addEventListener('click', () => this.#send())
     dialog('detail').addEventListener('close', () => {
+      if (dialog('detail').open) return // for another one, meanwhile
       this.#row = undefined
       onwatch(null)
     })
