@@ -166,6 +166,7 @@ class Connection:
         "fd",
         "protocol",
         "socket",
+        "traffic",
     )
 
     def __init__(self, sock: Socket) -> None:
@@ -174,6 +175,7 @@ class Connection:
         self.ended = False
         self.protocol = Protocol(SERVER)
         self._read_size = 20_000
+        self.traffic = fast_io.Traffic()
         self._lock = fast_io.Lock()
         self._unsent: list[bytes | memoryview] = []
 
