@@ -81,6 +81,9 @@ def test_no_barrier(browser: Browser, server: Server, scheme: Any, size: str) ->
         page.evaluate(AXE)
         page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
         barriers = find_barriers(page, "page")
+        page.locator("#pause").click()
+        barriers += find_barriers(page, "figures of before")
+        page.locator("#pause").click()
         page.locator("#rows tbody button").first.click()
         barriers += find_barriers(page, "connection")
         for button in ("#send", "#close"):
