@@ -118,6 +118,14 @@ def test_counters_of_a_connection(kind: Callable[[], Any]) -> None:
     for number, name in enumerate(names):
         setattr(traffic, name, (1 << 62) + number)
     assert [getattr(traffic, name) - (1 << 62) for name in names] == [0, 1, 2, 3]
+    traffic.count_sent()
+    traffic.add_received(1 << 40)
+    traffic.add_bytes_sent(-1)
+    found = [getattr(traffic, name) - (1 << 62) for name in names]
+    assert found == [1 << 40, 2, 2, 2]
+    for add_ in (traffic.add_received, traffic.add_bytes_sent):
+        with pytest.raises(TypeError):
+            add_("1")
     assert traffic.error is None
     traffic.error = "ValueError"
     assert traffic.error == "ValueError"

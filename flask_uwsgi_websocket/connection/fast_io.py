@@ -122,7 +122,7 @@ def send_frame(connection: Sender, frame: bytes) -> memoryview | None:
         sent = connection.socket.send(frame, SEND_FLAGS)
     except (BlockingIOError, InterruptedError):
         sent = 0
-    connection.traffic.bytes_sent += sent
+    connection.traffic.add_bytes_sent(sent)
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 

@@ -85,7 +85,7 @@ class Sending(ReadAhead):
                 # More messages wait to be answered: reply to all at once.
                 frame = (encode or self.protocol.encode)(message)
                 if not control:
-                    self.traffic.messages_sent += 1
+                    self.traffic.count_sent()
                 return self._hold_back(frame)
             if encode is None and (is_much := send(self, message)) is not False:
                 return is_much is True
@@ -95,7 +95,7 @@ class Sending(ReadAhead):
                 self._broken()
                 raise self.closed_error() from None
             if not control:
-                self.traffic.messages_sent += 1
+                self.traffic.count_sent()
             return rest is not None and self._queue_rest(rest)
         finally:
             lock.release()
@@ -258,7 +258,7 @@ class Sending(ReadAhead):
         self._unsent_size = 0
 
     def _sent(self, size: int) -> None:
-        self.traffic.bytes_sent += size
+        self.traffic.add_bytes_sent(size)
         self._unsent_size -= size
         unsent = self._unsent
         while unsent and size >= len(unsent[0]):
