@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.server import Server
+from tests.server import Server, eventually
 
 
 @pytest.fixture(params=["threads", "gevent"])
@@ -44,10 +44,11 @@ def test_leaving_gives_the_core_back(own_api: Server, way: str) -> None:
 
 def test_an_exception_ends_the_connection(own_api: Server) -> None:
     with own_api.raw("/raise") as client:
-        assert figures(own_api)["/raise"]["open"] == 1
+        eventually(lambda: figures(own_api)["/raise"]["open"] == 1, "it to be counted")
         client.text("now")
         assert client.ended()
     own_api.wait_idle()
+    eventually(lambda: figures(own_api)["/raise"]["open"] == 0, "its end to be counted")
     found = figures(own_api)["/raise"]
     assert (found["open"], found["accepted"], found["errors"]) == (0, 1, 1)
     assert found["closed"]["lost"] == {"1006": 1}
