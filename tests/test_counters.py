@@ -182,7 +182,7 @@ def test_what_waits_for_a_peer_that_does_not_read(server: Server) -> None:
 def test_a_peer_that_reads_too_slowly(server: Server) -> None:
     figures = Figures(server, "/ahead/<int:count>/<int:size>")
     with client_on(server, "/ahead/400/100000"):
-        found = figures.when(open=0)
+        found = figures.when(open=0, accepted=1)
     assert closes(found) == {"server": {"1013": 1}}
     assert found["slow"] == {"closed": 1, "dropped": 0, "conflated": 0}
     assert 10 < found["messages_sent"] < 400
