@@ -152,6 +152,14 @@ def test_it_looks_into_rooms(page: Page) -> None:
         ]
 
 
+@pytest.mark.parametrize("field", ["room", "user"])
+@pytest.mark.parametrize("search", ["\ud800", "\n", "é" * 200])
+def test_who_searches_for_a_name_that_cannot_be_finds_nothing(field: str, search: str) -> None:
+    with Page().open() as socket:
+        found = socket.table(field=field, search=search, exact=True)
+        assert (found["rows"], found["total"], found["complete"]) == ([], 1, True)
+
+
 def test_it_sends_figures(page: Page) -> None:
     with page.open() as socket:
         socket.watch(stats=True)

@@ -54,7 +54,10 @@ def _candidates(
     """Return the connections among which those are that are asked for."""
     if query.exact and query.search and query.field in ("room", "user"):
         channel = room_channel if query.field == "room" else user_channel
-        return live.membership.members(channel(query.search))
+        try:
+            return live.membership.members(channel(query.search))
+        except ValueError:  # none has such a name
+            return ()
     return everybody
 
 
