@@ -308,6 +308,11 @@ def test_metrics(server: Server, token: str) -> None:
     assert {f"websocket.server.{name}" for name in ("open_connections", "limited")} <= units.keys()
 
 
+def test_no_metric_is_made_twice() -> None:
+    names = [each.name for each in INSTRUMENTS]
+    assert len(names) == len(set(names))
+
+
 def test_the_page_has_every_metric() -> None:
     text = (ROOT / "docs/opentelemetry.rst").read_text()
     for each in INSTRUMENTS:

@@ -86,7 +86,6 @@ INSTRUMENTS = (
     _of_route("messages", "{message}", "Messages.", "messages_*", WAY),
     _of_route("io", "By", "Bytes of whole frames, before TLS.", "bytes_*", WAY),
     _now("queued", "By", "Bytes that clients have yet to take.", "routes/*/queued_bytes", ROUTE),
-    _of_route("limited", "{client}", "Clients that had to wait, by max_rate.", "limited"),
     _of_route("slow", "{event}", "Slow clients closed, or messages they missed.", "slow/*", SLOW),
     _of_route("limited", "{connection}", "WebSockets that max_rate made wait.", "limited"),
     _now("rooms", "{room}", "Rooms with members in this worker.", "rooms/rooms"),
