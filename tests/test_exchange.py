@@ -460,3 +460,24 @@ def test_an_answer_may_take_its_time(
     assert run(workers[0].ask({"n": 6, "by": 0})) == ([], False)
     assert "ZeroDivisionError" in caplog.text
     assert run(workers[0].ask({"n": 6, "by": 3})) == ([2.0, 2.0], True)
+
+
+def test_an_answer_that_has_not_begun_when_all_ends(
+    make: Callable[..., Exchange], run: Callable[..., Any]
+) -> None:
+    """It is dropped, and Python does not warn of it."""
+    begun: list[Any] = []
+
+    async def answer(question: Any) -> Any:
+        begun.append(question)
+
+    worker = make(lambda record: None, answer)
+    subscribe(worker, ALL)
+
+    async def ask_and_end() -> None:
+        worker.record(Record(Kind.ASK, (ALL,), b'{"number": 1, "question": {}}'))
+        await worker.stop()
+
+    run(ask_and_end())
+    gc.collect()
+    assert begun == []

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping,
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
-from functools import partial
 from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable, RoomError
@@ -253,8 +252,10 @@ class Exchange(Inbox):
 
     def _reply(self, record: Record, answer: Any) -> None:
         """Answer a question: now, or when that is known."""
-        if inspect.isawaitable(answer):
-            self._run(partial(self._reply_later, record, answer), 0.0)
+        if inspect.iscoroutine(answer):
+            task = self._begin(self._reply_later(record, answer))
+            # One that is cancelled before it began has not awaited it.
+            task.add_done_callback(lambda _: answer.close())
             return
         for each in answers_to(record, answer, self.options.max_size // 2):
             self.send_nowait(each)
@@ -315,9 +316,13 @@ class Exchange(Inbox):
         if delay > 0:
             self._loop.call_later(delay, self._run, work, 0.0)
             return
-        task = self._loop.create_task(work())
+        self._begin(work())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._get_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _start(self) -> None:
         """Start the backplane, if that was not done; wait until it is."""
