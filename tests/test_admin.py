@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import flask
@@ -209,6 +210,32 @@ def test_what_says_neither_yes_nor_no_is_no(answer: Any, caplog: pytest.LogCaptu
         pass
     assert rejected.value.response.status_code == 500
     assert "it returns True or a name" in caplog.text
+
+
+def logged_in(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Decorate what only somebody who has logged in may call, which is nobody."""
+
+    @wraps(function)
+    def answer() -> Any:
+        return "please log in"
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("allowed", "words"),
+    [
+        (logged_in(lambda: True), "is decorated, and returned a text"),
+        (lambda: "\n<!doctype html><title>Please log in</title>", "returned a page"),
+    ],
+)
+def test_a_text_that_may_be_a_page_to_log_in_is_no_name(
+    allowed: Callable[[], Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = Page(allowed=allowed)
+    assert page.get().status_code == 500
+    assert page.post("close", id="x").status_code == 500
+    assert words in caplog.text
 
 
 def test_an_allowed_that_fails_allows_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from flask import Flask, abort, request
 from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.wrappers import Response as BaseResponse
 
+from ...helpers.functions import is_decorated
 from ...helpers.text import printable
 from ...session.origins import is_allowed as is_origin_allowed
 
@@ -49,7 +50,7 @@ class Permission:
         if not answer:
             abort(403)
         if isinstance(answer, str):
-            return printable(answer[:LONGEST_NAME])
+            return self._name(answer)
         if not isinstance(answer, int):
             # Such as (text, 401), or a coroutine nobody has awaited: true, and no permission.
             raise TypeError(
@@ -57,6 +58,25 @@ class Permission:
                 "a name (a str) for who may, False or None for who may not, or a Response"
             )
         return printable((self._identify() or request.remote_addr or "?")[:LONGEST_NAME])
+
+    def _name(self, answer: str) -> str:
+        """Return the name that an answer is.
+
+        :raises TypeError: for a text that may as well be a page to log in, as views return them.
+        """
+        if is_decorated(self._allowed):
+            # Whose text is it? It took the function's place, if the decorator has refused.
+            raise TypeError(
+                "allowed() of the admin page is decorated, and returned a text, which may be the "
+                "decorator's answer to who may not: let it return True, and websocket.identify "
+                "tell the name"
+            )
+        if answer.lstrip().startswith("<"):
+            raise TypeError(
+                "allowed() of the admin page returned a page, which would pass as a name: put it "
+                "into flask.make_response()"
+            )
+        return printable(answer[:LONGEST_NAME])
 
     @staticmethod
     def _refusal(response: BaseResponse) -> BaseResponse:
