@@ -265,6 +265,10 @@ def test_outside_of_uwsgi_each_process_counts() -> None:
         (None, "2001:db8:0:1::1", None, "2001:db8:0:2::1", False),
         (None, "fe80::1%eth0", None, "fe80::2%eth0", True),
         (None, "unknown", None, "unknown", True),
+        (None, "10.0.0.1:4711", None, "10.0.0.1:4712", True),
+        (None, "10.0.0.1:4711", None, "10.0.0.1", True),
+        (None, "[2001:db8::1]:4711", None, "2001:db8::2", True),
+        (None, "[2001:db8::1]", None, "[2001:db8:0:1::1]", False),
         ("address 10.0.0.1", "", None, "10.0.0.1", False),
     ],
 )

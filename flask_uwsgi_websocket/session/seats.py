@@ -12,6 +12,7 @@ What a process has itself it has to remember: for the kernel it may lock a byte 
 from __future__ import annotations
 
 import os
+import re
 from _thread import RLock
 from contextlib import suppress
 from errno import EACCES, EAGAIN
@@ -45,7 +46,7 @@ def client_name(user: str | None, address: str | None) -> str | None:
     if user is not None:
         return f"user {user}"
     try:
-        found = ip_address(address or "")
+        found = ip_address(_without_port(address or ""))
     except ValueError:  # none, as of a UNIX socket, or what a proxy has made of it
         return f"address {address}" if address else None
     if isinstance(found, IPv6Address):
@@ -53,6 +54,16 @@ def client_name(user: str | None, address: str | None) -> str | None:
             return f"network {int(found) >> 64:x}"
         found = found.ipv4_mapped
     return f"address {found}"
+
+
+#: Of the address with a port that some proxies write into X-Forwarded-For.
+_with_port = re.compile(r"\[(?P<six>.+)\](:[0-9]*)?|(?P<four>[0-9.]+):[0-9]*").fullmatch
+
+
+def _without_port(address: str) -> str:
+    """Return an address without its port, which is another one for each connection."""
+    found = _with_port(address)
+    return address if found is None else found["six"] or found["four"]
 
 
 class Seat:
