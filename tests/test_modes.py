@@ -9,7 +9,7 @@ import pytest
 
 from flask_uwsgi_websocket.servers.uwsgi.request import devnull
 from tests.rawclient import PING
-from tests.server import Server
+from tests.server import Server, eventually
 
 
 def works(server: Server) -> None:
@@ -72,6 +72,17 @@ def test_time_passes_in_uwsgi_s_own_async_mode(serve) -> None:
     with server.raw("/timeout") as client:
         assert client.message() == "timeout"
         assert client.read().opcode == PING
+
+
+def test_threads_get_somewhere_beside_a_waiting_request_of_uwsgi_s_async_mode(
+    serve, tmp_path
+) -> None:
+    """Each time that they let go of the lock they wait for the request to wake up."""
+    server = serve("async", app="turns", cores=8)
+    with server.raw("/") as client:
+        client.text(str(tmp_path / "done"))
+        assert client.message() == "begun"
+        eventually((tmp_path / "done").exists, "the helper thread to be through")
 
 
 def test_clients_that_vanish_while_sends_wait_in_uwsgi_s_own_async_mode(serve) -> None:

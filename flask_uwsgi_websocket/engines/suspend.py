@@ -3,6 +3,8 @@
 There is no loop to call us back, so what is beside the requests is the helper thread of the
 ``threads`` engine. uWSGI keeps the interpreter's lock while it waits in this mode: threads run only
 when a request does. So each wait ends after a second, and no timeout depends on the helper thread.
+Wherever that lets go of the lock, as each call of the system does, it would wait for it until then
+again: so requests give it time to get somewhere.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import math
 import os
 import select
 import time
-from _thread import get_ident
+from _thread import allocate_lock, get_ident
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from greenlet import getcurrent
@@ -31,10 +34,24 @@ from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker
 POLL = 0.05
 #: Seconds for which a request that waits for another thread blocks the worker, and lets it run.
 TURN = 0.002
+#: The same for the helper thread, at most, and seconds between two of these.
+HELPER_TURN, HELPER_INTERVAL = 0.02, 0.5
 
 
 class SuspendWorker(ThreadsWorker):
     """The connections of this process, and a thread that hardly runs."""
+
+    _last_turn = 0.0
+
+    def give_turn(self) -> None:
+        """Let the helper thread do what is due, unless it was just let."""
+        now = time.monotonic()
+        if now - self._last_turn >= HELPER_INTERVAL:
+            self._last_turn = now
+            done = allocate_lock()
+            done.acquire()
+            self.call_soon(partial(self.call_later, 0, done.release))
+            done.acquire(timeout=HELPER_TURN)
 
     def flush_soon(self, connection: Sending) -> None:
         connection.flush()
@@ -44,6 +61,7 @@ class SuspendConnection(ThreadsConnection):
     """A connection whose waiting suspends the request."""
 
     __slots__ = ("_thread", "_wait")
+    worker: SuspendWorker
 
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
@@ -114,6 +132,7 @@ class SuspendConnection(ThreadsConnection):
         """Wait for events of the descriptor, a second at most; TimeoutError after the deadline."""
         if deadline is None:  # nobody waits for ever but to read
             self._wait(self.fd, 1)
+            self.worker.give_turn()
             return
         left = deadline - time.monotonic()
         if left <= 0:
