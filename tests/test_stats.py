@@ -312,3 +312,24 @@ def test_without_uwsgi_it_is_this_process() -> None:
     [worker] = stats["workers"]
     assert (worker["worker"], worker["pid"], worker["state"]) == (0, os.getpid(), "live")
     assert total(stats, "accepted") == 1
+
+
+@pytest.mark.suspend
+def test_workers_of_uwsgi_s_async_mode_are_told_of_before_they_serve(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Their threads run once there is a request."""
+    config = {"UWSGI_WEBSOCKET_PREFIX": prefix_on("async")}
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    server = serve("async", app="stats", processes=2, config=config, env=env)
+    before = {worker["pid"] for worker in stats_from_outside_until(server, "live")["workers"]}
+    server.allow_log(r"died, killed by signal 9")
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+
+    def replaced() -> bool:
+        stats = stats_from_outside_until(server, "live")
+        pids = {worker["pid"] for worker in stats["workers"]}
+        return len(pids) == 2 and not pids & before
+
+    eventually(replaced, "others to be told as live")

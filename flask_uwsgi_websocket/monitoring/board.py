@@ -67,6 +67,10 @@ class Board:
             if metrics not in self._metrics:
                 self._metrics.append(metrics)
 
+    def announce(self) -> None:
+        """Write before there is a clock, since that may wait for the first request."""
+        self._write(self._counted())
+
     def begin(self, engine: Engine) -> None:
         """Write on the clock of an engine's worker, from now on; called on its loop."""
         with self._lock:
@@ -251,8 +255,11 @@ def begin_with_workers(prefix: Callable[[], str], metrics: WorkerMetrics, engine
         board.begin(engine)
 
     def after_fork() -> None:
-        board_of(prefix(), engine.process).count(metrics)
+        board = board_of(prefix(), engine.process)
+        board.count(metrics)
         if uwsgi.running_engine() == engine.name:
+            if engine.name == "suspend":  # whose threads run with a request only
+                board.announce()
             engine.begin_on_loop(begin)
 
     uwsgi.after_fork(after_fork)
