@@ -96,6 +96,17 @@ def page():
     return "page"
 
 
+@websocket.route("/limited", max_rate=(2, 0.2))
+async def limited(ws):
+    async for message in ws:
+        await ws.send(message)
+
+
+@app.get("/stats")
+def stats():
+    return jsonify(asked=os.getpid(), **websocket.stats())
+
+
 @app.get("/figures")
 def figures():
     return jsonify(pid=os.getpid(), **websocket._metrics.snapshot())
