@@ -78,6 +78,7 @@ def test_who_is_not_found_is_told_what_there_is(watched: Server) -> None:
     done = run_command(watched, "stats", "--prefix", "unknown")
     assert done.returncode == 1
     assert "no uWSGI of this user runs the app 'unknown'" in done.stderr
+    assert "sudo -u" in done.stderr  # that of others is not seen
     assert f"--prefix {PREFIX}" in done.stderr
     done = run_command(watched, "stats", *OF_APP, "--pid", "1")
     assert done.returncode == 1

@@ -170,9 +170,10 @@ def _explain(
     else:
         of_app = " an app" if prefix is None else f" the app {printable(prefix)!r}"
         of_pid = "" if pid is None else f" with the process id {pid}"
-        remedy = "start it, or be the user whom it runs as (sudo -u)"
-        yield f"no uWSGI of this user runs{of_app}{of_pid}: " + (
-            "name one of these:" if running else remedy
+        others = "; or name one of these:" if running else ""
+        yield (
+            f"no uWSGI of this user runs{of_app}{of_pid}: "
+            f"start it, or be the user whom it runs as (sudo -u){others}"
         )
     for instance, app in found or running:
         yield f"  --pid {instance.parent} --prefix {printable(app)}  ({instance.command})"
