@@ -145,10 +145,9 @@ class PigeonBackplane(Backplane):
 
     async def forget(self, channel: str) -> None:
         await self.answer()
-        shelf = self.archive.shelves.get(self.key(channel))
-        if shelf is not None:
-            shelf.clear()
-            self.deliver(KeptRecord(Kind.MESSAGE, (channel,), position=shelf.position))
+        position = self.archive.forget(self.key(channel))
+        if position is not None:
+            self.deliver(KeptRecord(Kind.MESSAGE, (channel,), position=position))
 
     @property
     def occupancy(self) -> Occupancy:

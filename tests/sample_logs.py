@@ -70,6 +70,15 @@ class Archive:
             self.shelves[room] = self.shelf()
         return self.shelves[room]
 
+    def forget(self, room: tuple[str, str]) -> Position | None:
+        """Where the log is after it began anew; None if there was none."""
+        if (shelf := self.shelves.get(room)) is None:
+            return None
+        shelf.clear()
+        for sent in [sent for sent in self.sent if sent[0] == room]:
+            del self.sent[sent]
+        return shelf.position
+
     def append(self, room: tuple[str, str], record: KeptRecord) -> KeptRecord | Position:
         """What to deliver; or where it is already."""
         if (room, record.key) in self.sent:

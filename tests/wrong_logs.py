@@ -262,6 +262,21 @@ class HasEpochsOfItsOwn(Shelf):
         self.epoch = "Epoch.1"
 
 
+@breaks("forgetting_forgets_keys")
+class RemembersForgottenKeys(PigeonBackplane):
+    async def forget(self, channel: str) -> None:
+        sent = dict(self.archive.sent)
+        await super().forget(channel)
+        self.archive.sent.update(sent)
+
+
+@breaks("forgetting_forgets_keys")
+class ForgetsAllKeys(PigeonBackplane):
+    async def forget(self, channel: str) -> None:
+        await super().forget(channel)
+        self.archive.sent.clear()
+
+
 @breaks("forgetting")
 class ForgetsSilently(PigeonBackplane):
     async def forget(self, channel: str) -> None:

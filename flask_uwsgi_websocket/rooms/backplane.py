@@ -178,7 +178,7 @@ class Backplane(ABC):
         raise NotImplementedError
 
     async def forget(self, channel: str) -> None:
-        """Begin a log anew, without messages and with another epoch.
+        """Begin a log anew, without messages and keys, and with another epoch.
 
         Subscribers get a ``KeptRecord`` with its position, of offset 0, and without data.
         """

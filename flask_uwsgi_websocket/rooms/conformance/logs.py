@@ -309,6 +309,21 @@ class Logs:
         assert await read(listener, OTHER) == (*before, (await read(publisher, OTHER)).entries)
 
     @promise(feature="history")
+    async def test_forgetting_forgets_keys(self, bench: Bench) -> None:
+        """A message may come again when its room has begun anew, and then once only."""
+        worker, other = await bench.worker(), await bench.worker()
+        elsewhere = message(worker, b"1", OTHER, key="order 17")
+        kept = await append(worker, elsewhere)
+        await send(worker, b"1", key="order 17")
+        for _ in range(2):
+            await other.backplane.forget(ROOM)
+            again = [*await send(worker, b"1", key="order 17"), *await send(other, b"2")]
+            assert [position.offset for position in again] == [1, 2], "a forgotten key counts"
+            assert await send(other, b"1", key="order 17") == again[:1]
+            assert contents((await read(other)).entries) == {1: b"1", 2: b"2"}
+        assert await append(worker, elsewhere) == kept, "a key of another room was forgotten"
+
+    @promise(feature="history")
     async def test_logs_never_mix(self, bench: Bench) -> None:
         """Those of other rooms, whatever they are called, and of other apps."""
         names = ["a", "A", "a:log", "a}:top", "{a}", "a*", "../a", "é", "日本", "x" * 255]

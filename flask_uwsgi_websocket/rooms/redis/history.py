@@ -56,8 +56,13 @@ _APPEND = Script(
     + _BEGIN
     + """
 local verb, channel, body, fresh, count, keeps, most, epoch_keeps, key_keeps = unpack(ARGV)
+-- What a key stands for is gone when the log is forgotten, of which "forgets" is the count.
+local forgets = redis.call('HGET', top, 'forgets') or '0'
 local done = KEYS[3] and redis.call('GET', KEYS[3])
-if done then return done end
+if done then
+  local position, before = string.match(done, '^(%S+) ?(%d*)$')
+  if before == forgets or before == '' and forgets == '0' then return position end
+end
 
 local epoch = current(fresh, keeps)
 local offset = string.format('%.0f', redis.call('HINCRBY', top, 'offset', 1))
@@ -88,7 +93,7 @@ end
 redis.call('PEXPIRE', log, keeps)
 redis.call('PEXPIRE', top, epoch_keeps)
 local position = epoch .. '.' .. offset
-if KEYS[3] then redis.call('SET', KEYS[3], position, 'PX', key_keeps) end
+if KEYS[3] then redis.call('SET', KEYS[3], position .. ' ' .. forgets, 'PX', key_keeps) end
 announce(verb, channel, position, time, body)
 return position
 """
@@ -109,6 +114,7 @@ _FORGET = Script(
     + """
 local keeps = redis.call('HGET', top, 'keeps')
 if not keeps then return 0 end
+redis.call('HINCRBY', top, 'forgets', 1)
 announce(ARGV[1], ARGV[2], begin(ARGV[4], keeps) .. '.0', milliseconds(), ARGV[3])
 return 1
 """
