@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from .paths import follow
 
 #: Of which figures each is the sum: by the keys that lead to them, ``*`` for all of a part.
 TOTALS: Mapping[str, tuple[str, ...]] = {
@@ -31,15 +33,6 @@ TOTALS: Mapping[str, tuple[str, ...]] = {
 def totals(snapshot: Mapping[str, Any]) -> dict[str, int]:
     """Return the sums of a snapshot; 0 for what is not in it."""
     return {
-        name: sum(_sum(snapshot, path.split("/")) for path in paths)
+        name: sum(int(figure) for path in paths for _, figure in follow(snapshot, path))
         for name, paths in TOTALS.items()
     }
-
-
-def _sum(part: Any, keys: Sequence[str]) -> int:
-    if not keys:
-        return int(part)
-    first, *rest = keys
-    if first == "*":
-        return sum(_sum(each, rest) for each in part.values())
-    return _sum(part[first], rest) if first in part else 0

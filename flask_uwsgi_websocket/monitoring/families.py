@@ -5,8 +5,10 @@ Nothing here knows Prometheus' client: names, labels and numbers only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from ..metrics.paths import follow
 
 PREFIX = "flask_websocket_"
 
@@ -36,7 +38,7 @@ class Family(NamedTuple):
 
     def figures(self, tree: Stats) -> Iterator[tuple[Labels, Figure]]:
         for path in self.paths:
-            for labels, figure in follow(tree, path.split("/")):
+            for labels, figure in follow(tree, path):
                 yield ("",) * (len(self.labels) - len(labels)) + labels, figure
 
 
@@ -281,15 +283,3 @@ FAMILIES = (
         "Always 1; the labels tell what is running.",
     ),
 )
-
-
-def follow(tree: Any, path: Sequence[str]) -> Iterator[tuple[Labels, Figure]]:
-    """Yield what is at a path, with the names that each `*` stands for there."""
-    if not path:
-        yield (), tree
-        return
-    stem, star, _ = path[0].partition("*")
-    for key, branch in tree.items():
-        if key == stem or (star and key.startswith(stem)):
-            for labels, figure in follow(branch, path[1:]):
-                yield ((key[len(stem) :], *labels) if star else labels), figure

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..metrics.observers import REASONS
+from ..metrics.snapshot import add
 from .families import FAMILIES, Family, Figure, Labels, Stats
 
 #: Different values of one label that are shown singly. An app with more routes than this shows the
@@ -79,12 +80,5 @@ def _added_up(
     for labels, figure in figures:
         named = zip(family.labels, labels, strict=True)
         key = tuple(value if value in shown[name] else OTHER for name, value in named)
-        added[key] = _sum(added[key], figure) if key in added else figure
+        added[key] = add(added[key], figure) if key in added else figure
     return added
-
-
-def _sum(one: Figure, other: Figure) -> Figure:
-    if not isinstance(one, Mapping):
-        return one + other
-    counts = [a + b for a, b in zip(one["counts"], other["counts"], strict=True)]
-    return {"bounds": one["bounds"], "counts": counts, "sum": one["sum"] + other["sum"]}

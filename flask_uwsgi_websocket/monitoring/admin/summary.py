@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
+from ...metrics.snapshot import add
+from ...metrics.worker import WorkerMetrics
 from .rows import cut
 
 #: Routes that are shown.
@@ -23,24 +26,13 @@ _COUNTED = (
 def summary(stats: dict[str, Any]) -> dict[str, Any]:
     """Make the page's message of what :meth:`~.extension.WebSocket.stats` returns."""
     routes: dict[str, Any] = stats["routes"]
-    refused = _add({}, stats.get("refused", {}))
-    closed: dict[str, dict[str, int]] = {"client": {}, "server": {}, "lost": {}}
-    slow: dict[str, int] = {"closed": 0, "dropped": 0, "conflated": 0}
-    for route in routes.values():
-        _add(refused, route["refused"])
-        _add(slow, route["slow"])
-        for who, codes in route["closed"].items():
-            _add(closed.setdefault(who, {}), codes)
+    total: Any = reduce(add, routes.values(), WorkerMetrics().route("").snapshot())
     return {
         "type": "stats",
         "time": stats["time"],
         "complete": stats["complete"],
-        "open": stats["open"],
-        **_sums(routes),
-        "refused": refused,
-        "closed": closed,
-        "slow": slow,
-        "ping": _pings(routes),
+        **{name: total[name] for name in ("open", *_COUNTED, "closed", "slow", "ping")},
+        "refused": add(total["refused"], stats["refused"]),
         "workers": [_worker(worker) for worker in stats["workers"]],
         "routes": _largest(routes),
         "routes_total": len(routes),
@@ -48,19 +40,11 @@ def summary(stats: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _add(total: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
-    for name, count in counts.items():
-        total[name] = total.get(name, 0) + count
-    return total
-
-
-def _sums(routes: dict[str, Any]) -> dict[str, int]:
-    return {name: sum(route[name] for route in routes.values()) for name in _COUNTED}
-
-
 def _worker(worker: dict[str, Any]) -> dict[str, Any]:
     names = ("worker", "pid", "state", "age", "started", "engine", "open")
-    return {**{name: worker.get(name) for name in names}, **_sums(worker.get("routes", {}))}
+    routes = worker["routes"].values()
+    sums = {name: sum(route[name] for route in routes) for name in _COUNTED}
+    return {**{name: worker[name] for name in names}, **sums}
 
 
 def _largest(routes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -76,11 +60,3 @@ def _largest(routes: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for pattern in sorted(routes, key=size, reverse=True)[:MOST_ROUTES]
     ]
-
-
-def _pings(routes: dict[str, Any]) -> dict[str, Any]:
-    """Sum the histograms of all routes, which have the same bounds."""
-    pings = [route["ping"] for route in routes.values()]
-    counts = [sum(column) for column in zip(*[ping["counts"] for ping in pings], strict=True)]
-    bounds = pings[0]["bounds"] if pings else []
-    return {"bounds": bounds, "counts": counts, "sum": sum(ping["sum"] for ping in pings)}

@@ -16,9 +16,9 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 
 from ...metrics.observers import End
+from ...metrics.paths import follow
 from ...metrics.route import DURATION_BOUNDS
 from ...metrics.snapshot import add
-from ..families import follow
 from .attributes import SCHEMA, SCOPE
 
 #: Seconds for which figures are not counted anew: all instruments are read at once.
@@ -124,7 +124,7 @@ class _Figures:
     def of(self, instrument: _Instrument) -> Iterator[Observation]:
         """Yield the values of an instrument, with their attributes."""
         for path in instrument.paths:
-            for names, value in follow(self.read(), path.split("/")):
+            for names, value in follow(self.read(), path):
                 keys = instrument.attributes[len(instrument.attributes) - len(names) :]
                 yield Observation(value, dict(zip(keys, map(_spelled, names), strict=True)))
 
