@@ -40,8 +40,9 @@ class Connection:
     """As much of one as the C knows, with what its peer should get."""
 
     __slots__ = (
-        *("_lock", "_messages", "_read_size", "_saw_traffic", "_unsent", "_waiter", "ended"),
-        *("expected", "fails", "fd", "got", "peer", "protocol", "seen", "socket"),
+        *("_lock", "_messages", "_read_size", "_saw_traffic", "_unsent", "_waiter", "counted"),
+        *("ended", "expected", "fails", "fd", "got", "peer", "protocol", "seen", "socket"),
+        "traffic",
     )
 
     def __init__(self, dice: random.Random) -> None:
@@ -61,6 +62,8 @@ class Connection:
         self._waiter: Connection | None = None  # it stands for its own handler, too
         self._messages: list[str | bytes] = []
         self._saw_traffic = False
+        self.traffic = fast_io.Traffic()
+        self.counted: int | None = 0  # messages; None where nobody knows
         self.got: list[object] = []
         self.expected, self.seen = bytearray(), bytearray()
 
@@ -97,6 +100,7 @@ class Connection:
         assert self.expected.startswith(self.seen), "other octets came than were sent"
         assert self.expected.endswith(queued), "other octets are queued than were left"
         assert together <= len(self.expected), "something is doubled"
+        assert self.counted in (None, self.traffic.messages_sent), "a message is miscounted"
 
     def wait_for(self, size: int) -> None:
         deadline = time.monotonic() + 10
@@ -152,6 +156,7 @@ class Round:
 
     def send(self, one: Connection) -> None:
         message, queued = self.message(), len(one._unsent)
+        before = one.traffic.bytes_sent
         try:
             is_text = isinstance(message, str)
             data = message.encode() if isinstance(message, str) else message
@@ -169,21 +174,26 @@ class Round:
             assert not queued
             assert not one.ended
             one.expected += made
+            one.counted = None if one.counted is None else one.counted + 1
+            left = sum(map(len, one._unsent))
+            assert one.traffic.bytes_sent - before == len(made) - left, "octets are miscounted"
 
     def send_to_some(self, one: Connection) -> None:
         some = self.dice.sample(self.connections, self.dice.randint(1, len(self.connections)))
-        size = self.dice.choice(SIZES)
+        size, count = self.dice.choice(SIZES), self.dice.randint(1, 5)
         data = frame(FIN | BINARY, SOME_BYTES[:size])
         failing = [each for each in some if each.fails]
         before = {each: len(each._unsent) for each in some}
+        kind = self.dice.choice((list, tuple, iter))
         try:
-            left = fast_io.send_to_idle(data, size, self.dice.choice((list, tuple, iter))(some))
+            left = fast_io.send_to_idle(data, size, count, kind(some))
         except Failed:  # those before it have it, and so has the one that failed
             assert failing
             for each in some:
                 each.expected.clear()  # who had it cannot be told
                 each.seen.clear()
                 each._unsent.clear()
+                each.counted = None
                 each.close()
                 each.fd = -1
             return
@@ -193,6 +203,7 @@ class Round:
             else:
                 assert not before[each]
                 each.expected += data
+                each.counted = None if each.counted is None else each.counted + count
 
     def receive(self, one: Connection) -> None:
         message = self.message()[: self.dice.choice((10, 9000, 30_000))]
@@ -281,7 +292,8 @@ class Round:
 
     def break_(self, one: Connection) -> None:
         """Take away a field, for one call, or put something else there."""
-        name = self.dice.choice(("fd", "_lock", "_unsent", "protocol", "_read_size", "ended"))
+        names = "fd", "_lock", "_unsent", "protocol", "_read_size", "ended", "traffic"
+        name = self.dice.choice(names)
         place, name = self.dice.choice(((one, name), (one.protocol, "plain_below")))
         before = getattr(place, name)
         if self.dice.random() < 0.5:
@@ -289,10 +301,10 @@ class Round:
         else:
             setattr(place, name, self.dice.choice((None, "x", -1, 1 << 70, [1], object())))
         calls: list[Callable[[], object]] = [
-            lambda: fast_io.send_to_idle(b"", 1 << 40, [one]),
+            lambda: fast_io.send_to_idle(b"", 1 << 40, 1, [one]),
             lambda: fast_io.send(one, object()),
         ]
-        if name in ("_lock", "_unsent", "protocol", "fd"):
+        if name in ("_lock", "_unsent", "protocol", "fd", "traffic"):
             calls.append(lambda: fast_io.send(one, "") if name != "fd" else None)
         for call in calls:
             with suppress(TypeError, AttributeError, OverflowError, OSError):
@@ -312,7 +324,7 @@ class Round:
         thread.start()
         held.wait(10)
         assert fast_io.send(one, "text") is False
-        assert fast_io.send_to_idle(b"frame", 1, [one]) == [one]
+        assert fast_io.send_to_idle(b"frame", 1, 1, [one]) == [one]
         threading.Timer(0.0005, over.set).start()
         with one._lock:
             assert one._lock.acquire(False)

@@ -29,6 +29,7 @@ from flask_uwsgi_websocket.connection.receiving import REFUSED
 from flask_uwsgi_websocket.engines.threads import ThreadsEngine
 from flask_uwsgi_websocket.exceptions import ConnectionClosed
 from flask_uwsgi_websocket.servers.sockets import PlainProcess
+from fuzz import connections as fuzz
 from tests.server import eventually
 
 KEY = b"\x80\x01\x7f\xff"
@@ -1034,3 +1035,12 @@ def test_both_receive_the_same(pieces: list[bytes], size: int, limit: int) -> No
         peer.close()
     assert results[0] == results[1]
     assert [type(one) for one in results[0]] == [type(one) for one in results[1]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_fuzzer_of_connections_finds_nothing(seed: int) -> None:
+    round_ = fuzz.Round(seed)
+    # The others are about threads and signals, for which the time is short in a test.
+    names = ("send", "send_to_some", "receive", "read", "drain", "flush", "end", "fail", "break_")
+    round_.actions = [getattr(round_, name) for name in names]
+    round_.run()
