@@ -263,8 +263,8 @@ def test_send_tells_why_it_failed(faulty: tuple[Exchange, Faulty]) -> None:
         exchange.send(message("room:a")).result(PATIENCE)
     backplane.failure = None
     exchange.send(message("room:a")).result(PATIENCE)
-    assert exchange.figures.backplane.failed == 1
-    assert exchange.figures.of("room:a").published == 1
+    assert exchange.metrics.backplane.failed == 1
+    assert exchange.metrics.of("room:a").published == 1
 
 
 def test_what_the_backplane_has_yet_to_take_is_pending(faulty: tuple[Exchange, Faulty]) -> None:
@@ -278,7 +278,7 @@ def test_what_the_backplane_has_yet_to_take_is_pending(faulty: tuple[Exchange, F
     for future in sent:
         future.result(PATIENCE)
     wait_for(lambda: not exchange.pending_bytes)
-    assert exchange.figures.of("room:a").published == 3
+    assert exchange.metrics.of("room:a").published == 3
 
 
 def test_a_backplane_that_tells_of_too_few_records_is_told_of(
@@ -318,7 +318,7 @@ def test_what_is_too_much_is_refused_dropped_counted_and_logged_once(
         exchange.send_nowait(message("room:a", data=bytes(1000)))
     with pytest.raises(BackplaneUnavailable, match="wait for the backplane already"):
         exchange.send(message("room:a")).result(0)
-    assert exchange.figures.backplane.overflowed > 150
+    assert exchange.metrics.backplane.overflowed > 150
     assert len([1 for record in caplog.records if "are dropped" in record.message]) == 1
     exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
 
@@ -332,7 +332,7 @@ def test_names_of_many_rooms_count_as_what_they_take(
     for turn in range(20):
         rooms = [f"room:{turn} {number}" for number in range(100)]
         exchange.send_nowait(message(*rooms, exclude=tuple(rooms)))
-    assert exchange.figures.backplane.overflowed >= 10
+    assert exchange.metrics.backplane.overflowed >= 10
     exchange._loop.call_soon_threadsafe(backplane.gate.set)  # type: ignore[union-attr]
 
 
@@ -342,16 +342,16 @@ def test_gaps_and_health_are_counted_and_logged(
     exchange = make()
     for _ in range(3):
         exchange.gap(lost=2)
-    assert exchange.figures.backplane.gaps == 3
-    assert exchange.figures.backplane.lost == 6
+    assert exchange.metrics.backplane.gaps == 3
+    assert exchange.metrics.backplane.lost == 6
     for _ in range(3):
         exchange.health("refused")
     assert exchange.error == "refused"
-    assert exchange.figures.backplane.reconnects == 0
+    assert exchange.metrics.backplane.reconnects == 0
     for _ in range(3):
         exchange.health(None)
     assert exchange.error is None
-    assert exchange.figures.backplane.reconnects == 1
+    assert exchange.metrics.backplane.reconnects == 1
     # At the level that shows where nobody has configured logging: the end of it, too.
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
         "messages to rooms may be missing: the backplane (memory) was away, or too slow",

@@ -8,9 +8,9 @@ from typing import Any
 
 from flask_uwsgi_websocket.rooms.backplane import BackplaneOptions, Log
 from flask_uwsgi_websocket.rooms.channels import room_channel
-from flask_uwsgi_websocket.rooms.figures import Figures
 from flask_uwsgi_websocket.rooms.kept import KeptRooms
 from flask_uwsgi_websocket.rooms.memory import MemoryBackplane
+from flask_uwsgi_websocket.rooms.metrics import RoomsMetrics
 from flask_uwsgi_websocket.rooms.options import History
 from flask_uwsgi_websocket.rooms.positions import Joined
 from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind
@@ -57,7 +57,7 @@ class Worker:
         self.log = HeldLog()
         self.here: dict[Any, list[str]] = {}
         self.is_full = False
-        self.kept: Any = KeptRooms(self, self, self, Figures())  # type: ignore[arg-type]
+        self.kept: Any = KeptRooms(self, self, self, RoomsMetrics())  # type: ignore[arg-type]
         self._tasks: set[asyncio.Task[None]] = set()
         self.resyncs = 0
 

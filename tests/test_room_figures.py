@@ -15,7 +15,7 @@ import pytest
 
 from flask_uwsgi_websocket.metrics.snapshot import add, without_gauges
 from flask_uwsgi_websocket.rooms import clock, record
-from flask_uwsgi_websocket.rooms.figures import Figures
+from flask_uwsgi_websocket.rooms.metrics import RoomsMetrics
 from flask_uwsgi_websocket.rooms.options import RoomPatterns
 from flask_uwsgi_websocket.rooms.record import Kind, Record, decode
 from tests.crowd import Crowd, Member, by_worker, have
@@ -28,7 +28,7 @@ def test_any_number_of_rooms_has_the_labels_of_the_patterns() -> None:
     patterns = RoomPatterns()
     for pattern in ("chat/*", '"><script>*', "bounds"):
         patterns.add(pattern)
-    figures = Figures(patterns.pattern_of)
+    figures = RoomsMetrics(patterns.pattern_of)
     for number in range(20_000):
         figures.of(f"room:chat/{number}").joins += 1
         figures.of(f"room:{number}").joins += 1
@@ -47,7 +47,10 @@ def test_any_number_of_rooms_has_the_labels_of_the_patterns() -> None:
 
 
 def test_a_store_that_workers_share_counts_once() -> None:
-    one, other = Figures().snapshot(kept=10, pending=1), Figures().snapshot(kept=12, pending=2)
+    one, other = (
+        RoomsMetrics().snapshot(kept=10, pending=1),
+        RoomsMetrics().snapshot(kept=12, pending=2),
+    )
     backplane = add(one, other)["backplane"]
     assert (backplane["log_bytes"], backplane["pending_bytes"], backplane["up"]) == (12, 3, 2)
 

@@ -401,7 +401,7 @@ def test_unavailable_backplanes(
                 kit.websocket.to("there").send("x")
             kit.websocket.to("there").send_nowait("lost")
             exchange = kit.websocket._rooms.of(kit.app).live().exchange
-            kit.wait(lambda: exchange.figures.backplane.failed == 2)
+            kit.wait(lambda: exchange.metrics.backplane.failed == 2)
         kit.websocket.to("there").send("again")
         assert there.receive() == "again"
         with kit.connect("/chat/a") as a:

@@ -34,7 +34,7 @@ from flask_uwsgi_websocket.rooms import delivery as module
 from flask_uwsgi_websocket.rooms import fan_out
 from flask_uwsgi_websocket.rooms.channels import ALL
 from flask_uwsgi_websocket.rooms.delivery import Delivery
-from flask_uwsgi_websocket.rooms.figures import Figures
+from flask_uwsgi_websocket.rooms.metrics import RoomsMetrics
 from flask_uwsgi_websocket.rooms.options import RoomPatterns
 from flask_uwsgi_websocket.rooms.positions import Position
 from flask_uwsgi_websocket.rooms.record import KeptRecord, Kind, Record
@@ -116,7 +116,7 @@ class Scene:
         assert isinstance(self.worker, ThreadsWorker)
         self.channels = Channels()
         self.patterns = RoomPatterns()
-        self.figures = Figures(self.patterns.pattern_of)
+        self.figures = RoomsMetrics(self.patterns.pattern_of)
         self.delivery = Delivery(
             self.channels, self.channels, self.patterns, self.worker, self.figures
         )

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from flask_uwsgi_websocket.exceptions import ConnectionClosed, TooManyRooms
-from flask_uwsgi_websocket.rooms.figures import Figures
 from flask_uwsgi_websocket.rooms.membership import Membership
+from flask_uwsgi_websocket.rooms.metrics import RoomsMetrics
 from flask_uwsgi_websocket.rooms.outbox import Outbox
 from flask_uwsgi_websocket.rooms.record import Kind, Record
 from flask_uwsgi_websocket.rooms.subscriptions import KEEP_TIME, Subscriptions
@@ -154,7 +154,7 @@ def test_who_is_interrupted_in_a_send_stops_nobody_elses() -> None:
             published += records
             return [None] * len(records)
 
-        box = Outbox(bytes(8), publish, partial(begun.append, 1), Figures())
+        box = Outbox(bytes(8), publish, partial(begun.append, 1), RoomsMetrics())
         first, second = Record(Kind.MESSAGE, (ROOM,), b"1"), Record(Kind.MESSAGE, (ROOM,), b"2")
         goes_on = interrupted_at(step, partial(box.put, first), Outbox.__module__)
         box.put(second)

@@ -20,8 +20,8 @@ from ..helpers.log import logger
 from ..metrics.snapshot import add
 from ..rooms.channels import ALL, user_of
 from ..rooms.counting import Count
-from ..rooms.figures import Figures
 from ..rooms.live import LiveRooms, RoomSettings
+from ..rooms.metrics import RoomsMetrics
 from ..rooms.options import RoomPatterns
 from ..rooms.past import Past
 from ..rooms.presence.members import Members
@@ -79,10 +79,10 @@ class RoomsOfApps:
         return rooms
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what is counted of all rooms in this process, as :meth:`.Figures.snapshot`."""
+        """Return the figures of all rooms in this process, as :meth:`.RoomsMetrics.snapshot`."""
         snapshots = [self.of(app).snapshot() for app in tuple(self._apps)]
         if not snapshots:
-            return Figures().snapshot()
+            return RoomsMetrics().snapshot()
         total = reduce(add, snapshots)
         total["backplane"]["up"] = min(each["backplane"]["up"] for each in snapshots)
         return total

@@ -20,7 +20,8 @@ From what an app calls to what goes over the wire, each knows those below it::
 A Publisher has an Exchange alone, an Access that finds the app and makes it, and what the app has
 described of its rooms (publisher, access, described). What is sent to kept rooms is divided, for
 each has a log of its own (dividing); who asks for it reads there (past, positions). The memory
-backplane has such logs in memory_log; what is forgotten when, says retention. Two modules serve
-the others: futures, by which a loop tells those who wait in other threads, and loop_calls, by
-which they have the loop do something.
+backplane has such logs in memory_log; what is forgotten when, says retention. All of them count in
+metrics, and clock says by whose clock a record was sent. Two modules serve the others: futures, by
+which a loop tells those who wait in other threads, and loop_calls, by which they have the loop do
+something.
 """

@@ -18,7 +18,7 @@ from ..helpers.log import RateLimit, logger
 from .channels import room_of
 from .envelope import as_seen_by, encode_joined, encode_message
 from .fan_out import send_to_many
-from .figures import Figures, RoomFigures
+from .metrics import PatternMetrics, RoomsMetrics
 from .options import DEFAULT, RoomOptions, RoomPatterns
 from .positions import Position
 from .record import Kind, Record
@@ -79,7 +79,7 @@ class Delivery:
     :param members: asked for each record.
     :param moves: lets clients join and leave rooms.
     :param patterns: the options of rooms.
-    :param figures: count what is delivered.
+    :param metrics: count what is delivered.
     """
 
     def __init__(
@@ -88,19 +88,19 @@ class Delivery:
         moves: Moves,
         patterns: RoomPatterns,
         worker: Worker,
-        figures: Figures,
+        metrics: RoomsMetrics,
     ) -> None:
-        self._figures = figures
+        self._metrics = metrics
         self._members = members
         self._moves = moves
         self._patterns = patterns
         self._worker = worker
-        self._slow = SlowClients(worker, figures)
+        self._slow = SlowClients(worker, metrics)
         self._waiting: deque[Record | _Step | Callable[[], object]] = deque()
         self._delivered: list[Callable[[], object]] = []  # what waited behind what is delivered
-        self._counts = RoomFigures()  # of the messages that are delivered
+        self._counts = PatternMetrics()  # of the messages that are delivered
         #: When the first was sent of those that are delivered in a turn, by pattern.
-        self._first_sent: dict[RoomFigures, float] = {}
+        self._first_sent: dict[PatternMetrics, float] = {}
         #: Those who get envelopes.
         self._enveloped: dict[Connection, None] = {}
         self._lock = RLock()
@@ -126,7 +126,7 @@ class Delivery:
                 self._came += record.weight
                 self._put(record)
                 return
-            counts = self._figures.of(record.channels[0])
+            counts = self._metrics.of(record.channels[0])
             counts.undelivered += 1
         if self._overflow.passes():
             logger.warning(
@@ -237,7 +237,7 @@ class Delivery:
         return shares
 
     def _count(self, first: Record, shares: list[Share]) -> None:
-        counts = self._counts = self._figures.of(first.channels[0])
+        counts = self._counts = self._metrics.of(first.channels[0])
         for records, connections in shares:
             counts.delivered += len(records) * len(connections)
         if first.sent and shares[0][1]:
@@ -324,7 +324,7 @@ class Delivery:
             as_text = getattr(connection.client, "_bytes_are_text", False)
             messages = [_message(each, as_text) for each in missed]
         if messages:
-            self._figures.of(entry.channel).delivered += len(missed)
+            self._metrics.of(entry.channel).delivered += len(missed)
             self._slow.replay(connection, Frames(*messages), entry.channel)
 
     def tell_to_resync(self, channel: str, position: Position) -> None:

@@ -23,8 +23,8 @@ from ..helpers.waiting import within
 from .backplane import Backplane, BackplaneOptions, Feature, Inbox, Published
 from .backplanes import make_backplane, scheme_of
 from .channels import worker_channel
-from .figures import Figures
 from .futures import all_done, unavailable, uncancellable
+from .metrics import RoomsMetrics
 from .outbox import Outbox
 from .positions import Position
 from .questions import ANSWER_TIME, Answers, Questions, answers_to, question_of
@@ -54,7 +54,7 @@ class Exchange(Inbox):
     :param answer: answers a question of another worker's, on the loop; or returns what is to be
         awaited for the answer.
     :param miss: is called, on the loop, when records of some channels, or of any, may be missing.
-    :param figures: count what becomes of what is published, and how the backplane does.
+    :param metrics: count what becomes of what is published, and how the backplane does.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Exchange(Inbox):
         receive: Callable[[Record], object] = lambda record: None,
         answer: Callable[[Any], Any] | None = None,
         miss: Callable[[Collection[str] | None], object] = lambda channels: None,
-        figures: Figures | None = None,
+        metrics: RoomsMetrics | None = None,
     ) -> None:
         #: What is counted of all this.
-        self.figures = figures or Figures()
+        self.metrics = metrics or RoomsMetrics()
         self.options = options
         self.origin = bytes.fromhex(options.worker)
         self._scheme = scheme_of(url)
@@ -80,7 +80,7 @@ class Exchange(Inbox):
         self._started = False
         self._will_send: Callable[[], bool] = lambda: False
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself refers to them weakly
-        self._outbox = Outbox(self.origin, self._publish, self._start_outbox, self.figures)
+        self._outbox = Outbox(self.origin, self._publish, self._start_outbox, self.metrics)
         self._subscriptions = Subscriptions(self._subscribe, self._unsubscribe, self.run_soon)
         self._questions = Questions(self.publish, self._workers)
         self._seen: OrderedDict[tuple[bytes, int], None] = OrderedDict()
@@ -277,8 +277,8 @@ class Exchange(Inbox):
         return False
 
     def gap(self, channels: Collection[str] | None = None, lost: int = 0) -> None:
-        self.figures.backplane.gaps += 1
-        self.figures.backplane.lost += lost
+        self.metrics.backplane.gaps += 1
+        self.metrics.backplane.lost += lost
         self._miss(channels)
         if self._gap.passes():
             logger.warning(
@@ -288,7 +288,7 @@ class Exchange(Inbox):
 
     def health(self, error: str | None) -> None:
         if error is None and self.error is not None:
-            self.figures.backplane.reconnects += 1
+            self.metrics.backplane.reconnects += 1
         if error is not None and self._warning.passes():
             logger.warning("the backplane (%s) is not available: %s", self._scheme, error)
             self._warned = True

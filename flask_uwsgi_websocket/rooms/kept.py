@@ -20,8 +20,8 @@ from ..helpers.log import RateLimit, logger
 from .backplane import Backplane, Log
 from .delivery import Delivery
 from .exchange import Exchange
-from .figures import Figures
 from .futures import uncancellable
+from .metrics import RoomsMetrics
 from .options import History
 from .positions import Joined, Position
 from .reader import Passed, Reader, Resync
@@ -70,14 +70,14 @@ class KeptRooms:
     """The kept rooms that a worker has members of.
 
     :param delivery: gets their messages, in order.
-    :param figures: count what is read, and who comes back.
+    :param metrics: count what is read, and who comes back.
     """
 
     def __init__(
-        self, exchange: Exchange, members: Members, delivery: Delivery, figures: Figures
+        self, exchange: Exchange, members: Members, delivery: Delivery, metrics: RoomsMetrics
     ) -> None:
         self._exchange = exchange
-        self._figures = figures
+        self._metrics = metrics
         self._members = members
         self._delivery = delivery
         self._rooms: dict[str, _Room] = {}
@@ -169,7 +169,7 @@ class KeptRooms:
             admitted.set_result(None)
 
     def _count(self, entry: Entry) -> None:
-        counts = self._figures.of(entry.channel)
+        counts = self._metrics.of(entry.channel)
         counts.recovered += entry.recovered is True
         counts.resync += entry.recovered is False
         counts.replayed += len(entry.missed)
@@ -223,7 +223,7 @@ class KeptRooms:
         """Have members get what a reader passes on."""
         for each in passed:
             if isinstance(each, Resync):
-                self._figures.of(channel).resyncs += 1
+                self._metrics.of(channel).resyncs += 1
                 tell = partial(self._delivery.tell_to_resync, channel, each.position)
                 self._delivery.do(tell)
                 continue
@@ -267,7 +267,7 @@ class KeptRooms:
             return False
         if self._rooms.get(channel) is not room:  # those who are there now have another reader
             return False
-        self._figures.of(channel).repairs += 1
+        self._metrics.of(channel).repairs += 1
         self._pass(channel, room, reader.take(log, asked))
         return reader.position != asked
 

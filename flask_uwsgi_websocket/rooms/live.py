@@ -31,11 +31,11 @@ from .counting import (
 from .delivery import Delivery
 from .dividing import divide
 from .exchange import Exchange, worker_name
-from .figures import Figures
 from .futures import bounded, unavailable, uncancellable
 from .joining import Joining
 from .kept import KeptRooms
 from .membership import Membership
+from .metrics import RoomsMetrics
 from .options import History, RoomPatterns
 from .positions import Joined, Position
 from .presence.members import Members
@@ -115,7 +115,7 @@ class LiveRooms:
         self.engine = engine
         self._host = host
         self.patterns = host.patterns
-        self._figures = figures = Figures(host.patterns.pattern_of)
+        self._metrics = metrics = RoomsMetrics(host.patterns.pattern_of)
         options = BackplaneOptions(
             settings.prefix,
             worker_name(),
@@ -125,13 +125,13 @@ class LiveRooms:
             ends_for_good=engine.ends_for_good,
         )
         listeners = self._receive, self._answer, self._miss
-        self.exchange = Exchange(settings.url, options, engine.async_loop, *listeners, figures)
+        self.exchange = Exchange(settings.url, options, engine.async_loop, *listeners, metrics)
         self._describe()
         self.presence = Presence(
-            self.exchange, self.patterns, self._tell, self._is_stopping, figures
+            self.exchange, self.patterns, self._tell, self._is_stopping, metrics
         )
         self.membership = Membership(
-            self.exchange, host.connections, settings.max_rooms, self._left, figures
+            self.exchange, host.connections, settings.max_rooms, self._left, metrics
         )
         #: Seconds for the whole of a call: several steps of it may wait for the backplane.
         self._patience = options.timeout + _MARGIN
@@ -150,9 +150,9 @@ class LiveRooms:
                 worker = cast(Worker, connection.worker)
                 if self.engine.running_worker() is not worker:  # it was a script's until now
                     self.engine = self._host.engine()
-                members, figures = self.membership, self._figures
-                delivery = Delivery(members, self._joining, self.patterns, worker, figures)
-                self._joining.kept = KeptRooms(self.exchange, members, delivery, figures)
+                members, metrics = self.membership, self._metrics
+                delivery = Delivery(members, self._joining, self.patterns, worker, metrics)
+                self._joining.kept = KeptRooms(self.exchange, members, delivery, metrics)
                 self._delivery = delivery
                 self.exchange.subscribe(ALL)
 
@@ -211,9 +211,9 @@ class LiveRooms:
         return self._host.connections()
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what is counted here, as :meth:`.Figures.snapshot`."""
+        """Return what is counted here, as :meth:`.RoomsMetrics.snapshot`."""
         exchange = self.exchange
-        return self._figures.snapshot(
+        return self._metrics.snapshot(
             exchange.error is None, exchange.pending_bytes, exchange.log_bytes
         )
 

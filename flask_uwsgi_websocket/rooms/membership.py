@@ -12,7 +12,7 @@ from ..exceptions import TooManyRooms
 from .channels import ALL, room_of
 from .envelope import Enveloped, encode_joined, encode_left, is_enveloped, tell
 from .exchange import Exchange
-from .figures import Figures
+from .metrics import RoomsMetrics
 
 
 class Membership:
@@ -24,7 +24,7 @@ class Membership:
     :param everybody: returns all open connections, the members of :data:`~.channels.ALL`.
     :param max_rooms: how many rooms a connection may be in.
     :param on_left: is called with each connection that has left a channel.
-    :param figures: count rooms, and who comes and leaves.
+    :param metrics: count rooms, and who comes and leaves.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class Membership:
         everybody: Callable[[], Iterable[Connection]],
         max_rooms: int,
         on_left: Callable[[Connection, str], object] = lambda connection, channel: None,
-        figures: Figures | None = None,
+        metrics: RoomsMetrics | None = None,
     ) -> None:
         self._exchange = exchange
         self._everybody = everybody
         self._max_rooms = max_rooms
         self._on_left = on_left
-        self._figures = figures or Figures()
+        self._metrics = metrics or RoomsMetrics()
         self._lock = RLock()
         # Dicts, since they keep the order, and weigh less than large sets.
         self._members: dict[str, dict[Connection, None]] = {}
@@ -120,8 +120,8 @@ class Membership:
         is_new = channel not in self._members
         self._members.setdefault(channel, {})[connection] = None
         if room_of(channel) is not None:
-            self._figures.rooms += is_new
-            self._figures.of(channel).joins += 1
+            self._metrics.rooms += is_new
+            self._metrics.of(channel).joins += 1
 
     def _check_number(self, joined: tuple[str, ...]) -> None:
         if sum(room_of(channel) is not None for channel in joined) >= self._max_rooms:
@@ -164,10 +164,10 @@ class Membership:
         del members[connection]
         is_room = room_of(channel) is not None
         if is_room:
-            self._figures.of(channel).leaves += 1
+            self._metrics.of(channel).leaves += 1
         if not members:
             del self._members[channel]
-            self._figures.rooms -= is_room
+            self._metrics.rooms -= is_room
 
     def members(self, channel: str) -> Collection[Connection]:
         """Return those of a channel, some of which may have ended: to be copied in one step."""

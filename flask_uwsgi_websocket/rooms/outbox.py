@@ -13,8 +13,8 @@ from itertools import count
 from ..exceptions import BackplaneUnavailable
 from ..helpers.log import RateLimit, logger
 from .backplane import Published
-from .figures import Figures
 from .futures import settle
+from .metrics import RoomsMetrics
 from .positions import Position
 from .record import Kind, Record
 
@@ -36,7 +36,7 @@ class Outbox:
     :param origin: what all records of this one publisher carry.
     :param publish: see :data:`Publish`.
     :param start: has the loop run :meth:`publish_all`; from any thread.
-    :param figures: count what was published and what was not.
+    :param metrics: count what was published and what was not.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Outbox:
         origin: bytes,
         publish: Publish,
         start: Callable[[], None],
-        figures: Figures,
+        metrics: RoomsMetrics,
     ) -> None:
         self._origin = origin
         self._publish = publish
         self._start = start
-        self._figures = figures
+        self._metrics = metrics
         self._lock = RLock()  # which gevent's patch leaves alone: the loop must not wait for a hub
         self._waiting: deque[_Waiting] = deque()
         self._size = self._publishing = 0  # in bytes: what waits, and the batch that has gone
@@ -85,7 +85,7 @@ class Outbox:
             self._refuse(future)
 
     def _refuse(self, future: Future[Position | None] | None) -> None:
-        counts = self._figures.backplane
+        counts = self._metrics.backplane
         counts.overflowed += 1
         if future is not None:
             future.set_exception(
@@ -131,7 +131,7 @@ class Outbox:
         except Exception as error:
             results = [error] * len(batch)
         finally:
-            self._figures.backplane.publish.observe(time.monotonic() - begin)
+            self._metrics.backplane.publish.observe(time.monotonic() - begin)
             for (record, future), result in zip(batch, results, strict=True):
                 self._settle(record, future, result)
 
@@ -147,11 +147,11 @@ class Outbox:
         self, record: Record, future: Future[Position | None] | None, result: Published
     ) -> None:
         if isinstance(result, BaseException):
-            self._figures.backplane.failed += 1
+            self._metrics.backplane.failed += 1
             settle(future, result)
         else:
             if record.kind is Kind.MESSAGE:
-                self._figures.of(record.channels[0]).published += 1
+                self._metrics.of(record.channels[0]).published += 1
             if future is not None:
                 future.set_result(result)
 

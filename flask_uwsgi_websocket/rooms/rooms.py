@@ -19,8 +19,8 @@ from ..process.fork import own
 from .channels import room_channel, user_channel
 from .dividing import divide
 from .envelope import is_enveloped
-from .figures import Figures
 from .live import Host, LiveRooms, RoomSettings
+from .metrics import RoomsMetrics
 from .past import forget, history_of, past_of, position_of
 from .positions import Joined, Position
 from .presence.members import checked_info
@@ -225,9 +225,9 @@ class Rooms:
         return self.run(self.live().rooms())
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what is counted in this process, as :meth:`.Figures.snapshot`."""
+        """Return what is counted in this process, as :meth:`.RoomsMetrics.snapshot`."""
         live = self._live.get(os.getpid())
-        return Figures().snapshot() if live is None else live.snapshot()
+        return RoomsMetrics().snapshot() if live is None else live.snapshot()
 
     def leave_to_parent(self) -> None:
         """Give up all, in a child process."""

@@ -15,7 +15,7 @@ from ..codec import Frames
 from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..helpers.log import RateLimit, logger
-from .figures import Figures
+from .metrics import RoomsMetrics
 from .options import Slow
 
 #: Bytes of a replay that are pushed at once, to a client whose queue has room for them.
@@ -94,12 +94,12 @@ class Backlog:
 class SlowClients:
     """The clients that read too slowly, and what is kept for them; on the worker's loop alone.
 
-    :param figures: count them, and what they do not get.
+    :param metrics: count them, and what they do not get.
     """
 
-    def __init__(self, worker: Worker, figures: Figures) -> None:
+    def __init__(self, worker: Worker, metrics: RoomsMetrics) -> None:
         self._worker = worker
-        self._figures = figures
+        self._metrics = metrics
         self._warnings = {key: RateLimit() for key in _WARNINGS}
         #: Of those that have been slow, until they are released.
         self.backlogs: dict[Connection, Backlog] = {}
@@ -193,7 +193,7 @@ class SlowClients:
     def _count(self, key: str, count: int, channel: str) -> None:
         if not count:
             return
-        counts = self._figures.of(channel).slow
+        counts = self._metrics.of(channel).slow
         counts[key] += count
         if self._warnings[key].passes():
             logger.warning(_WARNINGS[key], channel, counts[key])

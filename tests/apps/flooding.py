@@ -41,7 +41,7 @@ def main():
     assert len(done) == 20000
     hub = "no hub" if engine.run_async(hub_of_loop()) is None else "a hub"
     print(
-        f"published {exchange.figures.of(room_channel('a')).published}, {hub} in the loop's thread"
+        f"published {exchange.metrics.of(room_channel('a')).published}, {hub} in the loop's thread"
     )
 
 

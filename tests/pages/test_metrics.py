@@ -7,7 +7,7 @@ from typing import get_type_hints
 
 from flask_uwsgi_websocket.metrics.observers import REASONS
 from flask_uwsgi_websocket.metrics.snapshot import RouteSnapshot
-from flask_uwsgi_websocket.rooms.figures import Figures
+from flask_uwsgi_websocket.rooms.metrics import RoomsMetrics
 from tests.pages import PAGES, Page
 
 PAGE = Page("metrics")
@@ -26,7 +26,7 @@ def test_each_figure_and_each_reason_is_told() -> None:
     told = re.findall(
         r"^``(\w+)``(?:, ``(\w+)``)?", PAGES["metrics"].read_text(encoding="utf-8"), re.MULTILINE
     )
-    figures = Figures()
+    figures = RoomsMetrics()
     figures.of("room:a")
     rooms = figures.snapshot()
     parts = (rooms, rooms["patterns"]["*"], rooms["backplane"])

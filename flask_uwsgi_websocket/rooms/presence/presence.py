@@ -18,8 +18,8 @@ from ..backplane import Backplane
 from ..channels import room_channel, room_of
 from ..counting import Count, count_of_occupants
 from ..exchange import Exchange
-from ..figures import Figures
 from ..futures import settle, unavailable, uncancellable
+from ..metrics import RoomsMetrics
 from ..options import RoomPatterns
 from .announcements import Announcements
 from .asking import occupants_of
@@ -57,7 +57,7 @@ class Presence:
     :param patterns: the options of rooms.
     :param tell: is called with each :class:`Event`, on the loop. It must not wait.
     :param is_stopping: tells whether the worker has been told to stop: others hear of events then.
-    :param figures: count those whom this worker takes out.
+    :param metrics: count those whom this worker takes out.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Presence:
         patterns: RoomPatterns,
         tell: Callable[[Event], object],
         is_stopping: Callable[[], bool],
-        figures: Figures | None = None,
+        metrics: RoomsMetrics | None = None,
     ) -> None:
         self._exchange = exchange
         self._patterns = patterns
         self._call_app = tell
         self._announcements = Announcements(exchange)
         self._is_stopping = is_stopping
-        self._counts = (figures or Figures()).backplane
+        self._counts = (metrics or RoomsMetrics()).backplane
         self._changes = Changes()
         self._here: dict[tuple[Connection, str], Occupant] = {}
         self._has_begun = self._is_applying = self._is_sweeping = False

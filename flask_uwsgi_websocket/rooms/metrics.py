@@ -1,5 +1,4 @@
-"""What happens in the rooms of a worker, in figures: by patterns of their names, and how the
-backplane does.
+"""What is counted in the rooms of a worker: by patterns of their names, and of the backplane.
 
 Labels are the patterns of an app's options, never the names of rooms, of which there may be any
 number. Each figure has one who counts it: a loop, or whoever has the lock.
@@ -22,8 +21,8 @@ _REMEMBERED = 1 << 14
 _BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
-class RoomFigures:
-    """What happens in the rooms of one pattern."""
+class PatternMetrics:
+    """The figures of the rooms of one pattern."""
 
     __slots__ = (
         *("delivered", "joins", "lag", "leaves", "published", "recovered", "repairs"),
@@ -67,8 +66,8 @@ class RoomFigures:
         }
 
 
-class BackplaneFigures:
-    """How the backplane does."""
+class BackplaneMetrics:
+    """The figures of the backplane."""
 
     __slots__ = ("failed", "gaps", "lost", "overflowed", "publish", "reconnects", "swept")
 
@@ -85,25 +84,25 @@ class BackplaneFigures:
         self.publish = Histogram(_BOUNDS)
 
 
-class Figures:
-    """All figures of the rooms of an app in one process.
+class RoomsMetrics:
+    """The figures of all rooms of an app in one process.
 
     :param pattern_of: returns the pattern that the name of a room matches, if any.
     """
 
     def __init__(self, pattern_of: Callable[[str], str | None] = lambda room: None) -> None:
         self._pattern_of = pattern_of
-        self._patterns: dict[str, RoomFigures] = {}
+        self._patterns: dict[str, PatternMetrics] = {}
         #: Returns those of the pattern of a channel.
         self.of = lru_cache(_REMEMBERED)(self._find)
-        self.backplane = BackplaneFigures()
+        self.backplane = BackplaneMetrics()
         #: Rooms that have members here.
         self.rooms = 0
 
-    def _find(self, channel: str) -> RoomFigures:
+    def _find(self, channel: str) -> PatternMetrics:
         room = room_of(channel)
         pattern = None if room is None else self._pattern_of(room)
-        return self._patterns.setdefault(pattern or OTHERS, RoomFigures())
+        return self._patterns.setdefault(pattern or OTHERS, PatternMetrics())
 
     def snapshot(self, is_up: bool = True, pending: int = 0, kept: int = 0) -> dict[str, Any]:
         """Return all as plain data.
