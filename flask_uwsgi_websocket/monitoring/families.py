@@ -238,7 +238,7 @@ FAMILIES = (
         "gauge",
         WORKER,
         ("workers/*/age",),
-        "Time since a worker last told its figures.",
+        "Time since a worker last wrote its figures.",
     ),
     Family(
         "worker_start_time_seconds",
