@@ -27,7 +27,10 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-REMEDY = 'set UWSGI_WEBSOCKET_BACKPLANE to a place that only this user has: "local:///some/path"'
+REMEDY = (
+    "name a place that only this user has: in XDG_RUNTIME_DIR, or for rooms alone as "
+    'UWSGI_WEBSOCKET_BACKPLANE = "local:///some/path"'
+)
 
 #: In the name of the mark that a worker, not a mere publisher, is behind a socket.
 WORKER = ".worker"
