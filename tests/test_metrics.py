@@ -517,3 +517,19 @@ def test_a_route_that_cannot_be_bound_yet() -> None:
     websocket = WebSocket(Flask(__name__))
     websocket.route("/<unknown:a>")(lambda ws, a: None)
     assert websocket._metrics.snapshot()["routes"] == {}
+
+
+def test_figures_are_told_in_the_middle_of_a_handshake() -> None:
+    """As by a handler of signals, in which uWSGI ends a worker."""
+    websocket = WebSocket(Flask(__name__))
+    websocket.route("/a")(lambda ws: None)
+    told: list[Any] = []
+
+    def interrupted() -> None:
+        with websocket.router.url_map._binding:
+            told.append(websocket._metrics.snapshot())
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert [list(snapshot["routes"]) for snapshot in told] == [["/a"]]

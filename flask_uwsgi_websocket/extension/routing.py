@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from _thread import RLock
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from threading import Lock
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -136,11 +136,18 @@ class LateMap(Map):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._waiting: list[RuleFactory] = []
-        self._binding = Lock()
+        # May be acquired again: figures are told at the end of a process, too, where a handler of
+        # signals may come in between.
+        self._binding = RLock()
         super().__init__(*args, **kwargs)
 
     def add(self, rulefactory: RuleFactory) -> None:
         self._waiting.append(rulefactory)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether all rules are bound."""
+        return not self._waiting
 
     def bind_rules(self, converters: dict[str, Any]) -> None:
         """Bind the rules that were added since; LookupError for an unknown converter."""
@@ -229,10 +236,11 @@ class Router(Flask):
         return True
 
     def patterns(self) -> list[str]:
-        """Return those of all routes that are bound to apps by now."""
-        with suppress(LookupError):  # of an unknown converter, as the first request will tell
-            for app in self._apps:
-                self._bind(app)
+        """Return those of all routes that are bound to apps by now; from any thread."""
+        if not self.url_map.is_bound:  # else nothing that a request goes by changes
+            with suppress(LookupError):  # of an unknown converter, as the first request will tell
+                for app in tuple(self._apps):
+                    self._bind(app)
         rules: Iterable[Any] = self.url_map.iter_rules()
         return [rule.pattern for rule in rules]
 
