@@ -72,8 +72,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def begun(number: int, *metrics: WorkerMetrics, prefix: str = "app") -> tuple[Board, Clock]:
     board, clock = Board(prefix, Process(number)), Clock()
     for each in metrics:
-        board.count(each)
-        board.count(each)  # by another app of the same extension
+        board.include(each)
+        board.include(each)  # by another app of the same extension
     board.begin(cast(Engine, clock))
     board.begin(cast(Engine, clock))
     return board, clock

@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
+from ..metrics.traffic import Traffic as Traffic  # the same in C
+
 T = TypeVar("T")
 
 Received = str | bytes | tuple[bytes] | None
@@ -10,17 +12,6 @@ class Lock:
     def release(self) -> None: ...
     def __enter__(self) -> bool: ...
     def __exit__(self, *error: object) -> None: ...
-
-class Traffic:
-    messages_received: int
-    messages_sent: int
-    bytes_received: int
-    bytes_sent: int
-    opened_at: float
-    error: str | None
-    def count_sent(self) -> None: ...
-    def add_received(self, messages: int, /) -> None: ...
-    def add_bytes_sent(self, size: int, /) -> None: ...
 
 def read(connection: Any, /) -> None: ...
 def receive(connection: Any) -> Received: ...

@@ -33,7 +33,7 @@ class Sender(Protocol):
     """As much of a connection as sends."""
 
     socket: Socket
-    traffic: Any
+    traffic: TrafficInPython
 
 
 class Connection(Sender, Protocol):
@@ -126,8 +126,8 @@ def send_frame(connection: Sender, frame: bytes) -> memoryview | None:
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 
-#: Counts what goes over a connection: see ``metrics/traffic.py``, which is taken without C.
-Traffic: Any
+#: Counts what goes over a connection: in C, or without it what ``metrics/traffic.py`` has.
+Traffic: type[TrafficInPython]
 
 #: A method of connections. In C a handler that waits is switched to from the loop's own callback,
 #: with no step of Python between.

@@ -280,7 +280,8 @@ class Receiving(Heartbeat):
             else:
                 self._handle(event)
                 handled += 1
-        self.traffic.add_received(len(events) - handled - counted)
+        if uncounted := len(events) - handled - counted:
+            self.traffic.add_received(uncounted)
         if handled and self._unsent:
             self.flush()  # the pongs, in one write
         if messages:

@@ -31,7 +31,7 @@ class Deflate(Protocol):
 class Connection(Protocol):
     """As much of a connection as is counted."""
 
-    traffic: Any
+    traffic: Traffic
     worker: Any
     protocol: Any
     close_code: int | None

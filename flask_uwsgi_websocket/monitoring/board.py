@@ -61,7 +61,7 @@ class Board:
         self.is_broken = False
         own(self)
 
-    def count(self, metrics: WorkerMetrics) -> None:
+    def include(self, metrics: WorkerMetrics) -> None:
         """Include what one more extension of the app counts."""
         with self._lock:
             if metrics not in self._metrics:
@@ -256,7 +256,7 @@ def begin_with_workers(prefix: Callable[[], str], metrics: WorkerMetrics, engine
 
     def after_fork() -> None:
         board = board_of(prefix(), engine.process)
-        board.count(metrics)
+        board.include(metrics)
         if uwsgi.running_engine() == engine.name:
             if engine.name == "suspend":  # whose threads run with a request only
                 board.announce()
