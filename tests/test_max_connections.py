@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flask import Flask
 
 from flask_uwsgi_websocket import WebSocket
-from flask_uwsgi_websocket.session.seats import client_name
+from flask_uwsgi_websocket.helpers import log
+from flask_uwsgi_websocket.session.seats import Seat, Seats, client_name
 from flask_uwsgi_websocket.testing import HandshakeRejected
 from tests.conftest import ENGINES, ServerFactory
 from tests.rawclient import RawClient, Refused, close_frame
@@ -229,6 +233,35 @@ def pids(server: Server) -> set[int]:
     with suppress(OSError, ValueError):  # the master is being replaced
         return {worker["pid"] for worker in server.stats()["workers"]}
     return set()
+
+
+def test_after_a_time_without_locks_workers_count_together_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    process = SimpleNamespace(instance=lambda: (os.getpid(), 0))
+    engine: Any = SimpleNamespace(process=process, call_at_end=lambda callback: None)
+    seats, blocked = Seats("app", engine), tmp_path / f"flask-uwsgi-websocket-{os.geteuid()}"
+
+    def is_locked(seat: Seat | None) -> bool:
+        assert seat is not None
+        [file] = blocked.rglob("seats.*")
+        opened = f"import fcntl; file = open({str(file)!r}, 'r+')"
+        lock = f"fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, {seat._byte})"
+        return subprocess.call([sys.executable, "-c", f"{opened}; {lock}"]) != 0
+
+    blocked.write_text("no directory")
+    taken = [seats.take("ann", 4), seats.take("ann", 4)]
+    assert None not in taken
+    assert caplog.text.count("counts in each worker by itself") == 1
+    blocked.unlink()
+    with monkeypatch.context() as soon:
+        soon.setattr(log, "WARNING_INTERVAL", 0)
+        taken.append(seats.take("ann", 4))
+    taken.append(seats.take("ann", 4))
+    assert [is_locked(seat) for seat in taken] == [False, False, True, True]
+    assert seats.take("ann", 4) is None
+    seats._close()
 
 
 def make(**config: Any) -> tuple[Any, WebSocket]:

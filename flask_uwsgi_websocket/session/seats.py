@@ -138,10 +138,14 @@ class Seats:
         try:
             fcntl.lockf(self._file(byte), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
         except (BackplaneUnavailable, OSError, ValueError) as error:  # of a prefix that is too long
-            if isinstance(error, OSError) and error.errno in (EACCES, EAGAIN):
-                return False
-            self._warn(error)  # a file system without locks, for instance
-        return True
+            if not (isinstance(error, OSError) and error.errno in (EACCES, EAGAIN)):
+                self._warn(error)  # a file system without locks, for instance
+                return True
+            is_free = False
+        else:
+            is_free = True
+        self._is_broken = False
+        return is_free
 
     def _warn(self, error: Exception) -> None:
         if not self._is_broken:
