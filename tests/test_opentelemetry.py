@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from flask_uwsgi_websocket.monitoring.otel.attributes import request_attributes
 from flask_uwsgi_websocket.monitoring.otel.instruments import INSTRUMENTS
 from tests.server import PATIENCE, ROOT, Server, eventually
 
@@ -306,6 +307,16 @@ def test_metrics(server: Server, token: str) -> None:
     names = {f"websocket.server.{each.name}" for each in INSTRUMENTS}
     assert names >= units.keys() - {"websocket.server.connection.duration"}
     assert {f"websocket.server.{name}" for name in ("open_connections", "limited")} <= units.keys()
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("h:80", 80), ("[::1]:443", 443), ("h", None), ("[::1]", None), ("h:-1", None), ("h:", None)]
+    + [(f"h:{'9' * digits}", None) for digits in (6, 20, 5000)],
+)
+def test_a_port_is_one_that_can_be(host: str, port: int | None) -> None:
+    attributes = request_attributes({"HTTP_HOST": host, "PATH_INFO": "/"}, "/")
+    assert attributes.get("server.port") == port
 
 
 def test_no_metric_is_made_twice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ...helpers.text import path_of, printable
@@ -33,7 +34,7 @@ def request_attributes(environ: WSGIEnvironment, route: str) -> dict[str, Any]:
         "url.path": printable(path_of(environ)),
         "url.scheme": _SCHEMES.get(scheme, scheme),
     }
-    if port.isascii() and port.isdigit():
+    if re.fullmatch("[0-9]{1,5}", port):  # a client may write any number
         attributes["server.port"] = int(port)
     for key, name in _TEXTS.items():
         if key in environ:
