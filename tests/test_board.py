@@ -26,10 +26,6 @@ class Process(ServerProcess):
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self._parent = os.getpid()
-
-    def parent_of_workers(self) -> int:
-        return self._parent
 
     def worker_id(self) -> int:
         return self.number
@@ -202,23 +198,6 @@ def test_who_has_ended_is_known_by_the_kernel(place: Path) -> None:
     owned = {number: found.is_owned for number, found in reader.read().items()}
     assert owned == {1: True, 2: False}
     boards[0][1].end(for_good=True)
-
-
-def test_a_child_is_no_worker(place: Path) -> None:
-    """What it counts itself does not stand for what its parent has counted."""
-    metrics = WorkerMetrics()
-    board, clock = begun(1, metrics)
-    metrics.route("/a").opened()
-    clock.tick()
-    child = os.fork()
-    if not child:
-        try:
-            board.announce()
-            os._exit(board.number or board.read()[1].figures["counted"]["open"] != 1)
-        finally:
-            os._exit(2)
-    assert os.waitpid(child, 0)[1] == 0
-    clock.end(for_good=True)
 
 
 def test_a_reader_sees_the_old_or_the_new(place: Path) -> None:

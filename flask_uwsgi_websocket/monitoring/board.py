@@ -54,7 +54,6 @@ class Board:
         self._before: Any = None
         self._written: list[Any] = []
         self._is_over = False
-        self._is_child = False  # of a worker
         self._failure = RateLimit()
         #: Are told the prefix and the figures of this worker, whenever it looks at them.
         self.listeners: list[Callable[[str, dict[str, Any]], object]] = []
@@ -88,7 +87,7 @@ class Board:
     @property
     def number(self) -> int:
         """That of this worker; 0 in what is none."""
-        return 0 if self._is_child else self._process.worker_id()
+        return self._process.worker_id()
 
     @property
     def instance(self) -> tuple[int, int]:
@@ -143,7 +142,7 @@ class Board:
 
     def _write(self, counted: list[Any]) -> None:
         with self._lock:
-            if self._is_over or self._is_child:
+            if self._is_over:
                 return
             try:
                 sheet = self._open()
@@ -209,9 +208,8 @@ class Board:
             directory.close(for_good)
 
     def leave_to_parent(self) -> None:
-        """Give it up in a child, which is no worker, though uWSGI has it for one."""
+        """Give it up in a child, which is no worker."""
         self._lock = RLock()
-        self._is_child = True
         if self._sheet is not None:
             self._sheet.close()
         if self._directory is not None:
