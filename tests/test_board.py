@@ -18,6 +18,7 @@ from flask_uwsgi_websocket.metrics.worker import WorkerMetrics
 from flask_uwsgi_websocket.monitoring.board import Board
 from flask_uwsgi_websocket.monitoring.sheet import read_sheets
 from flask_uwsgi_websocket.process.server_process import ServerProcess
+from flask_uwsgi_websocket.servers.uwsgi import process as uwsgi_process
 from tests.server import PATIENCE
 
 
@@ -226,3 +227,15 @@ def test_a_reader_sees_the_old_or_the_new(place: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
     os.close(directory)
     clock.end(for_good=True)
+
+
+def test_a_worker_is_one_before_its_master_knows_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would write the file of number 0 for ever, and count as blocked."""
+    monkeypatch.setattr(uwsgi_process, "worker_id", lambda: 3)
+    process = object.__new__(uwsgi_process.UWSGIProcess)
+
+    def number(pid: int) -> int:
+        monkeypatch.setattr(uwsgi_process, "worker_state", lambda: {"pid": pid})
+        return process.worker_id()
+
+    assert (number(0), number(os.getpid()), number(os.getppid())) == (3, 3, 0)

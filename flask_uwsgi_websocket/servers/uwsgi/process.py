@@ -83,7 +83,9 @@ class UWSGIProcess(ServerProcess):
             room.count(worker_id(), count)
 
     def worker_id(self) -> int:
-        is_child = worker_state()["pid"] != os.getpid()  # it has its parent's number
+        # A child has its parent's number. The master writes down a worker's id once it has forked
+        # it (core/master_utils.c), perhaps after our hooks: until then it is 0.
+        is_child = worker_state()["pid"] not in (0, os.getpid())
         return 0 if is_child else worker_id()
 
     def parent_of_workers(self) -> int:
