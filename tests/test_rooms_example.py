@@ -190,6 +190,12 @@ def test_layout(browser: Browser, tmp_path: Path, scheme: str) -> None:
         ada.goto(f"{example.url}_ws/")
         expect(ada.locator("#rows tbody tr")).to_have_count(1)
         expect(ada.locator("#rooms")).to_contain_text("chat/lobby")
+        eventually(lambda: shows_grace(ada, example), "her connection among the metrics")
+
+
+def shows_grace(page: Page, example: Example) -> bool:
+    metrics = page.request.get(f"{example.url}metrics")
+    return 'flask_websocket_connections{route="/<name>"} 1' in metrics.text()
 
 
 def fits(page: Page, viewport: dict[str, int]) -> None:

@@ -11,7 +11,8 @@ or let uWSGI start it itself, as you would in production::
 
 Load a page again, cut its network, kill the process that it is connected to (the page tells which):
 nobody is seen to leave, and every message is there once, in the order that all others see too.
-http://localhost:5000/_ws/ shows it all to whoever has joined, on this machine.
+http://localhost:5000/_ws/ shows it all to whoever has joined, on this machine, and
+http://localhost:5000/metrics to Prometheus (``pip install prometheus-client`` first).
 PORT=8080 before the first command moves the rooms to another port.
 """
 
@@ -42,16 +43,22 @@ def visitor():
     return session.get("id")
 
 
-def operator():
-    """Tell who may see the admin page: here whoever is at this machine. An app asks for accounts.
+def is_here():
+    """Tell whether a request comes from this machine. By its name, too: others may lead here."""
+    return request.remote_addr == "127.0.0.1" and request.host.startswith("localhost:")
 
-    The host, too: other names, of anybody's pages, may lead here.
-    """
-    is_here = request.remote_addr == "127.0.0.1" and request.host.startswith("localhost:")
-    return is_here and session.get("name")
+
+def operator():
+    """Tell who may see the admin page: here who is at this machine. An app asks for accounts."""
+    return is_here() and session.get("name")
 
 
 websocket.admin(allowed=operator)
+
+
+@app.get("/metrics")
+def metrics():
+    return websocket.metrics_view() if is_here() else abort(403)
 
 
 @app.get("/")
