@@ -81,8 +81,11 @@ def _add(one: Any, other: Any) -> Any:
         return add_histograms(one, other)  # type: ignore[arg-type]
     total = {**other, **one}
     for key in one.keys() & other.keys():
-        is_shared = key in SHARED and not isinstance(one[key], dict)
-        total[key] = max(one[key], other[key]) if is_shared else _add(one[key], other[key])
+        mine, theirs = one[key], other[key]
+        if isinstance(mine, dict):
+            total[key] = _add(mine, theirs)
+        else:
+            total[key] = max(mine, theirs) if key in SHARED else mine + theirs
     return total
 
 

@@ -237,11 +237,11 @@ _making = RLock()
 
 def board_of(prefix: str, process: ServerProcess) -> Board:
     """Return the board of an app, in a process of uWSGI."""
-    with _making:
-        board = _boards.get(prefix)
-        if board is None:
-            board = _boards[prefix] = Board(prefix, process)
-        return board
+    board = _boards.get(prefix)
+    if board is None:
+        with _making:
+            board = _boards.setdefault(prefix, Board(prefix, process))
+    return board
 
 
 def begin_with_workers(prefix: Callable[[], str], metrics: WorkerMetrics, engine: Engine) -> None:
