@@ -17,6 +17,7 @@ from flask_uwsgi_websocket.engines.base import Engine
 from flask_uwsgi_websocket.metrics.worker import WorkerMetrics
 from flask_uwsgi_websocket.monitoring.board import Board
 from flask_uwsgi_websocket.monitoring.sheet import read_sheets
+from flask_uwsgi_websocket.monitoring.stats import entry_of
 from flask_uwsgi_websocket.process.server_process import ServerProcess
 from flask_uwsgi_websocket.servers.uwsgi import process as uwsgi_process
 from tests.server import PATIENCE
@@ -199,6 +200,38 @@ def test_who_has_ended_is_known_by_the_kernel(place: Path) -> None:
     owned = {number: found.is_owned for number, found in reader.read().items()}
     assert owned == {1: True, 2: False}
     boards[0][1].end(for_good=True)
+
+
+@pytest.mark.parametrize(
+    ("rooms", "is_read"),
+    [
+        ({"rooms": 1, "patterns": {"*": {"joins": 2}}}, True),  # another release's, perhaps
+        ({"rooms": 1, "patterns": {"*": {}}, "backplane": {}}, True),
+        ({}, True),
+        (5, False),
+        ({"patterns": 5}, False),
+        ({"patterns": {"*": 5}}, False),
+        ({"patterns": {"*": {"joins": {"a": 1}}}}, False),
+        ({"patterns": {"*": {"lag": 3}}}, False),
+        ({"backplane": {"publish": 3}}, False),
+    ],
+)
+def test_what_rooms_have_counted_is_whole_or_missing(
+    place: Path, rooms: Any, is_read: bool
+) -> None:
+    counted = {**WorkerMetrics().snapshot(), "rooms": rooms}
+    figures = {"pid": 1, "started": 1.0, "engine": "gevent", "counted": counted}
+    (place / "1.stats").write_text(json.dumps(figures))
+    directory = os.open(place, os.O_RDONLY)
+    found = read_sheets(directory)
+    os.close(directory)
+    assert list(found) == [1] * is_read
+    for each in found.values():
+        entry = entry_of(1, each)
+        assert entry["state"] == "ended"
+        assert entry["rooms"]["backplane"]["gaps"] == 0
+        for pattern in entry["rooms"]["patterns"].values():
+            assert pattern["leaves"] == pattern["joins"]
 
 
 def test_a_reader_sees_the_old_or_the_new(place: Path) -> None:

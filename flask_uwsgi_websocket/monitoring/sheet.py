@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ..metrics.snapshot import add, without_gauges
 from ..metrics.worker import WorkerMetrics
 from ..rooms.local.directory import FIGURES, Directory, is_locked, lock_file
+from ..rooms.metrics import PatternMetrics, RoomsMetrics
 
 #: Bytes of the largest file that is read: those of some ten thousand routes.
 MAX_SIZE = 32 << 20
@@ -150,6 +151,8 @@ def _parsed(content: bytes) -> dict[str, Any] | None:
         if not _is_counted(counted) or not all(map(_is_number, counted["refused"].values())):
             return None
         counted["routes"] = {pattern: _route(route) for pattern, route in counted["routes"].items()}
+        if "rooms" in counted:
+            counted["rooms"] = _rooms(counted["rooms"])
         figures["counted"] = add(WorkerMetrics().snapshot(), counted)
         return dict(figures)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -168,7 +171,16 @@ def _route(route: Any) -> Any:
     return whole
 
 
+def _rooms(rooms: Any) -> Any:
+    """Return the figures of rooms, as :func:`_route`."""
+    whole = add(_EMPTY_ROOMS, rooms)
+    patterns = whole["patterns"].items()
+    return {**whole, "patterns": {name: add(_EMPTY_PATTERN, each) for name, each in patterns}}
+
+
 _EMPTY_ROUTE: Any = WorkerMetrics().route("").snapshot()
+_EMPTY_ROOMS: Any = RoomsMetrics().snapshot(is_up=False)
+_EMPTY_PATTERN: Any = PatternMetrics().snapshot()
 
 
 def after_end(counted: dict[str, Any]) -> dict[str, Any]:
