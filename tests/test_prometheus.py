@@ -200,6 +200,17 @@ def test_every_metric_has_figures() -> None:
 NOT_SHOWN = {"app", "instance", "time", "open", "workers"}
 
 
+def test_a_worker_that_has_ended_has_no_backplane() -> None:
+    """With --cheaper it is there for hours, and nothing is wrong."""
+    stats = statistics()
+    stats["workers"].append({**stats["workers"][0], "worker": 3, "state": "ended"})
+    found = samples(exposition(stats))
+    assert value(found, "worker_up", worker="3") == 0
+    assert {labels for name, labels in found if name == f"{PREFIX}backplane_up"} == {
+        (("worker", "1"),)
+    }
+
+
 def test_each_figure_of_the_statistics_is_shown() -> None:
     """Of those that the app itself gives, so that none is forgotten that is new there."""
     app = Flask("shop")

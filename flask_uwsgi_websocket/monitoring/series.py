@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..metrics.observers import REASONS
@@ -48,12 +48,17 @@ def _tree(stats: Stats, version: str) -> dict[str, Any]:
             for route, figures in stats["routes"].items()
         },
         "refused": {**none_refused, **stats["refused"]},
-        "workers": {
-            str(worker["worker"]): {**worker, "up": worker["state"] == "live"} for worker in workers
-        },
+        "workers": {str(worker["worker"]): _of_worker(worker) for worker in workers},
         "states": {state: states.count(state) for state in ("live", "blocked", "ended")},
         "build": {version: {worker["engine"]: 1 for worker in workers}},
     }
+
+
+def _of_worker(worker: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {**worker, "up": worker["state"] == "live"}
+    if worker["state"] == "ended":
+        shown.pop("rooms", None)  # its backplane does not work, and nobody is to be woken by that
+    return shown
 
 
 def _fit(value: str) -> str:
