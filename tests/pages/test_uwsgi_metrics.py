@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,13 @@ def test_the_file_of_options(tmp_path: Path) -> None:
 
         eventually(all_are_counted, "three of each")
         assert not any(".core." in name for name in metrics_of(stats))
+        assert '"value":0' in read_by_command(stats)
+
+
+def read_by_command(port: int) -> str:
+    command = PAGE.code("--connect-and-read").removeprefix("$ ").replace("9191", str(port))
+    command = command.replace("uwsgi", uwsgi_binary(), 1)
+    return subprocess.check_output(command, shell=True, text=True, timeout=PATIENCE)
 
 
 def test_the_options_of_run() -> None:
