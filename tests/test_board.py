@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -152,13 +153,34 @@ def test_where_nothing_can_be_written_it_is_said_once(
         board, clock = begun(1, metrics)
         clock.tick()
     assert len(caplog.records) == 1
-    assert "shows this worker alone" in caplog.text
+    assert "is without the other workers" in caplog.text
     assert "in XDG_RUNTIME_DIR" in caplog.text  # no backplane's place helps
     assert board.is_broken
     assert board.own().figures["counted"]["open"] == 1
     (place / f"flask-uwsgi-websocket-{os.geteuid()}").unlink()
     clock.tick()
     assert not board.is_broken
+    clock.end(for_good=True)
+
+
+def test_the_place_that_is_full_is_named(
+    place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = WorkerMetrics()
+    board, clock = begun(1, metrics)
+    [written] = place.glob("*/*/*/1.stats")
+    metrics.route("/a").opened()
+
+    def write(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
+        patched.setattr(os, "write", write)
+        clock.tick()
+    assert f"{written.parent} cannot be used: {os.strerror(errno.ENOSPC)}" in caplog.text
+    assert board.read()[1].figures["counted"]["open"] == 0
+    clock.tick()
+    assert board.read()[1].figures["counted"]["open"] == 1
     clock.end(for_good=True)
 
 

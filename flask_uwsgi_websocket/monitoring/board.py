@@ -22,7 +22,7 @@ from ..metrics.snapshot import add
 from ..metrics.worker import WorkerMetrics
 from ..process.fork import own
 from ..process.server_process import ServerProcess
-from ..rooms.local.directory import Directory
+from ..rooms.local.directory import Directory, explained
 from ..rooms.local.instances import open_place, opened_place
 from ..servers import uwsgi
 from . import uwsgi_metrics
@@ -145,23 +145,24 @@ class Board:
             if self._is_over:
                 return
             try:
-                sheet = self._open()
-                if counted != self._written or not sheet.touch():
-                    sheet.write(self._figures(counted))
-                    self._written = counted
+                directory, sheet = self._open()
+                with explained(directory.path):
+                    if counted != self._written or not sheet.touch():
+                        sheet.write(self._figures(counted))
+                        self._written = counted
                 self.is_broken = False
             except (OSError, BackplaneUnavailable) as error:
                 self._warn(error)
 
-    def _open(self) -> Sheet:
-        """Return the file; open the directory where that was not done, or it has been removed."""
+    def _open(self) -> tuple[Directory, Sheet]:
+        """Return the directory, opened anew where it has been removed, and the file."""
         if self._directory is not None and not self._directory.state().st_nlink:
             self._close(for_good=False)
         if self._directory is None or self._sheet is None:
             self._directory = open_place(None, self.instance, self.prefix)
             self._sheet = Sheet(self._directory, self.number)
         self._take_over()
-        return self._sheet
+        return self._directory, self._sheet
 
     def _take_over(self) -> None:
         """Count on from what the worker that had this number before has left."""
@@ -183,7 +184,8 @@ class Board:
     def _warn(self, error: Exception) -> None:
         if not self.is_broken:
             logger.warning(
-                "websocket.stats() shows this worker alone, since the others cannot be told: %s",
+                "websocket.stats() is without the other workers, or shows them as blocked, since "
+                "figures cannot be written: %s",
                 error,
             )
         self.is_broken = True
