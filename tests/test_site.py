@@ -170,6 +170,17 @@ def test_the_start_page_leads_to_an_answer(site: Path, question: str) -> None:
     assert f'href="{QUESTIONS[question]}"' in row
 
 
+def test_no_row_of_a_table_has_half_a_cell_alone(site: Path) -> None:
+    # The second line of a cell in the first column, as docutils takes it.
+    halves = []
+    for path in site.glob("*.html"):
+        for row in path.read_text(encoding="utf-8").split("<tr ")[1:]:
+            cells = re.findall(r"<td>(.*?)</td>", row.partition("</tr>")[0], re.DOTALL)
+            if len(cells) > 1 and cells[0] and not any(cells[1:]):
+                halves.append(f"{path.name}: {cells[0]}")
+    assert halves == []
+
+
 def test_no_row_of_a_table_begins_with_half_a_cell() -> None:
     # A cell of the first column has one line: a second one would be a row of its own.
     halves = []
