@@ -64,6 +64,18 @@ def respawned(server: Server, old: int) -> None:
         client.echo("again")
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_reload_before_uwsgi_serves(serve, cores: int) -> None:
+    """The handlers of signals are those of the master then, which only lose it."""
+    options = ["--enable-threads", "--worker-reload-mercy", "3600"]
+    server = serve("threads", app="signalled_early", cores=cores, options=options)
+    old = server.worker_pid
+    os.kill(old, signal.SIGHUP)
+    eventually(lambda: server.stats()["workers"][0]["respawn_count"] == 3, "the third worker")
+    respawned(server, old)
+    eventually(server._all_threads_run, "all threads to run")
+
+
 @pytest.mark.parametrize("signum", ["SIGINT", "SIGHUP"])
 def test_handlers_that_are_busy_elsewhere_do_not_hold_the_worker(
     serve, shared_server, engine: str, token: str, signum: str

@@ -44,7 +44,8 @@ class GracefulStop:
         if self.signals is not None or not self._process.gives_signals:
             return
         with suppress(ValueError):  # a sub-interpreter: its main thread belongs to the first app's
-            self.signals = StopSignals()
+            # An app that is loaded for a request comes late: uWSGI has its handlers.
+            self.signals = StopSignals(serving=self._process.is_busy())
             run = self._wait_for_signal
             with stop_signals_blocked():  # uWSGI's handlers want its thread
                 threading.Thread(target=run, name="websocket-stop", daemon=True).start()

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..helpers.threads import wait_until
+
 #: Signals that stop a worker, and the close code that tells its clients (RFC 6455 7.4.1, and
 #: IANA's registry for 1012): going away for good, or back in a moment.
 STOP_SIGNALS = {signal.SIGINT: 1001, signal.SIGTERM: 1012}
@@ -32,10 +34,12 @@ _ACTION_SIZE = 1024
 class StopSignals:
     """Takes the stop signals of this process, and gives them back.
 
+    :param serving: whether the server has set its own handlers. Before that they are those of the
+        process that it was forked from, which know nothing of this one: what comes then waits here.
     :raises ValueError: outside of the main thread, or in a sub-interpreter.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, serving: bool = True) -> None:
         self._main_thread = get_ident()
         self._heard, self._told = os.pipe()
         os.set_blocking(self._told, False)
@@ -46,7 +50,8 @@ class StopSignals:
             theirs = action_of(signum)
             signal.signal(signum, _ignore)
             self._ours[signum] = action_of(signum)
-            set_action(signum, theirs)
+            if serving:
+                set_action(signum, theirs)
 
     def take(self) -> None:
         """Handle the signals from now on; from any thread, and as often as one likes."""
@@ -76,12 +81,19 @@ class StopSignals:
         os.write(self._told, bytes([signum]))
 
     def wait(self) -> signal.Signals:
-        """Block until one comes."""
+        """Block until one comes, and the server has handlers to give it to."""
         while True:
             # Signals for which the app has handlers are told too.
             signum = os.read(self._heard, 1)[0]
             if signum in self._ours:
+                wait_until(self._has_theirs)
                 return signal.Signals(signum)
+
+    def _has_theirs(self) -> bool:
+        """Tell whether the server has set its own handlers by now."""
+        return bool(self._theirs) or all(
+            _handler(action_of(signum)) != _handler(ours) for signum, ours in self._ours.items()
+        )
 
 
 @contextmanager
