@@ -96,6 +96,7 @@ setup(
             "check-jsonschema>=0.31",
             "coverage>=7.4",
             "eventlet>=0.36",
+            "Flask[async]>=2.3",
             "Flask-Login>=0.6.3",
             "Flask-Session[cachelib]>=0.8",
             "Flask-Sock>=0.7",
