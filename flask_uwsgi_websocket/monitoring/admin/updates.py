@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import isawaitable
 from typing import Any, TypeVar
 
 from ...connection.blocking import run_to_end
 from ...exceptions import RoomError
+from ...rooms.live import LiveRooms
 from ...rooms.rooms import Rooms
 from .connections import connections_of_all
 from .querying import BadQuery, Query
@@ -22,6 +22,7 @@ from .rooms import RoomQuery, rooms_of_all
 from .summary import summary
 
 T = TypeVar("T")
+Ask = Callable[[LiveRooms, Any], Coroutine[Any, Any, dict[str, Any]]]
 
 #: Seconds after which the page has to connect again, by which it is asked anew who it is.
 RENEW = 120.0
@@ -136,7 +137,7 @@ class Updates:
     async def _ask(self, about: str, asked: Any) -> dict[str, Any]:
         if about == "stats":
             return summary(self._look_at_stats())
-        ask = partial(connections_of_all if about == "connections" else rooms_of_all)
+        ask: Ask = connections_of_all if about == "connections" else rooms_of_all
         answer: dict[str, Any] = await settled(self._rooms.run(ask(self._rooms.live(), asked)))
         if about == "connections":
             self._complete(answer)
