@@ -173,7 +173,7 @@ def _explain(
         others = "; or name one of these:" if running else ""
         yield (
             f"no uWSGI of this user runs{of_app}{of_pid}: "
-            f"start it, or be the user whom it runs as (sudo -u){others}"
+            f"start it, or be the user whom it runs as (sudo -u), with its XDG_RUNTIME_DIR{others}"
         )
     for instance, app in found or running:
         yield f"  --pid {instance.parent} --prefix {printable(app)}  ({instance.command})"
