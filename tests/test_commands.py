@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from flask import Blueprint, Flask
 from flask.cli import ScriptInfo
+from websockets.sync.server import ServerConnection, serve
 from werkzeug.serving import make_server
 
 from flask_uwsgi_websocket import WebSocket
@@ -91,6 +93,23 @@ def address() -> Iterator[str]:
     server.server_close()
 
 
+def answer(connection: ServerConnection) -> None:
+    for message in connection:
+        connection.send(message)
+
+
+@pytest.fixture
+def tls_address(certificate: tuple[Path, Path]) -> Iterator[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with serve(answer, "127.0.0.1", 0, ssl=context) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"wss://localhost:{server.socket.getsockname()[1]}/"
+        server.shutdown()
+        thread.join()
+
+
 def echo(*words: str, lines: str = "") -> subprocess.CompletedProcess[str]:
     code = "from flask_uwsgi_websocket.commands.cli import websocket; websocket()"
     return subprocess.run(
@@ -150,6 +169,20 @@ def test_echo_of_a_path_and_a_header_as_somebody_types_them(address: str) -> Non
     done = echo(f"{address}/echo", "-H", "no colon")
     assert done.returncode == 2
     assert "'no colon' is not NAME:VALUE" in done.stderr
+
+
+@pytest.mark.slow
+def test_echo_over_tls(tls_address: str, certificate: tuple[Path, Path]) -> None:
+    """Whom to trust is said as with curl."""
+    for words in (["--cafile", str(certificate[0])], ["-k"]):
+        done = echo(tls_address, *words, lines="hi\n")
+        assert (done.stdout, done.stderr) == ("hi\n", "closed 1000\n")
+    done = echo(tls_address)
+    assert done.returncode == 1
+    error = f"Error: {tls_address}: self-signed certificate; --cafile says whom to trust"
+    assert done.stderr.startswith(error)
+    done = echo(tls_address, "--cafile", str(certificate[1]))
+    assert done.stderr.startswith(f"Error: {certificate[1]}: ")
 
 
 def test_nobody_there() -> None:

@@ -22,6 +22,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from ssl import SSLCertVerificationError, SSLContext
 from threading import Thread
 from typing import Any
 
@@ -39,7 +40,7 @@ from ..launch.defaults import DEFAULT_HOST, DEFAULT_PORT
 from ..launch.locate import Target, module_variable
 from ..launch.run import exec_uwsgi
 from .doctor import examine, of_command, of_process
-from .echo import Peer
+from .echo import Peer, tls_context
 from .rooms import history, publish, rooms, tail, who
 from .stats import stats, top
 from .tables import table
@@ -187,7 +188,21 @@ def _app_of(info: ScriptInfo) -> Flask | None:
 @click.option("--header", "-H", "headers", multiple=True, metavar="NAME:VALUE")
 @click.option("--subprotocol", "subprotocols", multiple=True, help="Offer this subprotocol.")
 @click.option("--origin", help="Be a page of this origin.")
-def echo(url: str, headers: Sequence[str], subprotocols: Sequence[str], origin: str | None) -> None:
+@click.option(
+    "--cafile",
+    "--cacert",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Trust servers that the authorities in this file (PEM) vouch for, and no others.",
+)
+@click.option("--insecure", "-k", is_flag=True, help="Trust any server.")
+def echo(
+    url: str,
+    headers: Sequence[str],
+    subprotocols: Sequence[str],
+    origin: str | None,
+    cafile: str | None,
+    insecure: bool,
+) -> None:
     """Try a route: send each line of the input, print what comes.
 
     URL may be only a path, of an app that 'flask run' serves.
@@ -196,8 +211,12 @@ def echo(url: str, headers: Sequence[str], subprotocols: Sequence[str], origin: 
         if ":" not in header:
             raise click.BadParameter(f"{header!r} is not NAME:VALUE", param_hint="--header")
     fields = [(name, value.strip()) for name, _, value in (h.partition(":") for h in headers)]
+    tls = _tls_of(cafile, insecure)
     try:
-        peer = Peer(url, fields, subprotocols, origin)
+        peer = Peer(url, fields, subprotocols, origin, tls=tls)
+    except SSLCertVerificationError as error:
+        remedy = "--cafile says whom to trust, --insecure to trust anybody"
+        raise click.ClickException(f"{url}: {error.verify_message}; {remedy}") from error
     except OSError as error:
         raise click.ClickException(f"{url}: {printable(error.strerror or error)}") from error
     except (HandshakeError, ValueError) as error:
@@ -215,6 +234,13 @@ def echo(url: str, headers: Sequence[str], subprotocols: Sequence[str], origin: 
     except KeyboardInterrupt:
         peer.close()
     click.echo(f"closed {peer.close_code} {printable(peer.close_reason)}".rstrip(), err=True)
+
+
+def _tls_of(cafile: str | None, insecure: bool) -> SSLContext:
+    try:
+        return tls_context(cafile, insecure)
+    except OSError as error:
+        raise click.ClickException(f"{cafile}: {printable(error.strerror or error)}") from error
 
 
 def _send_lines(peer: Peer) -> None:

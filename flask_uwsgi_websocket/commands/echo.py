@@ -28,6 +28,7 @@ class Peer:
     """A connection to a server.
 
     :param url: ws:// or wss://, or only a path on ``flask run``'s address.
+    :param tls: how to speak TLS, where that is not as the system has it.
     :raises ValueError: for another URL.
     :raises OSError: when there is nobody.
     :raises HandshakeError: when the server refuses; the reason quotes its answer.
@@ -40,10 +41,11 @@ class Peer:
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
         timeout: float = 10,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         parts, key = _split(url), new_key()
         fields = request_headers(parts.netloc, key, subprotocols=subprotocols, origin=origin)
-        self._socket = _connect(parts, timeout)
+        self._socket = _connect(parts, timeout, tls)
         self._socket.sendall(_request(parts, [*fields, *headers]))
         self._response = _response(self._socket)
         accepted = validate_response(101, self._response.headers, key, subprotocols)
@@ -105,12 +107,28 @@ def _split(url: str) -> SplitResult:
     return urlsplit(iri_to_uri(url))
 
 
-def _connect(parts: SplitResult, timeout: float) -> socket:
+def tls_context(cafile: str | None, insecure: bool) -> ssl.SSLContext:
+    """Make what speaks TLS with servers that a file's authorities vouch for, or with any.
+
+    :raises OSError: for a file that has no certificates.
+    """
+    context = ssl.create_default_context(cafile=cafile)
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _connect(parts: SplitResult, timeout: float, tls: ssl.SSLContext | None) -> socket:
     secure = parts.scheme == "wss"
     sock = create_connection((parts.hostname, parts.port or (443 if secure else 80)), timeout)
     if secure:
-        context = ssl.create_default_context()
-        sock = context.wrap_socket(sock, server_hostname=parts.hostname)
+        context = tls or tls_context(None, insecure=False)
+        try:
+            sock = context.wrap_socket(sock, server_hostname=parts.hostname)
+        except BaseException:
+            sock.close()
+            raise
     return sock
 
 
