@@ -1,14 +1,19 @@
 """Who may log in: names and hashes of passwords, in SQLite."""
 
+import os
 import sqlite3
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from werkzeug.security import check_password_hash, generate_password_hash
+
+# The directory that systemd makes for what a service keeps.
+DATABASE = Path(os.environ.get("STATE_DIRECTORY", ""), "chat.sqlite3")
 
 
 @contextmanager
 def database():
-    with closing(sqlite3.connect("chat.sqlite3")) as connection, connection:
+    with closing(sqlite3.connect(DATABASE)) as connection, connection:
         connection.execute("CREATE TABLE IF NOT EXISTS users (name PRIMARY KEY, password)")
         yield connection
 
