@@ -78,7 +78,7 @@ def bench(shared_server: Callable[..., Server], engine: str, logs: Path, token: 
     server = shared_server(
         engine,
         app="presence",
-        cores=1200 if engine != "threads" else 60,
+        cores=1200 if engine != "threads" else 300,  # one worker may get nearly all
         processes=WORKERS,
         options=["--listen", "1000", "--worker-reload-mercy", "10"],
         config={"TEST_LOG": str(log), "TEST_GRACE": GRACE},
