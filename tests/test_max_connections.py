@@ -247,7 +247,7 @@ def test_after_a_time_without_locks_workers_count_together_again(
         assert seat is not None
         [file] = blocked.rglob("seats.*")
         opened = f"import fcntl; file = open({str(file)!r}, 'r+')"
-        lock = f"fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, {seat._byte})"
+        lock = f"fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, {seat.byte})"
         return subprocess.call([sys.executable, "-c", f"{opened}; {lock}"]) != 0
 
     blocked.write_text("no directory")

@@ -72,17 +72,15 @@ class Seat:
     :param byte: of the file.
     """
 
-    __slots__ = ("_byte", "_seats")
+    __slots__ = ("_seats", "byte")
 
     def __init__(self, seats: Seats, byte: int) -> None:
         self._seats = seats
-        self._byte = byte
+        self.byte = byte  # -1 once it was left
 
     def leave(self) -> None:
         """Let another connection of the client have it; once, or again to no effect."""
-        byte, self._byte = self._byte, -1
-        if byte >= 0:
-            self._seats.leave(byte)
+        self._seats.leave(self)
 
     __del__ = leave  # whatever became of the request
 
@@ -122,11 +120,12 @@ class Seats:
                     return Seat(self, byte)
         return None
 
-    def leave(self, byte: int) -> None:
-        """Give up a seat that this process has."""
-        with self._lock:
+    def leave(self, seat: Seat) -> None:
+        """Give up a seat, if that was not done."""
+        with self._lock:  # two threads may come, and the byte be another's seat in between
+            byte, seat.byte = seat.byte, -1
             self._taken.discard(byte)
-            fd = self._files.get(_index(byte))
+            fd = self._files.get(_index(byte)) if byte >= 0 else None
             if fd is not None:
                 with suppress(OSError):
                     fcntl.lockf(fd, fcntl.LOCK_UN, 1, byte)
