@@ -1,6 +1,6 @@
 """``stats`` and ``top``: what an app's WebSockets do, by what its workers have written.
 
-They read files and ask nobody, so a worker that is blocked is told of, too. The app need not be
+They read files and ask nobody, so a worker that is blocked is shown, too. The app need not be
 loaded where ``--prefix`` names it, nor where it is the only one on this machine.
 """
 
@@ -54,7 +54,7 @@ class Place(NamedTuple):
 def _of_app(command: F) -> F:
     """Give a command the options that say which app is meant."""
     for option in (
-        click.option("--pid", type=int, help="Of the uWSGI, where several run."),
+        click.option("--pid", type=int, help="The process of the uWSGI, where several run."),
         click.option("--prefix", metavar="NAME", help="The app's name, unless it is loaded."),
     ):
         command = option(command)
@@ -66,9 +66,9 @@ def _of_app(command: F) -> F:
 @click.option("--json", "as_json", is_flag=True, help="All figures, for programs.")
 @click.pass_context
 def stats(context: click.Context, prefix: str | None, pid: int | None, as_json: bool) -> None:
-    """Print what the WebSockets of all workers do.
+    """Print the figures of the WebSockets of all workers.
 
-    With --json it is what websocket.stats() returns.
+    With --json these are what websocket.stats() returns.
     """
     found = _read(_finder(context, prefix, pid))
     if as_json:
@@ -87,14 +87,14 @@ def stats(context: click.Context, prefix: str | None, pid: int | None, as_json: 
     type=click.FloatRange(0.2, 3600),
     default=2.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds from one refresh to the next.",
 )
 @click.pass_context
 def top(context: click.Context, prefix: str | None, pid: int | None, interval: float) -> None:
     """Watch what the WebSockets of all workers do.
 
-    Keys: q ends; o, i, u, b, e, p and n sort the routes by what the last line says, r the other way
-    round; the arrows scroll. Without a terminal it prints once, as stats does.
+    Keys: q quits; o, i, u, b, e, p and n sort the routes as the last line says, r reverses that;
+    the arrows scroll. Without a terminal it prints once, as stats does.
     """
     find = _finder(context, prefix, pid)
     first = _read(find)

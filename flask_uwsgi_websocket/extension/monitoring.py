@@ -35,10 +35,10 @@ class MonitoringMethods:
     def stats(self) -> dict[str, Any]:
         """Return what was counted: plain data for JSON, of all workers of this uWSGI.
 
-        It is the sum of all workers, and each of them singly in ``"workers"``: those that are live,
-        blocked, or have ended. The figures of others are up to two seconds old, and those of one
-        that is blocked as old as its ``"age"`` says. ``"complete"`` tells whether any is. Counters
-        never fall while this uWSGI runs. Elsewhere than on uWSGI it is this process alone.
+        These are the sums of all workers, and each worker by itself in ``"workers"``: those that
+        are live, blocked, or have ended. The figures of others are up to two seconds old, and those
+        of one that is blocked as old as its ``"age"`` says; then ``"complete"`` is False. Counters
+        never fall while this uWSGI runs. Elsewhere than on uWSGI it is about this process alone.
 
         Waits for nobody, but reads a file for each worker. Extensions of one app, and apps with one
         ``UWSGI_WEBSOCKET_PREFIX``, are counted together.
@@ -55,8 +55,8 @@ class MonitoringMethods:
     def metrics_view(self) -> Callable[[], Response]:
         """A view for ``app.add_url_rule()``, which answers Prometheus for all workers.
 
-        In Prometheus' text format or that of OpenMetrics, as the request asks for. Who may see it
-        is for the app to say.
+        In Prometheus' text format or that of OpenMetrics, as the request asks for. The app has to
+        say who may see it.
 
         :raises ModuleNotFoundError: without prometheus-client; says how to install it.
         """
