@@ -88,7 +88,7 @@ def test_a_killed_worker_and_a_reload(server: Server, tmp_path: Path) -> None:
         lost = pids.count(pids[0])
         after = until(server, open=6 - lost, lost=lost)
         assert after["messages_received"] == before["messages_received"]
-        settle(server, tmp_path)
+        settle(server, tmp_path, pids[0])
         workers = {worker["pid"] for worker in server.stats()["workers"]}
         server.signal(signal.SIGHUP)
         eventually(
