@@ -52,7 +52,16 @@ def test_a_store_that_workers_share_counts_once() -> None:
         RoomsMetrics().snapshot(kept=12, pending=2),
     )
     backplane = add(one, other)["backplane"]
-    assert (backplane["log_bytes"], backplane["pending_bytes"], backplane["up"]) == (12, 3, 2)
+    assert (backplane["log_bytes"], backplane["pending_bytes"]) == (12, 3)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_backplane_works_if_it_does_for_all_who_are_there(ended: bool) -> None:
+    """Of several extensions, and of workers; who has ended away from it takes nothing along."""
+    well, away = RoomsMetrics().snapshot(), RoomsMetrics().snapshot(is_up=False)
+    away = without_gauges(away) if ended else away
+    for parts in ((well, away), (away, well), (add(well, well), away)):
+        assert add(*parts)["backplane"]["up"] == ended
 
 
 def test_a_record_is_as_old_as_its_own_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +222,7 @@ def test_through_a_killed_worker_and_a_reload(server: Server, tmp_path: Path) ->
         server.allow_log(rf"pid: {killed}\) died, killed by signal 9")
         os.kill(killed, signal.SIGKILL)
         until("the others", members=left, joins=8, leaves=8 - left, published=5, delivered=40)
-        settle(server, tmp_path)
+        settle(server, tmp_path, killed)
         workers = {worker["pid"] for worker in server.stats()["workers"]}
         server.signal(signal.SIGHUP)
         eventually(

@@ -81,11 +81,7 @@ class RoomsOfApps:
     def snapshot(self) -> dict[str, Any]:
         """Return the figures of all rooms in this process, as :meth:`.RoomsMetrics.snapshot`."""
         snapshots = [self.of(app).snapshot() for app in tuple(self._apps)]
-        if not snapshots:
-            return RoomsMetrics().snapshot()
-        total = reduce(add, snapshots)
-        total["backplane"]["up"] = min(each["backplane"]["up"] for each in snapshots)
-        return total
+        return reduce(add, snapshots) if snapshots else RoomsMetrics().snapshot()
 
     def to_others(self, msg: Data, binary: bool | None, exclude: Excluded) -> list[ToOthers]:
         """Make what goes to the clients of other workers once those of this one have got it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, TypeVar
 
 from .histogram import HistogramSnapshot, add_histograms
@@ -59,8 +60,10 @@ class WorkerSnapshot(TypedDict):
 #: Figures that say what is now; all others count what has been.
 GAUGES = frozenset({"open", "queued_bytes", "rooms", "members", "up", "pending_bytes", "log_bytes"})
 
-#: Figures of something that all workers have in common, and tell alike.
-SHARED = frozenset({"log_bytes"})
+#: Figures that are not summed: what all workers have in common, and tell alike; and what works if
+#: it does for all of them, of which those that have ended know nothing.
+CHOSEN: Mapping[str, Callable[[Any, Any], Any]] = {"log_bytes": max, "up": min}
+_AT_END = {**dict.fromkeys(GAUGES, 0), "up": 1}
 
 S = TypeVar("S")
 
@@ -85,7 +88,7 @@ def _add(one: Any, other: Any) -> Any:
         if isinstance(mine, dict):
             total[key] = _add(mine, theirs)
         else:
-            total[key] = max(mine, theirs) if key in SHARED else mine + theirs
+            total[key] = CHOSEN[key](mine, theirs) if key in CHOSEN else mine + theirs
     return total
 
 
@@ -104,6 +107,6 @@ def _without_gauges(part: Any) -> Any:
     if not isinstance(part, dict) or _is_histogram(part):
         return part
     return {
-        key: 0 if key in GAUGES and not isinstance(value, dict) else _without_gauges(value)
+        key: _AT_END.get(key, value) if not isinstance(value, dict) else _without_gauges(value)
         for key, value in part.items()
     }
