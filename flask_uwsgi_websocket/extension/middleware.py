@@ -237,10 +237,12 @@ class Handshake(LazySession):
         middleware, negotiation = self._middleware, self.negotiation
         try:
             try:
-                headers = negotiate.switch_headers(negotiation, self.response.headers)
+                # No variable: this call lasts as long as the connection, and would keep the list.
+                negotiation.headers[:] = negotiate.switch_headers(
+                    negotiation, self.response.headers
+                )
             except ValueError as error:
                 return self._fail(start_response, error)
-            negotiation.headers[:] = headers
             if issubclass(middleware.client, UWSGIWebSocketClient):
                 return self._serve_uwsgi(start_response)
             upgrade_of(environ).opening = self.response
