@@ -1,4 +1,4 @@
-"""Work of the helper thread that lets go of the interpreter's lock sixty times."""
+"""Work of the helper thread that lets go of the interpreter's lock forty times."""
 
 import time
 
@@ -15,7 +15,7 @@ def begin(ws):
     path = ws.receive()
 
     def work():
-        for _ in range(60):
+        for _ in range(40):
             time.sleep(0.001)
         with open(path, "w"):
             pass
