@@ -147,7 +147,7 @@ def test_a_blocked_worker_is_told_of(counting: Server) -> None:
     try:
         # What the kernel has given to the one that stands still waits.
         stats = eventually(lambda: blocked_one(counting), "a worker to be told as blocked")
-        assert stats["workers"][0]["age"] > 3
+        assert stats["workers"][0]["age"] >= 3  # rounded
         assert not stats["complete"]
         assert stats["workers"][1]["state"] == "live"
     finally:
