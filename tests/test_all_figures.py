@@ -169,7 +169,7 @@ def test_each_figure_of_all_workers(
     history.act()
     before = history.check()
 
-    settle(server, tmp_path)
+    settle(server, tmp_path, killed)
     pids = {worker["pid"] for worker in stats_of(server)["workers"]}
     server.signal(signal.SIGHUP)
     eventually(
