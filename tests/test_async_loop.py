@@ -169,7 +169,9 @@ def _answers_with(server: Server, former: int) -> bool:
 def test_a_process_ends_its_own_tasks_in_silence(kind: str) -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-m", "tests.apps.exiting", kind]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    # asyncio's development mode tells of what took a busy machine long.
+    told = [line for line in ended.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (ended.returncode, told) == (0, [])
     assert ended.stdout.splitlines() == ["child finally"] * 2 + ["parent finally"] * 2
 
 

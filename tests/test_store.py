@@ -445,7 +445,7 @@ def test_a_place_that_cannot_be_written_to_is_named(place: Place) -> None:
     async def test() -> None:
         store = place.open()
         place.file.mkdir()  # what no permission can be needed for
-        with pytest.raises(BackplaneUnavailable, match=r"rooms.db cannot be used: .*; set UWSGI"):
+        with pytest.raises(BackplaneUnavailable, match=r"rooms.db cannot be used: .*; name a"):
             await Logs(store, 1 << 20).touch(A, 300)
         place.file.rmdir()
         assert (await Logs(store, 1 << 20).touch(A, 300)).offset == 0
