@@ -159,7 +159,11 @@ def _tcp_row(inode: str, table: str) -> tuple[str, str, str] | None:
 def _deaf_threads(pid: int) -> int:
     """Return how many threads of a process, but for the main one, have blocked all signals."""
     threads = Path(f"/proc/{pid}/task")
-    return sum(map(_is_deaf, set(threads.iterdir()) - {threads / str(pid)}))
+    try:
+        found = set(threads.iterdir())
+    except OSError:  # the process has just ended
+        return 0
+    return sum(map(_is_deaf, found - {threads / str(pid)}))
 
 
 def _is_deaf(thread: Path) -> bool:

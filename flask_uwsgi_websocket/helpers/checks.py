@@ -58,18 +58,22 @@ SECONDS_OR_NONE = Kind(
 )
 
 
+#: Messages of a rate: more than anybody sends, and what floats count exactly.
+_MOST = 1_000_000_000
+
+
 def _is_rate(value: Any) -> bool:
     return (
         isinstance(value, (tuple, list))
         and len(value) == 2
-        and whole(1, float("inf")).accepts(value[0])
+        and whole(1, _MOST).accepts(value[0])
         and SECONDS.accepts(value[1])
     )
 
 
 #: A list is what JSON has, as in the environment.
 RATE_OR_NONE = Kind(
-    "None for any or (messages, seconds), a whole number and a number, both above 0",
+    f"None for any or (messages, seconds): a whole number from 1 to {_MOST:,} and seconds above 0",
     lambda value: value is None or _is_rate(value),
 )
 RATE_OR_FALSE = Kind(
