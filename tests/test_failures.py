@@ -137,7 +137,9 @@ def test_whatever_is_raised_wherever(failing: Server) -> None:
     server.wait_idle()
     assert server.worker_pid == pid
     eventually(lambda: server.descriptors() <= descriptors, "each descriptor to come back")
-    assert server.threads() <= threads + THREADS[server.engine]
+    # One that has just ended may be there for a moment.
+    most = threads + THREADS[server.engine]
+    eventually(lambda: server.threads() <= most, f"{most} threads again")
     assert outcome(server, "/eager") == "Close 1000"
     # Tracebacks are what the log is for.
     server.allow_log("Traceback", "on purpose")

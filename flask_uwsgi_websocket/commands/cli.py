@@ -19,10 +19,10 @@
 from __future__ import annotations
 
 import os
+import ssl  # by its name: gevent, which an app may bring later, warns of names taken from it
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from ssl import SSLCertVerificationError, SSLContext
 from threading import Thread
 from typing import Any
 
@@ -214,7 +214,7 @@ def echo(
     tls = _tls_of(cafile, insecure)
     try:
         peer = Peer(url, fields, subprotocols, origin, tls=tls)
-    except SSLCertVerificationError as error:
+    except ssl.SSLCertVerificationError as error:
         remedy = "--cafile says whom to trust, --insecure to trust anybody"
         raise click.ClickException(f"{url}: {error.verify_message}; {remedy}") from error
     except OSError as error:
@@ -236,7 +236,7 @@ def echo(
     click.echo(f"closed {peer.close_code} {printable(peer.close_reason)}".rstrip(), err=True)
 
 
-def _tls_of(cafile: str | None, insecure: bool) -> SSLContext:
+def _tls_of(cafile: str | None, insecure: bool) -> ssl.SSLContext:
     try:
         return tls_context(cafile, insecure)
     except OSError as error:
