@@ -20,8 +20,9 @@ KINDS = (
     *TEXTS,
 )
 
-#: How many threads a server may start for its first such request.
-THREADS = {"threads": 0, "gevent": 10, "asyncio": 0}  # gevent's own pool
+#: How many threads a server may start for its first such request, or a worker a little late; those
+#: of gevent's own pool.
+THREADS = {"threads": 2, "gevent": 10, "asyncio": 2}
 
 #: Before the handshake: an HTTP answer.
 BEFORE = (
