@@ -33,8 +33,10 @@ def take_seat(
     most, where = rule.max_connections, rule.pattern
     if most is None:
         most, where = setting("MAX_CONNECTIONS"), ""
+    if not most:
+        return  # as most have it: an address takes a while to be read
     name = client_name(user, request.remote_addr)
-    if not most or name is None:
+    if name is None:
         return
     seat = seats_of(setting("PREFIX") or "", engine).take(f"{where}\0{name}", most)
     if seat is None:

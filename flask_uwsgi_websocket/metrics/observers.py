@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 from ..helpers.log import RateLimit, logger
@@ -103,21 +101,22 @@ class Observers(list[Observer]):
 
     def tell(self, method: str, *args: Any) -> None:
         """Call a method of each; log what it raises."""
+        # A context manager around each call would cost a handshake more than the calls.
         for observer in self:
-            with self._reported(method):
+            try:
                 getattr(observer, method)(*args)
+            except Exception:
+                self._report(method)
 
     def client_class(self, client_class: type[Any], config: Any) -> type[Any]:
         """Return the class that all of them have derived from one of clients."""
         for observer in self:
-            with self._reported("client_class"):
+            try:
                 client_class = observer.client_class(client_class, config)
+            except Exception:
+                self._report("client_class")
         return client_class
 
-    @contextmanager
-    def _reported(self, method: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception:
-            if self._errors.passes():
-                logger.exception("an observer of WebSockets failed in %s()", method)
+    def _report(self, method: str) -> None:
+        if self._errors.passes():
+            logger.exception("an observer of WebSockets failed in %s()", method)

@@ -87,7 +87,7 @@ class RouteMetrics:
             self._open -= 1
             self._ended.add([traffic], [] if deflate is None else [deflate])
             self._closes.count(by, code or 1006)
-        self._duration.observe(max(time.time() - traffic.opened_at, 0))
+        self._duration.observe(_seconds_open(traffic))
 
     def refused(self, reason: str) -> None:
         """Count a request that was refused; see :meth:`.WorkerMetrics.refuse`."""
@@ -126,7 +126,7 @@ class RouteMetrics:
             code=connection.close_code or 1006,
             reason=connection.close_reason or "",
             by=connection.closed_by,
-            seconds=max(time.time() - traffic.opened_at, 0),
+            seconds=_seconds_open(traffic),
             messages_received=traffic.messages_received,
             messages_sent=traffic.messages_sent,
             bytes_received=traffic.bytes_received,
@@ -165,6 +165,10 @@ class RouteMetrics:
             "duration": self._duration.snapshot(),
             "compression": totals.compression(),
         }
+
+
+def _seconds_open(traffic: Traffic) -> float:
+    return max(time.time() - traffic.opened_at, 0)
 
 
 class _Totals:

@@ -53,6 +53,8 @@ class Board:
         #: What workers of this number had counted before; None until that was looked for.
         self._before: Any = None
         self._written: list[Any] = []
+        #: The figures of what was counted last: it is written, and told.
+        self._summed: tuple[Any, dict[str, Any]] = (None, {})
         self._is_over = False
         self._failure = RateLimit()
         #: Are told the prefix and the figures of this worker, whenever it looks at them.
@@ -171,6 +173,14 @@ class Board:
             self._before = {} if found is None else after_end(found.figures["counted"])
 
     def _figures(self, counted: Sequence[Any]) -> dict[str, Any]:
+        """Return what is told of what was counted, which is summed once."""
+        of, figures = self._summed
+        if of is not counted:
+            figures = self._sum(counted)
+            self._summed = counted, figures
+        return figures
+
+    def _sum(self, counted: Sequence[Any]) -> dict[str, Any]:
         total = self._before or {}
         for each in counted:
             total = add(total, each)
