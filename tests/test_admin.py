@@ -201,14 +201,19 @@ def test_who_may_not_sees_nothing(answer: Any) -> None:
     assert rejected.value.response.headers["X-Frame-Options"] == "DENY"
 
 
-@pytest.mark.parametrize("answer", [("please log in", 401), {"user": "ann"}, object()])
-def test_what_says_neither_yes_nor_no_is_no(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    page = Page(allowed=lambda: answer)
+def refuses_all(page: Page) -> None:
+    """The page, its actions and its WebSocket, as after a mistake of the app's."""
     assert page.get().status_code == 500
     assert page.post("close", id="x").status_code == 500
     with pytest.raises(HandshakeRejected) as rejected, page.open():
         pass
     assert rejected.value.response.status_code == 500
+
+
+@pytest.mark.parametrize("answer", [("please log in", 401), {"user": "ann"}, object()])
+def test_what_says_neither_yes_nor_no_is_no(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    page = Page(allowed=lambda: answer)
+    refuses_all(page)
     assert "it returns True or a name" in caplog.text
 
 
@@ -342,11 +347,7 @@ def test_actions_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_app_needs_a_secret_key(caplog: pytest.LogCaptureFixture) -> None:
     page = Page()
     page.app.secret_key = None
-    assert page.get().status_code == 500
-    assert page.post("close", id="x").status_code == 500
-    with pytest.raises(HandshakeRejected) as rejected, page.open():
-        pass
-    assert rejected.value.response.status_code == 500
+    refuses_all(page)
     assert "set app.secret_key" in caplog.text
 
 

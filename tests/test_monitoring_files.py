@@ -5,34 +5,20 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from flask_uwsgi_websocket.monitoring.families import FAMILIES
-from tests.server import PATIENCE, ROOT
+from tests.pages.checks import read_by
+from tests.server import ROOT
 
 FOLDER = ROOT / "docs/monitoring"
 ALERTS, TESTS = FOLDER / "alerts.yml", ROOT / "tests/alerts_test.yml"
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 METRICS = {family.full_name: family for family in FAMILIES}
-
-
-def promtool(*command: str | Path) -> str:
-    done = subprocess.run(
-        ["promtool", *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def rules() -> list[dict[str, Any]]:
@@ -63,12 +49,12 @@ def check_names(expression: str) -> None:
 
 
 def test_prometheus_would_start_with_them() -> None:
-    promtool("check", "rules", ALERTS)
-    promtool("check", "config", FOLDER / "prometheus.yml")
+    read_by("promtool", "check", "rules", ALERTS)
+    read_by("promtool", "check", "config", FOLDER / "prometheus.yml")
 
 
 def test_alerts_fire_when_they_should_and_not_else() -> None:
-    promtool("test", "rules", TESTS)
+    read_by("promtool", "test", "rules", TESTS)
 
 
 def test_each_alert_is_tested_both_ways() -> None:

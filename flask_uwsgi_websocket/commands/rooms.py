@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import click
-from flask.cli import NoAppException, ScriptInfo
 
 from ..exceptions import RoomError
 from ..helpers.log import logger
@@ -32,6 +31,7 @@ from ..rooms.positions import Position
 from ..rooms.publisher import Publisher
 from ..rooms.record import KeptRecord, Kind, Record
 from .following import Following
+from .loaded import loaded_app, prefix_of
 from .tables import table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -318,11 +318,7 @@ def _place(
     context: click.Context, backplane: str | None, prefix: str | None
 ) -> tuple[str | None, str | None]:
     """Return the URL and prefix that are meant: those given, else the app's, else the only ones."""
-    info = context.find_object(ScriptInfo)
-    app = None
-    if info is not None and (backplane is None or prefix is None):
-        with suppress(NoAppException):
-            app = info.load_app()
+    app = loaded_app(context) if backplane is None or prefix is None else None
     if app is None:
         if backplane is not None and prefix is None:
             raise click.UsageError("--backplane needs --prefix NAME: app.name, unless it is set")
@@ -334,7 +330,7 @@ def _place(
                 f"the backplane is {backplane}, which nobody reaches from another process: set "
                 "UWSGI_WEBSOCKET_BACKPLANE to local:///some/path, or redis://..."
             )
-    return backplane, prefix or app.config.get("UWSGI_WEBSOCKET_PREFIX") or app.name
+    return backplane, prefix or prefix_of(app)
 
 
 def _valid(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -10,12 +10,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import click
-from flask.cli import NoAppException, ScriptInfo
 
 from ..helpers.text import printable
 from ..monitoring.stats import stats_from_outside
@@ -32,6 +30,7 @@ from .figures import (
     state_of,
     sum_of,
 )
+from .loaded import loaded_app, prefix_of
 from .tables import table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,11 +133,8 @@ def _look(find: Callable[[], Place]) -> dict[str, Any] | str:
 def _finder(context: click.Context, prefix: str | None, pid: int | None) -> Callable[[], Place]:
     """Return what finds the app that is meant: that which is named, else that which is loaded, else
     the only one there is."""
-    info = context.find_object(ScriptInfo)
-    if prefix is None and info is not None:
-        with suppress(NoAppException):
-            app = info.load_app()
-            prefix = app.config.get("UWSGI_WEBSOCKET_PREFIX") or app.name
+    if prefix is None and (app := loaded_app(context)) is not None:
+        prefix = prefix_of(app)
     return partial(_find, prefix, pid)
 
 
