@@ -28,9 +28,11 @@ expect.set_options(timeout=PATIENCE * 1000)
 
 
 def join(page: Page, name: str) -> None:
+    """Enter the chat, and wait until all know of it: who goes before that has not been there."""
     page.get_by_label("Your name").fill(name)
     page.get_by_role("button", name="Join").click()
     expect_connected(page)
+    expect_line(page, f"{name} joined", ".notice")
 
 
 @contextmanager
