@@ -1,4 +1,4 @@
-"""What websocket.stats() tells of all workers, through what happens to them."""
+"""What websocket.stats() reports of all workers, through what happens to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from flask_uwsgi_websocket import WebSocket
-from flask_uwsgi_websocket.monitoring.sheet import MAX_SIZE
+from flask_uwsgi_websocket.monitoring.stats_file import MAX_SIZE
 from tests.server import Server, eventually
 from tests.watching import run_command
 
@@ -105,7 +105,7 @@ def counting(shared_server: Callable[..., Server], engine: str, place: Path) -> 
     )
 
 
-def test_each_worker_tells_of_all(counting: Server) -> None:
+def test_each_worker_reports_all(counting: Server) -> None:
     before = stats_of(counting)
     with ExitStack() as stack:
         clients = []
@@ -140,13 +140,13 @@ def test_a_child_is_no_worker(counting: Server, place: Path) -> None:
     settle(counting, place)
 
 
-def test_a_blocked_worker_is_told_of(counting: Server) -> None:
+def test_a_blocked_worker_is_reported(counting: Server) -> None:
     """The other one answers, and does not wait for it."""
     stopped = by_number(stats_of(counting))[1]["pid"]
     os.kill(stopped, signal.SIGSTOP)
     try:
         # What the kernel has given to the one that stands still waits.
-        stats = eventually(lambda: blocked_one(counting), "a worker to be told as blocked")
+        stats = eventually(lambda: blocked_one(counting), "a worker to be reported as blocked")
         assert stats["workers"][0]["age"] >= 3  # rounded
         assert not stats["complete"]
         assert stats["workers"][1]["state"] == "live"
@@ -163,7 +163,7 @@ def blocked_one(server: Server) -> Stats | None:
     return None
 
 
-def test_a_busy_loop_is_told_as_blocked(counting: Server, engine: str, tmp_path: Path) -> None:
+def test_a_busy_loop_is_reported_as_blocked(counting: Server, engine: str, tmp_path: Path) -> None:
     if engine == "threads":
         return  # it has its clock beside what its threads do
     end = tmp_path / "end"
@@ -319,7 +319,7 @@ def test_without_uwsgi_it_is_this_process() -> None:
 
 
 @pytest.mark.suspend
-def test_workers_of_uwsgi_s_async_mode_are_told_of_before_they_serve(
+def test_workers_of_uwsgi_s_async_mode_are_reported_before_they_serve(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     """Their threads run once there is a request."""
@@ -336,4 +336,4 @@ def test_workers_of_uwsgi_s_async_mode_are_told_of_before_they_serve(
         pids = {worker["pid"] for worker in stats["workers"]}
         return len(pids) == 2 and not pids & before
 
-    eventually(replaced, "others to be told as live")
+    eventually(replaced, "others to be live")

@@ -108,13 +108,13 @@ def top(context: click.Context, prefix: str | None, pid: int | None, interval: f
             click.echo(line)
         return
     try:
-        watch(first, partial(_look, find), interval)
+        watch(first, partial(_read_or_explain, find), interval)
     except OSError as error:
         raise click.ClickException(str(error)) from error
 
 
 def _read(find: Callable[[], Place]) -> dict[str, Any]:
-    """Read the figures; look again where they are those of a uWSGI that ends just now."""
+    """Read the figures; try again where they are those of a uWSGI that ends just now."""
     for _ in range(2):
         found = find().read()
         if found is not None:
@@ -122,7 +122,7 @@ def _read(find: Callable[[], Place]) -> dict[str, Any]:
     raise click.ClickException("the app's uWSGI has ended just now")
 
 
-def _look(find: Callable[[], Place]) -> dict[str, Any] | str:
+def _read_or_explain(find: Callable[[], Place]) -> dict[str, Any] | str:
     """Read the figures; or return why there are none, as between two starts."""
     try:
         return _read(find)

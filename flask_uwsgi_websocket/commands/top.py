@@ -26,9 +26,9 @@ from .figures import (
     sum_of,
 )
 
-#: Seconds from one look of a worker's at what it has counted to the next, at least.
+#: Seconds between two samples of a worker's, at least, to make a speed of.
 _SAME = 0.2
-#: Seconds until the second look, which tells speeds.
+#: Seconds until the second refresh, the first with speeds.
 _SOON = 1.0
 
 NORMAL, STRONG, HEAD, ALERT = range(4)
@@ -51,7 +51,7 @@ _BEHIND = sum(width + 1 for _, width in _COLUMNS)
 
 
 class Speedometer:
-    """Tells how many a second there were between the last two looks of each worker's."""
+    """Knows the speeds, each between the last two samples of a worker's."""
 
     def __init__(self) -> None:
         self._last: dict[int, tuple[float, Any]] = {}
@@ -59,9 +59,9 @@ class Speedometer:
         self.speeds: dict[int, dict[str, Speeds]] = {}
 
     def take(self, stats: Stats) -> None:
-        """Take what is told now."""
+        """Take new figures."""
         for worker in stats["workers"]:
-            number, looked = worker["worker"], stats["time"] - worker["age"]
+            number, sampled = worker["worker"], stats["time"] - worker["age"]
             counted = {
                 pattern: {name: route[name] for name in TRAFFIC}
                 for pattern, route in worker["routes"].items()
@@ -69,10 +69,10 @@ class Speedometer:
             last = self._last.get(number)
             if worker["state"] != "live":
                 self.speeds.pop(number, None)
-            elif last is None or looked - last[0] >= _SAME:
-                self._last[number] = looked, counted
+            elif last is None or sampled - last[0] >= _SAME:
+                self._last[number] = sampled, counted
                 if last is not None:
-                    self.speeds[number] = _speeds(last[1], counted, looked - last[0])
+                    self.speeds[number] = _speeds(last[1], counted, sampled - last[0])
 
     def of_worker(self, number: int) -> Speeds:
         """Return the speeds of a worker."""
@@ -136,14 +136,14 @@ class Screen:
         self.sorting, self.reversed, self.position = "o", False, 0
         self.take(stats)
 
-    def take(self, told: Stats | str) -> None:
+    def take(self, new: Stats | str) -> None:
         """Take new figures; or why there are none, and show the old ones on."""
-        self._trouble = told if isinstance(told, str) else ""
-        if not isinstance(told, str):
-            if told["instance"] != self._stats["instance"]:
+        self._trouble = new if isinstance(new, str) else ""
+        if not isinstance(new, str):
+            if new["instance"] != self._stats["instance"]:
                 self._speedometer = Speedometer()
-            self._stats = told
-            self._speedometer.take(told)
+            self._stats = new
+            self._speedometer.take(new)
 
     def press(self, key: str) -> bool:
         """Do what a key means; return whether it means to end."""
@@ -255,11 +255,11 @@ def _table(head: str, rows: list[Row], width: int) -> list[Line]:
 # -- the terminal ------------------------------------------------------------------------
 
 
-def watch(first: Stats, look: Callable[[], Stats | str], interval: float) -> None:
+def watch(first: Stats, read: Callable[[], Stats | str], interval: float) -> None:
     """Show figures until somebody presses q.
 
-    :param look: returns the figures, or why there are none.
-    :param interval: seconds between two looks.
+    :param read: returns the figures, or why there are none.
+    :param interval: seconds between two refreshes.
     :raises OSError: for a terminal of which nothing is known.
     """
     screen = Screen(first)
@@ -271,7 +271,7 @@ def watch(first: Stats, look: Callable[[], Stats | str], interval: float) -> Non
             "to xterm for instance, or use stats"
         ) from None
     with suppress(KeyboardInterrupt):
-        curses.wrapper(lambda window: _run(window, screen, look, interval))
+        curses.wrapper(lambda window: _run(window, screen, read, interval))
 
 
 _NAMES = {
@@ -282,7 +282,7 @@ _NAMES = {
 }
 
 
-def _run(window: Any, screen: Screen, look: Callable[[], Stats | str], interval: float) -> None:
+def _run(window: Any, screen: Screen, read: Callable[[], Stats | str], interval: float) -> None:
     with suppress(curses.error):
         curses.use_default_colors()
         curses.curs_set(0)
@@ -298,7 +298,7 @@ def _run(window: Any, screen: Screen, look: Callable[[], Stats | str], interval:
         if key < 0 and not sys.stdin.isatty():  # the terminal has gone, as with an ssh
             return
         if time.monotonic() >= due:
-            screen.take(look())
+            screen.take(read())
             due = time.monotonic() + interval
 
 

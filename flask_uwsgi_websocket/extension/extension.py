@@ -30,9 +30,9 @@ from ..launch.defaults import leaves_open
 from ..launch.run import run_uwsgi
 from ..metrics.worker import WorkerMetrics
 from ..monitoring.admin.mounting import AdminPages
-from ..monitoring.board import begin_with_workers
 from ..monitoring.logs import LogLines
 from ..monitoring.otel.telemetry import Telemetry
+from ..monitoring.shared_stats import begin_with_workers
 from ..process.fork import own
 from ..servers import uwsgi
 from . import config

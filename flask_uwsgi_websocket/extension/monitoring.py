@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 
 from ..metrics.worker import WorkerMetrics
-from ..monitoring.board import board_of
 from ..monitoring.prometheus import collector_of
+from ..monitoring.shared_stats import shared_stats_of
 from ..monitoring.stats import stats_of, stats_of_process
 from ..servers import uwsgi
 from . import config
@@ -47,7 +47,7 @@ class MonitoringMethods:
         prefix = prefix_of(app)
         name = self.middleware.engine_name
         if uwsgi.inside():
-            return stats_of(board_of(prefix, uwsgi.engine(name).process))
+            return stats_of(shared_stats_of(prefix, uwsgi.engine(name).process))
         extensions = app.extensions["uwsgi_websocket"]
         return stats_of_process([each._metrics for each in extensions], name, prefix)
 

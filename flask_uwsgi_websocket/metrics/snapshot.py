@@ -60,7 +60,7 @@ class WorkerSnapshot(TypedDict):
 #: Figures that say what is now; all others count what has been.
 GAUGES = frozenset({"open", "queued_bytes", "rooms", "members", "up", "pending_bytes", "log_bytes"})
 
-#: Figures that are not summed: what all workers have in common, and tell alike; and what works if
+#: Figures that are not summed: what all workers have in common and report alike; and what works if
 #: it does for all of them, of which those that have ended know nothing.
 CHOSEN: Mapping[str, Callable[[Any, Any], Any]] = {"log_bytes": max, "up": min}
 _AT_END = {**dict.fromkeys(GAUGES, 0), "up": 1}
@@ -93,7 +93,7 @@ def _add(one: Any, other: Any) -> Any:
 
 
 def _is_histogram(part: dict[str, Any]) -> bool:
-    """Tell it from a part whose keys are patterns, which may have any name."""
+    """Distinguish it from a part whose keys are patterns, which may have any name."""
     return isinstance(part.get("bounds"), list)
 
 

@@ -1,4 +1,4 @@
-"""How many connections a worker can hold, as far as this machine tells those who ask."""
+"""How many connections a worker can hold, as far as this machine shows it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def capacity_of(worker: Mapping[str, Any]) -> dict[str, Any]:
 def _descriptors(pid: int) -> dict[str, int]:
     folder = f"/proc/{pid}/fd"
     try:
-        # The kernel tells their number as the size from 6.2 on: no list of many thousands.
+        # The kernel reports their number as the size from 6.2 on: no list of many thousands.
         number = os.stat(folder).st_size or len(os.listdir(folder))
         limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
     except (AttributeError, OSError):  # no Linux, or no process of our user's
@@ -33,6 +33,6 @@ def _descriptors(pid: int) -> dict[str, int]:
 
 
 def _cores(engine: str) -> dict[str, int]:
-    """Return what is so in each worker of an instance: this one tells."""
+    """Return what is the same in all workers of an instance, as seen in this one."""
     most = UWSGIProcess(engine).max_websockets() if uwsgi.inside() else 0
     return {"max_open": most} if most else {}

@@ -12,10 +12,10 @@ from ..metrics.worker import WorkerMetrics
 from ..process.server_process import started_at
 from ..rooms.local.instances import opened_place
 from ..servers import uwsgi
-from .board import Board
-from .sheet import Found, after_end, read_sheets
+from .shared_stats import SharedStats
+from .stats_file import Reading, after_end, read_stats_files
 
-#: Seconds after which a worker that has said nothing counts as blocked.
+#: Seconds without a sign of life after which a worker counts as blocked.
 PATIENCE = 3.0
 
 LIVE, BLOCKED, ENDED = "live", "blocked", "ended"
@@ -24,26 +24,26 @@ _OF_WORKER = {"worker", "pid", "state", "age", "started", "engine"}
 _STARTED = time.time()
 
 
-def stats_of(board: Board) -> dict[str, Any]:
+def stats_of(shared: SharedStats) -> dict[str, Any]:
     """Return the stats of an app whose workers are uWSGI's, in one of its processes."""
-    number = board.number
-    found = board.read()
+    number = shared.number
+    found = shared.read()
     if number:
-        found[number] = board.own()
+        found[number] = shared.own()
     workers = {each: entry_of(each, found[each]) for each in sorted(found)}
     running = uwsgi.running_workers()
-    if not board.is_broken:
+    if not shared.is_broken:
         for each, (pid, started) in running.items():
             if each not in workers or workers[each]["state"] == ENDED:
                 workers[each] = _successor(workers.get(each), each, pid, started)
     is_complete = not running.keys() - workers.keys()
-    return _summed(workers, board.instance, board.prefix, is_complete)
+    return _summed(workers, shared.instance, shared.prefix, is_complete)
 
 
 def stats_from_outside(instance: tuple[int, int], prefix: str) -> dict[str, Any] | None:
     """Return the stats of an app, in a process that is none of its uWSGI's; None if that ended."""
     with opened_place(instance, prefix) as fd:
-        found = read_sheets(fd) if fd >= 0 else {}
+        found = read_stats_files(fd) if fd >= 0 else {}
     if not found:
         return None
     return _summed({each: entry_of(each, found[each]) for each in found}, instance, prefix)
@@ -56,13 +56,13 @@ def stats_of_process(metrics: Iterable[WorkerMetrics], engine: str, prefix: str)
         total = add(total, each.snapshot())
     pid = os.getpid()
     figures = {"pid": pid, "started": _STARTED, "engine": engine, "counted": total}
-    return _summed({0: entry_of(0, Found(figures, 0.0, True))}, (pid, started_at(pid)), prefix)
+    return _summed({0: entry_of(0, Reading(figures, 0.0, True))}, (pid, started_at(pid)), prefix)
 
 
-def entry_of(number: int, found: Found) -> dict[str, Any]:
-    """Return what is told of a worker, by what it has written."""
+def entry_of(number: int, found: Reading) -> dict[str, Any]:
+    """Return a worker's part of the stats, from what it has written."""
     figures = found.figures
-    if not found.is_owned:
+    if not found.is_writer_alive:
         state = ENDED
     else:
         state = BLOCKED if found.age > PATIENCE and not _stands_still(figures) else LIVE
@@ -79,16 +79,16 @@ def entry_of(number: int, found: Found) -> dict[str, Any]:
 
 
 def _stands_still(figures: Mapping[str, Any]) -> bool:
-    """Tell whether a worker says nothing since it has nothing to do; see suspend.py."""
+    """Return whether a worker is silent because it is idle; see suspend.py."""
     return figures["engine"] == "suspend" and not figures["counted"]["open"]
 
 
 def _successor(
     before: dict[str, Any] | None, number: int, pid: int, started: float
 ) -> dict[str, Any]:
-    """Return what is told of a worker that runs, and has written nothing so far.
+    """Return the part of a worker that runs, and has written nothing so far.
 
-    :param before: what is told of the one that has ended, whose figures it will take over.
+    :param before: that of the worker which has ended, whose figures it will take over.
     """
     age = max(time.time() - started, 0.0)
     return {
@@ -109,7 +109,7 @@ def _summed(
     prefix: str,
     is_complete: bool = True,
 ) -> dict[str, Any]:
-    """Return all that is told of an app.
+    """Return the stats of an app.
 
     :param is_complete: whether no worker is missing, as far as anybody knows.
     """

@@ -10,7 +10,7 @@ from ..launch.metrics import worker_metric
 from ..metrics.totals import TOTALS, totals
 from ..servers import uwsgi
 
-#: Is told the prefix of an app, and what this worker has counted of it.
+#: Called with the prefix of an app, and what this worker has counted of it.
 Listener = Callable[[str, dict[str, Any]], object]
 
 

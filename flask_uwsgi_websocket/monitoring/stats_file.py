@@ -1,9 +1,9 @@
 """The file in which a worker writes what it has counted, and how anybody reads it.
 
 It is written beside, and then renamed: who reads it sees all of the last one or all of the one
-before. Its writer keeps it open and locked, so that the kernel tells of a writer's death, and
-touches it where there is nothing new, so that its age tells for how long it has been silent. What
-is found in its place and is no such file counts as missing; nobody waits for it.
+before. Its writer keeps it open and locked, so that its death shows, and touches it where nothing
+has changed, so that the file's age is the time since its last sign of life. What is found in its
+place and is no such file counts as missing; nobody waits for it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ MAX_SIZE = 32 << 20
 _DEPTH = 12
 
 
-class Found(NamedTuple):
+class Reading(NamedTuple):
     """What is in a worker's file.
 
     :param age: seconds for which its writer has been silent.
-    :param is_owned: whether that lives.
+    :param is_writer_alive: whether that lives.
     """
 
     figures: dict[str, Any]
     age: float
-    is_owned: bool
+    is_writer_alive: bool
 
 
-class Sheet:
+class StatsFile:
     """The file of this worker, to write to.
 
     :param number: that of the worker.
@@ -81,7 +81,7 @@ class Sheet:
             return self._directory.open(name, flags)
 
     def touch(self) -> bool:
-        """Say that the writer lives; return False where the file is gone."""
+        """Mark the writer as alive; return False where the file is gone."""
         if self._fd < 0 or not os.fstat(self._fd).st_nlink:
             return False
         os.utime(self._fd)
@@ -94,19 +94,19 @@ class Sheet:
             self._fd = -1
 
 
-def read_sheets(fd: int) -> dict[int, Found]:
+def read_stats_files(fd: int) -> dict[int, Reading]:
     """Return what is in the files of a directory, by the numbers of the workers."""
-    sheets = {}
+    files = {}
     for name in os.listdir(fd):
         number = name.removesuffix(FIGURES)
         if number != name and number.isascii() and number.isdecimal():
-            found = read_sheet(fd, name)
+            found = read_stats_file(fd, name)
             if found is not None:
-                sheets[int(number)] = found
-    return dict(sorted(sheets.items()))
+                files[int(number)] = found
+    return dict(sorted(files.items()))
 
 
-def read_sheet(directory: int, name: str) -> Found | None:
+def read_stats_file(directory: int, name: str) -> Reading | None:
     """Read a file in a directory; return None where there is none, or something else."""
     try:
         # Neither through a link, nor waiting for who opens the other end of a pipe.
@@ -121,8 +121,8 @@ def read_sheet(directory: int, name: str) -> Found | None:
         figures = _parsed(_content(fd))
         if figures is None:
             return None
-        is_owned = is_locked(fd) or not os.fstat(fd).st_nlink  # replaced just now
-        return Found(figures, max(time.time() - found.st_mtime, 0.0), is_owned)
+        is_writer_alive = is_locked(fd) or not os.fstat(fd).st_nlink  # replaced just now
+        return Reading(figures, max(time.time() - found.st_mtime, 0.0), is_writer_alive)
     except OSError:
         return None
     finally:
@@ -196,7 +196,7 @@ def after_end(counted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_counted(part: Any, depth: int = 0) -> bool:
-    """Tell whether something consists of figures: numbers, histograms, and parts by their names."""
+    """Return whether something is made of figures: numbers, histograms, and parts by name."""
     if not isinstance(part, dict):
         return _is_number(part)
     if isinstance(part.get("bounds"), list):

@@ -1,4 +1,4 @@
-"""The board of one worker: what it writes, when, and what it does where it cannot."""
+"""The figures that a worker shares: what it writes, when, and what it does where it cannot."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 from flask_uwsgi_websocket.engines.base import Engine
 from flask_uwsgi_websocket.metrics.worker import WorkerMetrics
-from flask_uwsgi_websocket.monitoring.board import Board
-from flask_uwsgi_websocket.monitoring.sheet import read_sheets
+from flask_uwsgi_websocket.monitoring.shared_stats import SharedStats
 from flask_uwsgi_websocket.monitoring.stats import entry_of
+from flask_uwsgi_websocket.monitoring.stats_file import read_stats_files
 from flask_uwsgi_websocket.process.server_process import ServerProcess
 from flask_uwsgi_websocket.servers.uwsgi import process as uwsgi_process
 from tests.server import PATIENCE
@@ -72,14 +72,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def begun(number: int, *metrics: WorkerMetrics, prefix: str = "app") -> tuple[Board, Clock]:
-    board, clock = Board(prefix, Process(number)), Clock()
+def begun(number: int, *metrics: WorkerMetrics, prefix: str = "app") -> tuple[SharedStats, Clock]:
+    shared, clock = SharedStats(prefix, Process(number)), Clock()
     for each in metrics:
-        board.include(each)
-        board.include(each)  # by another app of the same extension
-    board.begin(cast(Engine, clock))
-    board.begin(cast(Engine, clock))
-    return board, clock
+        shared.include(each)
+        shared.include(each)  # by another app of the same extension
+    shared.begin(cast(Engine, clock))
+    shared.begin(cast(Engine, clock))
+    return shared, clock
 
 
 def files(place: Path) -> list[Path]:
@@ -96,7 +96,7 @@ def test_extensions_of_one_app_are_counted_together(place: Path) -> None:
     one.route("/a").opened()
     other.route("/a").opened()
     other.refused("not_found")
-    _board, clock = begun(1, one, other)
+    _shared, clock = begun(1, one, other)
     assert written(place)["routes"]["/a"]["accepted"] == written(place)["open"] == 2
     assert written(place)["refused"] == {"not_found": 1}
     clock.end(for_good=True)
@@ -106,12 +106,12 @@ def test_extensions_of_one_app_are_counted_together(place: Path) -> None:
 def test_who_comes_next_counts_on(place: Path) -> None:
     before, after = WorkerMetrics(), WorkerMetrics()
     before.route("/a").opened()
-    board, clock = begun(1, before)
+    shared, clock = begun(1, before)
     before.route("/a").opened()
     clock.end(for_good=False)
-    board._close(for_good=False)  # as the end of its process does
+    shared._close(for_good=False)  # as the end of its process does
     after.route("/a").opened()
-    board, clock = begun(1, after)
+    shared, clock = begun(1, after)
     route = written(place)["routes"]["/a"]
     assert (route["accepted"], route["open"]) == (3, 1)
     assert route["closed"]["lost"] == {"1006": 2}
@@ -124,10 +124,10 @@ def test_who_comes_next_counts_on(place: Path) -> None:
 def test_apps_are_apart(place: Path) -> None:
     metrics = [WorkerMetrics(), WorkerMetrics()]
     metrics[0].route("/a").opened()
-    boards = [begun(1, each, prefix=f"app {n}") for n, each in enumerate(metrics)]
-    counted = [board.read()[1].figures["counted"]["open"] for board, _ in boards]
+    all_shared = [begun(1, each, prefix=f"app {n}") for n, each in enumerate(metrics)]
+    counted = [shared.read()[1].figures["counted"]["open"] for shared, _ in all_shared]
     assert counted == [1, 0]
-    for _, clock in boards:
+    for _, clock in all_shared:
         clock.end(for_good=True)
     assert not files(place)
 
@@ -135,7 +135,7 @@ def test_apps_are_apart(place: Path) -> None:
 def test_a_directory_that_is_removed_comes_back(place: Path) -> None:
     metrics = WorkerMetrics()
     metrics.route("/a").opened()
-    _board, clock = begun(1, metrics)
+    _shared, clock = begun(1, metrics)
     for path in place.iterdir():
         shutil.rmtree(path)
     clock.tick()
@@ -150,16 +150,16 @@ def test_where_nothing_can_be_written_it_is_said_once(
     metrics = WorkerMetrics()
     metrics.route("/a").opened()
     with caplog.at_level(logging.WARNING):
-        board, clock = begun(1, metrics)
+        shared, clock = begun(1, metrics)
         clock.tick()
     assert len(caplog.records) == 1
     assert "is without the other workers" in caplog.text
     assert "in XDG_RUNTIME_DIR" in caplog.text  # no backplane's place helps
-    assert board.is_broken
-    assert board.own().figures["counted"]["open"] == 1
+    assert shared.is_broken
+    assert shared.own().figures["counted"]["open"] == 1
     (place / f"flask-uwsgi-websocket-{os.geteuid()}").unlink()
     clock.tick()
-    assert not board.is_broken
+    assert not shared.is_broken
     clock.end(for_good=True)
 
 
@@ -167,7 +167,7 @@ def test_the_place_that_is_full_is_named(
     place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = WorkerMetrics()
-    board, clock = begun(1, metrics)
+    shared, clock = begun(1, metrics)
     [written] = place.glob("*/*/*/1.stats")
     metrics.route("/a").opened()
 
@@ -178,9 +178,9 @@ def test_the_place_that_is_full_is_named(
         patched.setattr(os, "write", write)
         clock.tick()
     assert f"{written.parent} cannot be used: {os.strerror(errno.ENOSPC)}" in caplog.text
-    assert board.read()[1].figures["counted"]["open"] == 0
+    assert shared.read()[1].figures["counted"]["open"] == 0
     clock.tick()
-    assert board.read()[1].figures["counted"]["open"] == 1
+    assert shared.read()[1].figures["counted"]["open"] == 1
     clock.end(for_good=True)
 
 
@@ -189,7 +189,7 @@ def test_what_one_source_does_wrong_ends_nothing(
 ) -> None:
     metrics = WorkerMetrics()
     metrics.sources["wrong"] = lambda: {"what": object()}
-    _board, clock = begun(1, metrics)
+    _shared, clock = begun(1, metrics)
     clock.tick()
     assert len(caplog.records) == 1
     del metrics.sources["wrong"]
@@ -198,11 +198,11 @@ def test_what_one_source_does_wrong_ends_nothing(
     clock.end(for_good=True)
 
 
-def test_listeners_hear_of_each_look(place: Path) -> None:
+def test_listeners_get_each_sample(place: Path) -> None:
     heard: list[tuple[str, Any]] = []
     metrics = WorkerMetrics()
-    board, clock = begun(1, metrics)
-    board.listeners.append(lambda prefix, counted: heard.append((prefix, counted["open"])))
+    shared, clock = begun(1, metrics)
+    shared.listeners.append(lambda prefix, counted: heard.append((prefix, counted["open"])))
     metrics.route("/a").opened()
     clock.tick()
     assert heard == [("app", 1)]
@@ -210,18 +210,18 @@ def test_listeners_hear_of_each_look(place: Path) -> None:
 
 
 def test_who_has_ended_is_known_by_the_kernel(place: Path) -> None:
-    boards = [begun(number, WorkerMetrics()) for number in (1, 2)]
-    reader = boards[0][0]
-    assert all(found.is_owned for found in reader.read().values())
+    all_shared = [begun(number, WorkerMetrics()) for number in (1, 2)]
+    reader = all_shared[0][0]
+    assert all(found.is_writer_alive for found in reader.read().values())
     child = os.fork()
     if not child:
         os._exit(0)  # what it has of its parent's ends with it, and nothing else does
     os.waitpid(child, 0)
-    assert all(found.is_owned for found in reader.read().values())
-    boards[1][0]._close(for_good=False)
-    owned = {number: found.is_owned for number, found in reader.read().items()}
+    assert all(found.is_writer_alive for found in reader.read().values())
+    all_shared[1][0]._close(for_good=False)
+    owned = {number: found.is_writer_alive for number, found in reader.read().items()}
     assert owned == {1: True, 2: False}
-    boards[0][1].end(for_good=True)
+    all_shared[0][1].end(for_good=True)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_what_rooms_have_counted_is_whole_or_missing(
     figures = {"pid": 1, "started": 1.0, "engine": "gevent", "counted": counted}
     (place / "1.stats").write_text(json.dumps(figures))
     directory = os.open(place, os.O_RDONLY)
-    found = read_sheets(directory)
+    found = read_stats_files(directory)
     os.close(directory)
     assert list(found) == [1] * is_read
     for each in found.values():
@@ -260,7 +260,7 @@ def test_a_reader_sees_the_old_or_the_new(place: Path) -> None:
     metrics = WorkerMetrics()
     for number in range(50):
         metrics.route(f"/{number}")
-    _board, clock = begun(1, metrics)
+    _shared, clock = begun(1, metrics)
     [path] = place.glob("*/*/*/1.stats")
     directory = os.open(path.parent, os.O_RDONLY)
     child = os.fork()
@@ -268,10 +268,10 @@ def test_a_reader_sees_the_old_or_the_new(place: Path) -> None:
         try:  # as another process reads
             seen, end = -1, time.monotonic() + PATIENCE
             while seen < 200 and time.monotonic() < end:
-                found = read_sheets(directory)[1]
+                found = read_stats_files(directory)[1]
                 opened = found.figures["counted"]["routes"]["/7"]["open"]
                 assert opened >= seen
-                assert found.is_owned
+                assert found.is_writer_alive
                 seen = opened
             os._exit(seen < 200)
         finally:

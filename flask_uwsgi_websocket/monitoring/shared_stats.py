@@ -1,6 +1,6 @@
-"""The board: what all workers of an app have counted, in files that each of them reads.
+"""Figures that all workers of an app share: each writes a file, and reads those of the others.
 
-Each worker writes its own (see sheet.py) each second, on the clock of its connections. Nobody is
+A worker writes its own (see stats_file.py) each second, on the clock of its connections. Nobody is
 asked: a worker that is blocked would not answer, and one that has ended not either. A worker that
 starts takes over the file of its number, and counts on from there: no counter falls while the
 instance lives, and what is lost with a worker that is killed is its last second.
@@ -26,16 +26,16 @@ from ..rooms.local.directory import Directory, explained
 from ..rooms.local.instances import open_place, opened_place
 from ..servers import uwsgi
 from . import uwsgi_metrics
-from .sheet import Found, Sheet, after_end, read_sheets
+from .stats_file import Reading, StatsFile, after_end, read_stats_files
 
-#: Seconds between two looks whether there is something to write.
+#: Seconds between two samples of the figures, which are written if they have changed.
 INTERVAL, LONGEST_INTERVAL = 1.0, 2.0
-#: As many times as long as a look takes pass until the next.
-_RARELY = 50
+#: The pause after a sample, in multiples of the time that it took.
+_PAUSE_FACTOR = 50
 
 
-class Board:
-    """The board of an app, as this process takes part in it.
+class SharedStats:
+    """The figures that the workers of an app share, as this process takes part in it.
 
     :param prefix: the app's, by which the directory is known.
     :param process: the one that this is.
@@ -48,18 +48,18 @@ class Board:
         self._metrics: list[WorkerMetrics] = []
         self._lock = RLock()
         self._directory: Directory | None = None
-        self._sheet: Sheet | None = None
+        self._file: StatsFile | None = None
         self._started = time.time()
         #: What workers of this number had counted before; None until that was looked for.
         self._before: Any = None
         self._written: list[Any] = []
-        #: The figures of what was counted last: it is written, and told.
+        #: The latest counts, and the figures made of them, for the file and the listeners.
         self._summed: tuple[Any, dict[str, Any]] = (None, {})
         self._is_over = False
         self._failure = RateLimit()
-        #: Are told the prefix and the figures of this worker, whenever it looks at them.
+        #: Called with the prefix and this worker's figures after each sample.
         self.listeners: list[Callable[[str, dict[str, Any]], object]] = []
-        #: Whether the others cannot be told, nor are known.
+        #: Whether the file cannot be written; the other workers may be unknown, too.
         self.is_broken = False
         own(self)
 
@@ -83,8 +83,8 @@ class Board:
         engine.call_at_end(self._end)
         if engine.name == "suspend":
             for metrics in self._metrics:
-                metrics.observers.append(_AtEachEnd(self._write_and_tell))
-        self._look()
+                metrics.observers.append(_AtEachEnd(self._write_and_notify))
+        self._sample()
 
     @property
     def number(self) -> int:
@@ -96,43 +96,43 @@ class Board:
         """What identifies the instance."""
         return self._process.instance()
 
-    def own(self) -> Found:
+    def own(self) -> Reading:
         """Return the figures of this process, as of now.
 
-        They are written first: no figure that was told falls when this process is killed.
+        They are written first: no figure that was reported falls when this process is killed.
         """
         with self._lock:
             self._take_over()  # requests are served before the clock runs
             counted = self._counted()
             if self._engine is not None:
                 self._write(counted)
-            return Found(self._figures(counted), 0.0, True)
+            return Reading(self._figures(counted), 0.0, True)
 
-    def read(self) -> dict[int, Found]:
+    def read(self) -> dict[int, Reading]:
         """Return the figures of all workers that have written any, by their numbers."""
         with self._lock:
             if self._directory is not None:
-                return read_sheets(self._directory.fileno())
+                return read_stats_files(self._directory.fileno())
         with opened_place(self.instance, self.prefix) as fd:
-            return read_sheets(fd) if fd >= 0 else {}
+            return read_stats_files(fd) if fd >= 0 else {}
 
     # -- on the worker's loop ------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Write what is new, and come back."""
+    def _sample(self) -> None:
+        """Write the figures if they have changed, and schedule the next sample."""
         began = time.perf_counter()
         try:
-            self._write_and_tell()
+            self._write_and_notify()
         except Exception:
             if self._failure.passes():
-                logger.exception("the figures of this worker cannot be told to the others")
+                logger.exception("the figures of this worker cannot be written for the others")
         finally:
             took = time.perf_counter() - began
-            pause = min(max(INTERVAL, _RARELY * took), LONGEST_INTERVAL)
+            pause = min(max(INTERVAL, _PAUSE_FACTOR * took), LONGEST_INTERVAL)
             if self._engine is not None:  # this is no child
-                self._engine.worker().call_later(pause, self._look)
+                self._engine.worker().call_later(pause, self._sample)
 
-    def _write_and_tell(self) -> None:
+    def _write_and_notify(self) -> None:
         counted = self._counted()
         self._write(counted)
         for listener in self.listeners:
@@ -147,24 +147,24 @@ class Board:
             if self._is_over:
                 return
             try:
-                directory, sheet = self._open()
+                directory, file = self._open()
                 with explained(directory.path):
-                    if counted != self._written or not sheet.touch():
-                        sheet.write(self._figures(counted))
+                    if counted != self._written or not file.touch():
+                        file.write(self._figures(counted))
                         self._written = counted
                 self.is_broken = False
             except (OSError, BackplaneUnavailable) as error:
                 self._warn(error)
 
-    def _open(self) -> tuple[Directory, Sheet]:
+    def _open(self) -> tuple[Directory, StatsFile]:
         """Return the directory, opened anew where it has been removed, and the file."""
         if self._directory is not None and not self._directory.state().st_nlink:
             self._close(for_good=False)
-        if self._directory is None or self._sheet is None:
+        if self._directory is None or self._file is None:
             self._directory = open_place(None, self.instance, self.prefix)
-            self._sheet = Sheet(self._directory, self.number)
+            self._file = StatsFile(self._directory, self.number)
         self._take_over()
-        return self._directory, self._sheet
+        return self._directory, self._file
 
     def _take_over(self) -> None:
         """Count on from what the worker that had this number before has left."""
@@ -173,7 +173,7 @@ class Board:
             self._before = {} if found is None else after_end(found.figures["counted"])
 
     def _figures(self, counted: Sequence[Any]) -> dict[str, Any]:
-        """Return what is told of what was counted, which is summed once."""
+        """Return the figures of this worker, which are summed once for each sample."""
         of, figures = self._summed
         if of is not counted:
             figures = self._sum(counted)
@@ -204,7 +204,7 @@ class Board:
 
     def _end(self) -> None:
         """Write once more. Who starts in this worker's place counts on from there."""
-        self._write_and_tell()
+        self._write_and_notify()
         with self._lock:
             ends = self._engine is not None and self._engine.ends_for_good()
             if ends and not self._is_over:
@@ -212,21 +212,21 @@ class Board:
                 self._close(for_good=True)
 
     def _close(self, for_good: bool) -> None:
-        sheet, directory = self._sheet, self._directory
-        self._sheet = self._directory = None
-        if sheet is not None:
-            sheet.close()
+        file, directory = self._file, self._directory
+        self._file = self._directory = None
+        if file is not None:
+            file.close()
         if directory is not None:
             directory.close(for_good)
 
     def leave_to_parent(self) -> None:
         """Give it up in a child, which is no worker."""
         self._lock = RLock()
-        if self._sheet is not None:
-            self._sheet.close()
+        if self._file is not None:
+            self._file.close()
         if self._directory is not None:
             self._directory.leave_to_parent()
-        self._sheet = self._directory = self._engine = None
+        self._file = self._directory = self._engine = None
 
 
 class _AtEachEnd(Observer):
@@ -243,35 +243,35 @@ class _AtEachEnd(Observer):
 
 
 #: Those of this process, by prefix: extensions of one app have one.
-_boards: dict[str, Board] = {}
+_all: dict[str, SharedStats] = {}
 _making = RLock()
 
 
-def board_of(prefix: str, process: ServerProcess) -> Board:
-    """Return the board of an app, in a process of uWSGI."""
-    board = _boards.get(prefix)
-    if board is None:
+def shared_stats_of(prefix: str, process: ServerProcess) -> SharedStats:
+    """Return the shared figures of an app, in a process of uWSGI."""
+    shared = _all.get(prefix)
+    if shared is None:
         with _making:
-            board = _boards.setdefault(prefix, Board(prefix, process))
-    return board
+            shared = _all.setdefault(prefix, SharedStats(prefix, process))
+    return shared
 
 
 def begin_with_workers(prefix: Callable[[], str], metrics: WorkerMetrics, engine: Engine) -> None:
     """Have each worker of uWSGI write what an extension counts, once it serves."""
 
     def begin() -> None:
-        board = board_of(prefix(), engine.process)
+        shared = shared_stats_of(prefix(), engine.process)
         show = uwsgi_metrics.listener()
-        if show is not None and show not in board.listeners:
-            board.listeners.append(show)
-        board.begin(engine)
+        if show is not None and show not in shared.listeners:
+            shared.listeners.append(show)
+        shared.begin(engine)
 
     def after_fork() -> None:
-        board = board_of(prefix(), engine.process)
-        board.include(metrics)
+        shared = shared_stats_of(prefix(), engine.process)
+        shared.include(metrics)
         if uwsgi.running_engine() == engine.name:
             if engine.name == "suspend":  # whose threads run with a request only
-                board.announce()
+                shared.announce()
             engine.begin_on_loop(begin)
 
     uwsgi.after_fork(after_fork)
