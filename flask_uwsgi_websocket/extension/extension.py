@@ -80,7 +80,9 @@ class WebSocket(RoomMethods, MonitoringMethods):
         self._telemetry = Telemetry(self)
         self._metrics.observers += [LogLines(), self._telemetry]
         own(self._metrics)
-        self._rooms = RoomsOfApps(self.middleware.engine_name, self.clients, timeout)
+        self._rooms = RoomsOfApps(
+            self.middleware.engine_name, self.clients, timeout, self._metrics.observers
+        )
         self._metrics.sources["rooms"] = self._rooms.snapshot
         self._background = Background(self)
         self._admin_pages = AdminPages(self)

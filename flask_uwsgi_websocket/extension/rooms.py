@@ -17,6 +17,7 @@ from ..clients.open_clients import Clients, Excluded
 from ..connection.connection import Connection
 from ..engines.base import Engine
 from ..helpers.log import logger
+from ..metrics.observers import Observers
 from ..metrics.snapshot import add
 from ..rooms.channels import ALL, user_of
 from ..rooms.counting import Count
@@ -48,9 +49,13 @@ class RoomsOfApps:
     :param engine_name: of the engine that runs its handlers.
     :param clients: its open clients.
     :param timeout: seconds that a worker that stops leaves to what is told of rooms.
+    :param observers: are told how long messages take.
     """
 
-    def __init__(self, engine_name: str, clients: Clients, timeout: float) -> None:
+    def __init__(
+        self, engine_name: str, clients: Clients, timeout: float, observers: Observers
+    ) -> None:
+        self._observers = observers
         self._engine_name = engine_name
         self._clients = clients
         self._apps: WeakSet[Flask] = WeakSet()
@@ -71,6 +76,7 @@ class RoomsOfApps:
         config.check_backplane(prefix, url, app.config[prefix])
         host = _AppWithRooms(app, self._engine_name, self._clients, self.patterns, self.functions)
         host.answerers = self.answerers
+        host.observers = self._observers
         app.extensions.setdefault(_ROOMS, {})[self] = Rooms(host)
 
     def of(self, app: Flask) -> Rooms:

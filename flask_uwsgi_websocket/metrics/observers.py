@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from ..helpers.log import RateLimit, logger
 
 #: Who ended a connection: whoever sent its Close first; ``lost`` where nobody did (1006).
 By = Literal["client", "server", "lost"]
+
+#: Times that are measured while connections last: from a ping to its pong, and from the sending of
+#: a message to a room until it is with the clients of a worker.
+Timed = Literal["ping", "lag"]
 
 #: Why a request for a WebSocket was refused, and the statuses that answer it.
 REASONS = {
@@ -97,6 +102,9 @@ class Observers(list[Observer]):
 
     def __init__(self) -> None:
         super().__init__()
+        #: Are told of each time that is measured: what it is, whose, and how many seconds. They are
+        #: called on the worker's loop, too, where nobody may wait.
+        self.timers: list[Callable[[Timed, str, float], object]] = []
         self._errors = RateLimit(5)
 
     def tell(self, method: str, *args: Any) -> None:
@@ -107,6 +115,17 @@ class Observers(list[Observer]):
                 getattr(observer, method)(*args)
             except Exception:
                 self._report(method)
+
+    def timed(self, what: Timed, whose: str, seconds: float) -> None:
+        """Tell the timers of a time; log what they raise.
+
+        :param whose: the route, or the pattern of rooms.
+        """
+        for timer in self.timers:
+            try:
+                timer(what, whose, seconds)
+            except Exception:
+                self._report("timed")
 
     def client_class(self, client_class: type[Any], config: Any) -> type[Any]:
         """Return the class that all of them have derived from one of clients."""

@@ -107,6 +107,7 @@ class RouteMetrics:
     def pinged(self, seconds: float) -> None:
         """Count the answer to a ping."""
         self._ping.observe(seconds)
+        self._observers.timed("ping", self.pattern, seconds)
 
     def slowed(self, what: Literal["closed", "dropped", "conflated"], n: int = 1) -> None:
         """Count a client that was closed since it reads too slowly, or messages it did not get."""

@@ -194,7 +194,7 @@ class Delivery:
         end = time.monotonic()
         self._rests_until = end + min(end - begin, MAX_REST)
         for counts, sent in self._first_sent.items():
-            counts.lag.observe(end - sent)
+            counts.lagged(end - sent)
         self._first_sent.clear()
 
     def _deliver(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..engines.base import Engine
 from ..exceptions import RoomError
+from ..metrics.observers import Observers
 from .backplane import BackplaneOptions
 from .channels import ALL, room_channel, room_of
 from .counting import (
@@ -80,6 +81,8 @@ class Host(ABC):
     #: called with the rooms and the question, on the loop of the exchange; or is a coroutine
     #: function.
     answerers: Mapping[str, Callable[[LiveRooms, Any], Any]] = MappingProxyType({})
+    #: Are told how long messages take to clients; None for nobody.
+    observers: Observers | None = None
 
     @abstractmethod
     def settings(self) -> RoomSettings:
@@ -115,7 +118,7 @@ class LiveRooms:
         self.engine = engine
         self._host = host
         self.patterns = host.patterns
-        self._metrics = metrics = RoomsMetrics(host.patterns.pattern_of)
+        self._metrics = metrics = RoomsMetrics(host.patterns.pattern_of, host.observers)
         options = BackplaneOptions(
             settings.prefix,
             worker_name(),

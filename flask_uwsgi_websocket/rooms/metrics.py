@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..metrics.histogram import Histogram
+from ..metrics.observers import Observers
 from .channels import room_of
 
 #: Stands for the pattern of rooms that match none, and of what is sent to users and to all.
@@ -18,18 +19,23 @@ OTHERS = "*"
 #: Channels whose pattern is remembered: that of others is looked up anew.
 _REMEMBERED = 1 << 14
 #: Seconds; a message is with the clients of its own worker in a few tenths of a millisecond.
-_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+LAG_BOUNDS = (
+    *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
 
 
 class PatternMetrics:
-    """The figures of the rooms of one pattern."""
+    """The figures of the rooms of one pattern; its observers are told of each lag."""
 
     __slots__ = (
-        *("delivered", "joins", "lag", "leaves", "published", "recovered", "repairs"),
-        *("replayed", "resync", "resyncs", "slow", "undelivered", "writes"),
+        *("_observers", "_pattern", "delivered", "joins", "lag", "leaves", "published"),
+        *("recovered", "repairs", "replayed", "resync", "resyncs", "slow", "undelivered", "writes"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, pattern: str = OTHERS, observers: Observers | None = None) -> None:
+        self._pattern = pattern
+        self._observers = Observers() if observers is None else observers
         self.joins = self.leaves = 0
         #: Messages that the backplane has taken from here; each once, for however many rooms.
         self.published = 0
@@ -46,7 +52,12 @@ class PatternMetrics:
         #: that this is lost.
         self.repairs = self.resyncs = 0
         #: Seconds from publishing to delivery, of the first message of each batch.
-        self.lag = Histogram(_BOUNDS)
+        self.lag = Histogram(LAG_BOUNDS)
+
+    def lagged(self, seconds: float) -> None:
+        """Count the lag of a batch."""
+        self.lag.observe(seconds)
+        self._observers.timed("lag", self._pattern, seconds)
 
     def snapshot(self) -> dict[str, Any]:
         """Return all of it as plain data."""
@@ -81,17 +92,23 @@ class BackplaneMetrics:
         #: Users who were taken out of rooms by us, after their grace.
         self.swept = 0
         #: Seconds until it had a batch.
-        self.publish = Histogram(_BOUNDS)
+        self.publish = Histogram(LAG_BOUNDS)
 
 
 class RoomsMetrics:
     """The figures of all rooms of an app in one process.
 
     :param pattern_of: returns the pattern that the name of a room matches, if any.
+    :param observers: are told of each lag.
     """
 
-    def __init__(self, pattern_of: Callable[[str], str | None] = lambda room: None) -> None:
+    def __init__(
+        self,
+        pattern_of: Callable[[str], str | None] = lambda room: None,
+        observers: Observers | None = None,
+    ) -> None:
         self._pattern_of = pattern_of
+        self._observers = Observers() if observers is None else observers
         self._patterns: dict[str, PatternMetrics] = {}
         #: Returns those of the pattern of a channel.
         self.of = lru_cache(_REMEMBERED)(self._find)
@@ -102,7 +119,8 @@ class RoomsMetrics:
     def _find(self, channel: str) -> PatternMetrics:
         room = room_of(channel)
         pattern = None if room is None else self._pattern_of(room)
-        return self._patterns.setdefault(pattern or OTHERS, PatternMetrics())
+        name = pattern or OTHERS
+        return self._patterns.setdefault(name, PatternMetrics(name, self._observers))
 
     def snapshot(self, is_up: bool = True, pending: int = 0, kept: int = 0) -> dict[str, Any]:
         """Return all as plain data.

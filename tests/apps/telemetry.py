@@ -53,6 +53,7 @@ logger.setLevel(logging.DEBUG)
 logger.propagate = False
 
 app = make_app(__name__)
+app.config.setdefault("UWSGI_WEBSOCKET_PING_INTERVAL", 0.5)
 reader = InMemoryMetricReader()
 if app.config.get("TEST_SDK", True):
     provider = TracerProvider()
@@ -87,6 +88,7 @@ def show_metrics():
     return found.to_json() if found else "{}"
 
 
+@websocket.route("/compressed/<name>", endpoint="compressed", compression=True)
 @websocket.route("/echo/<name>")
 async def echo(ws, name):
     while (message := await ws.receive()) is not None:

@@ -7,7 +7,7 @@ Each worker tells its own figures only. Whoever reads them adds workers up, by t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, reduce
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -15,10 +15,11 @@ from weakref import WeakSet
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Histogram, Observation
 
-from ...metrics.observers import End
+from ...metrics.observers import End, Timed
 from ...metrics.paths import follow
-from ...metrics.route import DURATION_BOUNDS
+from ...metrics.route import DURATION_BOUNDS, PING_BOUNDS
 from ...metrics.snapshot import add
+from ...rooms.metrics import LAG_BOUNDS
 from .attributes import SCHEMA, SCOPE
 
 #: Seconds for which figures are not counted anew: all instruments are read at once.
@@ -27,6 +28,7 @@ _FRESH = 0.1
 #: As OpenTelemetry calls the two directions.
 _DIRECTIONS = {"received": "receive", "sent": "transmit"}
 
+_PREFIX = "websocket.server."
 ROUTE, PATTERN = "http.route", "websocket.room.pattern"
 WAY, SLOW = "network.io.direction", "websocket.slow.outcome"
 
@@ -65,7 +67,7 @@ def _now(name: str, unit: str, description: str, path: str, *attributes: str) ->
 
 
 INSTRUMENTS = (
-    _now("open_connections", "{connection}", "Open WebSockets.", "routes/*/open", ROUTE),
+    _now("active_connections", "{connection}", "Open WebSockets.", "routes/*/open", ROUTE),
     _of_route("accepted", "{connection}", "Handshakes answered with 101.", "accepted"),
     _Instrument(
         "refused",
@@ -85,10 +87,24 @@ INSTRUMENTS = (
     _of_route("errors", "{error}", "Handlers that ended by an exception.", "errors"),
     _of_route("messages", "{message}", "Messages.", "messages_*", WAY),
     _of_route("io", "By", "Bytes of whole frames, before TLS.", "bytes_*", WAY),
+    _of_route(
+        "compression.uncompressed",
+        "By",
+        "Bytes of compressed messages, as the app has them.",
+        "compression/*/bytes",
+        WAY,
+    ),
+    _of_route(
+        "compression.compressed",
+        "By",
+        "Bytes of compressed messages, as they went over the connection.",
+        "compression/*/compressed",
+        WAY,
+    ),
     _now("queued", "By", "Bytes that clients have yet to take.", "routes/*/queued_bytes", ROUTE),
     _of_route("slow", "{event}", "Slow clients closed, or messages they missed.", "slow/*", SLOW),
     _of_route("limited", "{connection}", "WebSockets that max_rate made wait.", "limited"),
-    _now("rooms", "{room}", "Rooms with members in this worker.", "rooms/rooms"),
+    _now("room.count", "{room}", "Rooms with members in this worker.", "rooms/rooms"),
     _now("room.members", "{member}", "Clients in rooms, one for each room.", "rooms/members"),
     _of_rooms("joins", "{client}", "Clients that joined a room.", "joins"),
     _of_rooms("leaves", "{client}", "Clients that left a room.", "leaves"),
@@ -126,20 +142,27 @@ class _Figures:
         for path in instrument.paths:
             for names, value in follow(self.read(), path):
                 keys = instrument.attributes[len(instrument.attributes) - len(names) :]
-                yield Observation(value, dict(zip(keys, map(_spelled, names), strict=True)))
+                yield Observation(value, dict(map(_spelled, keys, names)))
 
 
 _figures = _Figures()
 
 
-def _spelled(name: str) -> str:
-    return _DIRECTIONS.get(name, name)
+def _spelled(key: str, name: str) -> tuple[str, str]:
+    return key, _DIRECTIONS[name] if key == WAY else name
 
 
 def measure(websocket: Any) -> None:
     """Include an extension in the metrics."""
     _instruments()
     _figures.websockets.add(websocket)
+    websocket._metrics.observers.timers.append(record_time)
+
+
+def record_time(what: Timed, whose: str, seconds: float) -> None:
+    """Record a time that was measured."""
+    attribute = ROUTE if what == "ping" else PATTERN
+    _instruments()[what].record(seconds, {attribute: whose})
 
 
 def record_duration(end: End) -> None:
@@ -147,24 +170,38 @@ def record_duration(end: End) -> None:
     attributes: dict[str, str | int] = {ROUTE: end.route, "websocket.close.by": end.by}
     if end.error is not None:
         attributes["error.type"] = end.error
-    _instruments().record(end.seconds, attributes)
+    _instruments()["duration"].record(end.seconds, attributes)
+
+
+#: Those that are not read but written, since what is read are numbers only: name, meaning, bounds.
+HISTOGRAMS: Mapping[str, tuple[str, str, Sequence[float]]] = {
+    "duration": (
+        "connection.duration",
+        "How long WebSockets that have ended were open.",
+        DURATION_BOUNDS,
+    ),
+    "ping": ("ping.duration", "From a ping to its pong.", PING_BOUNDS),
+    "lag": ("room.lag", "From sending to a room until its clients are written to.", LAG_BOUNDS),
+}
 
 
 @cache
-def _instruments() -> Histogram:
-    """Make all instruments; return that of durations, which alone is not read but written."""
+def _instruments() -> Mapping[str, Histogram]:
+    """Make all instruments; return those that are written."""
     meter = metrics.get_meter(SCOPE, schema_url=SCHEMA)
     for each in INSTRUMENTS:
         up_down = meter.create_observable_up_down_counter
         create = meter.create_observable_counter if each.grows else up_down
-        name, read = f"websocket.server.{each.name}", _reader(each)
-        create(name, [read], each.unit, each.description)
-    return meter.create_histogram(
-        "websocket.server.connection.duration",
-        unit="s",
-        description="How long WebSockets that have ended were open.",
-        explicit_bucket_boundaries_advisory=DURATION_BOUNDS,
-    )
+        create(_PREFIX + each.name, [_reader(each)], each.unit, each.description)
+    return {
+        key: meter.create_histogram(
+            _PREFIX + name,
+            unit="s",
+            description=description,
+            explicit_bucket_boundaries_advisory=bounds,
+        )
+        for key, (name, description, bounds) in HISTOGRAMS.items()
+    }
 
 
 def _reader(instrument: _Instrument) -> Any:
