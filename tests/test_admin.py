@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -16,6 +16,8 @@ import werkzeug.utils
 from flask import Flask, abort, session
 from flask_login import LoginManager, UserMixin, current_user, login_user
 from flask_wtf import CSRFProtect
+from werkzeug.exceptions import Forbidden
+from werkzeug.local import LocalProxy
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
 from flask_uwsgi_websocket.monitoring.admin import updates
@@ -32,7 +34,8 @@ class Page:
     def __init__(
         self,
         extension: type[WebSocket] = WebSocket,
-        allowed: Callable[[], Any] = lambda: "ann",
+        allowed: Callable[[], Any] = lambda: True,
+        who: Callable[[], Any] | None = lambda: "ann",
         **config: Any,
     ) -> None:
         self.app = Flask("under test")
@@ -44,7 +47,7 @@ class Page:
         self.websocket: Any = extension(self.app, timeout=1)
         add = self._add_coroutine if extension is AsyncioWebSocket else self._add_function
         add()
-        self.websocket.admin(allowed=allowed)
+        self.websocket.admin(allowed=allowed, who=who)
         self.client: Any = self.websocket.test_client()
 
     def _add_function(self) -> None:
@@ -178,6 +181,12 @@ def test_it_sends_figures(page: Page) -> None:
         ({"allowed": bool, "url_prefix": "_ws"}, ValueError, "such as '/_ws'"),
         ({"allowed": bool, "url_prefix": "/<x>"}, ValueError, "without variables"),
         ({"allowed": bool, "url_prefix": None}, ValueError, "such as '/_ws'"),
+        ({"allowed": bool, "who": "ann"}, TypeError, "it is a function"),
+        ({"allowed": bool, "host": "example.com"}, ValueError, "needs an app with host_matching"),
+        ({"allowed": bool, "host": "<host>"}, ValueError, "without variables"),
+        ({"allowed": bool, "host": "https://example.com"}, ValueError, "must be a name"),
+        ({"allowed": bool, "host": ""}, ValueError, "must be a name"),
+        ({"allowed": bool, "host": "a.b", "subdomain": "c"}, ValueError, "not on both"),
     ],
 )
 def test_mounting_that_cannot_be_meant(
@@ -210,11 +219,50 @@ def refuses_all(page: Page) -> None:
     assert rejected.value.response.status_code == 500
 
 
-@pytest.mark.parametrize("answer", [("please log in", 401), {"user": "ann"}, object()])
+class Anything:
+    """What is no answer."""
+
+
+async def allowed_later() -> bool:
+    return True
+
+
+#: What views, decorators and mistakes give back where the answer is no.
+NO_ANSWERS = [
+    "ann",
+    "please log in",
+    "\n<!doctype html><title>Please log in</title>",
+    b"forbidden",
+    ("please log in", 401),
+    {"user": "ann"},
+    ["ann"],
+    401,
+    -1,
+    2.0,
+    Forbidden(),
+    Anything(),
+    bool,
+]
+
+
+@pytest.mark.parametrize("answer", NO_ANSWERS, ids=lambda answer: type(answer).__name__)
 def test_what_says_neither_yes_nor_no_is_no(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
     page = Page(allowed=lambda: answer)
     refuses_all(page)
-    assert "it returns True or a name" in caplog.text
+    assert "it returns True for who may" in caplog.text
+    assert "log in" not in caplog.text
+
+
+def test_a_coroutine_that_nobody_awaits_is_no(caplog: pytest.LogCaptureFixture) -> None:
+    with ExitStack() as stack:
+
+        def allowed() -> Any:
+            coroutine = allowed_later()
+            stack.callback(coroutine.close)
+            return coroutine
+
+        refuses_all(Page(allowed=allowed))
+    assert "returned a coroutine" in caplog.text
 
 
 def logged_in(function: Callable[[], Any]) -> Callable[[], Any]:
@@ -227,20 +275,16 @@ def logged_in(function: Callable[[], Any]) -> Callable[[], Any]:
     return answer
 
 
+def test_a_decorator_that_refuses_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
+    refuses_all(Page(allowed=logged_in(lambda: True)))
+    assert "returned a str, which may be the answer to who may not" in caplog.text
+
+
 @pytest.mark.parametrize(
-    ("allowed", "words"),
-    [
-        (logged_in(lambda: True), "is decorated, and returned a text"),
-        (lambda: "\n<!doctype html><title>Please log in</title>", "returned a page"),
-    ],
+    "answer", [True, 1, LocalProxy(lambda: True)], ids=["bool", "int", "proxy"]
 )
-def test_a_text_that_may_be_a_page_to_log_in_is_no_name(
-    allowed: Callable[[], Any], words: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    page = Page(allowed=allowed)
-    assert page.get().status_code == 500
-    assert page.post("close", id="x").status_code == 500
-    assert words in caplog.text
+def test_what_is_true_is_yes(answer: Any) -> None:
+    assert Page(allowed=lambda: answer).get().status_code == 200
 
 
 def test_an_allowed_that_fails_allows_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -257,7 +301,9 @@ def test_an_allowed_that_fails_allows_nothing(caplog: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize("redirect", [flask.redirect, werkzeug.utils.redirect])
 def test_a_page_to_log_in(redirect: Callable[[str], Any]) -> None:
-    page = Page(allowed=lambda: session.get("name") or redirect("/login"))
+    page = Page(
+        allowed=lambda: "name" in session or redirect("/login"), who=lambda: session["name"]
+    )
     answer = page.get()
     assert (answer.status_code, answer.headers["Location"]) == (302, "/login")
     assert page.post("close", id="x").status_code == 403
@@ -274,20 +320,31 @@ def test_a_page_to_log_in(redirect: Callable[[str], Any]) -> None:
 def test_an_allowed_that_aborts_or_is_a_coroutine() -> None:
     assert Page(allowed=lambda: abort(404)).get().status_code == 404
 
-    async def allowed() -> bool:
-        return True
+    async def name() -> str:
+        return "eve"
 
-    page = Page(AsyncioWebSocket, allowed)
+    page = Page(AsyncioWebSocket, allowed_later, name)
     assert page.get().status_code == 200
-
-
-def test_who_it_was() -> None:
-    page = Page(allowed=lambda: True)
-    with page.open() as socket:
-        assert socket.hello["who"] == "127.0.0.1"
-    page.websocket.identify(lambda: "eve")
     with page.open() as socket:
         assert socket.hello["who"] == "eve"
+
+
+def test_who_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    named: list[Any] = [None]
+    page = Page(who=lambda: named[0])
+    for named[0], identified, told in (
+        (None, None, "127.0.0.1"),
+        (None, "eve", "eve"),
+        (" ", "eve", "eve"),
+        ("ann\n" + "x" * 500, "eve", "ann\\n" + "x" * 196),
+        (7, "eve", "7"),
+    ):
+        page.websocket.identify(lambda identified=identified: identified)
+        with page.open() as socket:
+            assert socket.hello["who"] == told
+    named[0] = ("ann", 401)
+    refuses_all(page)
+    assert "who() of the admin page returned a tuple" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -307,7 +364,7 @@ def test_other_origins_get_nothing(headers: dict[str, str]) -> None:
 
 def test_actions_need_a_token_of_this_admin() -> None:
     who = "ann"
-    page = Page(allowed=lambda: who)
+    page = Page(who=lambda: who)
     with page.open() as socket:
         assert page.post("close", socket.token, id="x").status_code == 404
         for token in ("", "x", socket.token[:-1], "é"):
@@ -328,7 +385,7 @@ def test_rights_that_ended_end_at_once() -> None:
 
 def test_actions_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    page = Page(allowed=lambda: "ann\nforged")
+    page = Page(who=lambda: "ann\nforged")
     with page.client.connect("/echo/a") as echo, page.open() as socket:
         row = socket.row("/echo/a")
         page.post("send", socket.token, id=row["id"], text="a secret")
@@ -364,13 +421,13 @@ def test_configurations_that_change_handlers(
 
 def test_one_extension_on_two_apps() -> None:
     websocket = WebSocket()
-    websocket.admin("/ops", lambda: "ann")
+    websocket.admin("/ops", lambda: True)
     apps = [Flask("one"), Flask("two")]
     for app in apps:
         app.secret_key = app.name
         app.config["UWSGI_WEBSOCKET_PREFIX"] = app.name
         websocket.init_app(app)
-    websocket.admin("/more", lambda: "bob")  # on the second
+    websocket.admin("/more", lambda: True, who=lambda: "bob")  # on the second
     clients = [websocket.test_client(app) for app in apps]
     tokens = []
     for client in clients:
@@ -387,7 +444,7 @@ def test_one_extension_on_two_apps() -> None:
         clients[0].connect("/more/updates", headers=ORIGIN).__enter__()
     assert rejected.value.response.status_code == 404
     with pytest.raises(ValueError, match="at /ops already"):
-        websocket.admin("/ops/", lambda: "ann")
+        websocket.admin("/ops/", lambda: True)
 
 
 def test_two_extensions_on_one_app() -> None:
@@ -395,7 +452,7 @@ def test_two_extensions_on_one_app() -> None:
     app.secret_key = "for tests"
     mounted = [(WebSocket(app), "/one"), (AsyncioWebSocket(app), "/two")]
     for extension, prefix in mounted:
-        extension.admin(prefix, lambda: "ann")
+        extension.admin(prefix, lambda: True)
     for extension, prefix in mounted:
         client = extension.test_client()
         client.get(f"{prefix}/").close()
@@ -408,7 +465,7 @@ def test_below_a_path_and_on_a_subdomain() -> None:
     app.config["SERVER_NAME"] = "example.com"
     app.secret_key = "for tests"
     websocket = WebSocket(app)
-    websocket.admin("/_ws", lambda: "ann", subdomain="ops")
+    websocket.admin("/_ws", lambda: True, subdomain="ops")
     client = websocket.test_client()
     for host, status in (("ops.example.com", 308), ("example.com", 404)):
         answer = client.get("/_ws", base_url=f"https://{host}/below/")
@@ -430,6 +487,39 @@ def test_below_a_path_and_on_a_subdomain() -> None:
     assert answer.status_code == 403
 
 
+def test_on_a_host_of_an_app_that_goes_by_hosts() -> None:
+    app = Flask("under test", host_matching=True, static_folder=None)
+    app.secret_key = "for tests"
+    websocket: Any = WebSocket(app)
+    with pytest.raises(ValueError, match="say which, as in"):
+        websocket.admin("/_ws", lambda: True)
+    for host in ("ops.example.com", "Ops.example.com:8443"):
+        websocket.admin("/_ws", lambda: True, host=host)
+    with pytest.raises(ValueError, match=r"at ops\.example\.com/_ws already"):
+        websocket.admin("/_ws", lambda: True, host="ops.example.com")
+    client = websocket.test_client()
+    paths = ("/_ws/", "/_ws/static/admin.js", "/_ws/updates", "/_ws/close")
+    for path in paths:
+        for other in ("example.com", "ops.example.com:81", "ops.example.com.evil.example"):
+            assert client.get(path, base_url=f"https://{other}/").status_code == 404
+    for host in ("ops.example.com", "ops.example.com:8443"):
+        origin, base = {"Origin": f"https://{host}"}, f"https://{host}/"
+        shown = client.get("/_ws/", base_url=base)
+        shown.close()
+        assert shown.status_code == 200
+        with client.connect("/_ws/updates", headers=origin, base_url=base) as connection:
+            socket = Socket(connection)
+            [row] = socket.table()["rows"]
+            assert (row["route"], row["you"]) == (f"{host}/_ws/updates", True)
+            headers = {**origin, "X-Admin-Token": socket.token}
+            posted = {"json": {"id": "x"}, "headers": headers}
+            assert client.post("/_ws/close", base_url=base, **posted).status_code == 404
+    for other in ("example.com", "ops.example.com:81"):
+        with pytest.raises(HandshakeRejected) as rejected:
+            client.connect("/_ws/updates", base_url=f"https://{other}/").__enter__()
+        assert rejected.value.response.status_code == 404
+
+
 def test_the_page_leads_nowhere_else() -> None:
     page = Page()
     for path in ("/_ws/static/..%2fmounting.py", "/_ws/static/%2fetc/passwd", "/_ws/x"):
@@ -446,7 +536,7 @@ def test_a_socket_has_to_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_login_of_flask_login() -> None:
-    page = Page(allowed=lambda: current_user.is_authenticated and current_user.is_admin)
+    page = Page(allowed=lambda: current_user.is_authenticated and current_user.is_admin, who=None)
     manager = LoginManager(page.app)
 
     class User(UserMixin):  # type: ignore[misc]
@@ -537,6 +627,6 @@ def test_an_app_without_strict_slashes() -> None:
     app.secret_key = "for tests"
     app.url_map.strict_slashes = False
     websocket = WebSocket(app)
-    websocket.admin(allowed=lambda: "ann")
+    websocket.admin(allowed=lambda: True)
     answer = websocket.test_client().get("/_ws")
     assert (answer.status_code, answer.headers["Location"][-5:]) == (308, "/_ws/")

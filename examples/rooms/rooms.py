@@ -50,10 +50,10 @@ def is_here():
 
 def operator():
     """Tell who may see the admin page: here who is at this machine. An app asks for accounts."""
-    return is_here() and session.get("name")
+    return is_here() and "name" in session
 
 
-websocket.admin(allowed=operator)
+websocket.admin(allowed=operator, who=lambda: session["name"])
 
 
 @app.get("/metrics")

@@ -74,7 +74,9 @@ class MonitoringMethods:
         url_prefix: str = "/_ws",
         allowed: Callable[[], Any] | None = None,
         *,
+        who: Callable[[], Any] | None = None,
         subdomain: str | None = None,
+        host: str | None = None,
     ) -> None:
         """Mount the admin page, which shows the connections of all workers, and acts on them.
 
@@ -82,15 +84,18 @@ class MonitoringMethods:
         ``secret_key``.
 
         :param url_prefix: where the page is.
-        :param allowed: tells who may. It is called without arguments, within each request of the
-            page, the handshake of its WebSocket and each action among them. It returns True, or
-            a name for the log of who did what; False or None, which is answered with 403; or a
-            response, such as the way to a page to log in. It may abort, and be ``async def``.
+        :param allowed: tells whether its sender may. It is called without arguments, within each
+            request of the page, the handshake of its WebSocket and each action among them. It
+            returns True; False or None, which is answered with 403; or a response, such as the way
+            to a page to log in. It may abort, and be ``async def``.
+        :param who: tells their name for the log of who did what, as ``allowed`` is called. Without
+            one, or where it returns None, that is the name of ``ws.user``, otherwise the address.
         :param subdomain: as for Flask's blueprints.
+        :param host: for apps with ``host_matching``, as for Flask's routes.
         :raises TypeError: without ``allowed``.
-        :raises ValueError: for a prefix that cannot be, or that has an admin page already.
+        :raises ValueError: for a prefix or host that cannot be, or that has an admin page already.
         """
-        self._admin_pages.mount(url_prefix, allowed, subdomain)
+        self._admin_pages.mount(url_prefix, allowed, who, subdomain, host)
 
 
 def prefix_of(app: Flask) -> str:

@@ -10,7 +10,9 @@ app = make_app("admin")
 websocket = make_extension(app)
 websocket.room("kept/*", history=True, presence=True)
 websocket.identify(lambda: request.args.get("user"))
-websocket.admin(allowed=lambda: request.headers.get("X-Admin"))
+websocket.admin(
+    allowed=lambda: "X-Admin" in request.headers, who=lambda: request.headers["X-Admin"]
+)
 
 
 @websocket.route("/chat/<path:room>")

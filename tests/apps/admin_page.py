@@ -32,4 +32,4 @@ def login():
     return answer
 
 
-websocket.admin(allowed=lambda: request.cookies.get("admin"))
+websocket.admin(allowed=lambda: "admin" in request.cookies, who=lambda: request.cookies["admin"])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import (
     Blueprint,
@@ -40,8 +40,26 @@ from .rows import ADMIN
 from .updates import MAX_MESSAGE, Updates, handler
 
 STATIC = Path(__file__).parent / "static"
-#: The prefix and the subdomain of a page.
-Place = tuple[str, str | None]
+
+
+class Place(NamedTuple):
+    """Where a page is; but for its prefix as Flask's routes have it."""
+
+    prefix: str
+    subdomain: str | None
+    host: str | None
+
+    def __str__(self) -> str:
+        return (self.host or self.subdomain or "") + self.prefix
+
+
+class Mounted(NamedTuple):
+    """What an app has asked for: where, who may, and what they are called."""
+
+    place: Place
+    allowed: Callable[[], Any]
+    who: Callable[[], Any] | None
+
 
 #: In ``app.extensions``: the admin pages of an app, by their places.
 _PAGES = "uwsgi_websocket.admin"
@@ -76,50 +94,51 @@ class AdminPages:
 
     def __init__(self, websocket: Any) -> None:
         self._websocket = websocket
-        self._for_apps_to_come: list[tuple[str, Callable[[], Any], str | None]] = []
+        self._for_apps_to_come: list[Mounted] = []
         #: The routes of their WebSockets.
         self._sockets: dict[Place, Blueprint] = {}
         self._handler = handler(self._serve, websocket._asynchronous)
 
-    def mount(self, url_prefix: str, allowed: Any, subdomain: str | None = None) -> None:
+    def mount(
+        self, url_prefix: str, allowed: Any, who: Any, subdomain: str | None, host: str | None
+    ) -> None:
         """Mount a page on the extension's app; where there is none yet, on those to come."""
         check_prefix(url_prefix)
-        check_allowed(allowed)
-        mounted = url_prefix.rstrip("/"), allowed, subdomain
+        check_functions(allowed, who)
+        check_host(host, subdomain)
+        place = Place(url_prefix.rstrip("/"), subdomain, host and host.lower())
+        mounted = Mounted(place, allowed, who)
         if self._websocket.app is None:
             self._for_apps_to_come.append(mounted)
         else:
-            self._mount_on(self._websocket.app, *mounted)
+            self._mount_on(self._websocket.app, mounted)
 
     def add(self, app: Flask) -> None:
         """Mount on an app what was to be mounted on each."""
         for mounted in self._for_apps_to_come:
-            self._mount_on(app, *mounted)
+            self._mount_on(app, mounted)
 
-    def _mount_on(
-        self, app: Flask, prefix: str, allowed: Callable[[], Any], subdomain: str | None
-    ) -> None:
+    def _mount_on(self, app: Flask, mounted: Mounted) -> None:
+        place = mounted.place
         pages: dict[Place, AdminPage] = app.extensions.setdefault(_PAGES, {})
-        place = prefix, subdomain
         if place in pages:
             raise ValueError(
-                f"the admin page is at {prefix} already: mount it once for each app, after "
+                f"the admin page is at {place} already: mount it once for each app, after "
                 "init_app(app), or once for all before it"
             )
+        check_matching(app, place)
         name = f"websocket_admin_{len(pages) + 1}" if pages else "websocket_admin"
-        pages[place] = page = AdminPage(self._websocket, app, name, place, allowed)
-        app.register_blueprint(page.blueprint, url_prefix=prefix, subdomain=subdomain)
+        pages[place] = page = AdminPage(self._websocket, app, name, mounted)
+        where: Any = {"url_prefix": place.prefix, "subdomain": place.subdomain}
+        app.register_blueprint(page.blueprint, **where)
         self._websocket._rooms.answerers.update(ANSWERERS)
         if place not in self._sockets:
             self._sockets[place] = self._make_socket(place)
-        self._websocket.register_blueprint(
-            self._sockets[place], url_prefix=prefix, subdomain=subdomain
-        )
+        self._websocket.register_blueprint(self._sockets[place], **where)
 
     def _make_socket(self, place: Place) -> Blueprint:
         """Make the route of a WebSocket, which all apps of the extension have."""
-        prefix, subdomain = place
-        name = f"websocket_admin_socket:{subdomain or ''}{prefix}".replace(".", "%2e")
+        name = f"websocket_admin_socket:{place}".replace(".", "%2e")
         blueprint = Blueprint(name, __name__)
         blueprint.before_request(lambda: _page_at(place).guard())
         blueprint.after_request(_harden)
@@ -130,6 +149,7 @@ class AdminPages:
             "max_message_size": 4 * MAX_MESSAGE,
             "max_rate": False,
             "max_connections": False,
+            **_of_host(place),
         }
         blueprint.add_url_rule("/updates", "updates", self._handler, **options)
         return blueprint
@@ -171,7 +191,7 @@ def check_prefix(url_prefix: Any) -> None:
         )
 
 
-def check_allowed(allowed: Any) -> None:
+def check_functions(allowed: Any, who: Any) -> None:
     """Check that there is a function that tells who may use a page; else TypeError."""
     if not callable(allowed):
         raise TypeError(
@@ -179,26 +199,52 @@ def check_allowed(allowed: Any) -> None:
             "sender may see and close all connections, such as allowed=lambda: "
             "current_user.is_authenticated and current_user.is_admin"
         )
+    if who is not None and not callable(who):
+        raise TypeError(f"who is {who!r}: it is a function, such as lambda: current_user.name")
+
+
+def check_host(host: Any, subdomain: str | None) -> None:
+    """Check the host that a page is to be mounted on; ValueError says what is possible."""
+    if host is not None and (not isinstance(host, str) or not host or set("</") & set(host)):
+        raise ValueError(
+            f"host is {host!r}: it must be a name such as 'ops.example.com', with the port if that "
+            "is not the usual one, and without variables"
+        )
+    if host and subdomain:
+        raise ValueError("a page is mounted on a host, or on a subdomain, not on both")
+
+
+def check_matching(app: Flask, place: Place) -> None:
+    """Check that an app finds a page where it is mounted; ValueError says what is missing."""
+    if app.url_map.host_matching and place.host is None:
+        raise ValueError(
+            "this app has host_matching, so that nothing is found without a host: say which, as in "
+            "admin(..., host='ops.example.com')"
+        )
+    if place.host is not None and not app.url_map.host_matching:
+        raise ValueError(
+            f"host={place.host!r} needs an app with host_matching: without it the page would be on "
+            "all hosts"
+        )
+
+
+def _of_host(place: Place) -> dict[str, Any]:
+    """Return the option of a route that names its host."""
+    return {} if place.host is None else {"host": place.host}
 
 
 class AdminPage:
     """One page on one app.
 
-    :param place: its prefix and subdomain.
+    :param name: that of its blueprint.
     """
 
-    def __init__(
-        self,
-        websocket: Any,
-        app: Flask,
-        name: str,
-        place: Place,
-        allowed: Callable[[], Any],
-    ) -> None:
-        self._place = place
+    def __init__(self, websocket: Any, app: Flask, name: str, mounted: Mounted) -> None:
+        self._place = mounted.place
         self._app = app
         self.rooms: Rooms = websocket._rooms.of(app)
-        self._permission = Permission(app, allowed, lambda: websocket._rooms.user_of_request(app))
+        identify = partial(websocket._rooms.user_of_request, app)
+        self._permission = Permission(app, mounted.allowed, mounted.who, identify)
         self.blueprint = Blueprint(name, __name__)
         self._add_rules(Actions(self.rooms))
 
@@ -209,10 +255,11 @@ class AdminPage:
         blueprint.after_request(_harden)
         # All that the page refers to is below the slash.
         show = partial(send_from_directory, STATIC, "page.html")
-        blueprint.add_url_rule("/", "page", show, strict_slashes=True)
-        blueprint.add_url_rule("/static/<path:filename>", "static", _static)
+        host = _of_host(self._place)
+        blueprint.add_url_rule("/", "page", show, strict_slashes=True, **host)
+        blueprint.add_url_rule("/static/<path:filename>", "static", _static, **host)
         for name, view in actions.views().items():
-            blueprint.add_url_rule(f"/{name}", name, view, methods=["POST"])
+            blueprint.add_url_rule(f"/{name}", name, view, methods=["POST"], **host)
 
     def _spare(self, endpoint: str | None, values: dict[str, Any] | None) -> None:
         """Have Flask-WTF, whose turn is next, spare these requests: they have a token of ours."""

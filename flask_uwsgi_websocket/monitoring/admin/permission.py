@@ -9,7 +9,6 @@ from flask import Flask, abort, request
 from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.wrappers import Response as BaseResponse
 
-from ...helpers.functions import is_decorated
 from ...helpers.text import printable
 from ...session.origins import is_allowed as is_origin_allowed
 
@@ -26,15 +25,21 @@ LONGEST_NAME = 200
 class Permission:
     """What one mounted admin page asks before each of its requests.
 
-    :param allowed: the app's function.
-    :param identify: tells who sends a request, where ``allowed`` does not.
+    :param allowed: the app's function that tells whether its sender may.
+    :param who: the app's function that names them.
+    :param identify: names them where that does not.
     """
 
     def __init__(
-        self, app: Flask, allowed: Callable[[], Any], identify: Callable[[], str | None]
+        self,
+        app: Flask,
+        allowed: Callable[[], Any],
+        who: Callable[[], Any] | None,
+        identify: Callable[[], str | None],
     ) -> None:
         self._app = app
         self._allowed = allowed
+        self._who = who
         self._identify = identify
 
     def ask(self) -> str | BaseResponse:
@@ -49,34 +54,25 @@ class Permission:
             return self._refusal(answer)
         if not answer:
             abort(403)
-        if isinstance(answer, str):
-            return self._name(answer)
-        if not isinstance(answer, int):
-            # Such as (text, 401), or a coroutine nobody has awaited: true, and no permission.
+        if not isinstance(answer, int) or answer != 1:
+            # Whatever views, and decorators in their place, answer to who may not is true, too:
+            # a text, (text, 401), a coroutine that nobody has awaited.
             raise TypeError(
-                f"allowed() of the admin page returned {type(answer).__name__}: it returns True or "
-                "a name (a str) for who may, False or None for who may not, or a Response"
+                f"allowed() of the admin page returned {_kind(answer)}, which may be the answer to "
+                "who may not: it returns True for who may, False or None for who may not, or a "
+                "Response, such as flask.redirect(); who= tells the name for the log"
             )
-        return printable((self._identify() or request.remote_addr or "?")[:LONGEST_NAME])
+        return printable(self._name()[:LONGEST_NAME])
 
-    def _name(self, answer: str) -> str:
-        """Return the name that an answer is.
-
-        :raises TypeError: for a text that may as well be a page to log in, as views return them.
-        """
-        if is_decorated(self._allowed):
-            # Whose text is it? It took the function's place, if the decorator has refused.
+    def _name(self) -> str:
+        name = None if self._who is None else self._app.ensure_sync(self._who)()
+        if name is not None and not isinstance(name, (str, int)):
             raise TypeError(
-                "allowed() of the admin page is decorated, and returned a text, which may be the "
-                "decorator's answer to who may not: let it return True, and websocket.identify "
-                "tell the name"
+                f"who() of the admin page returned {_kind(name)}: it returns a name, a str, or "
+                "None where it knows none"
             )
-        if answer.lstrip().startswith("<"):
-            raise TypeError(
-                "allowed() of the admin page returned a page, which would pass as a name: put it "
-                "into flask.make_response()"
-            )
-        return printable(answer[:LONGEST_NAME])
+        named = "" if name is None else str(name).strip()
+        return named or self._identify() or request.remote_addr or "?"
 
     @staticmethod
     def _refusal(response: BaseResponse) -> BaseResponse:
@@ -86,6 +82,12 @@ class Permission:
         if response.status_code < 400:
             abort(403)
         return response
+
+
+def _kind(value: object) -> str:
+    """Describe what an app's function has returned, without its content."""
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def is_for_websocket() -> bool:
