@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from flask_uwsgi_websocket import WebSocket
 from flask_uwsgi_websocket.connection import _socket_speedups, fast_io
 from flask_uwsgi_websocket.exceptions import EngineError, HandshakeError
+from flask_uwsgi_websocket.extension.dispatch import dispatch_of
 from flask_uwsgi_websocket.metrics.histogram import Histogram
 from flask_uwsgi_websocket.metrics.observers import REASONS, Observer, Refusal
 from flask_uwsgi_websocket.metrics.snapshot import add, without_gauges
@@ -315,14 +316,16 @@ def test_a_connection_that_ends_is_never_missed_and_never_counted_twice() -> Non
 
 
 def test_a_child_begins_anew() -> None:
-    websocket = WebSocket(Flask(__name__))
-    websocket._metrics.route("/a").opened()
-    websocket._metrics.refused("not_found")
+    app = Flask(__name__)
+    websocket = WebSocket(app)
+    [metrics] = dispatch_of(app).metrics()
+    metrics.route("/a").opened()
+    metrics.refused("not_found")
     out, into = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            websocket._metrics.route("/b").opened()
+            metrics.route("/b").opened()
             os.write(into, json.dumps(websocket._metrics.snapshot()).encode())
         finally:
             os._exit(0)

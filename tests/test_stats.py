@@ -26,8 +26,8 @@ def prefix_on(engine: str) -> str:
     return f"stats on {engine}"
 
 
-def stats_of(server: Server) -> Stats:
-    answer = server.get("/stats")
+def stats_of(server: Server, path: str = "/stats") -> Stats:
+    answer = server.get(path)
     assert answer.status == 200, answer.body
     stats: Stats = json.loads(answer.body)
     return stats
@@ -78,7 +78,7 @@ def settle(server: Server, place: Path, killed: int = 0) -> None:
 
 def files_of(place: Path) -> list[Path]:
     """The files of all workers, of all instances that have theirs in a place."""
-    return list(place.glob("flask-uwsgi-websocket-*/*/*/[0-9]*.stats"))
+    return list(place.glob("flask-uwsgi-websocket-*/*/stats*/[0-9]*.stats"))
 
 
 def by_number(stats: Stats) -> dict[int, Stats]:
@@ -132,6 +132,21 @@ def test_each_worker_reports_all(counting: Server) -> None:
     )
     assert total(stats, "accepted") == total(before, "accepted") + len(clients)
     assert ended(stats) == {"client": total(stats, "accepted")}
+
+
+def test_apps_of_one_extension_count_by_themselves(counting: Server) -> None:
+    pattern = "/echo/<name>"
+
+    def open_in_other() -> Stats | None:
+        stats = stats_of(counting, "/other/stats")
+        return stats if total(stats, "open", pattern) else None
+
+    with counting.connect("/other/echo/a") as client:
+        client.recv()
+        other = eventually(open_in_other, "it to be counted for its app") or {}
+        one = stats_of(counting)
+    assert (other["app"], total(other, "accepted", pattern)) == ("other", 1)
+    assert (one["app"], total(one, "accepted", pattern)) == (prefix_on(counting.engine), 0)
 
 
 def test_a_child_is_no_worker(counting: Server, place: Path) -> None:

@@ -18,6 +18,7 @@ from werkzeug.routing import Map
 
 from ..exceptions import EngineError, HandshakeError
 from ..helpers.text import printable
+from ..metrics.worker import WorkerMetrics
 from ..process.fork import end_of_children
 from ..servers.upgrade import UPGRADE, upgrade_of
 from ..session.negotiate import refusal
@@ -49,6 +50,10 @@ class Dispatch:
         """Have the app's dispatching serve the routes of a middleware."""
         self._middlewares[middleware.websocket.router.url_map] = middleware
 
+    def metrics(self) -> list[WorkerMetrics]:
+        """Return what each extension counts for the app."""
+        return [middleware.metrics for middleware in self._middlewares.values()]
+
     def full_dispatch_request(self, *args: Any) -> Response:
         """Have the first middleware whose routes match take an upgrade request."""
         middleware = self._take(request) if UPGRADE in request.environ else None
@@ -59,11 +64,11 @@ class Dispatch:
         except BaseException as error:
             if middleware is not None:
                 leave_seat(request.environ)
-                count_refusal(middleware.websocket._metrics, request, error)
+                count_refusal(middleware.metrics, request, error)
             raise
         if middleware is not None and not is_accepted(response):
             leave_seat(request.environ)
-            count_refusal(middleware.websocket._metrics, request, response)
+            count_refusal(middleware.metrics, request, response)
         return response
 
     def _take(self, request: Request) -> WebSocketMiddleware:

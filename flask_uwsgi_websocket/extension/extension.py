@@ -28,7 +28,7 @@ from ..helpers.functions import check_kind
 from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..launch.defaults import leaves_open
 from ..launch.run import run_uwsgi
-from ..metrics.worker import WorkerMetrics
+from ..metrics.extension import ExtensionMetrics
 from ..monitoring.admin.mounting import AdminPages
 from ..monitoring.logs import LogLines
 from ..monitoring.otel.telemetry import Telemetry
@@ -76,14 +76,12 @@ class WebSocket(RoomMethods, MonitoringMethods):
         self.router = Router(__name__, self._check_handler)
         #: The open clients of this worker process, to iterate over.
         self.clients = Clients(self)
-        self._metrics = WorkerMetrics(self.clients.connections, self.router.patterns)
+        self._metrics = ExtensionMetrics(self.clients.connections, self.router.patterns)
         self._telemetry = Telemetry(self)
         self._metrics.observers += [LogLines(), self._telemetry]
-        own(self._metrics)
         self._rooms = RoomsOfApps(
             self.middleware.engine_name, self.clients, timeout, self._metrics.observers
         )
-        self._metrics.sources["rooms"] = self._rooms.snapshot
         self._background = Background(self)
         self._admin_pages = AdminPages(self)
         if app is not None:
@@ -122,6 +120,8 @@ class WebSocket(RoomMethods, MonitoringMethods):
         dispatch_of(app).add(middleware)
         self.router.serve(app)
         self._rooms.add(app)
+        middleware.metrics.sources["rooms"] = self._rooms.of(app).snapshot
+        own(middleware.metrics)
         self._admin_pages.add(app)
         if uwsgi.inside():
             ping_interval = app.config["UWSGI_WEBSOCKET_PING_INTERVAL"]
@@ -129,7 +129,7 @@ class WebSocket(RoomMethods, MonitoringMethods):
             self._background.begin_with_workers(middleware.engine)
             self._rooms.begin_with_workers(app, middleware.engine)
             self._telemetry.begin_with_workers(app.config, middleware.engine)
-            begin_with_workers(partial(prefix_of, app), self._metrics, middleware.engine)
+            begin_with_workers(partial(prefix_of, app), middleware.metrics, middleware.engine)
 
     def route(self, rule: str, **options: Any) -> Callable[[F], F]:
         """Route WebSockets that match ``rule`` to the decorated handler.

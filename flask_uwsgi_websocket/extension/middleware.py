@@ -78,6 +78,7 @@ class WebSocketMiddleware:
         self.wsgi_app = wsgi_app
         self.websocket = websocket
         self.app = app
+        self.metrics: WorkerMetrics = websocket._metrics.of_new_app()
 
     #: The engine of uWSGI that :attr:`client` is made for.
     engine_name = "threads"
@@ -225,12 +226,11 @@ class Handshake(LazySession):
 
     @property
     def route(self) -> RouteMetrics:
-        metrics: WorkerMetrics = self._middleware.websocket._metrics
-        return metrics.route(self._rule.pattern)
+        return self._middleware.metrics.route(self._rule.pattern)
 
     def refused(self, reason: str, status: int, detail: str) -> None:
         refusal = Refusal(status, reason, self._rule.pattern, detail)
-        self._middleware.websocket._metrics.refuse(self.environ, refusal)
+        self._middleware.metrics.refuse(self.environ, refusal)
 
     def accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
@@ -302,7 +302,7 @@ class Handshake(LazySession):
     def handle(self, connection: Connection) -> Any:
         """Call the handler with a client; return its coroutine, if it has one."""
         middleware = self._middleware
-        observers = middleware.websocket._metrics.observers
+        observers = middleware.metrics.observers
         client_class = observers.client_class(middleware.client, middleware.app.config)
         if self.negotiation.subprotocol == SUBPROTOCOL:
             client_class = enveloped_class(client_class)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
-from ..metrics.worker import WorkerMetrics
 from ..monitoring.prometheus import collector_of
 from ..monitoring.shared_stats import shared_stats_of
 from ..monitoring.stats import stats_of, stats_of_process
 from ..servers import uwsgi
 from . import config
+from .dispatch import dispatch_of
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response
@@ -27,7 +27,6 @@ class MonitoringMethods:
 
     if TYPE_CHECKING:
         middleware: Any
-        _metrics: WorkerMetrics
         _admin_pages: AdminPages
 
         def _served_app(self) -> Flask: ...
@@ -48,8 +47,7 @@ class MonitoringMethods:
         name = self.middleware.engine_name
         if uwsgi.inside():
             return stats_of(shared_stats_of(prefix, uwsgi.engine(name).process))
-        extensions = app.extensions["uwsgi_websocket"]
-        return stats_of_process([each._metrics for each in extensions], name, prefix)
+        return stats_of_process(dispatch_of(app).metrics(), name, prefix)
 
     @cached_property
     def metrics_view(self) -> Callable[[], Response]:

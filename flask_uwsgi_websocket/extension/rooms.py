@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
@@ -18,11 +18,9 @@ from ..connection.connection import Connection
 from ..engines.base import Engine
 from ..helpers.log import logger
 from ..metrics.observers import Observers
-from ..metrics.snapshot import add
 from ..rooms.channels import ALL, user_of
 from ..rooms.counting import Count
 from ..rooms.live import LiveRooms, RoomSettings
-from ..rooms.metrics import RoomsMetrics
 from ..rooms.options import RoomPatterns
 from ..rooms.past import Past
 from ..rooms.presence.members import Members
@@ -83,11 +81,6 @@ class RoomsOfApps:
         """Return the rooms of an app."""
         rooms: Rooms = app.extensions[_ROOMS][self]
         return rooms
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the figures of all rooms in this process, as :meth:`.RoomsMetrics.snapshot`."""
-        snapshots = [self.of(app).snapshot() for app in tuple(self._apps)]
-        return reduce(add, snapshots) if snapshots else RoomsMetrics().snapshot()
 
     def to_others(self, msg: Data, binary: bool | None, exclude: Excluded) -> list[ToOthers]:
         """Make what goes to the clients of other workers once those of this one have got it.

@@ -1,4 +1,4 @@
-"""The figures of one extension in one process."""
+"""The figures of one app of an extension in one process."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from .snapshot import WorkerSnapshot
 
 
 class WorkerMetrics:
-    """What an extension counts in this process; a child made by fork begins anew.
+    """What an extension counts for an app in this process; a child made by fork begins anew.
 
-    :param connections: gives the open connections of the process that may be the extension's.
+    :param connections: gives the open connections of the process that may be the app's.
     :param patterns: gives those of all routes, which are in each snapshot then: what collects the
         figures sees a counter rise only where it has seen it before.
+    :param observers: those who hear of openings, ends and refusals.
     """
 
     def __init__(
         self,
         connections: Callable[[], Iterable[Any]] = tuple,
         patterns: Callable[[], Iterable[str]] = tuple,
+        observers: Observers | None = None,
     ) -> None:
         self._connections = connections
         self._patterns = patterns
         #: More parts of the snapshot, by their key in it.
         self.sources: dict[str, Callable[[], dict[str, Any]]] = {}
-        #: Who is told of openings, ends and refusals.
-        self.observers = Observers()
+        self.observers = Observers() if observers is None else observers
         self._errors = RateLimit(5)
         self._begin()
 

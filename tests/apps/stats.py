@@ -3,12 +3,18 @@
 import os
 import time
 
-from flask import jsonify
+from flask import Flask, jsonify
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from tests.apps.kit import make_app, make_extension
 
 app = make_app("stats")
 websocket = make_extension(app)
+#: Served by the same extension, and counted by itself.
+other = Flask("other")
+websocket.init_app(other)
+websocket.app = app  # for what is asked outside of both
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/other": other.wsgi_app})
 
 
 @websocket.route("/echo")
@@ -35,6 +41,7 @@ async def block(ws):
 
 
 @app.get("/stats")
+@other.get("/stats")
 def stats():
     return jsonify(asked=os.getpid(), **websocket.stats())
 
