@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,7 @@ from flask_uwsgi_websocket.extension.dispatch import dispatch_of
 from flask_uwsgi_websocket.metrics.histogram import Histogram
 from flask_uwsgi_websocket.metrics.observers import REASONS, Observer, Refusal
 from flask_uwsgi_websocket.metrics.snapshot import add, without_gauges
-from flask_uwsgi_websocket.metrics.traffic import Traffic
+from flask_uwsgi_websocket.metrics.traffic import Traffic, opened_at
 from flask_uwsgi_websocket.metrics.worker import WorkerMetrics
 from flask_uwsgi_websocket.servers.uwsgi import server as uwsgi_server
 from tests.server import eventually
@@ -130,7 +131,8 @@ def test_counters_of_a_connection(kind: Callable[[], Any]) -> None:
     assert traffic.error is None
     traffic.error = "ValueError"
     assert traffic.error == "ValueError"
-    assert traffic.opened_at == pytest.approx(kind().opened_at, abs=60)
+    assert traffic.opened == pytest.approx(time.monotonic(), abs=60)
+    assert opened_at(traffic) == opened_at(traffic) == pytest.approx(time.time(), abs=60)
     with pytest.raises(AttributeError):
         traffic.other = 1
     with pytest.raises(TypeError):
@@ -139,7 +141,23 @@ def test_counters_of_a_connection(kind: Callable[[], Any]) -> None:
 
 def test_the_clock_of_both_is_the_same() -> None:
     before, between, after = Traffic(), _socket_speedups.Traffic(), Traffic()
-    assert before.opened_at - 1e-5 <= between.opened_at <= after.opened_at + 1e-5
+    assert before.opened - 1e-5 <= between.opened <= after.opened + 1e-5
+
+
+@pytest.mark.parametrize("step", [-7200.0, 7200.0])
+def test_a_clock_that_is_set_changes_no_duration(
+    step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = WorkerMetrics()
+    route, traffic = metrics.route("/"), Traffic()
+    opened, real = opened_at(traffic), time.time
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: real() + step)
+        route.opened()
+        route.fold(traffic, "client", 1000)
+        assert 0 <= route.snapshot()["duration"]["sum"] < 60
+        assert opened_at(traffic) == pytest.approx(opened + step, abs=60)
+    assert opened_at(traffic) == pytest.approx(opened, abs=60)
 
 
 @pytest.mark.skipif(sys.maxsize < 1 << 32, reason="needs pointers of 64 bits")

@@ -10,10 +10,16 @@
 #include <structmember.h>
 #include <time.h>
 
+#ifdef __APPLE__
+#define MONOTONIC CLOCK_UPTIME_RAW /* the clock that Python has there */
+#else
+#define MONOTONIC CLOCK_MONOTONIC
+#endif
+
 struct traffic {
     PyObject_HEAD
     long long messages_received, messages_sent, bytes_received, bytes_sent;
-    double opened_at;
+    double opened; /* as time.monotonic() */
     PyObject *error;
 };
 
@@ -29,8 +35,8 @@ traffic_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self = (struct traffic *)type->tp_alloc(type, 0); /* with zeros */
     if (self != NULL) {
-        clock_gettime(CLOCK_REALTIME, &now);
-        self->opened_at = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+        clock_gettime(MONOTONIC, &now);
+        self->opened = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
     }
     return (PyObject *)self;
 }
@@ -89,7 +95,7 @@ static PyMemberDef traffic_members[] = {
     {"messages_sent", T_LONGLONG, offsetof(struct traffic, messages_sent), 0, NULL},
     {"bytes_received", T_LONGLONG, offsetof(struct traffic, bytes_received), 0, NULL},
     {"bytes_sent", T_LONGLONG, offsetof(struct traffic, bytes_sent), 0, NULL},
-    {"opened_at", T_DOUBLE, offsetof(struct traffic, opened_at), 0, NULL},
+    {"opened", T_DOUBLE, offsetof(struct traffic, opened), 0, NULL},
     {"error", T_OBJECT, offsetof(struct traffic, error), 0, NULL}, /* NULL is None */
     {NULL, 0, 0, 0, NULL},
 };

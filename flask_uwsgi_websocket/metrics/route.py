@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from _thread import RLock
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from .closes import Closes
 from .histogram import Histogram
 from .observers import By, End, Observers
 from .snapshot import Compression, RouteSnapshot
-from .traffic import Traffic
+from .traffic import Traffic, seconds_open
 
 #: In seconds.
 PING_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -87,7 +86,7 @@ class RouteMetrics:
             self._open -= 1
             self._ended.add([traffic], [] if deflate is None else [deflate])
             self._closes.count(by, code or 1006)
-        self._duration.observe(_seconds_open(traffic))
+        self._duration.observe(seconds_open(traffic))
 
     def refused(self, reason: str) -> None:
         """Count a request that was refused; see :meth:`.WorkerMetrics.refuse`."""
@@ -127,7 +126,7 @@ class RouteMetrics:
             code=connection.close_code or 1006,
             reason=connection.close_reason or "",
             by=connection.closed_by,
-            seconds=_seconds_open(traffic),
+            seconds=seconds_open(traffic),
             messages_received=traffic.messages_received,
             messages_sent=traffic.messages_sent,
             bytes_received=traffic.bytes_received,
@@ -166,10 +165,6 @@ class RouteMetrics:
             "duration": self._duration.snapshot(),
             "compression": totals.compression(),
         }
-
-
-def _seconds_open(traffic: Traffic) -> float:
-    return max(time.time() - traffic.opened_at, 0)
 
 
 class _Totals:

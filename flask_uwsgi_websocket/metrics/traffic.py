@@ -22,14 +22,14 @@ class Traffic:
         "error",
         "messages_received",
         "messages_sent",
-        "opened_at",
+        "opened",
     )
 
     def __init__(self) -> None:
         self.messages_received = self.messages_sent = 0
         self.bytes_received = self.bytes_sent = 0
-        #: Seconds since the epoch.
-        self.opened_at = time.time()
+        #: Seconds on the monotonic clock: somebody may set the other one.
+        self.opened = time.monotonic()
         #: The name of the exception that ended the handler.
         self.error: str | None = None
 
@@ -44,3 +44,25 @@ class Traffic:
     def add_bytes_sent(self, size: int, /) -> None:
         """Count bytes that the kernel took."""
         self.bytes_sent += size
+
+
+#: Seconds that the epoch's clock may gain on the monotonic one before it counts as set anew.
+_DRIFT = 1.0
+_epoch = time.time() - time.monotonic()
+
+
+def opened_at(traffic: Traffic) -> float:
+    """Return when a connection was opened, in seconds since the epoch.
+
+    It is the same whenever it is asked for, unless the clock was set meanwhile.
+    """
+    global _epoch
+    epoch = time.time() - time.monotonic()
+    if abs(epoch - _epoch) > _DRIFT:
+        _epoch = epoch
+    return _epoch + traffic.opened
+
+
+def seconds_open(traffic: Traffic) -> float:
+    """Return how long a connection has been open."""
+    return time.monotonic() - traffic.opened

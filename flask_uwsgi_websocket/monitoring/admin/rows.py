@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ...connection.connection import Connection
 from ...helpers.text import path_of
+from ...metrics.traffic import opened_at
 from ...rooms.live import LiveRooms
 
 #: In the environment of a request for the admin's own WebSocket: who has asked.
@@ -52,7 +53,7 @@ class Sort(NamedTuple):
 
 #: By their names in a query.
 SORTS = {
-    "opened": Sort(_traffic("opened_at")),
+    "opened": Sort(lambda connection, client, live: opened_at(connection.traffic)),
     "user": Sort(lambda connection, client, live: client.user or "", True),
     "address": Sort(lambda connection, client, live: address_of(client), True),
     "route": Sort(lambda connection, client, live: route_of(connection), True),
