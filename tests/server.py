@@ -20,7 +20,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,6 +156,20 @@ def _tcp_row(inode: str, table: str) -> tuple[str, str, str] | None:
     return fields[1].partition(":")[2], fields[3], inode
 
 
+def _acts_as_worker(pid: int) -> bool:
+    """Tell whether a process of uWSGI has a worker's handlers of signals.
+
+    Until it has set them they are those of the master that it was forked from, which do nothing in
+    a worker: a signal is lost then. A worker handles SIGUSR2, which no master does.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has ended
+        return False
+    handled = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(handled >> signal.SIGUSR2 - 1 & 1) and "State:\tZ" not in status
+
+
 def _deaf_threads(pid: int) -> int:
     """Return how many threads of a process, but for the main one, have blocked all signals."""
     threads = Path(f"/proc/{pid}/task")
@@ -174,6 +188,13 @@ def _is_deaf(thread: Path) -> bool:
     blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
     # A thread that starts blocks for a moment even what only the C library can block, such as 32.
     return bool(blocked >> signal.SIGCHLD - 1 & 1 and not blocked >> 31 & 1)
+
+
+def _parsed(document: bytes) -> dict[str, Any]:
+    # A request that runs is told with its headers, in whatever bytes its client sent: uWSGI
+    # escapes quotation marks alone, neither what is not UTF-8 nor control characters.
+    statistics: dict[str, Any] = json.loads(document.decode(errors="replace"), strict=False)
+    return statistics
 
 
 def _in_request(workers: list[dict[str, Any]]) -> int:
@@ -248,6 +269,7 @@ class Server:
         self._seen = 0  # how much of the log earlier tests have answered for
         self._uwsgi: subprocess.Popen[bytes] | None = None
         self._front: subprocess.Popen[bytes] | None = None
+        self._has_served = False
         self.stopping = False
         self._stubborn: list[str] = []
         self._allowed: list[re.Pattern[str]] = []
@@ -270,26 +292,46 @@ class Server:
                 if "Address already in use" not in self.log() + self.front_log():
                     raise
                 self.stop()
-        if self.master:
-            # With --lazy-apps one worker may answer while another is still loading.
-            eventually(self._all_loaded, f"all workers of {self!r} to load the app")
-        if self.engine == "threads":
-            eventually(self._all_threads_run, f"all threads of {self!r} to run")
+        self.settle()
+        self._has_served = True
         self._seen = len(self.log())
         return self
 
-    def _all_loaded(self) -> bool:
-        return all(worker["apps"] for worker in self.stats()["workers"])
+    def settle(self, *gone: int) -> None:
+        """Wait until all workers serve, and take signals: after a start, a reload, a kill.
 
-    def _all_threads_run(self) -> bool:
-        """Tell whether all of uWSGI's threads but the main one have blocked all signals by now.
-
-        uWSGI exits in the thread that takes a SIGINT, and in any but the main one Python waits for
-        the main one's end: a worker that is stopped while its threads start may hang.
+        :param gone: ids of processes that must not be among them: the master may not yet know that
+            one is dead, or have begun to replace it.
         """
-        workers = self.stats()["workers"] if self.master else [{"pid": self._pid}]
-        pids = [worker["pid"] for worker in workers if worker["pid"]]  # 0: of one that is cheap
-        return all(_deaf_threads(pid) >= self.cores - 1 for pid in pids)
+        eventually(lambda: self._has_settled(gone), f"all workers of {self!r} to take signals")
+
+    def _settle_before_end(self) -> None:
+        """Settle where there is something to settle: what has ended, or never served, does not."""
+        if self._has_served and not self.stopping:
+            with contextlib.suppress(AssertionError):  # whatever hinders it, the end shows it
+                eventually(lambda: not self.alive or self._has_settled(), "a moment to stop at")
+
+    def _has_settled(self, gone: Collection[int] = ()) -> bool:
+        pids = self._serving_pids()
+        if not pids or not pids.isdisjoint(gone) or not all(map(_acts_as_worker, pids)):
+            return False
+        # uWSGI exits in the thread that takes a SIGINT, and in any but the main one Python waits
+        # for the main one's end: a worker that is stopped while its threads start may hang.
+        return self.engine != "threads" or all(_deaf_threads(pid) >= self.cores - 1 for pid in pids)
+
+    def _serving_pids(self) -> set[int]:
+        """The ids of all workers; none while some are yet to load the app.
+
+        With --lazy-apps one may answer while another is still loading.
+        """
+        if not self.master:
+            return {self._pid}
+        document = self._ask_stats()  # refused while a master that reloads becomes another one
+        workers = _parsed(document)["workers"] if document else []
+        wanted = [worker for worker in workers if worker["status"] != "cheap"]
+        if not all(worker["pid"] and worker["apps"] for worker in wanted):
+            return set()
+        return {worker["pid"] for worker in wanted}
 
     @property
     def _pid(self) -> int:
@@ -348,6 +390,7 @@ class Server:
 
     def stop(self) -> None:
         """Ask uWSGI to end, then end it: its own process group, nothing else."""
+        self._settle_before_end()
         for process in (self._front, self._uwsgi):
             if process is None:
                 continue
@@ -370,6 +413,7 @@ class Server:
 
     def begin_stop(self) -> None:
         """Ask uWSGI to end, and do not wait: `stop` does."""
+        self._settle_before_end()
         if self.alive:
             self.signal(signal.SIGINT)
 
@@ -429,11 +473,7 @@ class Server:
     def stats(self) -> dict[str, Any]:
         """uWSGI's own statistics, which take no core of a worker."""
         # Refused while a master that reloads becomes another one.
-        document = eventually(self._ask_stats, f"statistics of {self!r}")
-        # A request that runs is told with its headers, in whatever bytes its client sent: uWSGI
-        # escapes quotation marks alone, neither what is not UTF-8 nor control characters.
-        statistics: dict[str, Any] = json.loads(document.decode(errors="replace"), strict=False)
-        return statistics
+        return _parsed(eventually(self._ask_stats, f"statistics of {self!r}"))
 
     def _ask_stats(self) -> bytes:
         with socket.socket(socket.AF_UNIX) as client:
@@ -465,6 +505,10 @@ class Server:
     def worker_pid(self) -> int:
         pid: int = self.stats()["workers"][0]["pid"]
         return pid
+
+    def pids(self) -> set[int]:
+        """The ids of all workers' processes."""
+        return {worker["pid"] for worker in self.stats()["workers"]}
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.worker_pid}/fd"))

@@ -170,12 +170,9 @@ def test_each_figure_of_all_workers(
     before = history.check()
 
     settle(server, tmp_path, killed)
-    pids = {worker["pid"] for worker in stats_of(server)["workers"]}
+    pids = server.pids()
     server.signal(signal.SIGHUP)
-    eventually(
-        lambda: pids.isdisjoint(each["pid"] for each in stats_of(server)["workers"]),
-        "other workers",
-    )
+    server.settle(*pids)
     assert history.check() == before
     history.act()
     history.check()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,6 +195,7 @@ def test_a_worker_that_is_killed_leaves_none_taken(
         again = [eventually(lambda: attempt(server, path), "a seat") for _ in ended]
         assert attempt(server, path) is None
         leave([client for client in again if client is not None])
+    server.settle(pid)
     server.allow_log("DAMN")
 
 
@@ -208,7 +209,7 @@ def test_a_reload_gives_all_back_and_goes_on_counting(
     touched.touch()
     options = ["--lazy-apps", "--touch-chain-reload", str(touched)] if lazily else []
     server = serve(engine, app="limits", processes=2, config=CONFIG, options=options)
-    old = pids(server)
+    old = server.pids()
     path = f"/three?user={token}"
     with opened(server, path, 3) as clients:
         if lazily:
@@ -222,17 +223,10 @@ def test_a_reload_gives_all_back_and_goes_on_counting(
             if lazily:  # while the other worker, and its clients, may still be there
                 attempts = [attempt(server, path) for _ in range(3)]
                 leave([each for each in attempts if each is not None])
-    eventually(lambda: (new := pids(server)) and new.isdisjoint(old), "new workers")
-    eventually(server._all_loaded, "all workers to be there again")
+    server.settle(*old)
     clients = all_at_once(server, path, 8)
     assert len(clients) == 3
     leave(clients)
-
-
-def pids(server: Server) -> set[int]:
-    with suppress(OSError, ValueError):  # the master is being replaced
-        return {worker["pid"] for worker in server.stats()["workers"]}
-    return set()
 
 
 def test_after_a_time_without_locks_workers_count_together_again(

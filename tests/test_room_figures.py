@@ -223,10 +223,7 @@ def test_through_a_killed_worker_and_a_reload(server: Server, tmp_path: Path) ->
         os.kill(killed, signal.SIGKILL)
         until("the others", members=left, joins=8, leaves=8 - left, published=5, delivered=40)
         settle(server, tmp_path, killed)
-        workers = {worker["pid"] for worker in server.stats()["workers"]}
+        workers = server.pids()
         server.signal(signal.SIGHUP)
-        eventually(
-            lambda: not workers & {worker["pid"] for worker in server.stats()["workers"]},
-            "other workers",
-        )
+        server.settle(*workers)
     until("all to have left", members=0, joins=8, leaves=8, published=5, delivered=40)

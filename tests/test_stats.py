@@ -53,27 +53,18 @@ def until(server: Server, is_so: Callable[[Stats], object], what: str) -> Stats:
     return eventually(look, what) or {}
 
 
-def settle(server: Server, place: Path, killed: int = 0) -> None:
-    """Wait until all workers write, which they do on their loop.
+def settle(server: Server, place: Path, *gone: int) -> None:
+    """Wait until all workers write, which they do on their loop, and take signals.
 
-    Where threads serve, until they do that, and are all there: a worker that is stopped before may
-    hang, and one that is reloaded does as the master would.
-
-    :param killed: the id of a process of which the master may not have heard yet that it is dead.
+    :param gone: see `Server.settle`.
     """
-    asked: set[int] = set()
+    server.settle(*gone)
 
     def write() -> bool:
-        asked.add(stats_of(server)["asked"])
         pids = {worker["pid"] for worker in server.stats()["workers"]}
-        serving = server.engine != "threads" or pids <= asked
-        if killed in pids or not serving:
-            return False
         return pids == {json.loads(each.read_text())["pid"] for each in files_of(place)}
 
     eventually(write, "all workers to write")
-    if server.engine == "threads":
-        eventually(server._all_threads_run, "all threads to run")
 
 
 def files_of(place: Path) -> list[Path]:

@@ -73,7 +73,7 @@ def test_a_reload_before_uwsgi_serves(serve, cores: int) -> None:
     os.kill(old, signal.SIGHUP)
     eventually(lambda: server.stats()["workers"][0]["respawn_count"] == 3, "the third worker")
     respawned(server, old)
-    eventually(server._all_threads_run, "all threads to run")
+    server.settle()
 
 
 @pytest.mark.parametrize("signum", ["SIGINT", "SIGHUP"])

@@ -89,12 +89,9 @@ def test_a_killed_worker_and_a_reload(server: Server, tmp_path: Path) -> None:
         after = until(server, open=6 - lost, lost=lost)
         assert after["messages_received"] == before["messages_received"]
         settle(server, tmp_path, pids[0])
-        workers = {worker["pid"] for worker in server.stats()["workers"]}
+        workers = server.pids()
         server.signal(signal.SIGHUP)
-        eventually(
-            lambda: not workers & {worker["pid"] for worker in server.stats()["workers"]},
-            "other workers",
-        )
+        server.settle(*workers)
     # uWSGI's own begin anew then.
     again = until(server, open=0, accepted=6, closed=6, messages_received=12)
     assert again["bytes_received"] >= before["bytes_received"]  # and their Close frames
