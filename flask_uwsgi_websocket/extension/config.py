@@ -124,8 +124,10 @@ SETTINGS = {
 
 def read(config: MutableMapping[str, Any], name: str) -> Any:
     """Return a checked value, since an app may set it after :func:`set_up`; else ValueError."""
-    value = config.get(PREFIX + name, SETTINGS[name].default)
-    SETTINGS[name].check(PREFIX + name, value)
+    setting = SETTINGS[name]
+    value = config.get(PREFIX + name, setting.default)
+    if value is not setting.default:  # which set_up() adds, and which most have
+        setting.check(PREFIX + name, value)
     return value
 
 

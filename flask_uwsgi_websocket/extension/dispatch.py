@@ -12,7 +12,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from flask import Flask, Request, Response, has_request_context, request
+from flask import Flask, Request, Response, has_request_context
+from flask import request as current_request
 from werkzeug.exceptions import HTTPException, default_exceptions
 from werkzeug.routing import Map
 
@@ -56,6 +57,8 @@ class Dispatch:
 
     def full_dispatch_request(self, *args: Any) -> Response:
         """Have the first middleware whose routes match take an upgrade request."""
+        # Not by the proxy, which looks for it each time.
+        request: Request = current_request._get_current_object()  # type: ignore[attr-defined]
         middleware = self._take(request) if UPGRADE in request.environ else None
         try:
             # Of a view: a child that answered would spoil the request in memory that uWSGI shares.
@@ -84,6 +87,7 @@ class Dispatch:
 
     def dispatch_request(self, *args: Any) -> Any:
         """Call the view; for an upgrade request that was taken, that is the opening handshake."""
+        request: Request = current_request._get_current_object()  # type: ignore[attr-defined]
         rule = request.url_rule
         if not isinstance(rule, WebSocketRule) or request.routing_exception is not None:
             return self._dispatch(*args)
@@ -99,7 +103,7 @@ class Dispatch:
 
     def make_response(self, rv: Any) -> Response:
         """Make a response; of a handler's result, for a decorator that asks for one, the 101."""
-        upgrade = request.environ.get(UPGRADE) if has_request_context() else None
+        upgrade = current_request.environ.get(UPGRADE) if has_request_context() else None
         response = None if upgrade is None else upgrade.opening
         if response is not None and response.stands_for(rv):
             return response  # type: ignore[no-any-return]

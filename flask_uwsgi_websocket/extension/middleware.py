@@ -222,7 +222,6 @@ class Handshake(LazySession):
         # mypy looks for __hash__ of the instances, not of the class.
         response_class = upgrade_class(middleware.app.response_class)  # type: ignore[arg-type]
         self.response = response_class(status=101, headers=negotiation.headers)
-        del self.response.headers["Content-Type"]
 
     @property
     def route(self) -> RouteMetrics:

@@ -7,10 +7,12 @@ from _thread import RLock
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Flask, Request
+from flask.globals import request_ctx
 from werkzeug.routing import Map, MapAdapter, RequestRedirect, Rule, RuleFactory
 
 from ..codec import DeflateSettings
@@ -95,9 +97,12 @@ class WebSocketRule(Rule):
         # Werkzeug allows no other methods on a WebSocket rule; 4.1 of RFC 6455 demands GET.
         super().__init__(string, **{**options, "methods": {"GET"}, "websocket": True})
 
-    @property
+    @cached_property
     def pattern(self) -> str:
-        """What it is known by where connections are counted: host or subdomain, and path."""
+        """What it is known by where connections are counted: host or subdomain, and path.
+
+        To be asked for once it is bound, which is when its subdomain is certain.
+        """
         return (self.host or self.subdomain or "") + self.rule
 
     def _check_options(self, string: str) -> None:
@@ -151,6 +156,8 @@ class LateMap(Map):
 
     def bind_rules(self, converters: dict[str, Any]) -> None:
         """Bind the rules that were added since; LookupError for an unknown converter."""
+        if self.is_bound:  # as with all handshakes but the first
+            return
         with self._binding:
             self.converters.update(converters)
             while self._waiting:
@@ -284,7 +291,10 @@ class Router(Flask):
 
         :raises HTTPException: when no rule matches, or it must be redirected.
         """
-        adapter = self._adapter(app, request)
+        # What the app's own routes were matched by: that takes as long to be made as all the rest.
+        # None where the request is one that Flask refuses, which it then does here as well.
+        theirs = request_ctx.url_adapter or app.create_url_adapter(request)
+        adapter = self._adapter(app, theirs)
         try:
             rule, values = adapter.match(method="GET", return_rule=True, websocket=True)
         except RequestRedirect as redirect:
@@ -297,24 +307,27 @@ class Router(Flask):
 
     def build(self, app: Flask, request: Request | None, endpoint: str, values: Any) -> str:
         """Return the ws:// or wss:// URL of an endpoint."""
-        return self._adapter(app, request).build(endpoint, values, force_external=True)
+        adapter = self._adapter(app, app.create_url_adapter(request))
+        return adapter.build(endpoint, values, force_external=True)
 
     def _bind(self, app: Flask) -> None:
         """Bind the rules as the app binds its own."""
         self.url_map.host_matching = app.url_map.host_matching  # before the rules
         self.url_map.bind_rules(app.url_map.converters)
 
-    def _adapter(self, app: Flask, request: Request | None) -> MapAdapter:
-        """Bind our map as the app binds its own, to a request or (None) to its configuration."""
+    def _adapter(self, app: Flask, theirs: MapAdapter | None) -> MapAdapter:
+        """Bind our map as the app has bound its own."""
         self._bind(app)
-        theirs = app.create_url_adapter(request)
         if theirs is None:
             raise RuntimeError("outside of a request, building URLs needs the SERVER_NAME setting")
-        return self.url_map.bind(
+        # Map.bind() would make the same of it, after having encoded the server's name again.
+        return MapAdapter(
+            self.url_map,
             theirs.server_name,
             theirs.script_name,
             theirs.subdomain,
             theirs.url_scheme,
-            path_info=theirs.path_info,
-            query_args=theirs.query_args,
+            theirs.path_info,
+            "GET",
+            theirs.query_args,
         )

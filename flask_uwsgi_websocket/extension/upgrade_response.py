@@ -32,6 +32,8 @@ class _UpgradeResponse:
 
     headers: Headers
     status_code: int
+    #: There is no content.
+    default_mimetype = None
     upgrade_connection: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
     #: Whether it was sent already, with all that Flask does to a response.
     sent = False

@@ -29,7 +29,7 @@ class Telemetry(Observer):
         self._is_measured = False
 
     def client_class(self, client_class: type[Any], config: Any) -> type[Any]:
-        if not self._look(config) or not config["UWSGI_WEBSOCKET_OTEL_MESSAGES"]:
+        if not config["UWSGI_WEBSOCKET_OTEL_MESSAGES"] or not self._look(config):
             return client_class
         from .messages import traced_class
 

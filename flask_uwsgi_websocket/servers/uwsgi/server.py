@@ -23,16 +23,22 @@ LONGEST_SHARED = 256
 
 
 @lru_cache(1024)  # sys.intern() would keep all that clients ever sent: Python 3.12 frees none
-def _known(text: str) -> str:
-    return text
-
-
 def _shared(text: str) -> str:
     """Return an equal string, if there was one lately: for what most connections have in common.
 
     uWSGI makes each string of an environment anew.
     """
-    return _known(text) if len(text) <= LONGEST_SHARED else text
+    return text
+
+
+def _copy(environ: WSGIEnvironment) -> WSGIEnvironment:
+    """Copy an environment, with strings that others have as well; with no call for each."""
+    return {
+        _shared(name) if len(name) <= LONGEST_SHARED else name: (
+            _shared(value) if type(value) is str and len(value) <= LONGEST_SHARED else value
+        )
+        for name, value in environ.items()
+    }
 
 
 class _Detachable:
@@ -46,10 +52,7 @@ class _Detachable:
     def __init__(self, application: WSGIApplication, environ: WSGIEnvironment) -> None:
         self._application = application
         # A copy: uWSGI clears its own when the request ends.
-        self._environ: WSGIEnvironment = {
-            _shared(name): _shared(value) if type(value) is str else value
-            for name, value in environ.items()
-        }
+        self._environ = _copy(environ)
         self._environ["wsgi.input"] = upgrade_of(environ).input
 
     def run(self, detachable: DetachedRequest) -> Body:
