@@ -242,6 +242,40 @@ class Ended:
         self.queued = 0
 
 
+def test_a_snapshot_is_the_same_until_something_changes() -> None:
+    """Whatever changes a figure has to say so, or it would not be seen."""
+    connections: list[Any] = []
+    metrics = WorkerMetrics(lambda: connections)
+    route = metrics.route("/")
+    connection: Any = Ended("client", 1000)
+    connection.route = route
+    latest = metrics.snapshot()["routes"]["/"]
+
+    def changes(do: Callable[[], object]) -> bool:
+        nonlocal latest
+        before, copied = latest, json.dumps(latest)
+        do()
+        latest = metrics.snapshot()["routes"]["/"]
+        assert json.dumps(before) == copied
+        assert metrics.snapshot()["routes"]["/"] is latest
+        return latest != before
+
+    assert not changes(lambda: None)
+    assert changes(route.opened)
+    assert not changes(lambda: connections.append(connection))
+    assert changes(connection.traffic.count_sent)
+    assert changes(lambda: setattr(connection, "queued", 5))
+    assert changes(lambda: setattr(connection, "queued", 0))
+    assert changes(lambda: route.pinged(0.1))
+    assert changes(lambda: route.slowed("dropped"))
+    assert changes(route.limited)
+    assert changes(route.failed)
+    assert changes(lambda: route.refused("app"))
+    connections.clear()
+    assert changes(lambda: route.ended(connection))
+    assert latest["messages_sent"] == 1
+
+
 def test_labels_of_close_codes_are_few() -> None:
     metrics = WorkerMetrics()
     route = metrics.route("/")

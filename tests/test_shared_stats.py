@@ -17,9 +17,10 @@ import pytest
 from flask_uwsgi_websocket.engines.base import Engine
 from flask_uwsgi_websocket.metrics.worker import WorkerMetrics
 from flask_uwsgi_websocket.monitoring.shared_stats import SharedStats
-from flask_uwsgi_websocket.monitoring.stats import entry_of
-from flask_uwsgi_websocket.monitoring.stats_file import read_stats_files
+from flask_uwsgi_websocket.monitoring.stats import entry_of, stats_of
+from flask_uwsgi_websocket.monitoring.stats_file import read_stats_file, read_stats_files
 from flask_uwsgi_websocket.process.server_process import ServerProcess
+from flask_uwsgi_websocket.servers import uwsgi
 from flask_uwsgi_websocket.servers.uwsgi import process as uwsgi_process
 from tests.server import PATIENCE
 
@@ -88,7 +89,17 @@ def files(place: Path) -> list[Path]:
 
 def written(place: Path, number: int = 1) -> Any:
     [path] = place.glob(f"*/*/*/{number}.stats")
-    return json.loads(path.read_text())["counted"]
+    return read_stats_file_at(path)["counted"]
+
+
+def read_stats_file_at(path: Path) -> Any:
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        reading = read_stats_file(directory, path.name)
+        assert reading is not None
+        return reading.figures
+    finally:
+        os.close(directory)
 
 
 def test_extensions_of_one_app_are_counted_together(place: Path) -> None:
@@ -294,3 +305,54 @@ def test_a_worker_is_one_before_its_master_knows_its_id(monkeypatch: pytest.Monk
         return process.worker_id()
 
     assert (number(0), number(os.getpid()), number(os.getppid())) == (3, 3, 0)
+
+
+def test_who_asks_is_shown_what_is_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a counter could fall, when the next worker counts on from the file."""
+    monkeypatch.setattr(uwsgi, "running_workers", dict)
+    metrics = WorkerMetrics()
+    shared, clock = begun(1, metrics)
+    heard: list[int] = []
+    shared.listeners.append(lambda prefix, counted: heard.append(counted["open"]))
+
+    def write(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    metrics.route("/a").opened()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        clock.tick()
+        own = shared.own()
+        assert own.figures["counted"]["open"] == 0
+        assert heard == [0]
+        stats = stats_of(shared)
+        assert (stats["open"], stats["complete"]) == (0, True)
+        shared._reported_at -= 5
+        stats = stats_of(shared)
+        assert (stats["open"], stats["complete"]) == (0, False)
+        assert stats["workers"][0]["state"] == "live"
+    stats = stats_of(shared)
+    assert (stats["open"], stats["complete"]) == (1, True)
+    stats["routes"]["/a"]["open"] = stats["workers"][0]["routes"]["/a"]["open"] = 7
+    assert stats_of(shared)["routes"]["/a"]["open"] == 1
+    clock.end(for_good=True)
+
+
+def test_only_routes_that_have_changed_are_summed_anew(place: Path) -> None:
+    metrics, other = WorkerMetrics(), WorkerMetrics()
+    for pattern in ("/a", "/b"):
+        metrics.route(pattern).opened()
+        other.route(pattern).opened()
+    shared, clock = begun(1, metrics, other)
+    before = shared._reported
+    metrics.route("/b").opened()
+    metrics.route('/"\n\u20ac').opened()
+    clock.tick()
+    after = shared._reported
+    assert before is not None
+    assert after is not None
+    assert after["counted"]["routes"]["/a"] is before["counted"]["routes"]["/a"]
+    assert written(place) == after["counted"]
+    found = {pattern: route["open"] for pattern, route in written(place)["routes"].items()}
+    assert found == {"/a": 2, "/b": 3, '/"\n\u20ac': 1}
+    clock.end(for_good=True)

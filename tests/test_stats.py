@@ -62,7 +62,8 @@ def settle(server: Server, place: Path, *gone: int) -> None:
 
     def write() -> bool:
         pids = {worker["pid"] for worker in server.stats()["workers"]}
-        return pids == {json.loads(each.read_text())["pid"] for each in files_of(place)}
+        heads = [each.read_text().partition("\n")[0] for each in files_of(place)]
+        return pids == {json.loads(head)["pid"] for head in heads}
 
     eventually(write, "all workers to write")
 

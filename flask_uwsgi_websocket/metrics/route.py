@@ -5,6 +5,7 @@ from __future__ import annotations
 from _thread import RLock
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from .closes import Closes
@@ -55,6 +56,9 @@ class RouteMetrics:
         self._lock = lock
         self._observers = observers
         self._accepted = self._open = self._errors = self._limited = 0
+        #: Rises with each figure but those of connections that are open.
+        self._changes = 0
+        self._latest: tuple[Any, RouteSnapshot] | None = None
         self._refused: Counter[str] = Counter()
         self._slow: Counter[str] = Counter()
         self._ended = _Totals()
@@ -67,6 +71,7 @@ class RouteMetrics:
         with self._lock:
             self._accepted += 1
             self._open += 1
+            self._changes += 1
 
     def ended(self, connection: Connection) -> None:
         """Count an end, and take the connection out of its worker's: both in one step.
@@ -86,32 +91,39 @@ class RouteMetrics:
             self._open -= 1
             self._ended.add_one(traffic, deflate)
             self._closes.count(by, code or 1006)
-        self._duration.observe(seconds_open(traffic))
+            self._duration.observe(seconds_open(traffic))
+            self._changes += 1
 
     def refused(self, reason: str) -> None:
         """Count a request that was refused; see :meth:`.WorkerMetrics.refuse`."""
         with self._lock:
             self._refused[reason] += 1
+            self._changes += 1
 
     def failed(self) -> None:
         """Count an exception of a handler's."""
         with self._lock:
             self._errors += 1
+            self._changes += 1
 
     def limited(self) -> None:
         """Count a connection, the first time that it sends faster than it may."""
         with self._lock:
             self._limited += 1
+            self._changes += 1
 
     def pinged(self, seconds: float) -> None:
         """Count the answer to a ping."""
-        self._ping.observe(seconds)
+        with self._lock:
+            self._ping.observe(seconds)
+            self._changes += 1
         self._observers.timed("ping", self.pattern, seconds)
 
     def slowed(self, what: Literal["closed", "dropped", "conflated"], n: int = 1) -> None:
         """Count a client that was closed since it reads too slowly, or messages it did not get."""
         with self._lock:
             self._slow[what] += n
+            self._changes += 1
 
     def tell_opened(self, client: Any) -> None:
         """Tell the observers that a connection is open."""
@@ -137,13 +149,19 @@ class RouteMetrics:
         self._observers.tell("closed", client, end)
 
     def snapshot(self, connections: Sequence[Connection] = ()) -> RouteSnapshot:
-        """Return the figures, with those of its open connections; under the lock."""
-        totals = self._ended.copy()
-        deflates = [connection.protocol.deflate for connection in connections]
-        totals.add(
-            [connection.traffic for connection in connections],
-            [deflate for deflate in deflates if deflate is not None],
-        )
+        """Return the figures, with those of its open connections; under the lock.
+
+        They are the same object for as long as nothing changes: whoever keeps them makes use of
+        that, and nobody may change them.
+        """
+        totals = self._ended.with_open(connections) if connections else self._ended
+        queued = sum([connection.queued for connection in connections])
+        state = self._changes, queued, totals
+        if self._latest is None or self._latest[0] != state:
+            self._latest = state, self._snapshot(totals, queued)
+        return self._latest[1]
+
+    def _snapshot(self, totals: _Totals, queued: int) -> RouteSnapshot:
         return {
             "open": self._open,
             "accepted": self._accepted,
@@ -152,7 +170,7 @@ class RouteMetrics:
             "messages_sent": totals.messages_sent,
             "bytes_received": totals.bytes_received,
             "bytes_sent": totals.bytes_sent,
-            "queued_bytes": sum([connection.queued for connection in connections]),
+            "queued_bytes": queued,
             "closed": self._closes.snapshot(),
             "errors": self._errors,
             "limited": self._limited,
@@ -167,18 +185,28 @@ class RouteMetrics:
         }
 
 
+@dataclass
 class _Totals:
     """The traffic of several connections."""
 
-    def __init__(self) -> None:
-        self.messages_received = self.messages_sent = 0
-        self.bytes_received = self.bytes_sent = 0
-        self._inflated = self._inflated_from = self._deflated = self._deflated_to = 0
+    messages_received: int = 0
+    messages_sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    inflated: int = 0
+    inflated_from: int = 0
+    deflated: int = 0
+    deflated_to: int = 0
 
-    def copy(self) -> _Totals:
-        copy = _Totals()
-        vars(copy).update(vars(self))
-        return copy
+    def with_open(self, connections: Sequence[Connection]) -> _Totals:
+        """Return them with those of connections that are open."""
+        totals = replace(self)
+        deflates = [connection.protocol.deflate for connection in connections]
+        totals.add(
+            [connection.traffic for connection in connections],
+            [deflate for deflate in deflates if deflate is not None],
+        )
+        return totals
 
     def add(self, traffics: list[Traffic], deflates: list[Deflate]) -> None:
         # In lists, which take half the time: there may be thousands, and the loop waits.
@@ -186,10 +214,10 @@ class _Totals:
         self.messages_sent += sum([each.messages_sent for each in traffics])
         self.bytes_received += sum([each.bytes_received for each in traffics])
         self.bytes_sent += sum([each.bytes_sent for each in traffics])
-        self._inflated += sum([each.inflated for each in deflates])
-        self._inflated_from += sum([each.inflated_from for each in deflates])
-        self._deflated += sum([each.deflated for each in deflates])
-        self._deflated_to += sum([each.deflated_to for each in deflates])
+        self.inflated += sum([each.inflated for each in deflates])
+        self.inflated_from += sum([each.inflated_from for each in deflates])
+        self.deflated += sum([each.deflated for each in deflates])
+        self.deflated_to += sum([each.deflated_to for each in deflates])
 
     def add_one(self, traffic: Traffic, deflate: Deflate | None) -> None:
         # Without the lists, which take ten times as long as the sums: each connection ends once.
@@ -205,6 +233,6 @@ class _Totals:
 
     def compression(self) -> Compression:
         return {
-            "received": {"bytes": self._inflated, "compressed": self._inflated_from},
-            "sent": {"bytes": self._deflated, "compressed": self._deflated_to},
+            "received": {"bytes": self.inflated, "compressed": self.inflated_from},
+            "sent": {"bytes": self.deflated, "compressed": self.deflated_to},
         }

@@ -8,6 +8,7 @@ instance lives, and what is lost with a worker that is killed is its last second
 
 from __future__ import annotations
 
+import marshal
 import os
 import time
 from _thread import RLock
@@ -26,6 +27,7 @@ from ..rooms.local.directory import Directory, explained
 from ..rooms.local.instances import open_place, opened_place
 from ..servers import uwsgi
 from . import uwsgi_metrics
+from .route_sums import RouteSums
 from .stats_file import Reading, StatsFile, after_end, read_stats_files
 
 #: Seconds between two samples of the figures, which are written if they have changed.
@@ -53,8 +55,12 @@ class SharedStats:
         #: What workers of this number had counted before; None until that was looked for.
         self._before: Any = None
         self._written: list[Any] = []
-        #: The latest counts, and the figures made of them, for the file and the listeners.
+        #: The figures in the file; None before anything was written.
+        self._reported: dict[str, Any] | None = None
+        self._reported_at = time.monotonic()
+        #: The latest counts, and the figures made of them.
         self._summed: tuple[Any, dict[str, Any]] = (None, {})
+        self._routes = RouteSums()
         self._is_over = False
         self._failure = RateLimit()
         #: Called with the prefix and this worker's figures after each sample.
@@ -97,16 +103,17 @@ class SharedStats:
         return self._process.instance()
 
     def own(self) -> Reading:
-        """Return the figures of this process, as of now.
+        """Return the figures of this process, as of now, or as they could be written last.
 
-        They are written first: no figure that was reported falls when this process is killed.
+        No figure that was reported falls when this process is killed.
         """
         with self._lock:
             self._take_over()  # requests are served before the clock runs
             counted = self._counted()
             if self._engine is not None:
                 self._write(counted)
-            return Reading(self._figures(counted), 0.0, True)
+            figures = marshal.loads(marshal.dumps(self._reportable(counted)))  # a quick copy
+            return Reading(figures, time.monotonic() - self._reported_at, True)
 
     def read(self) -> dict[int, Reading]:
         """Return the figures of all workers that have written any, by their numbers."""
@@ -136,7 +143,7 @@ class SharedStats:
         counted = self._counted()
         self._write(counted)
         for listener in self.listeners:
-            listener(self.prefix, self._figures(counted)["counted"])
+            listener(self.prefix, self._reportable(counted)["counted"])
 
     def _counted(self) -> list[Any]:
         """Return what each extension has counted in this process."""
@@ -150,8 +157,10 @@ class SharedStats:
                 directory, file = self._open()
                 with explained(directory.path):
                     if counted != self._written or not file.touch():
-                        file.write(self._figures(counted))
-                        self._written = counted
+                        figures = self._figures(counted)
+                        file.write(figures, self._routes.lines())
+                        self._written, self._reported = counted, figures
+                    self._reported_at = time.monotonic()
                 self.is_broken = False
             except (OSError, BackplaneUnavailable) as error:
                 self._warn(error)
@@ -172,6 +181,13 @@ class SharedStats:
             found = self.read().get(self.number)
             self._before = {} if found is None else after_end(found.figures["counted"])
 
+    def _reportable(self, counted: Sequence[Any]) -> dict[str, Any]:
+        """Return what others may be shown: no more than is written, once something is."""
+        if self._reported is not None:
+            return self._reported
+        self._reported_at = time.monotonic()
+        return self._figures(counted)
+
     def _figures(self, counted: Sequence[Any]) -> dict[str, Any]:
         """Return the figures of this worker, which are summed once for each sample."""
         of, figures = self._summed
@@ -181,9 +197,11 @@ class SharedStats:
         return figures
 
     def _sum(self, counted: Sequence[Any]) -> dict[str, Any]:
-        total = self._before or {}
-        for each in counted:
-            total = add(total, each)
+        parts = [self._before, *counted] if self._before else counted
+        total: Any = {}
+        for each in parts:
+            total = add(total, {**each, "routes": {}})
+        total["routes"] = self._routes.update([each["routes"] for each in parts])
         return {
             "pid": os.getpid(),
             "started": self._started,

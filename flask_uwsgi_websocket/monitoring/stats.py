@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from ..metrics.snapshot import add
@@ -31,12 +32,15 @@ def stats_of(shared: SharedStats) -> dict[str, Any]:
     if number:
         found[number] = shared.own()
     workers = {each: entry_of(each, found[each]) for each in sorted(found)}
+    is_old = number in workers and workers[number]["state"] == BLOCKED
+    if number:
+        workers[number]["state"] = LIVE  # it answers, if by figures that were written long ago
     running = uwsgi.running_workers()
     if not shared.is_broken:
         for each, (pid, started) in running.items():
             if each not in workers or workers[each]["state"] == ENDED:
                 workers[each] = _successor(workers.get(each), each, pid, started)
-    is_complete = not running.keys() - workers.keys()
+    is_complete = not is_old and not running.keys() - workers.keys()
     return _summed(workers, shared.instance, shared.prefix, is_complete)
 
 
@@ -53,7 +57,7 @@ def stats_of_process(metrics: Iterable[WorkerMetrics], engine: str, prefix: str)
     """Return the stats of an app that another server, or a test, runs: those of this process."""
     total: Any = WorkerMetrics().snapshot()
     for each in metrics:
-        total = add(total, each.snapshot())
+        total = add(total, deepcopy(each.snapshot()))  # for whoever asks to change
     pid = os.getpid()
     figures = {"pid": pid, "started": _STARTED, "engine": engine, "counted": total}
     return _summed({0: entry_of(0, Reading(figures, 0.0, True))}, (pid, started_at(pid)), prefix)

@@ -1,9 +1,10 @@
 """The file in which a worker writes what it has counted, and how anybody reads it.
 
-It is written beside, and then renamed: who reads it sees all of the last one or all of the one
-before. Its writer keeps it open and locked, so that its death shows, and touches it where nothing
-has changed, so that the file's age is the time since its last sign of life. What is found in its
-place and is no such file counts as missing; nobody waits for it.
+It is JSON: a line for all but the routes, and one for each of these. It is written beside, and
+then renamed: who reads it sees all of the last one or all of the one before. Its writer keeps it
+open and locked, so that its death shows, and touches it where nothing has changed, so that the
+file's age is the time since its last sign of life. What is found in its place and is no such file
+counts as missing; nobody waits for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import os
 import stat
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -50,12 +52,14 @@ class StatsFile:
         self._name = f"{number}{FIGURES}"
         self._fd = -1
 
-    def write(self, figures: dict[str, Any]) -> None:
+    def write(self, figures: dict[str, Any], routes: Iterable[str]) -> None:
         """Put figures in the place of those that are there.
 
+        :param routes: the lines of those of routes.
         :raises OSError: as the system says; nothing has changed then.
         """
-        data = json.dumps(figures, separators=(",", ":")).encode()
+        head = {**figures, "counted": {**figures["counted"], "routes": {}}}
+        data = "\n".join([json.dumps(head, separators=(",", ":")), *routes]).encode()
         beside = f".{self._name}"
         fd = self._make(beside)
         try:
@@ -143,9 +147,11 @@ def _parsed(content: bytes) -> dict[str, Any] | None:
     A worker of another release may have written them: what it did not know is 0.
     """
     try:
-        figures = json.loads(content)
+        head, *routes = content.splitlines()
+        figures = json.loads(head)
         pid, started, engine = figures["pid"], figures["started"], figures["engine"]
         counted = figures["counted"]
+        counted["routes"].update(map(json.loads, routes))
         if type(pid) is not int or not _is_number(started) or type(engine) is not str:
             return None
         if not _is_counted(counted) or not all(map(_is_number, counted["refused"].values())):
