@@ -226,10 +226,10 @@ class _Totals:
         self.bytes_received += traffic.bytes_received
         self.bytes_sent += traffic.bytes_sent
         if deflate is not None:
-            self._inflated += deflate.inflated
-            self._inflated_from += deflate.inflated_from
-            self._deflated += deflate.deflated
-            self._deflated_to += deflate.deflated_to
+            self.inflated += deflate.inflated
+            self.inflated_from += deflate.inflated_from
+            self.deflated += deflate.deflated
+            self.deflated_to += deflate.deflated_to
 
     def compression(self) -> Compression:
         return {
