@@ -201,13 +201,24 @@ NOT_SHOWN = {"app", "instance", "time", "open", "workers"}
 
 
 def test_a_worker_that_has_ended_has_no_backplane() -> None:
-    """With --cheaper it is there for hours, and nothing is wrong."""
+    """The alert for it is another."""
     stats = statistics()
     stats["workers"].append({**stats["workers"][0], "worker": 3, "state": "ended"})
     found = samples(exposition(stats))
     assert value(found, "worker_up", worker="3") == 0
     assert {labels for name, labels in found if name == f"{PREFIX}backplane_up"} == {
         (("worker", "1"),)
+    }
+
+
+def test_a_worker_that_is_not_wanted_is_counted_and_no_more() -> None:
+    stats = statistics()
+    stats["workers"].append({**stats["workers"][0], "worker": 3, "state": "retired"})
+    found = samples(exposition(stats))
+    assert value(found, "workers", state="retired") == 1
+    assert {labels for name, labels in found if name == f"{PREFIX}worker_up"} == {
+        (("worker", "1"),),
+        (("worker", "2"),),
     }
 
 

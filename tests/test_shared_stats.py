@@ -17,8 +17,8 @@ import pytest
 from flask_uwsgi_websocket.engines.base import Engine
 from flask_uwsgi_websocket.metrics.worker import WorkerMetrics
 from flask_uwsgi_websocket.monitoring.shared_stats import SharedStats
-from flask_uwsgi_websocket.monitoring.stats import entry_of, stats_of
-from flask_uwsgi_websocket.monitoring.stats_file import read_stats_file, read_stats_files
+from flask_uwsgi_websocket.monitoring.stats import entries_of, entry_of, stats_of
+from flask_uwsgi_websocket.monitoring.stats_file import Reading, read_stats_file, read_stats_files
 from flask_uwsgi_websocket.process.server_process import ServerProcess
 from flask_uwsgi_websocket.servers import uwsgi
 from flask_uwsgi_websocket.servers.uwsgi import process as uwsgi_process
@@ -265,6 +265,29 @@ def test_what_rooms_have_counted_is_whole_or_missing(
         assert entry["rooms"]["backplane"]["gaps"] == 0
         for pattern in entry["rooms"]["patterns"].values():
             assert pattern["leaves"] == pattern["joins"]
+
+
+def test_workers_that_nobody_wants_are_retired() -> None:
+    counted = WorkerMetrics().snapshot()
+
+    def reading(is_writer_alive: bool, **more: Any) -> Reading:
+        figures = {"pid": 1, "started": 1.0, "engine": "gevent", "counted": counted}
+        known = {"workers": 2, "dismissed": False}
+        return Reading({**figures, **known, **more}, 0.0, is_writer_alive)
+
+    found = {
+        1: reading(True),
+        2: reading(False),
+        3: reading(False, workers=3),  # from before a reload, which wants two
+        4: reading(True),  # it has yet to end
+    }
+    states = {number: entry["state"] for number, entry in entries_of(found).items()}
+    assert states == {1: "live", 2: "ended", 3: "retired", 4: "live"}
+    found = {1: reading(True), 2: reading(False, dismissed=True)}
+    states = {number: entry["state"] for number, entry in entries_of(found).items()}
+    assert states == {1: "live", 2: "retired"}
+    found = {number: reading(False, workers=0) for number in (1, 2)}  # of another release
+    assert {entry["state"] for entry in entries_of(found).values()} == {"ended"}
 
 
 def test_a_reader_sees_the_old_or_the_new(place: Path) -> None:

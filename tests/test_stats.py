@@ -247,6 +247,34 @@ def test_no_counter_falls(own_server: Server, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("flask-uwsgi-websocket-*"))
 
 
+@pytest.mark.gevent
+def test_workers_that_cheaper_ends_are_retired(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    cheaper = ["--cheaper", "1", "--cheaper-initial", "2", "--cheaper-algo", "manual"]
+    options = [*cheaper, "--master-fifo", str(fifo)]
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    server = serve("gevent", app="stats", processes=2, options=options, env=env)
+    with server.connect() as client:
+        client.recv()
+    until(server, lambda s: ended(s) == {"client": 1} and s["complete"], "it to be counted")
+    settle(server, tmp_path)
+
+    def states_after(command: str, *states: str) -> None:
+        fifo.write_text(command)
+        stats = until(
+            server, lambda s: sorted(w["state"] for w in s["workers"]) == [*states], command
+        )
+        assert (total(stats, "accepted"), stats["complete"]) == (1, True)
+
+    states_after("-", "live", "retired")
+    text = run_command(server, "stats", "--prefix", "stats").stdout
+    assert "1 worker (" in text
+    assert "retired" not in text
+    states_after("+", "live", "live")
+
+
 HOSTILE = {
     "truncated": b'{"pid": 1, "started": 1.0, "eng',
     "empty": b"",

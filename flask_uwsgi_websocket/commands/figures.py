@@ -71,10 +71,15 @@ def state_of(worker: Stats) -> str:
     return f"{state} {duration(worker['age'])}" if state == "blocked" else state
 
 
+def shown_workers(stats: Stats) -> list[Mapping[str, Any]]:
+    """Return the workers that people want to see: none that uWSGI does not want itself."""
+    return [worker for worker in stats["workers"] if worker["state"] != "retired"]
+
+
 def headline(stats: Stats) -> str:
     """Return whose figures these are, and how many workers there are in each state."""
     states = [worker["state"] for worker in stats["workers"]]
-    running = len(states) - states.count("ended")
+    running = states.count("live") + states.count("blocked")
     parts = [f"{running} worker{'s' * (running != 1)}"]
     parts += [f"{states.count(state)} {state}" for state in ("blocked", "ended") if state in states]
     pid = stats["instance"].partition(".")[0]

@@ -26,6 +26,7 @@ from .figures import (
     milliseconds,
     refused,
     short,
+    shown_workers,
     slow,
     state_of,
     sum_of,
@@ -186,7 +187,7 @@ def lines_of(stats: Stats) -> Iterator[str]:
     """Yield the figures as text."""
     yield headline(stats)
     yield ""
-    yield from table(_WORKER, [_worker_row(worker) for worker in stats["workers"]])
+    yield from table(_WORKER, [_worker_row(worker) for worker in shown_workers(stats)])
     if stats["routes"]:
         yield ""
         yield from table(_ROUTE, [_route_row(*item) for item in sorted(stats["routes"].items())])

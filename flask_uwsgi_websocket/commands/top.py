@@ -22,6 +22,7 @@ from .figures import (
     milliseconds,
     refusals,
     short,
+    shown_workers,
     state_of,
     sum_of,
 )
@@ -196,7 +197,7 @@ class Screen:
                 self._speedometer.of_worker(worker["worker"]),
                 worker["state"] == "blocked",
             )
-            for worker in self._stats["workers"]
+            for worker in shown_workers(self._stats)
         ]
 
     def _routes(self) -> list[Row]:

@@ -35,9 +35,10 @@ class MonitoringMethods:
         """Return what was counted: plain data for JSON, of all workers of this uWSGI.
 
         These are the sums of all workers, and each worker by itself in ``"workers"``: those that
-        are live, blocked, or have ended. The figures of others are up to two seconds old, and those
-        of one that is blocked as old as its ``"age"`` says; then ``"complete"`` is False. Counters
-        never fall while this uWSGI runs. Elsewhere than on uWSGI it is about this process alone.
+        are live, blocked, ended, or retired, which ``--cheaper`` or a reload has ended for good.
+        The figures of others are up to two seconds old, and those of one that is blocked as old as
+        its ``"age"`` says; then ``"complete"`` is False. Counters never fall while this uWSGI runs.
+        Elsewhere than on uWSGI it is about this process alone.
 
         Waits for nobody, but reads a file for each worker. Extensions of one app, and apps with one
         ``UWSGI_WEBSOCKET_PREFIX``, are counted together.

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..servers import uwsgi
 from ..servers.uwsgi.process import UWSGIProcess
+from .stats import GONE
 
 
 def capacity_of(worker: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def capacity_of(worker: Mapping[str, Any]) -> dict[str, Any]:
 
     `fds` and `max_fds` are descriptors, `max_open` WebSockets where each holds a core.
     """
-    if worker["state"] == "ended":
+    if worker["state"] in GONE:
         return {}
     return {**_descriptors(worker["pid"]), **_cores(worker["engine"])}
 

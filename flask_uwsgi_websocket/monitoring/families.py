@@ -218,7 +218,13 @@ FAMILIES = (
     ),
     _of_backplane("log_bytes", "gauge", "log_bytes", "Bytes of what rooms keep on this machine."),
     # Workers
-    Family("workers", "gauge", ("state",), ("states/*",), "Workers: live, blocked or ended."),
+    Family(
+        "workers",
+        "gauge",
+        ("state",),
+        ("states/*",),
+        "Workers: live, blocked, ended, or retired.",
+    ),
     Family(
         "worker_up",
         "gauge",

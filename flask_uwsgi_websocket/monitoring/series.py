@@ -14,6 +14,7 @@ from .families import FAMILIES, Family, Figure, Labels, Stats
 #: rest of them as one: each route is some 50 series for Prometheus to store.
 MOST_VALUES = 200
 OTHER = "other"
+STATES = ("live", "blocked", "ended", "retired")
 #: Characters of a label's value.
 LONGEST_VALUE = 200
 #: What ends lines, hides text or is no UTF-8.
@@ -48,8 +49,12 @@ def _tree(stats: Stats, version: str) -> dict[str, Any]:
             for route, figures in stats["routes"].items()
         },
         "refused": {**none_refused, **stats["refused"]},
-        "workers": {str(worker["worker"]): _of_worker(worker) for worker in workers},
-        "states": {state: states.count(state) for state in ("live", "blocked", "ended")},
+        "workers": {
+            str(worker["worker"]): _of_worker(worker)
+            for worker in workers
+            if worker["state"] != "retired"  # nobody is to be woken by what is as it should be
+        },
+        "states": {state: states.count(state) for state in STATES},
         "build": {version: {worker["engine"]: 1 for worker in workers}},
     }
 

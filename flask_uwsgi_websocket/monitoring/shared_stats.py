@@ -61,7 +61,7 @@ class SharedStats:
         #: The latest counts, and the figures made of them.
         self._summed: tuple[Any, dict[str, Any]] = (None, {})
         self._routes = RouteSums()
-        self._is_over = False
+        self._is_over = self._is_dismissed = False
         self._failure = RateLimit()
         #: Called with the prefix and this worker's figures after each sample.
         self.listeners: list[Callable[[str, dict[str, Any]], object]] = []
@@ -205,6 +205,8 @@ class SharedStats:
         return {
             "pid": os.getpid(),
             "started": self._started,
+            "workers": uwsgi.most_workers(),
+            "dismissed": self._is_dismissed,
             "engine": uwsgi.running_engine() if self._engine is None else self._engine.name,
             "counted": total,
         }
@@ -222,6 +224,8 @@ class SharedStats:
 
     def _end(self) -> None:
         """Write once more. Who starts in this worker's place counts on from there."""
+        if uwsgi.is_dismissed():
+            self._is_dismissed, self._written = True, []
         self._write_and_notify()
         with self._lock:
             ends = self._engine is not None and self._engine.ends_for_good()

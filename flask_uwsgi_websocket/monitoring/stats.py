@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,9 @@ from .stats_file import Reading, after_end, read_stats_files
 #: Seconds without a sign of life after which a worker counts as blocked.
 PATIENCE = 3.0
 
-LIVE, BLOCKED, ENDED = "live", "blocked", "ended"
+LIVE, BLOCKED, ENDED, RETIRED = "live", "blocked", "ended", "retired"
+#: States in which a worker counts no more: another may take its place, or uWSGI wants none.
+GONE = (ENDED, RETIRED)
 #: What is of a worker alone, and has no sum.
 _OF_WORKER = {"worker", "pid", "state", "age", "started", "engine"}
 _STARTED = time.time()
@@ -31,15 +34,16 @@ def stats_of(shared: SharedStats) -> dict[str, Any]:
     found = shared.read()
     if number:
         found[number] = shared.own()
-    workers = {each: entry_of(each, found[each]) for each in sorted(found)}
+    workers = entries_of(found)
     is_old = number in workers and workers[number]["state"] == BLOCKED
     if number:
         workers[number]["state"] = LIVE  # it answers, if by figures that were written long ago
     running = uwsgi.running_workers()
-    if not shared.is_broken:
-        for each, (pid, started) in running.items():
-            if each not in workers or workers[each]["state"] == ENDED:
-                workers[each] = _successor(workers.get(each), each, pid, started)
+    for each, (pid, started) in running.items():
+        before = workers.get(each)
+        # Where nothing can be written nobody knows of the others; a file there is of one before.
+        if before["state"] in GONE if before else not shared.is_broken:
+            workers[each] = _successor(before, each, pid, started)
     is_complete = not is_old and not running.keys() - workers.keys()
     return _summed(workers, shared.instance, shared.prefix, is_complete)
 
@@ -50,7 +54,7 @@ def stats_from_outside(instance: tuple[int, int], prefix: str) -> dict[str, Any]
         found = read_stats_files(fd) if fd >= 0 else {}
     if not found:
         return None
-    return _summed({each: entry_of(each, found[each]) for each in found}, instance, prefix)
+    return _summed(entries_of(found), instance, prefix)
 
 
 def stats_of_process(metrics: Iterable[WorkerMetrics], engine: str, prefix: str) -> dict[str, Any]:
@@ -61,6 +65,17 @@ def stats_of_process(metrics: Iterable[WorkerMetrics], engine: str, prefix: str)
     pid = os.getpid()
     figures = {"pid": pid, "started": _STARTED, "engine": engine, "counted": total}
     return _summed({0: entry_of(0, Reading(figures, 0.0, True))}, (pid, started_at(pid)), prefix)
+
+
+def entries_of(found: Mapping[int, Reading]) -> dict[int, dict[str, Any]]:
+    """Return the parts of all workers, by their numbers."""
+    running = [each.figures["workers"] for each in found.values() if each.is_writer_alive]
+    most = max(running, default=0) or math.inf  # how many there are to be, if anybody says
+    entries = {number: entry_of(number, found[number]) for number in sorted(found)}
+    for number, entry in entries.items():
+        if entry["state"] == ENDED and (number > most or found[number].figures["dismissed"]):
+            entry["state"] = RETIRED
+    return entries
 
 
 def entry_of(number: int, found: Reading) -> dict[str, Any]:

@@ -154,6 +154,10 @@ def _parsed(content: bytes) -> dict[str, Any] | None:
         counted["routes"].update(map(json.loads, routes))
         if type(pid) is not int or not _is_number(started) or type(engine) is not str:
             return None
+        figures.setdefault("workers", 0)
+        figures.setdefault("dismissed", False)
+        if type(figures["workers"]) is not int or type(figures["dismissed"]) is not bool:
+            return None
         if not _is_counted(counted) or not all(map(_is_number, counted["refused"].values())):
             return None
         counted["routes"] = {pattern: _route(route) for pattern, route in counted["routes"].items()}

@@ -36,6 +36,16 @@ def is_only_worker() -> bool:
     return worker_id() > 0 and int(uwsgi.numproc) == 1
 
 
+def most_workers() -> int:
+    """Return how many workers this instance has, or with ``--cheaper`` may have; 0 outside."""
+    return int(uwsgi.numproc) if uwsgi is not None else 0
+
+
+def is_dismissed() -> bool:
+    """Tell whether uWSGI, by ``--cheaper``, wants this worker to end, and nobody in its place."""
+    return uwsgi is not None and worker_state()["status"] == b"cheap"
+
+
 def worker_state() -> dict[str, Any]:
     """Return what uWSGI knows of this worker."""
     state: dict[str, Any] = uwsgi.workers()[uwsgi.worker_id() - 1]
