@@ -56,6 +56,10 @@ class AdminPage:
         """A column of the table of connections, row by row."""
         return self.texts(f"#rows tbody [data-label='{title}']")
 
+    def expect_attribute(self, selector: str, name: str, value: str) -> None:
+        read = f"{at(selector)}.getAttribute({json.dumps(name)})"
+        eventually(lambda: self.js.read(read) == value, f"{name}={value} of {selector}")
+
     def expect_users(self, *users: str) -> None:
         eventually(lambda: self.column("User") == [*users], f"{users}", interval=0.05)
 
@@ -94,6 +98,18 @@ class AdminPage:
         self.js.read(f"({at(selector)}.focus(), {at(selector)}.select())")
         for character in text or ["Delete"]:
             self.js.press(character)
+
+    def focus(self, selector: str) -> None:
+        self.js.read(f"{at(selector)}.focus() ?? null")
+
+    def tab_to(self, text: str, most: int = 60) -> list[str]:
+        """Go on by the Tab key to what has a text; return the texts of all that was reached."""
+        reached: list[str] = []
+        while reached[-1:] != [text]:
+            assert len(reached) < most, reached
+            self.js.press("Tab")
+            reached.append(self.focused)
+        return reached
 
     def choose(self, selector: str, value: str) -> None:
         """Choose of a list, which opens outside of the page."""

@@ -134,11 +134,18 @@ class Browser(Runtime):
 
     @abstractmethod
     def press(self, key: str) -> None:
-        """Press a key of `KEYS`, or one with a character. Keys press no button in Firefox here."""
+        """Press a key of `KEYS`, or one with a character."""
 
 
 #: Keys by their names, and what WebDriver calls them.
-KEYS = {"Delete": "\ue017", "Escape": "\ue00c"}
+KEYS = {
+    "Delete": "\ue017",
+    "End": "\ue010",
+    "Enter": "\ue007",
+    "Escape": "\ue00c",
+    "Space": " ",
+    "Tab": "\ue004",
+}
 
 
 class Chromium(Browser):
@@ -184,8 +191,9 @@ class Firefox(Browser):
         opening = eventually(lambda: self._open(port), "Firefox to answer", patience, 0.2)
         self._connection = stack.enter_context(opening)
         self._do("session.new", capabilities={})
-        tree = self._do("browsingContext.getTree")
-        self._context = tree["contexts"][0]["context"]
+        # In the tab that it opens by itself the focus is in the location bar, which leaves the page
+        # the keys, but none that presses a button.
+        self._context = self._do("browsingContext.create", type="tab")["context"]
 
     def _open(self, port: int) -> ClientConnection | None:
         address = f"ws://127.0.0.1:{port}/session"

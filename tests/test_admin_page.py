@@ -174,6 +174,83 @@ def test_looks_into_a_room(page: AdminPage, server: Server) -> None:
         page.js.press("Escape")
 
 
+def test_the_page_by_keyboard(page: AdminPage, server: Server) -> None:
+    press, user = page.js.press, "#rows thead th:nth-child(2)"
+    with members(server, "ann", "bob", room="kept/a"):
+        page.expect_users("ann", "bob")
+        page.js.read("document.activeElement.blur() ?? null")
+        press("Tab")
+        assert page.focused == "Skip to the connections"
+        press("Enter")
+        eventually(lambda: page.focused.startswith("Connections"), "the skip")
+        reached = page.tab_to("Last")
+        assert [each for each in reached if each in ("Route", "User", "Rooms", "First")] == [
+            *("Route", "User", "Rooms", "First")
+        ]
+        assert reached.count("/rooms/<path:names>") == 2
+        page.focus(f"{user} button")
+        press("Enter")
+        page.expect_attribute(user, "aria-sort", "ascending")
+        press("Space")
+        page.expect_attribute(user, "aria-sort", "descending")
+        assert page.focused == "User"
+        page.expect_users("bob", "ann")
+        page.focus("#pause")
+        for pressed in ("true", "false"):
+            press("Space")
+            page.expect_attribute("#pause", "aria-pressed", pressed)
+        page.focus("#codes-more summary")
+        press("Enter")
+        page.expect("#codes-table", "By the client")
+
+
+def test_a_connection_by_keyboard(page: AdminPage, server: Server) -> None:
+    press, route = page.js.press, "/rooms/<path:names>"
+    with members(server, "ann") as [ann]:
+        page.expect_users("ann")
+        page.focus("#rows thead th:last-child button")
+        page.tab_to(route)
+        press("Enter")
+        page.expect("#detail", "ann")
+        page.tab_to("Close the connection…")
+        press("Space")
+        eventually(lambda: page.dialogs == ["detail", "confirm"], "a question")
+        assert page.js.read("document.activeElement.name") == "code"
+        assert page.tab_to("Close the connection") == ["", "Cancel", "Close the connection"]
+        press("Escape")
+        eventually(lambda: page.dialogs == ["detail"], "no question any more")
+        assert page.focused == "Close the connection…"
+        press("Enter")
+        eventually(lambda: page.dialogs == ["detail", "confirm"], "a question")
+        page.type("#confirm [name=code]", "4321")
+        press("Enter")  # as a form is sent
+        assert end_of(ann) == (4321, "")
+        page.expect("#detail .result", "is being closed")
+        press("Escape")
+        eventually(lambda: page.dialogs == [], "no panel any more")
+        assert page.focused == route
+
+
+def test_a_room_by_keyboard(page: AdminPage, server: Server) -> None:
+    press = page.js.press
+    with members(server, "ann", room="kept/keys") as [ann]:
+        ann.send("what is said")
+        assert ann.recv(PATIENCE) == "what is said"
+        page.type("#rooms-search", "KEYS")
+        eventually(lambda: page.texts("#rooms tbody button") == ["kept/keys"], "the room")
+        page.tab_to("kept/keys")
+        press("Enter")
+        eventually(lambda: page.dialogs == ["confirm"], "a question")
+        page.focus("#confirm [type=checkbox]")
+        press("Space")
+        page.tab_to("Look into the room")
+        press("Enter")
+        page.expect("#inside", "Room kept/keys", "1 connection of 1 user.", "what is said")
+        press("Escape")
+        eventually(lambda: page.dialogs == [], "no panel any more")
+        assert page.focused == "kept/keys"
+
+
 def test_names_of_all_kinds(page: AdminPage, server: Server) -> None:
     with members(server, *HOSTILE), members(server, "ann", room="<script>" + "\u0301" * 90):
         page.expect_users(*HOSTILE.values(), "ann")

@@ -1,7 +1,7 @@
 // @ts-check
 /** What the page asks the server to do: requests with the page's token, which no other page has. */
 
-import {bytes, count} from './text.js'
+import {bytes, counted} from './text.js'
 
 /** Seconds that an answer may take. */
 const PATIENCE = 20
@@ -45,5 +45,5 @@ function done(data) {
   if (data.done === 'closing') return 'The connection is being closed.'
   if (data.done === 'sent') return 'The message was sent.'
   if (data.done === 'queued') return `The message waits: the client has ${bytes(data.queued)} to read first.`
-  return `${count(data.connections)} connections of ${count(data.users)} users.`
+  return `${counted(data.connections, 'connection')} of ${counted(data.users, 'user')}.`
 }

@@ -2,7 +2,7 @@
 /** The dialogs: what is asked before anything is done, a connection, and the inside of a room. */
 
 import {ask} from './actions.js'
-import {LONG, SHORT, bytes, clock, count, duration, latency, moment, say, sayName} from './text.js'
+import {LONG, SHORT, bytes, clock, count, counted, duration, latency, moment, say, sayName} from './text.js'
 
 /** @typedef {import('./table.js').Row} Row */
 
@@ -141,8 +141,8 @@ export class Detail {
     const names = {Route: row.route, Path: row.path, User: row.user, Address: row.address}
     const texts = {
       'Open for': `${duration(now - row.since)}, since ${moment(row.since)}`,
-      Received: `${count(row.messages_received)} messages, ${bytes(row.bytes_received)}`,
-      Sent: `${count(row.messages_sent)} messages, ${bytes(row.bytes_sent)}`,
+      Received: `${counted(row.messages_received, 'message')}, ${bytes(row.bytes_received)}`,
+      Sent: `${counted(row.messages_sent, 'message')}, ${bytes(row.bytes_sent)}`,
       Latency: latency(row.latency),
       Queued: bytes(row.queued),
     }

@@ -2,7 +2,7 @@
 /** Totals, charts and workers: what the counters say, and how fast they grow. */
 
 import {drawCodes, drawThroughput, meaning} from './charts.js'
-import {bytes, clock, count, duration, latency, rate, say, sayName} from './text.js'
+import {bytes, clock, count, counted, duration, latency, rate, say, sayName} from './text.js'
 
 /** Seconds that the chart of throughput shows: at first, and at most. */
 const NARROW = 60, WIDE = 300
@@ -94,11 +94,11 @@ export class Overview {
     const live = workers.filter(worker => worker.state === 'live').length
     const pings = sum(/** @type {any} */ (stats.ping?.counts))
     const slow = stats.slow ?? {}
-    tile('Open', count(open), `${count(live)} of ${count(workers.length)} workers live`)
+    tile('Open', count(open), `${count(live)} of ${counted(workers.length, 'worker')} live`)
     tile('Received', `${shown(grows('messages_received'), rate)}/s`, `${shown(grows('bytes_received'), bytes)}/s`)
     tile('Sent', `${shown(grows('messages_sent'), rate)}/s`, `${shown(grows('bytes_sent'), bytes)}/s`)
     tile('Round trip', latency(pings ? stats.ping.sum / pings : null), 'mean of all pings')
-    tile('Queued', bytes(stats.queued_bytes), `${count(slow.closed ?? 0)} slow clients closed`)
+    tile('Queued', bytes(stats.queued_bytes), `${counted(slow.closed ?? 0, 'slow client')} closed`)
     tile('Accepted', count(stats.accepted), `${count(sum(stats.refused))} refused`)
     tile('Errors', count(stats.errors), 'of handlers')
     tile('Members', count(stats.rooms?.members ?? 0), 'of rooms')

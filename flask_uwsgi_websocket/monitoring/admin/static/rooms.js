@@ -3,7 +3,7 @@
 
 import {ask} from './actions.js'
 import {confirm, named, tell} from './dialogs.js'
-import {LONG, bytes, count, moment, say, sayName} from './text.js'
+import {LONG, bytes, count, counted, moment, say, sayName} from './text.js'
 
 /** @typedef {{room: string, connections: number}} Room */
 
@@ -98,7 +98,7 @@ function member({user, connections, info}) {
   const item = document.createElement('li')
   item.append(named(user), document.createElement('small'))
   const known = info === undefined || info === null ? '' : `, ${JSON.stringify(info)}`
-  sayName(/** @type {Element} */ (item.lastElementChild), `${count(connections)} connections${known}`, LONG)
+  sayName(/** @type {Element} */ (item.lastElementChild), `${counted(connections, 'connection')}${known}`, LONG)
   return item
 }
 

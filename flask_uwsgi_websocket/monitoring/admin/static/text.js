@@ -98,6 +98,9 @@ export function isSelected(element) {
 /** @param {number} value */
 export const count = value => (Math.abs(value) < 100_000 ? whole.format(value) : short.format(value))
 
+/** @param {number} value @param {string} thing what it is of, of which one is called so */
+export const counted = (value, thing) => `${count(value)} ${thing}${value === 1 ? '' : 's'}`
+
 /** @param {number} value a second */
 export const rate = value => (value < 100 ? tenths.format(value) : count(value))
 
