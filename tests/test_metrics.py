@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,14 +121,17 @@ def test_counters_of_a_connection(kind: Callable[[], Any]) -> None:
     for number, name in enumerate(names):
         setattr(traffic, name, (1 << 62) + number)
     assert [getattr(traffic, name) - (1 << 62) for name in names] == [0, 1, 2, 3]
-    traffic.count_sent()
     traffic.add_received(1 << 40)
-    traffic.add_bytes_sent(-1)
+    traffic.add_sent(1, -1)
     found = [getattr(traffic, name) - (1 << 62) for name in names]
     assert found == [1 << 40, 2, 2, 2]
-    for add_ in (traffic.add_received, traffic.add_bytes_sent):
+    for wrong in (partial(traffic.add_received, "1"), partial(traffic.add_sent, 1, "1")):
         with pytest.raises(TypeError):
-            add_("1")
+            wrong()
+    with pytest.raises(TypeError):
+        traffic.add_sent("1", 1)
+    with pytest.raises(TypeError):
+        traffic.add_sent(1)
     assert traffic.error is None
     traffic.error = "ValueError"
     assert traffic.error == "ValueError"
@@ -263,7 +267,7 @@ def test_a_snapshot_is_the_same_until_something_changes() -> None:
     assert not changes(lambda: None)
     assert changes(route.opened)
     assert not changes(lambda: connections.append(connection))
-    assert changes(connection.traffic.count_sent)
+    assert changes(partial(connection.traffic.add_sent, 1, 0))
     assert changes(lambda: setattr(connection, "queued", 5))
     assert changes(lambda: setattr(connection, "queued", 0))
     assert changes(lambda: route.pinged(0.1))

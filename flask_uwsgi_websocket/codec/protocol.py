@@ -82,7 +82,9 @@ class Protocol(Receiver):
         whole = whole_frame(message, self.plain_below)
         if whole is not None:
             return whole
-        return self.text(message) if isinstance(message, str) else self.binary(message)
+        if isinstance(message, str):  # as text(), which would ask once more
+            return self.data_frame(TEXT, encode_text(message))
+        return self.binary(message)
 
     def text(self, message: str) -> bytes:
         """Make the frame of a text message; raises as :meth:`binary` and :func:`encode_text`."""

@@ -26,7 +26,7 @@ from typing import Final
 from ..exceptions import InvalidPayload, MessageTooBig, RemoteProtocolError
 from .deflate import Deflate
 from .events import Close, Event, Fail, Ping, Pong
-from .fast_path import whole_message, whole_messages
+from .fast_path import COMPILED, whole_message, whole_messages
 from .frames import (
     BINARY,
     CLOSE,
@@ -116,9 +116,10 @@ class Receiver:
         self._missing = 0
         self._key = b""
 
-        # Whether the fast path is open to us at all: not to a client, whose peer does not mask, nor
-        # where even a short frame may be above the limit.
-        self._has_fast_path = fast and not is_client and max_message_size >= MAX_CONTROL_PAYLOAD
+        # Whether the fast path is open to us at all: not without C, nor to a client, whose peer
+        # does not mask, nor where even a short frame may be above the limit.
+        fast = COMPILED and fast and not is_client
+        self._has_fast_path = fast and max_message_size >= MAX_CONTROL_PAYLOAD
         #: The largest message that may take the fast path now, between messages with nothing held;
         #: else -1. For who reads and parses in one call.
         self.fast_limit = max_message_size if self._has_fast_path else -1

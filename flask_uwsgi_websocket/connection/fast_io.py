@@ -86,7 +86,8 @@ def _read(connection: Connection, flags: int) -> Received:
     except (BlockingIOError, InterruptedError):
         return None
     traffic.bytes_received += len(data)
-    message = whole_message(data, connection.protocol.fast_limit) if len(data) < size else None
+    limit = connection.protocol.fast_limit
+    message = whole_message(data, limit) if limit >= 0 and len(data) < size else None
     if message is None:
         return (data,)
     traffic.messages_received += 1
@@ -116,13 +117,16 @@ def send_to_idle_in_python(
     return list(connections)
 
 
-def send_frame(connection: Sender, frame: bytes) -> memoryview | None:
-    """Send a frame; return what was not taken of it, if anything. OSError: the connection broke."""
+def send_frame(connection: Sender, frame: bytes, messages: int) -> memoryview | None:
+    """Send a frame; return what was not taken of it, if anything. OSError: the connection broke.
+
+    :param messages: that it is: 1, or 0 for a control frame.
+    """
     try:
         sent = connection.socket.send(frame, SEND_FLAGS)
     except (BlockingIOError, InterruptedError):
         sent = 0
-    connection.traffic.add_bytes_sent(sent)
+    connection.traffic.add_sent(messages, sent)
     return None if sent == len(frame) else memoryview(frame)[sent:]
 
 

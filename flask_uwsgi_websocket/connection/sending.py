@@ -85,17 +85,15 @@ class Sending(ReadAhead):
                 # More messages wait to be answered: reply to all at once.
                 frame = (encode or self.protocol.encode)(message)
                 if not control:
-                    self.traffic.count_sent()
+                    self.traffic.add_sent(1, 0)
                 return self._hold_back(frame)
             if encode is None and (is_much := send(self, message)) is not False:
                 return is_much is True
             try:
-                rest = send_frame(self, (encode or self.protocol.encode)(message))
+                rest = send_frame(self, (encode or self.protocol.encode)(message), not control)
             except OSError:
                 self._broken()
                 raise self.closed_error() from None
-            if not control:
-                self.traffic.count_sent()
             return rest is not None and self._queue_rest(rest)
         finally:
             lock.release()
@@ -162,7 +160,7 @@ class Sending(ReadAhead):
             if self.ended:
                 return False
             self._hold_back(frames.for_(self.protocol))
-            self.traffic.messages_sent += frames.count
+            self.traffic.add_sent(frames.count, 0)
         return True
 
     def _close_if_slow(self) -> None:
@@ -258,7 +256,7 @@ class Sending(ReadAhead):
         self._unsent_size = 0
 
     def _sent(self, size: int) -> None:
-        self.traffic.add_bytes_sent(size)
+        self.traffic.add_sent(0, size)
         self._unsent_size -= size
         unsent = self._unsent
         while unsent and size >= len(unsent[0]):

@@ -33,16 +33,13 @@ class Traffic:
         #: The name of the exception that ended the handler.
         self.error: str | None = None
 
-    def count_sent(self) -> None:
-        """Count a message that is sent."""
-        self.messages_sent += 1
-
     def add_received(self, messages: int, /) -> None:
         """Count messages that were received."""
         self.messages_received += messages
 
-    def add_bytes_sent(self, size: int, /) -> None:
-        """Count bytes that the kernel took."""
+    def add_sent(self, messages: int, size: int, /) -> None:
+        """Count messages that are sent, and bytes that the kernel took."""
+        self.messages_sent += messages
         self.bytes_sent += size
 
 
