@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from flask_uwsgi_websocket.session.seats import Seat, Seats, client_name
 from flask_uwsgi_websocket.testing import HandshakeRejected
 from tests.conftest import ENGINES, ServerFactory
 from tests.rawclient import RawClient, Refused, close_frame
-from tests.server import Server, eventually
+from tests.server import PATIENCE, Server, eventually
 
 CONFIG = {"UWSGI_WEBSOCKET_MAX_CONNECTIONS": 4}
 
@@ -241,7 +242,8 @@ def test_after_a_time_without_locks_workers_count_together_again(
         assert seat is not None
         [file] = blocked.rglob("seats.*")
         opened = f"import fcntl; file = open({str(file)!r}, 'r+')"
-        lock = f"fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, {seat.byte})"
+        [byte] = seat._bytes
+        lock = f"fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, {byte})"
         return subprocess.call([sys.executable, "-c", f"{opened}; {lock}"]) != 0
 
     blocked.write_text("no directory")
@@ -256,6 +258,37 @@ def test_after_a_time_without_locks_workers_count_together_again(
     assert [is_locked(seat) for seat in taken] == [False, False, True, True]
     assert seats.take("ann", 4) is None
     seats._close()
+
+
+def test_a_seat_is_left_while_others_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a handler of signals needs it that comes in between, and waits for a connection."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / f"flask-uwsgi-websocket-{os.geteuid()}").write_text("no directory")
+    process = SimpleNamespace(instance=lambda: (os.getpid(), 0))
+    engine: Any = SimpleNamespace(process=process, call_at_end=lambda callback: None)
+    seats = Seats("app", engine)
+    seat = seats.take("ann", 1)
+    assert seat is not None
+    were_left: list[bool] = []
+
+    class Leaving(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            other = threading.Thread(target=seat.leave, daemon=True)
+            other.start()
+            other.join(PATIENCE)
+            were_left.append(not other.is_alive())
+
+    handler = Leaving()
+    monkeypatch.setattr(log, "WARNING_INTERVAL", 0)
+    log.logger.addHandler(handler)
+    try:
+        assert seats.take("bob", 1) is not None
+    finally:
+        log.logger.removeHandler(handler)
+    assert were_left == [True]
+    assert seats.take("ann", 1) is not None
 
 
 def make(**config: Any) -> tuple[Any, WebSocket]:

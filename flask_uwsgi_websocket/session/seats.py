@@ -72,15 +72,20 @@ class Seat:
     :param byte: of the file.
     """
 
-    __slots__ = ("_seats", "byte")
+    __slots__ = ("_bytes", "_seats")
 
     def __init__(self, seats: Seats, byte: int) -> None:
         self._seats = seats
-        self.byte = byte  # -1 once it was left
+        self._bytes = [byte]
 
     def leave(self) -> None:
-        """Let another connection of the client have it; once, or again to no effect."""
-        self._seats.leave(self)
+        """Let another connection of the client have it; once, or again to no effect.
+
+        Never waits: it may be called under a connection's lock, for which whoever takes a seat may
+        wait, in a signal handler or at the end of an object that come in between.
+        """
+        with suppress(IndexError):
+            self._seats.give_up(self._bytes.pop())  # which of several threads one alone can
 
     __del__ = leave  # whatever became of the request
 
@@ -95,8 +100,8 @@ class Seats:
     def __init__(self, prefix: str, engine: Engine | None) -> None:
         self._prefix = prefix
         self._engine = engine
-        self._lock = RLock()  # may be acquired again: an object's end may come in between
-        self._taken: set[int] = set()  # the bytes that this process has
+        self._lock = RLock()  # of those who take seats
+        self._taken: set[int] = set()  # the bytes that this process has, or tries to have
         self._directory: Directory | None = None
         self._files: dict[int, int] = {}
         self._is_broken = False  # since when there are no locks but for a try now and then
@@ -115,20 +120,23 @@ class Seats:
             # All take the first that is free: nobody gets to where we have yet to look while there
             # is one behind us.
             for byte in range(place, place + most):
-                if byte not in self._taken and self._claim(byte):
-                    self._taken.add(byte)
-                    return Seat(self, byte)
+                if byte in self._taken:
+                    continue
+                self._taken.add(byte)
+                seat = Seat(self, byte)
+                if self._claim(byte):
+                    return seat
+                seat.leave()
         return None
 
-    def leave(self, seat: Seat) -> None:
-        """Give up a seat, if that was not done."""
-        with self._lock:  # two threads may come, and the byte be another's seat in between
-            byte, seat.byte = seat.byte, -1
-            self._taken.discard(byte)
-            fd = self._files.get(_index(byte)) if byte >= 0 else None
-            if fd is not None:
-                with suppress(OSError):
-                    fcntl.lockf(fd, fcntl.LOCK_UN, 1, byte)
+    def give_up(self, byte: int) -> None:
+        """Let others have a byte; never waits, see :meth:`Seat.leave`."""
+        fd = self._files.get(_index(byte))
+        if fd is not None:
+            with suppress(OSError):
+                fcntl.lockf(fd, fcntl.LOCK_UN, 1, byte)
+        # Last: whoever takes it in this process locks it again.
+        self._taken.discard(byte)
 
     def _claim(self, byte: int) -> bool:
         """Lock a byte; return False where another process has it."""
