@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -379,3 +380,16 @@ def test_only_routes_that_have_changed_are_summed_anew(place: Path) -> None:
     found = {pattern: route["open"] for pattern, route in written(place)["routes"].items()}
     assert found == {"/a": 2, "/b": 3, '/"\n\u20ac': 1}
     clock.end(for_good=True)
+
+
+def test_without_a_master_an_instance_is_known_by_its_first_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several that a script starts may have one process group."""
+    pids = [0, 7]
+    found = SimpleNamespace(masterpid=lambda: 0, workers=lambda: [{"pid": pids[0]}, {"pid": 9}])
+    monkeypatch.setattr(uwsgi_process, "uwsgi", found)
+    process = object.__new__(uwsgi_process.UWSGIProcess)
+    assert process.parent_of_workers() == os.getpid()  # which imports the app
+    pids.reverse()
+    assert process.parent_of_workers() == 7

@@ -41,6 +41,8 @@ def stats_of(shared: SharedStats) -> dict[str, Any]:
     running = uwsgi.running_workers()
     for each, (pid, started) in running.items():
         before = workers.get(each)
+        if before is not None and before["pid"] == pid:
+            continue  # whose end nobody has noticed so far, as without a master
         # Where nothing can be written nobody knows of the others; a file there is of one before.
         if before["state"] in GONE if before else not shared.is_broken:
             workers[each] = _successor(before, each, pid, started)

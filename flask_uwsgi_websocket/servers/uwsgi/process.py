@@ -89,7 +89,8 @@ class UWSGIProcess(ServerProcess):
         return 0 if is_child else worker_id()
 
     def parent_of_workers(self) -> int:
-        return uwsgi.masterpid() or os.getpgrp()
+        # Without a master the first worker forks the others; it imports the app before it is one.
+        return uwsgi.masterpid() or uwsgi.workers()[0]["pid"] or os.getpid()
 
     def is_serving(self) -> bool:
         # With --lazy-apps we are imported in the worker, with what may still be to come.
