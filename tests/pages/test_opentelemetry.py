@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import flask
 import pytest
 from opentelemetry.instrumentation.flask import FlaskInstrumentor
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.collector import Collector, collecting
 from tests.pages import Page
 from tests.pages.serving import serving
 from tests.server import PATIENCE, eventually, free_port, uwsgi_binary
 
 PAGE = Page("opentelemetry")
-
-
-class Collector(ThreadingHTTPServer):
-    """What OTLP over HTTP is sent to: by the instance that has sent it."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Receiver)
-        self.spans: dict[str, list[Any]] = {}
-        self.metrics: dict[str, dict[str, Any]] = {}
-
-    def take(self, path: str, body: bytes) -> None:
-        if path == "/v1/traces":
-            for each in ExportTraceServiceRequest.FromString(body).resource_spans:
-                spans = self.spans.setdefault(instance_of(each.resource), [])
-                spans += [span for scope in each.scope_spans for span in scope.spans]
-        else:
-            for each in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                metrics = self.metrics.setdefault(instance_of(each.resource), {})
-                metrics.update((m.name, m) for scope in each.scope_metrics for m in scope.metrics)
-
-
-class Receiver(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers["Content-Encoding"] == "gzip":
-            body = gzip.decompress(body)
-        self.server.take(self.path, body)
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-def instance_of(resource: Any) -> str:
-    attributes = {each.key: each.value.string_value for each in resource.attributes}
-    assert attributes["service.name"] == "chat"
-    return attributes["service.instance.id"]
-
-
-@contextmanager
-def collecting() -> Iterator[Collector]:
-    with Collector() as collector:
-        threading.Thread(target=collector.serve_forever, daemon=True).start()
-        yield collector
-        collector.shutdown()
 
 
 def uwsgi(folder: Path, port: int, code: str) -> list[str | Path]:
@@ -95,12 +36,32 @@ def uwsgi(folder: Path, port: int, code: str) -> list[str | Path]:
 @pytest.mark.slow
 def test_each_worker_sends_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
-    command = uwsgi(tmp_path, port, PAGE.code("@postfork"))
+    command = uwsgi(tmp_path, port, PAGE.code("shutdown_on_exit"))
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")  # ms
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
     with collecting() as collector:
-        endpoint = f"http://127.0.0.1:{collector.server_port}"
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        for name, value in collector.environment.items():
+            monkeypatch.setenv(name, value)
+        with serving(command, port, tmp_path) as address:
+            see_both_send(collector, address)
+
+
+@pytest.mark.slow
+def test_the_variables_of_opentelemetry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    code = PAGE.code("shutdown_on_exit")
+    start, end = code.index("@postfork"), code.index("@websocket.route")
+    code = f"{code[:start]}{PAGE.code('auto_instrumentation')}\n{code[end:]}"
+    command = uwsgi(tmp_path, port, code)
+    for line in PAGE.code("OTEL_SERVICE_NAME").splitlines():
+        if line.startswith("$ export "):
+            for variable in line.removeprefix("$ export ").split():
+                monkeypatch.setenv(*variable.split("="))
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")  # ms
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
+    with collecting() as collector:
+        for name, value in collector.environment.items():
+            monkeypatch.setenv(name, value)
         with serving(command, port, tmp_path) as address:
             see_both_send(collector, address)
 
@@ -125,12 +86,7 @@ def see_both_send(collector: Collector, address: str) -> None:
     assert set(collector.spans) == set(collector.metrics)
 
     def accepted() -> list[int]:
-        return [
-            point.as_int
-            for metrics in collector.metrics.values()
-            if "websocket.server.accepted" in metrics
-            for point in metrics["websocket.server.accepted"].sum.data_points
-        ]
+        return list(collector.values("accepted").values())
 
     eventually(lambda: len(accepted()) == 2 and min(accepted()) >= 1, "the metrics")
 
@@ -138,10 +94,10 @@ def see_both_send(collector: Collector, address: str) -> None:
 @pytest.mark.slow
 def test_what_is_open_when_uwsgi_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
-    command = [*uwsgi(tmp_path, port, PAGE.code("@postfork")), "--pidfile", "pid"]
+    command = [*uwsgi(tmp_path, port, PAGE.code("shutdown_on_exit")), "--pidfile", "pid"]
     with collecting() as collector:
-        endpoint = f"http://127.0.0.1:{collector.server_port}"
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        for name, value in collector.environment.items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")  # it has no other reason to send
         with (
             serving(command, port, tmp_path) as address,
@@ -163,9 +119,9 @@ def _received(client: ClientConnection) -> None:
 
 @pytest.mark.slow
 def test_what_happens_before_the_fork(tmp_path: Path) -> None:
-    code = PAGE.code("@postfork")
+    code = PAGE.code("shutdown_on_exit")
     start, end = code.index("app = Flask"), code.index("@websocket.route")
-    early = code[code.index("    resource = ") : end]
+    early = code[code.index("    from opentelemetry.exporter") : end]
     early = "\n".join(line.removeprefix("    ") for line in early.splitlines())
     rest = code[start:].replace("@postfork\n", "").replace("set_up_opentelemetry", "nobody_calls")
     code = f"{code[:start]}{early}\n\n{rest}"

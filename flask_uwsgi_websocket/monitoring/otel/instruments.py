@@ -137,6 +137,10 @@ class _Figures:
             self._read_at = now
         return self._figures
 
+    def forget(self) -> None:
+        """Count anew at the next look, however soon that is."""
+        self._read_at = -_FRESH
+
     def of(self, instrument: _Instrument) -> Iterator[Observation]:
         """Yield the values of an instrument, with their attributes."""
         for path in instrument.paths:
@@ -146,6 +150,11 @@ class _Figures:
 
 
 _figures = _Figures()
+
+
+def refresh() -> None:
+    """Have the next export tell of what has happened up to then."""
+    _figures.forget()
 
 
 def _spelled(key: str, name: str) -> tuple[str, str]:

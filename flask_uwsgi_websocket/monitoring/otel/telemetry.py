@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...engines.base import Engine
@@ -27,6 +28,9 @@ class Telemetry(Observer):
         self._websocket = websocket
         self._tracing: Tracing | None = None
         self._is_measured = False
+        # Then locks of its export may be real ones in spite of gevent's patch: two greenlets that
+        # ask for one, ours and its own, would wait for ever.
+        self._is_sdk_early = "opentelemetry.sdk.metrics" in sys.modules
 
     def client_class(self, client_class: type[Any], config: Any) -> type[Any]:
         if not config["UWSGI_WEBSOCKET_OTEL_MESSAGES"] or not self._look(config):
@@ -64,11 +68,16 @@ class Telemetry(Observer):
         """Have the metrics of this process include the extension's, if anything reads them."""
         if self._is_measured or not config["UWSGI_WEBSOCKET_OTEL"]:
             return
-        if "opentelemetry.metrics" in sys.modules:
+        if "opentelemetry.metrics" in sys.modules or "opentelemetry.trace" in sys.modules:
+            from .flushing import flush
             from .instruments import measure
 
             self._is_measured = True
             measure(self._websocket)
+            if uwsgi.inside():
+                engine = uwsgi.engine(self._websocket.middleware.engine_name)
+                may_deadlock = engine.name == "gevent" and self._is_sdk_early
+                engine.call_at_end(partial(flush, for_good=may_deadlock))
 
     def _look(self, config: Any) -> Tracing | None:
         """Return what traces connections, if the app wants that and has an SDK that takes it."""
@@ -76,11 +85,8 @@ class Telemetry(Observer):
             return None
         self.measure(config)
         if self._tracing is None and "opentelemetry.trace" in sys.modules:
-            from .tracing import flush, is_set_up, tracing
+            from .tracing import is_set_up, tracing
 
             if is_set_up():
                 self._tracing = tracing()
-                if uwsgi.inside():
-                    for engine in self._websocket.clients.engines:
-                        engine.call_at_end(flush)
         return self._tracing

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import cache
-from threading import Thread
 from typing import Any
 
-from opentelemetry import context, metrics, propagate, trace
+from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
@@ -16,9 +14,6 @@ from ...helpers.wsgi import WSGIEnvironment
 from ...metrics.observers import End, Refusal
 from ...servers.upgrade import upgrade_of
 from .attributes import SCHEMA, SCOPE, request_attributes
-
-#: Seconds that the SDK has for it when a process ends.
-FLUSH_TIME = 1.0
 
 #: In the environment of a request: the :class:`ConnectionSpan`, while it lasts.
 KEY = "flask_uwsgi_websocket.span"
@@ -33,25 +28,6 @@ def is_set_up() -> bool:
 def tracing() -> Tracing:
     """Return the one for this process, once there is an SDK."""
     return Tracing()
-
-
-def flush() -> None:
-    """Have the SDK send what it has, as the last thing of a process.
-
-    It would do so itself by ``atexit``, which uWSGI leaves out under gevent and asyncio. What it
-    waits for, in a reload, are the spans of all connections that were open.
-    """
-    thread = Thread(target=_flush, name="websocket-flush", daemon=True)
-    thread.start()
-    thread.join(FLUSH_TIME)
-
-
-def _flush() -> None:
-    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
-        send = getattr(provider, "force_flush", None)  # of the SDK's; the API has none
-        if send is not None:
-            with suppress(Exception):
-                send()
 
 
 class ConnectionSpan:
