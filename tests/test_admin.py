@@ -20,7 +20,7 @@ from werkzeug.exceptions import Forbidden
 from werkzeug.local import LocalProxy
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
-from flask_uwsgi_websocket.monitoring.admin import updates
+from flask_uwsgi_websocket.monitoring.admin import permission, updates
 from flask_uwsgi_websocket.testing import HandshakeRejected, WebSocketTestConnection
 from tests.server import PATIENCE, eventually
 
@@ -372,6 +372,39 @@ def test_actions_need_a_token_of_this_admin() -> None:
             assert (answer.status_code, answer.json["reload"]) == (403, True)
         who = "bob"
         assert page.post("close", socket.token, id="x").status_code == 403
+
+
+def test_a_token_of_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page()
+    with page.open() as socket:
+        monkeypatch.setattr(permission, "TOKEN_TIME", -1)
+        answer = page.post("close", socket.token, id="x")
+        assert (answer.status_code, answer.json["reload"]) == (403, True)
+
+
+def test_two_admins(caplog: pytest.LogCaptureFixture) -> None:
+    """Each is told apart in the log, also where one closes the other's page, or their own."""
+    page = Page(who=lambda: flask.request.headers["X-Who"])
+
+    def post(action: str, who: str, token: str, **body: Any) -> int:
+        headers = {**ORIGIN, "X-Admin-Token": token, "X-Who": who}
+        return int(page.client.post(f"/_ws/{action}", json=body, headers=headers).status_code)
+
+    with page.open({**ORIGIN, "X-Who": "ann"}) as ann, page.open({**ORIGIN, "X-Who": "bob"}) as bob:
+        assert {row["you"] for row in ann.table()["rows"]} == {True, False}
+        assert post("close", "ann", bob.token, id=bob.hello["id"]) == 403
+        assert post("close", "ann", ann.token, id=bob.hello["id"], code=4000) == 200
+        assert bob.connection.receive(PATIENCE) is None
+        assert post("room", "bob", bob.token, room="a") == 200
+        assert post("close", "ann", ann.token, id=ann.hello["id"]) == 200
+        while ann.connection.receive(PATIENCE) is not None:
+            pass
+        assert (ann.connection.close_code, bob.connection.close_code) == (1000, 4000)
+    records = [r.__dict__ for r in caplog.records if r.name.endswith(".admin")]
+    done = [
+        (r["websocket_admin"], r["websocket_action"]) for r in records if "websocket_action" in r
+    ]
+    assert done == [("ann", "close"), ("bob", "room"), ("ann", "close")]
 
 
 def test_rights_that_ended_end_at_once() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -44,12 +46,20 @@ def visit(browser: Browser, server: Server, **context: Any) -> Iterator[Page]:
         page = opened.new_page()
         page.on("console", lambda line: complaints.append(line.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.add_init_script(KEEP_SOCKET)
         page.goto(f"http://{server.address}/login")
         expect(page.locator("#rows tbody tr")).to_have_count(2)
         expect(page.locator("#rooms tbody tr")).to_have_count(2)
         yield page
-        # That an action is refused is no fault of the page.
-        assert [line for line in complaints if "status of 400" not in line] == []
+        # That something is refused is no fault of the page.
+        refused = ("status of 400", "status of 403", "response code: 403")
+        assert [line for line in complaints if not any(word in line for word in refused)] == []
+
+
+#: Before the page's own scripts: keeps its WebSocket where a test can close it.
+KEEP_SOCKET = """globalThis.WebSocket = class extends WebSocket {
+    constructor(...values) { super(...values); globalThis.socket = this }
+}"""
 
 
 def find_barriers(page: Page, where: str) -> list[str]:
@@ -89,7 +99,102 @@ def test_no_barrier(browser: Browser, server: Server, scheme: Any, size: str) ->
         page.locator("#confirm-do").click()
         expect(page.locator("#inside")).to_be_visible()
         barriers += find_barriers(page, "room")
+        page.keyboard.press("Escape")
+        page.locator("#close").click()
+        page.get_by_label("Close code", exact=True).fill("1005")
+        page.keyboard.press("Enter")
+        expect(page.locator("#detail .result")).to_contain_text("Not done:")
+        barriers += find_barriers(page, "what was not done")
+        page.keyboard.press("Escape")
+        for search in ("#search", "#rooms-search"):
+            page.locator(search).fill("no such name")
+        for none in ("#none", "#no-room"):
+            expect(page.locator(none)).to_be_visible()
+        barriers += find_barriers(page, "nothing found")
+        page.context.clear_cookies()
+        page.evaluate("socket.close()")
+        expect(page.locator("#refused")).to_be_visible()
+        barriers += find_barriers(page, "not allowed")
         assert barriers == []
+
+
+OTHER_PAGE = b"""<!doctype html><title>Another site</title>
+<iframe></iframe><form id=f method=post enctype=text/plain>
+<input name='{"id":"' value='"}'></form>"""
+
+#: What pages of other origins can do to the admin page at `where`, with the admin's cookies.
+ATTACKS = {
+    "fetch": """fetch(`${where}close`,
+        {method: 'POST', credentials: 'include', mode: 'no-cors', body})""",
+    "fetch of JSON": """fetch(`${where}close`, {method: 'POST', credentials: 'include', body,
+        headers: {'Content-Type': 'application/json', 'X-Admin-Token': 'x'}})""",
+    "read": "fetch(where, {credentials: 'include'}).then(answer => answer.text())",
+    "socket": """new Promise((resolve, reject) => {
+        const socket = new WebSocket(`${where}updates`.replace('http', 'ws'))
+        socket.onopen = () => resolve('open')
+        socket.onerror = () => reject('refused')
+    })""",
+    "script": """new Promise((resolve, reject) => {
+        const script = document.createElement('script')
+        Object.assign(script, {src: `${where}static/admin.js`, onload: resolve, onerror: reject})
+        document.body.append(script)
+    })""",
+}
+
+
+@contextmanager
+def other_site() -> Iterator[str]:
+    """The URL of a site on another port, whose one page is `OTHER_PAGE`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(OTHER_PAGE)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as site:
+        thread = Thread(target=site.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{site.server_port}/"
+        finally:
+            site.shutdown()
+            thread.join()
+
+
+def test_pages_of_others(browser: Browser, server: Server) -> None:
+    """Of the same site, even, so that the admin's cookies go with all that they ask for."""
+    with ExitStack() as stack:
+        [client] = [stack.enter_context(server.connect("/rooms/x?user=ann&room=a"))]
+        assert client.recv(PATIENCE) == "here"
+        page = stack.enter_context(closing(browser.new_context())).new_page()
+        page.goto(f"http://{server.address}/login")
+        expect(page.locator("#rows tbody tr")).to_have_count(1)
+        page.locator("#rows tbody button").click()
+        id = page.locator("#fact-id").inner_text()
+        page.goto(stack.enter_context(other_site()))
+        where = f"http://{server.address}/_ws/"
+        came = {
+            name: page.evaluate(
+                f"""([where, body]) => Promise.race([{attack}]).then(
+                    answer => String(answer?.type ?? answer), () => 'refused')""",
+                [where, json.dumps({"id": id})],
+            )
+            for name, attack in ATTACKS.items()
+        }
+        assert came == dict.fromkeys(ATTACKS, "refused")
+        with page.expect_event("requestfailed") as framed:
+            page.evaluate("where => { frames[0].location = where }", where)
+        assert framed.value.failure == "net::ERR_BLOCKED_BY_RESPONSE"
+        with page.expect_navigation() as posted:
+            page.evaluate("where => { f.action = `${where}close`; f.submit() }", where)
+        assert posted.value.status == 403
+        client.ping().wait(PATIENCE)  # it has not been closed
+    assert server.new_log().count("from its own origin only") >= 3
 
 
 def test_dialogs_give_the_focus_back(browser: Browser, server: Server) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -392,7 +393,13 @@ def test_a_worker_is_blocked_killed_and_reloaded(serve: ServerFactory, engine: s
             os.kill(theirs, signal.SIGCONT)
         eventually(lambda: admin.table()["complete"], "it answers again")
         server.allow_log("DAMN ! worker")
-        os.kill(theirs, signal.SIGKILL)
+        os.kill(theirs, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as beside:
+            asked = beside.submit(admin.post, "send", id=row["id"], text="x")
+            admin.watch(connections={})  # so are both questions on their way
+            os.kill(theirs, signal.SIGKILL)
+            # As its end was heard of before or after the question.
+            assert asked.result(PATIENCE)[0] in (404, 503)
         eventually(lambda: not workers_of(admin) - {own}, "its connections are gone")
         eventually(lambda: admin.table()["complete"], "nobody is missing")
         with chats(server, "b"):
