@@ -28,7 +28,8 @@ from flask_uwsgi_websocket.codec.frames import BINARY
 from flask_uwsgi_websocket.connection import fast_io
 from flask_uwsgi_websocket.connection.base import Limits
 from flask_uwsgi_websocket.connection.connection import Connection
-from flask_uwsgi_websocket.engines.threads import ThreadsEngine, ThreadsWorker
+from flask_uwsgi_websocket.engines.threads import ThreadsEngine
+from flask_uwsgi_websocket.engines.threads_worker import ThreadsWorker
 from flask_uwsgi_websocket.exceptions import TooManyRooms
 from flask_uwsgi_websocket.rooms import delivery as module
 from flask_uwsgi_websocket.rooms import fan_out

@@ -10,92 +10,27 @@ import threading
 import time
 from asyncio import current_task
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import suppress
 from types import coroutine
 from typing import Any, TypeVar, cast
 
 import greenlet
 
-from ..connection.base import Callback, Message
+from ..connection.base import Message
 from ..connection.detached import Application, Body
 from ..connection.receiving import ENDS_TOLD
 from ..connection.states import LOST
-from ..connection.worker import INTERRUPT_TIME, Worker, leave_alone
+from ..connection.worker import leave_alone
 from ..helpers.log import log_exception
-from ..helpers.threads import looks
 from ..process.server_process import ServerProcess
-from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS, action_of, set_action
 from ._driver import PARKED, Driver
 from .async_call import finish_within, runs_here
 from .asyncio_detached import AsyncioDetachedRequest
 from .asyncio_loop import end_loop, in_request, in_task, make_loop
-from .base import END_TIME, Engine
+from .asyncio_worker import AsyncioWorker
+from .base import Engine
 from .loop import LoopConnection
 
 T = TypeVar("T")
-
-
-class AsyncioWorker(Worker):
-    """The connections of this process' loop."""
-
-    def __init__(self, process: ServerProcess) -> None:
-        super().__init__(process)
-        self._leaving: asyncio.Task[None] | None = None
-        self._stopped_by: int = RELOAD_SIGNAL
-        self._theirs: dict[int, Any] = {}  # what uWSGI does on the signals that stop a worker
-        self.loop = asyncio.get_running_loop()
-        self.thread = self.get_ident()
-        self.drivers: dict[asyncio.Task[Any] | None, Driver[Any]] = {}
-
-    def start(self) -> None:
-        super().start()
-        # By now uWSGI's C handlers are installed; these replace them.
-        for signum in STOP_SIGNALS:
-            self._theirs[signum] = action_of(signum)
-            self.loop.add_signal_handler(signum, self._stop, signum)
-
-    def _stop(self, signum: int) -> None:
-        if signum != RELOAD_SIGNAL:  # during a reload, too
-            self._stopped_by = signum
-        if self._leaving is None:
-            for fd in self.process.listeners():
-                self.loop.remove_reader(fd)
-            self._leaving = self.loop.create_task(self._leave())
-
-    async def _leave(self) -> None:
-        self.close_all(self.code_for(self._stopped_by))
-        mercy = time.monotonic() + self.process.mercy
-        await _until(lambda: self.idle, self.grace)
-        self.interrupt_all()
-        await _until(lambda: self.idle, INTERRUPT_TIME)
-        # uWSGI itself would end at once, with requests that wait for the loop.
-        await _until(self._may_end, mercy - time.monotonic())
-        for work in self.at_end:  # uWSGI has no hooks for it in this mode
-            with suppress(Exception):
-                await finish_within(END_TIME, work())
-        set_action(self._stopped_by, self._theirs[self._stopped_by])
-        signal.raise_signal(self._stopped_by)
-
-    def _may_end(self) -> bool:
-        return self._stopped_by != RELOAD_SIGNAL or not self.process.is_busy()
-
-    def call_soon(self, callback: Callback) -> None:
-        loop = self.loop
-        (loop.call_soon if self.on_loop() else loop.call_soon_threadsafe)(callback)
-
-    def _call_later(self, delay: float, callback: Callback) -> None:
-        self.loop.call_later(delay, callback)
-
-    def _watch(self, fd: int, read: Callback | None, write: Callback | None) -> None:
-        loop = self.loop
-        if read is not None:
-            loop.add_reader(fd, read)
-        else:
-            loop.remove_reader(fd)
-        if write is not None:
-            loop.add_writer(fd, write)
-        else:
-            loop.remove_writer(fd)
 
 
 class AsyncioConnection(LoopConnection):
@@ -217,11 +152,6 @@ class AsyncioConnection(LoopConnection):
         # (libuv stops watching a descriptor that has an error): nobody else sees the reset.
         if has_read and not self._read_pausing and self.state < LOST:
             self.read()
-
-
-async def _until(is_over: Callable[[], object], seconds: float) -> None:
-    for pause in looks(is_over, seconds):
-        await asyncio.sleep(pause)
 
 
 def _wake_one(future: asyncio.Future[None]) -> None:

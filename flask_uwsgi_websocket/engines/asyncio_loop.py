@@ -26,7 +26,7 @@ def make_loop() -> asyncio.AbstractEventLoop:
 
 
 def end_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Have a child process do nothing for the loop of its parent, as :func:`.gevent.end_hub`."""
+    """Have a child process do nothing for its parent's loop, as :func:`.gevent_worker.end_hub`."""
     # What is to run next; uvloop's is to be seen in this way only.
     for queue in [getattr(loop, "_ready", None), *gc.get_referents(loop)]:
         if isinstance(queue, deque):

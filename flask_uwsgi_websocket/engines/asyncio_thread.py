@@ -15,7 +15,8 @@ from ..codec import Protocol
 from ..connection.base import Limits
 from ..connection.connection import Connection
 from ..connection.worker import Worker
-from .asyncio import AsyncioEngine, AsyncioWorker
+from .asyncio import AsyncioEngine
+from .asyncio_worker import AsyncioWorker
 
 T = TypeVar("T")
 

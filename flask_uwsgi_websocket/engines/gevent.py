@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
-import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Coroutine
@@ -13,100 +11,26 @@ from typing import Any, TypeVar, cast
 
 import gevent
 from gevent import get_hub, getcurrent
-from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
 from gevent.monkey import get_original
 
-from ..connection.base import Callback, Message
+from ..connection.base import Message
 from ..connection.blocking import DONE, BlockingConnection, run_to_end
-from ..connection.detached import Application, Body, end_late, in_context, report_late
-from ..connection.worker import INTERRUPT_TIME, Worker, leave_alone
+from ..connection.detached import Application, Body
+from ..connection.worker import leave_alone
 from ..exceptions import ConnectionClosed
 from ..helpers.threads import wait_until
-from ..process.server_process import ServerProcess
 from ..process.signals import STOP_SIGNALS, is_ignored
 from .base import WOULD_STOP_LOOP, Bell, Engine
+from .gevent_detached import GeventDetachedRequest
+from .gevent_worker import GeventWorker
 from .loop import LoopConnection
 
 T = TypeVar("T")
 _get_ident = get_original("_thread", "get_ident")
 _sleep = get_original("time", "sleep")
-_READ, _WRITE = 1, 2
 #: Seconds.
 FOR_EVER = 1e8
-
-
-class GeventWorker(Worker):
-    """The connections of this process' hub."""
-
-    get_ident = staticmethod(_get_ident)
-
-    def __init__(self, process: ServerProcess) -> None:
-        super().__init__(process)
-        self.hub = get_hub()
-        self.thread = _get_ident()
-        self._readers: dict[int, Any] = {}  # the hub's watchers, by descriptor
-        self._writers: dict[int, Any] = {}
-
-    def start(self) -> None:
-        super().start()
-        if not self.process.gives_signals:
-            return
-        # Beside uWSGI's own watchers, which stop the worker.
-        for signum in STOP_SIGNALS:
-            gevent.signal_handler(signum, lambda n=signum: self._stop(self.code_for(n)))
-        self.process.at_exit(self._leave)
-
-    def _stop(self, code: int) -> None:
-        grace = self.grace
-        self.close_all(code)
-        for late in (0, INTERRUPT_TIME):  # some swallow the first
-            gevent.spawn_later(grace + late, self.interrupt_all)
-
-    def _leave(self) -> None:
-        """Tell everybody at the end of uWSGI's loop, while the hub still runs.
-
-        Also after each request once the worker is to be replaced, be that the last one or not:
-        after ``--max-worker-lifetime`` uWSGI serves on and never ends.
-        """
-        if isinstance(getcurrent(), gevent.Greenlet):  # of a request, not of uWSGI
-            if self.stopping is None and not self.recycling:
-                self.recycle()
-            return
-        # Without a signal that said more, --max-requests or the like was reached.
-        self._stop(1012)
-        wait_until(lambda: self.idle, self.grace + INTERRUPT_TIME, gevent.sleep)
-        self.run_at_end()
-
-    def call_soon(self, callback: Callback) -> None:
-        loop = self.hub.loop
-        call = loop.run_callback if self.on_loop() else loop.run_callback_threadsafe
-        call(callback)
-
-    def _call_later(self, delay: float, callback: Callback) -> None:
-        timer = self.hub.loop.timer(delay, ref=False)
-
-        def fire() -> None:
-            timer.close()
-            callback()
-
-        timer.start(fire)
-
-    def _watch(self, fd: int, read: Callback | None, write: Callback | None) -> None:
-        self._watch_for(_READ, self._readers, fd, read)
-        self._watch_for(_WRITE, self._writers, fd, write)
-
-    def _watch_for(
-        self, event: int, watchers: dict[int, Any], fd: int, callback: Callback | None
-    ) -> None:
-        if callback is not None:
-            if fd not in watchers:
-                watchers[fd] = self.hub.loop.io(fd, event)
-            watchers[fd].start(callback)
-        elif fd in watchers:
-            watcher = watchers.pop(fd)
-            watcher.stop()
-            watcher.close()
 
 
 class GeventConnection(LoopConnection, BlockingConnection):
@@ -202,24 +126,6 @@ class GeventConnection(LoopConnection, BlockingConnection):
 
     def _unwatch_in_child(self) -> None:
         self._unwatch()  # in the hub's epoll, which is another one than the parent's by now
-
-
-#: What a child process must not run, nor collect: that would raise GreenletExit in all of it.
-_left_behind: list[Any] = []
-
-
-def end_hub() -> None:
-    """Leave all other greenlets behind, in a child process: the next one to wait makes a hub.
-
-    They would go on in the child as well, with requests that uWSGI keeps in memory which its
-    processes share.
-    """
-    hub = get_hub_if_exists()
-    if hub is not None:
-        _left_behind.append(hub)
-        set_hub(None)
-        set_loop(None)
-        hub.loop.destroy()
 
 
 class GeventEngine(Engine):
@@ -352,49 +258,3 @@ class _Interrupter:
             error = ConnectionClosed(1006, "the handler did not notice the end")
         self._again = True
         self._greenlet.kill(error, block=False)
-
-
-class GeventDetachedRequest(gevent.Greenlet):  # type: ignore[misc]  # untyped
-    """Runs a request in a greenlet of its own; see detached.py."""
-
-    __slots__ = ("_application", "_context", "_engine", "_worker", "answer")
-
-    #: What gevent keeps of the stack, for its debugging tools: it would be the same for all.
-    spawning_stack_limit = 0
-
-    def __init__(self, engine: Engine, application: Application) -> None:
-        super().__init__()
-        self._context = self.gr_context = contextvars.copy_context()  # type: ignore[misc]
-        #: For uWSGI's greenlet; None once the request is detached.
-        self.answer: Any = AsyncResult()
-        self._engine = engine
-        self._application = application
-        self._worker: Worker | None = None  # once the request is detached
-
-    def _run(self) -> None:
-        try:
-            body = self._application(self)
-            if self.answer is not None:
-                self.answer.set(in_context(self._context, body))
-            else:
-                end_late(body)
-        except BaseException as error:
-            if self.answer is not None:
-                self.answer.set_exception(error, sys.exc_info())
-            else:
-                report_late(error)
-        if self._worker is not None:
-            self._worker.detached.pop(self, None)
-
-    def detach(self) -> None:
-        worker = self._engine.worker()
-        worker.run_on_loop(self._leave, worker)
-
-    def _leave(self, worker: Worker) -> None:
-        if self.dead:  # it has left a generator behind, which only now comes to the handshake
-            return
-        self._worker = worker
-        worker.detached[self] = None
-        self._engine.process.unbind_request(self)
-        answer, self.answer = self.answer, None
-        answer.set(None)

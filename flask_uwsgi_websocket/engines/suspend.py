@@ -28,7 +28,8 @@ from ..connection.connection import Connection
 from ..connection.sending import Sending
 from ._threads_wait import acquire
 from .base import Bell, Engine
-from .threads import ThreadsConnection, ThreadsEngine, ThreadsWorker
+from .threads import ThreadsConnection, ThreadsEngine
+from .threads_worker import ThreadsWorker
 
 #: Seconds between two looks of a request that waits for another request's receive.
 POLL = 0.05

@@ -46,7 +46,7 @@ class ParentsSockets:
     def leave_to_parent(self) -> None:
         reset_signals()
         if running_engine() == "gevent":
-            from ...engines.gevent import end_hub
+            from ...engines.gevent_worker import end_hub
 
             end_hub()
         devnull = new_devnull()
