@@ -69,7 +69,7 @@ setup(
             depends=glob("flask_uwsgi_websocket/c*/_*.h"),
             optional=True,  # without a C compiler Python does the same
         )
-        for name in ("codec._speedups", "connection._socket_speedups")
+        for name in ("codec._speedups", "connection._socket_speedups", "process._starting")
     ],
     install_requires=["Flask>=2.3", "Werkzeug>=2.3"],
     extras_require={

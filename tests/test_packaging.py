@@ -24,7 +24,7 @@ CHANGES = (ROOT / "CHANGES.rst").read_text()
 NOT_IN_SDIST = (".ci/", ".github/", ".gitignore", ".readthedocs.yaml", "release.sh")
 ONLY_IN_SDIST = {"PKG-INFO", "setup.cfg"}
 PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-SPEEDUPS = {"codec/_speedups", "connection/_socket_speedups"}
+IN_C = {"codec/_speedups", "connection/_socket_speedups", "process/_starting"}
 
 
 class Built(NamedTuple):
@@ -108,7 +108,7 @@ def test_the_wheel_has_the_package_alone(built: Built) -> None:
     names = {*zipfile.ZipFile(built.wheel).namelist()}
     metadata = {name for name in names if ".dist-info/" in name}
     compiled = {name for name in names if name.endswith(".so")}
-    assert {name.partition("/")[2].partition(".")[0] for name in compiled} == SPEEDUPS
+    assert {name.partition("/")[2].partition(".")[0] for name in compiled} == IN_C
     package = {name for name in tracked() if name.startswith("flask_uwsgi_websocket/")}
     assert names - metadata - compiled == {name for name in package if not name.endswith(".c")}
     assert any(name.endswith("/LICENSE") for name in metadata)

@@ -64,16 +64,33 @@ def respawned(server: Server, old: int) -> None:
         client.echo("again")
 
 
-@pytest.mark.parametrize("cores", [1, 2])
-def test_a_reload_before_uwsgi_serves(serve, cores: int) -> None:
-    """The handlers of signals are those of the master then, which only lose it."""
-    options = ["--enable-threads", "--worker-reload-mercy", "3600"]
-    server = serve("threads", app="signalled_early", cores=cores, options=options)
+def reloads_twice(server: Server) -> None:
+    """The second worker is told before uWSGI has its own handlers of signals there."""
     old = server.worker_pid
     os.kill(old, signal.SIGHUP)
     eventually(lambda: server.stats()["workers"][0]["respawn_count"] == 3, "the third worker")
     respawned(server, old)
+
+
+#: What is not heeded holds the server for an hour.
+NO_MERCY = ["--enable-threads", "--worker-reload-mercy", "3600"]
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_reload_after_our_hook(serve, cores: int) -> None:
+    server = serve("threads", app="signalled_early", cores=cores, options=NO_MERCY)
+    reloads_twice(server)
     server.settle()
+
+
+@pytest.mark.parametrize("mode", ["threads", "gevent", "asyncio", "async"])
+def test_a_reload_before_our_hook(serve, mode: str) -> None:
+    reloads_twice(serve(mode, app="signalled_early", options=NO_MERCY, env={"FIRST": "1"}))
+
+
+def test_a_reload_before_the_app_is_imported(serve) -> None:
+    lazy = ["--lazy-apps", "--shared-import", "flask_uwsgi_websocket"]
+    reloads_twice(serve("asyncio", app="signalled_early", options=[*NO_MERCY, *lazy]))
 
 
 @pytest.mark.parametrize("signum", ["SIGINT", "SIGHUP"])

@@ -6,16 +6,24 @@ import signal
 import uwsgi
 from uwsgidecorators import postfork
 
-from tests.apps.kit import make_app, make_extension
+
+def reload():
+    if uwsgi.workers()[0]["respawn_count"] == 1:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+if "lazy-apps" in uwsgi.opt:  # the worker has just begun to import the app
+    reload()
+elif "FIRST" in os.environ:  # before the extension's own hook
+    postfork(reload)
+
+from tests.apps.kit import make_app, make_extension  # noqa: E402
 
 app = make_app(__name__)
 websocket = make_extension(app)
 
-
-@postfork  # after the extension's
-def reload():
-    if uwsgi.workers()[0]["respawn_count"] == 1:
-        os.kill(os.getpid(), signal.SIGHUP)
+if "lazy-apps" not in uwsgi.opt and "FIRST" not in os.environ:
+    postfork(reload)
 
 
 @websocket.route("/echo")

@@ -13,10 +13,22 @@ from ...helpers.threads import threads_are_greenlets
 from ...inspection.findings import Severity, Surroundings
 from ...inspection.rules import judge
 from ...process.fork import own
+from ...process.starting import exit_workers_that_start
 from .descriptors import ParentsSockets, descriptor_limit, disable_nagle_on_listeners, router_room
-from .instance import after_fork, options, running_engine, version, worker_id
+from .instance import (
+    after_fork,
+    inside,
+    options,
+    running_engine,
+    version,
+    worker_id,
+    worker_state,
+)
 from .process import UWSGIProcess
 from .requirements import warn_of_lost
+
+#: A worker that ends with it is replaced without a word (uwsgi.h).
+_QUIET_CODE = 29
 
 #: What the log has said already: several extensions and apps share the process.
 _said: set[str] = set()
@@ -70,3 +82,12 @@ def _warn_of_lost_threads() -> None:
     # gevent's threads are greenlets, which a fork keeps.
     if worker_id() == 1 and not threads_are_greenlets():
         warn_of_lost()
+
+
+def _loads_first_app() -> bool:
+    """Tell whether this is a worker that does not serve yet, as with --lazy-apps."""
+    return worker_id() > 0 and not worker_state()["apps"] and worker_state()["status"] != b"busy"
+
+
+if inside():  # at once: the time until an extension is made counts
+    exit_workers_that_start(_QUIET_CODE, starts=_loads_first_app())

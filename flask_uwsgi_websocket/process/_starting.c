@@ -1,0 +1,149 @@
+/* The signals that stop a process, between a server's fork() in C and its own handlers of them.
+
+   The child has the handlers of its parent then, which know nothing of it. Python has no hook for such
+   a fork; the C library has. */
+
+#include <Python.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifdef _WIN32
+#error "there is no fork()"
+#endif
+
+#include <pthread.h>
+
+static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
+
+static int status;
+static volatile sig_atomic_t exempt;
+static __thread sigset_t mask; /* of the thread that forks, in the parent and in the child */
+
+static void
+leave(int signum)
+{
+    (void)signum;
+    _exit(status); /* not exit(): what runs then may need what the signal has interrupted */
+}
+
+static void
+heed(void)
+{
+    struct sigaction action;
+    size_t i;
+
+    memset(&action, 0, sizeof(action));
+    action.sa_handler = leave;
+    sigemptyset(&action.sa_mask);
+    for (i = 0; i < sizeof(stop_signals) / sizeof(*stop_signals); i++) {
+        sigaction(stop_signals[i], &action, NULL);
+    }
+}
+
+/* Blocked over the fork: a signal often comes before the child has run at all. */
+static void
+before(void)
+{
+    sigset_t stopping;
+    size_t i;
+
+    sigemptyset(&stopping);
+    for (i = 0; i < sizeof(stop_signals) / sizeof(*stop_signals); i++) {
+        sigaddset(&stopping, stop_signals[i]);
+    }
+    pthread_sigmask(SIG_BLOCK, &stopping, &mask);
+}
+
+static void
+after_in_parent(void)
+{
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
+static void
+after_in_child(void)
+{
+    if (!exempt) {
+        heed();
+    }
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
+/* exit_children(status): have each child exit at such a signal, until it sets other handlers. */
+static PyObject *
+exit_children(PyObject *module, PyObject *arg)
+{
+    static int is_hooked;
+    long number = PyLong_AsLong(arg);
+
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    status = (int)number;
+    if (!is_hooked) {
+        int error = pthread_atfork(before, after_in_parent, after_in_child);
+
+        if (error != 0) {
+            errno = error;
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+        is_hooked = 1;
+    }
+    Py_RETURN_NONE;
+}
+
+/* exit_here(): the same in this process. */
+static PyObject *
+exit_here(PyObject *module, PyObject *unused)
+{
+    heed();
+    Py_RETURN_NONE;
+}
+
+/* exempt_children(whether): leave those alone that are forked from now on. */
+static PyObject *
+exempt_children(PyObject *module, PyObject *arg)
+{
+    int whether = PyObject_IsTrue(arg);
+
+    if (whether < 0) {
+        return NULL;
+    }
+    exempt = whether;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"exit_children", exit_children, METH_O, NULL},
+    {"exit_here", exit_here, METH_NOARGS, NULL},
+    {"exempt_children", exempt_children, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+/* It is about the process: an interpreter beside the first one changes nothing of it. */
+static PyModuleDef_Slot slots[] = {
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_starting",
+    .m_size = 0,
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__starting(void)
+{
+    return PyModuleDef_Init(&definition);
+}

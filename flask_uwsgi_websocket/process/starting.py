@@ -1,0 +1,39 @@
+"""A worker that is told to stop or to reload while it starts.
+
+Until its server has set handlers of signals there, it has those of the process that it was forked
+from. uWSGI's master ignores the signals until all workers are forked; later it acts on them, in the
+worker as well: there they end the router, signal all other workers, and are lost on this one, which
+serves on until uWSGI's mercy is over. So the worker exits at once: it has nobody to tell yet.
+
+In C (``_starting.c``, which setup.py compiles where it can), since uWSGI forks in C. Without it the
+signals are lost.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+try:
+    from . import _starting
+except ImportError:  # no compiler, or Windows
+    _starting = None  # type: ignore[assignment]
+
+
+def exit_workers_that_start(status: int, starts: bool) -> None:
+    """Have each worker exit on a signal that stops it, until its server has handlers of its own.
+
+    :param status: what the worker exits with.
+    :param starts: whether this process is such a worker already.
+    """
+    if _starting is None:
+        return
+    _starting.exit_children(status)
+    # What Python forks has Python's handlers, and no other: see fork.py.
+    os.register_at_fork(
+        before=partial(_starting.exempt_children, True),
+        after_in_parent=partial(_starting.exempt_children, False),
+        after_in_child=partial(_starting.exempt_children, False),
+    )
+    if starts:
+        _starting.exit_here()
