@@ -27,7 +27,7 @@ from flask_uwsgi_websocket import (
     HandshakeError,
     WebSocket,
 )
-from flask_uwsgi_websocket.extension.middleware import Handshake
+from flask_uwsgi_websocket.extension.handshake import Handshake
 from flask_uwsgi_websocket.testing import HandshakeRejected, WebSocketTestClient
 from tests.server import eventually
 
