@@ -20,7 +20,7 @@ from werkzeug.exceptions import Forbidden
 from werkzeug.local import LocalProxy
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
-from flask_uwsgi_websocket.monitoring.admin import permission, updates
+from flask_uwsgi_websocket.monitoring.admin import history, permission, updates
 from flask_uwsgi_websocket.testing import HandshakeRejected, WebSocketTestConnection
 from tests.server import PATIENCE, eventually
 
@@ -663,3 +663,29 @@ def test_an_app_without_strict_slashes() -> None:
     websocket.admin(allowed=lambda: True)
     answer = websocket.test_client().get("/_ws")
     assert (answer.status_code, answer.headers["Location"][-5:]) == (308, "/_ws/")
+
+
+def test_the_messages_of_before_are_those_of_all_workers() -> None:
+    """Each takes its samples when it does; who has started later remembers less."""
+    one = [(100.0 + 5 * number, 10 * number, 100 * number) for number in range(5)]
+    two = [(103.0 + 6 * number, 500 + 6 * number, 0) for number in range(4)]
+    points = history.rates([one, two])
+    assert [when for when, _, _ in points] == [108.0, 113.0, 118.0]
+    assert [received for _, received, _ in points] == pytest.approx([3, 3, 3])
+    assert [sent for _, _, sent in points] == pytest.approx([20, 20, 20])
+    assert history.rates([one, []]) == history.rates([one[:1]]) == history.rates([]) == []
+
+
+def test_a_worker_remembers_some_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, counted = (
+        history.History(),
+        {"routes": {"/a": {"messages_received": 1, "messages_sent": 2}}},
+    )
+    for second in range(1, 1000):
+        monkeypatch.setattr(time, "time", lambda second=second: float(second))
+        known.listen("", counted)
+    assert len(known.samples) == history.KEPT
+    assert known.samples[-1] == (995.0, 1, 2)
+    monkeypatch.setattr(time, "time", lambda: 5.0)
+    known.listen("", counted)
+    assert [*known.samples] == [(5.0, 1, 2)]

@@ -16,6 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection
 
+from flask_uwsgi_websocket.monitoring.admin.history import STEP
 from tests.redis_servers import RedisServer
 from tests.server import PATIENCE, Server, eventually
 
@@ -359,6 +360,26 @@ def test_figures_of_all_workers(admin_server: Server, token: str) -> None:
         assert [worker["state"] for worker in stats["workers"]] == ["live", "live"]
         assert sum(worker["open"] for worker in stats["workers"]) == stats["open"]
         assert len(stats["ping"]["counts"]) == len(stats["ping"]["bounds"]) + 1
+
+
+@BOTH_LOOPS
+def test_messages_of_before_the_page(admin_server: Server, token: str) -> None:
+    with chats(admin_server, token, admin_server.processes) as members:
+        with opened(admin_server) as admin:
+            eventually(lambda: received_before(admin) is not None, "both remember something")
+        for member in members:
+            for number in range(20):
+                member.echo(f"{number}")
+        with opened(admin_server) as admin:
+            all_of_them = 20 * len(members)
+            eventually(lambda: (received_before(admin) or 0) >= 0.99 * all_of_them, "all are shown")
+
+
+def received_before(admin: Admin) -> float | None:
+    """How many messages were received in the last minutes, by what a page draws of them."""
+    admin.watch(history=True)
+    points = admin.next("history")["points"]
+    return sum(received for _, received, _ in points) * STEP if points else None
 
 
 def figures(admin: Admin) -> Any:

@@ -25,7 +25,8 @@ from werkzeug.exceptions import HTTPException
 
 from ...clients.base import BaseClient
 from ...rooms.rooms import Rooms
-from . import acting, connections, rooms
+from ...servers import uwsgi
+from . import acting, connections, history, rooms
 from .actions import Actions, refusal
 from .audit import log_refusal
 from .permission import (
@@ -83,6 +84,7 @@ ANSWERERS = {
     connections.ASK: connections.answer,
     rooms.ASK: rooms.answer,
     acting.ASK: acting.answer,
+    history.ASK: history.answer,
 }
 
 
@@ -132,6 +134,12 @@ class AdminPages:
         where: Any = {"url_prefix": place.prefix, "subdomain": place.subdomain}
         app.register_blueprint(page.blueprint, **where)
         self._websocket._rooms.answerers.update(ANSWERERS)
+        if uwsgi.inside():
+            name = self._websocket.middleware.engine_name
+            history.begin_with_workers(
+                lambda: app.config["UWSGI_WEBSOCKET_PREFIX"] or "",
+                lambda: uwsgi.engine(name).process,
+            )
         if place not in self._sockets:
             self._sockets[place] = self._make_socket(place)
         self._websocket.register_blueprint(self._sockets[place], **where)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...metrics.snapshot import add
 from ...metrics.worker import WorkerMetrics
+from ..stats import RETIRED
 from .rows import cut
 
 #: Routes that are shown.
@@ -33,7 +34,11 @@ def summary(stats: dict[str, Any]) -> dict[str, Any]:
         "complete": stats["complete"],
         **{name: total[name] for name in ("open", *_COUNTED, "closed", "slow", "ping")},
         "refused": add(total["refused"], stats["refused"]),
-        "workers": [_worker(worker) for worker in stats["workers"]],
+        "workers": [
+            _worker(worker)
+            for worker in stats["workers"]
+            if worker["state"] != RETIRED  # which is as it should be
+        ],
         "routes": _largest(routes),
         "routes_total": len(routes),
         "rooms": {name: stats.get("rooms", {}).get(name, 0) for name in ("rooms", "members")},

@@ -16,7 +16,9 @@ from ...connection.blocking import run_to_end
 from ...exceptions import RoomError
 from ...rooms.live import LiveRooms
 from ...rooms.rooms import Rooms
+from ..stats import GONE
 from .connections import connections_of_all
+from .history import history_of_all
 from .querying import BadQuery, Query
 from .rooms import RoomQuery, rooms_of_all
 from .summary import summary
@@ -61,8 +63,9 @@ class Watching:
         if not isinstance(wish, dict) or wish.get("type") != "watch":
             raise BadQuery('a message is the JSON of {"type": "watch", ...}')
         watched: dict[str, Any] = {}
-        if wish.get("stats"):
-            watched["stats"] = True
+        for about in ("stats", "history"):
+            if wish.get(about):
+                watched[about] = True
         if wish.get("connections") is not None:
             watched["connections"] = Query.of(wish["connections"])
         if wish.get("rooms") is not None:
@@ -82,6 +85,9 @@ class Watching:
 
     def done(self, about: str, began: float, now: float) -> None:
         """Set when it is due again: the later, the longer it took."""
+        if about == "history":  # goes on with the stats
+            del self._watched[about], self._due[about]
+            return
         interval = STATS_INTERVAL if about == "stats" else ASK_INTERVAL
         self._last[about] = now
         self._due[about] = max(began + interval, now + min(REST * (now - began), LONGEST_REST))
@@ -137,10 +143,19 @@ class Updates:
     async def _ask(self, about: str, asked: Any) -> dict[str, Any]:
         if about == "stats":
             return summary(self._look_at_stats())
+        if about == "history":
+            return await self._ask_for_history()
         ask: Ask = connections_of_all if about == "connections" else rooms_of_all
         answer: dict[str, Any] = await settled(self._rooms.run(ask(self._rooms.live(), asked)))
         if about == "connections":
             self._complete(answer)
+        return answer
+
+    async def _ask_for_history(self) -> dict[str, Any]:
+        workers = [each["worker"] for each in self._stats()["workers"] if each["state"] not in GONE]
+        answer: dict[str, Any] = await settled(
+            self._rooms.run(history_of_all(self._rooms.live(), workers))
+        )
         return answer
 
     def _complete(self, answer: dict[str, Any]) -> None:

@@ -42,14 +42,15 @@ let table
 /**
  * Say what is to come.
  * @param {boolean} asked whether somebody wants to see something else in the table
+ * @param {boolean} history whether what was before is to come, too
  */
-function watch(asked = true) {
+function watch(asked = true, history = false) {
   answered = !asked && table !== undefined
   const connections = one === null
     ? {...rows.view, tag: ++tag}
     : {search: one, field: 'id', exact: true, limit: 1, hide_admins: false, tag: ++tag}
   const rooms = {search: element('input', 'rooms-search').value, limit: 25}
-  link.send({type: 'watch', stats: true, connections, rooms})
+  link.send({type: 'watch', stats: true, history, connections, rooms})
 }
 
 /** @param {string | null} id */
@@ -66,6 +67,7 @@ function take(message) {
   else if (message.type === 'error') say(at('trouble'), `The server says: ${message.error}`)
   else if (paused) return
   else if (message.type === 'stats') overview.update(message)
+  else if (message.type === 'history') overview.remember(message.points)
   else if (message.type === 'rooms') showRooms(message)
   showAge()
 }
@@ -109,7 +111,7 @@ function showState(next, more) {
   }
   at('retry').hidden = next === 'open' || next === 'connecting'
   at('refused').hidden = next !== 'refused'
-  if (next === 'open') watch(false)
+  if (next === 'open') watch(false, true)
   else overview.interrupt()
   showAge()
 }

@@ -81,6 +81,19 @@ export class Overview {
     this.#draw()
   }
 
+  /**
+   * Put what the workers remember before, and between, what this page has seen.
+   * @param {[number, number, number][]} points each: time, received and sent a second
+   */
+  remember(points) {
+    if (!points.length) return
+    const known = points.map(([time, received, sent]) => ({time, received, sent}))
+    const [first, last] = [known[0].time, known[known.length - 1].time]
+    const earlier = this.#points.filter(point => point.time < first)
+    this.#points = [...earlier, ...known, ...this.#points.filter(point => point.time > last)]
+    this.#draw()
+  }
+
   /** Begin anew with the rates: nothing is known of what was in between. */
   interrupt() {
     this.#seen = []
