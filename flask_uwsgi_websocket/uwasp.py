@@ -36,7 +36,7 @@ from .exceptions import ConnectionClosed, EngineError, HandshakeError
 from .extension.config import COMPRESSION, check_backplane, check_origins
 from .helpers.engines import ENGINES, HANDLERS
 from .helpers.log import log_exception
-from .helpers.text import path_of, printable
+from .helpers.text import path_of, shown
 from .helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 from .rooms.channels import user_of
 from .rooms.live import RoomSettings
@@ -142,7 +142,7 @@ class _ServerSession(Session):
         log_exception(
             "Exception in the WebSocket server %s of %s%s",
             type(self.handler.server).__name__,
-            printable(path_of(self.environ)),
+            shown(path_of(self.environ)),
             ANOTHER_HAD_LEFT if another_had_left else "",
             error=error,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,28 @@ def test_no_text_of_a_client_begins_a_line(lines: Lines) -> None:
         assert text.isprintable()
     assert fields_of(record)["path"] == "/echo/a\\nforged\\x1b[31m%s"
     assert "bye\\n2026-01-01 ERROR forged \\x1b[2J\\u202e %(path)s %s" in record.getMessage()
+
+
+LONG = 20_000
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/echo/" + "%01" * LONG, {}), ("/" + "n" * LONG, {}), ("/echo/a", {"Host": "h" * LONG})]
+    + [("/echo/a", {"Origin": "https://" + start * LONG}) for start in ("o", "\x1b[31m")],
+    ids=["path", "no route", "host", "origin", "no origin"],
+)
+def test_no_line_is_long(
+    lines: Lines, caplog: pytest.LogCaptureFixture, path: str, headers: dict[str, str]
+) -> None:
+    _, websocket = make_app()
+    with suppress(HandshakeRejected):
+        websocket.test_client().connect(path, headers=headers).close()
+    eventually(lambda: caplog.records, "a line")
+    for record in caplog.records:
+        assert len(record.getMessage()) < 1500
+        assert record.getMessage().isprintable()
+        assert all(len(str(value)) <= 300 for value in fields_of(record).values())
 
 
 def test_a_failed_handler_is_an_abnormal_end(lines: Lines) -> None:

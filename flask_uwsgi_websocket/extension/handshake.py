@@ -23,7 +23,7 @@ from ..engines.base import Engine
 from ..exceptions import ConnectionClosed
 from ..helpers.checks import propagates
 from ..helpers.log import log_exception
-from ..helpers.text import path_of, printable
+from ..helpers.text import path_of, shown
 from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..metrics.observers import Refusal
 from ..metrics.route import RouteMetrics
@@ -213,7 +213,7 @@ class Handshake(LazySession):
     @property
     def _path(self) -> str:
         """The path of the request, for the log."""
-        return printable(path_of(self.environ))
+        return shown(path_of(self.environ))
 
     def report(self, error: BaseException, another_had_left: bool = False) -> tuple[int, str]:
         """Log an exception of the handler; the close reason tells it in debug mode only."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+#: Characters of one text of a client's in a line of a log: uWSGI takes headers of up to 64 KiB.
+MAX_SHOWN = 300
+
 
 def printable(text: object, keep: str = "") -> str:
     """Escape a text so that it forges no line of a log and no terminal obeys it.
@@ -21,6 +24,12 @@ def printable(text: object, keep: str = "") -> str:
         char if char.isprintable() or char in keep else char.encode("unicode_escape").decode()
         for char in written
     )
+
+
+def shown(text: object) -> str:
+    """Make a text that a client has a part in fit for a line of a log, whatever its length."""
+    written = printable(str(text)[: MAX_SHOWN + 1])
+    return written if len(written) <= MAX_SHOWN else f"{written[: MAX_SHOWN - 3]}..."
 
 
 def from_wsgi(text: str) -> str:

@@ -7,16 +7,13 @@ from typing import Any
 from flask import current_app
 
 from ..helpers.log import level_of, logger
-from ..helpers.text import path_of, printable
+from ..helpers.text import path_of, shown
 from ..helpers.wsgi import WSGIEnvironment
 from ..metrics.observers import End, Observer, Refusal
 from ..servers.upgrade import upgrade_of
 
 #: A logger of its own, so that these lines can go elsewhere.
 connection_logger = logger.getChild("connection")
-
-#: Characters of why a handshake was refused: a client has a part in some of these texts.
-MAX_DETAIL = 300
 
 #: What a connection ends with that has nothing wrong with it (RFC 6455 7.4.1): it was closed, by a
 #: page that was left or a worker that stopped, or its network went away, as phones' do all day.
@@ -48,7 +45,7 @@ class LogLines(Observer):
         if level is None:
             return
         fields = {**_fields_of(client, "closed"), **end._asdict()}
-        fields["reason"] = printable(end.reason)
+        fields["reason"] = shown(end.reason)
         because = f" ({fields['reason']})" if end.reason else ""
         _log(
             level,
@@ -68,7 +65,7 @@ class LogLines(Observer):
             "status": refusal.status,
             "route": refusal.route,
             "refusal": refusal.reason,
-            "detail": printable(refusal.detail)[:MAX_DETAIL],
+            "detail": shown(refusal.detail),
         }
         text = "WebSocket %(path)s of %(client)s refused with %(status)d (%(refusal)s)"
         _log(level, f"{text}: %(detail)s" if refusal.detail else text, fields)
@@ -96,8 +93,8 @@ def _level(config: Any, event: str) -> int | None:
 def _fields(environ: WSGIEnvironment, event: str) -> dict[str, Any]:
     return {
         "event": event,
-        "path": printable(path_of(environ)),
-        "client": printable(environ.get("REMOTE_ADDR") or "-"),
+        "path": shown(path_of(environ)),
+        "client": shown(environ.get("REMOTE_ADDR") or "-"),
     }
 
 
@@ -106,7 +103,7 @@ def _fields_of(client: Any, event: str) -> dict[str, Any]:
     return {
         **_fields(client.environ, event),
         "id": client.id,
-        "user": None if user is None else printable(user),
+        "user": None if user is None else shown(user),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..connection.detached import Body, DetachedRequest, close_body, is_made_late
 from ..helpers.log import log_exception
-from ..helpers.text import path_of, printable
+from ..helpers.text import path_of, shown
 from ..helpers.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 Headers = list[tuple[str, str]]
@@ -73,7 +73,7 @@ class Upgrade:
     def __init__(
         self, environ: WSGIEnvironment, start_response: StartResponse, *, tells_end: bool
     ) -> None:
-        self._path = printable(path_of(environ))
+        self._path = shown(path_of(environ))
         self._start = start_response
         self._tells_end = tells_end
         #: The function that whoever answers 101 was called with.

@@ -14,7 +14,7 @@ from ..connection.base import Limits
 from ..exceptions import EngineError, HandshakeError
 from ..helpers.engines import WEBSOCKETS
 from ..helpers.log import RateLimit, logger
-from ..helpers.text import path_of, printable
+from ..helpers.text import path_of, printable, shown
 from ..helpers.wsgi import StartResponse, WSGIEnvironment
 from ..servers.find import server_of
 from ..servers.upgrade import Headers, check_headers
@@ -72,7 +72,7 @@ def refusal(
     if isinstance(error, HandshakeError):
         _log_lost_upgrade(error, environ)
         return error
-    log.error("WebSocket %s refused: %s", printable(path_of(environ)), error)
+    log.error("WebSocket %s refused: %s", shown(path_of(environ)), error)
     reason = str(error) if reveal else "WebSockets do not work here; the server's log says why"
     return HandshakeError(error.status, reason, kind="engine")
 
@@ -96,7 +96,7 @@ def _log_lost_upgrade(error: HandshakeError, environ: WSGIEnvironment) -> None:
             "WebSocket %s refused: %s. A proxy in front does not pass the upgrade on: beside its "
             "proxy_pass, nginx needs proxy_http_version 1.1; proxy_set_header Upgrade "
             "$http_upgrade; and proxy_set_header Connection $connection_upgrade",
-            printable(path_of(environ)),
+            shown(path_of(environ)),
             error.reason,
         )
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..exceptions import HandshakeError
 from ..helpers.log import RateLimit, logger
-from ..helpers.text import printable
+from ..helpers.text import shown
 
 #: Enough for whoever sets origins up; others must not fill the log.
 _refusals = RateLimit(20)
@@ -165,8 +165,8 @@ def check_origin(
     error = HandshakeError(403, f"origin {origin} is not allowed", kind="origin")
     if _refusals.passes():
         error.is_logged = True
-        how = printable(_how_to_allow(origin, host, setting))
-        logger.warning("WebSocket %s refused: %s", printable(path), how, stacklevel=2)
+        how = _how_to_allow(origin, host, setting)
+        logger.warning("WebSocket %s refused: %s", shown(path), how, stacklevel=2)
     raise error
 
 
@@ -174,8 +174,9 @@ def _how_to_allow(origin: str | None, host: str, setting: str) -> str:
     """Say why an origin was refused, and what to do if that is wrong."""
     normal = normal_origin(origin or "")
     if normal is None:
-        return f"its Origin {origin} is none; only '*' in {setting} allows it"
+        return f"its Origin {shown(origin)} is none; only '*' in {setting} allows it"
     return (
-        f"origin {origin} is not allowed on host {host}; to allow it, add {normal!r} to "
+        f"origin {shown(origin)} is not allowed on host {shown(host)}; to allow it, add "
+        f"{shown(normal)!r} to "
         f"{setting}, or let ProxyFix find the host behind a proxy"
     )

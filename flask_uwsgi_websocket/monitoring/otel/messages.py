@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager, nullcontext
 from random import random
 from typing import Any, TypeVar
 
@@ -29,69 +29,57 @@ class _TracedClient(BaseClient[Any]):
 
     What a handler does with a message is one span, from ``receive()`` to the next; sending is
     another. Both are in that which is current, and else in that of the connection.
+
+    All messages go through here, and few are chosen: what each method does first is for the others.
     """
 
-    def _handled(self) -> None:
-        """End the span of the last message: its handler asks for another one."""
+    def _handled(self) -> ConnectionSpan | None:
+        """End the span of the last message: its handler asks for another one.
+
+        :return: the span of the connection.
+        """
         ours: ConnectionSpan | None = self.environ.get(KEY)
-        if ours is not None:
+        if ours is not None and ours.message is not None:
             ours.end_message()
+        return ours
 
-    def _received(self, message: M) -> M:
-        """Begin the span of a message, perhaps."""
+    def _chosen(self) -> ConnectionSpan | None:
+        """Return the span of the connection if a message that is about to go is to have one."""
         ours: ConnectionSpan | None = self.environ.get(KEY)
-        if message and ours is not None and _is_chosen(ours):
-            before = context.get_current()
-            span = tracing().tracer.start_span(
-                f"receive {ours.route}", _parent(ours), attributes=_attributes(message)
-            )
-            ours.message = span, trace.set_span_in_context(span, _parent(ours)), before
-            context.attach(ours.message[1])
-        return message
-
-    @contextmanager
-    def _sending(self, msg: Data) -> Iterator[None]:
-        ours: ConnectionSpan | None = self.environ.get(KEY)
-        if ours is None or not _is_chosen(ours):
-            yield
-            return
-        with tracing().tracer.start_as_current_span(
-            f"send {ours.route}", _parent(ours), attributes=_attributes(msg)
-        ):
-            yield
+        return None if ours is None or random() >= ours.rate else ours
 
     def recv_nb(self) -> Message | None:
         """Receive as without spans."""
-        self._handled()
-        return self._received(super().recv_nb())
+        return _received(self._handled(), super().recv_nb())
 
     def send_nb(self, msg: Data, binary: bool | None = None) -> None:
         """Send as without spans."""
-        with self._sending(msg):
+        ours = self._chosen()
+        with _NOTHING if ours is None else _sending(ours, msg):
             super().send_nb(msg, binary)
 
 
 class _TracedBlockingClient(_TracedClient, WebSocketClient):
     def receive(self, timeout: float | None = None) -> Message | None:
-        self._handled()
-        return self._received(super().receive(timeout))
+        return _received(self._handled(), super().receive(timeout))
 
     recv = receive
 
     def send(self, msg: Data, binary: bool | None = None) -> None:
-        with self._sending(msg):
+        ours = self._chosen()
+        with _NOTHING if ours is None else _sending(ours, msg):
             super().send(msg, binary)
 
 
 class _TracedAsyncioClient(_TracedClient, AsyncioWebSocketClient):
     async def receive(self, timeout: float | None = None) -> Message | None:
-        self._handled()
-        return self._received(await super().receive(timeout))
+        return _received(self._handled(), await super().receive(timeout))
 
     recv = a_recv = receive
 
     async def send(self, msg: Data, binary: bool | None = None) -> None:
-        with self._sending(msg):
+        ours = self._chosen()
+        with _NOTHING if ours is None else _sending(ours, msg):
             await super().send(msg, binary)
 
     a_send = send
@@ -100,12 +88,29 @@ class _TracedAsyncioClient(_TracedClient, AsyncioWebSocketClient):
         return self._next()
 
     async def _next(self) -> Message:
-        self._handled()
-        return self._received(await super().__anext__())
+        return _received(self._handled(), await super().__anext__())
 
 
-def _is_chosen(ours: ConnectionSpan) -> bool:
-    return ours.span.is_recording() and random() < ours.rate
+_NOTHING = nullcontext()
+
+
+def _received(ours: ConnectionSpan | None, message: M) -> M:
+    """Begin the span of a message, perhaps."""
+    if ours is not None and message and random() < ours.rate:
+        before = context.get_current()
+        span = tracing().tracer.start_span(
+            f"receive {ours.route}", _parent(ours), attributes=_attributes(message)
+        )
+        ours.message = span, trace.set_span_in_context(span, _parent(ours)), before
+        context.attach(ours.message[1])
+    return message
+
+
+def _sending(ours: ConnectionSpan, msg: Data) -> AbstractContextManager[Any]:
+    """Surround the sending of a message with its span."""
+    return tracing().tracer.start_as_current_span(
+        f"send {ours.route}", _parent(ours), attributes=_attributes(msg)
+    )
 
 
 def _parent(ours: ConnectionSpan) -> Context:

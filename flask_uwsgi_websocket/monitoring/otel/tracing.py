@@ -33,7 +33,7 @@ def tracing() -> Tracing:
 class ConnectionSpan:
     """The span of a connection, and of the message that its handler works on, if that has one.
 
-    :param rate: the share of messages that have spans.
+    :param rate: the share of messages that have spans: none where its own goes nowhere.
     """
 
     __slots__ = ("before", "context", "message", "rate", "route", "span")
@@ -41,7 +41,7 @@ class ConnectionSpan:
     def __init__(self, span: Span, parent: Context, route: str, rate: float) -> None:
         self.span = span
         self.route = route
-        self.rate = rate
+        self.rate = rate if span.is_recording() else 0.0
         #: What was current before.
         self.before = context.get_current()
         self.context = trace.set_span_in_context(span, parent)
