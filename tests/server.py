@@ -147,6 +147,13 @@ def _sockets_of(pid: int) -> set[str]:
     return inodes
 
 
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:  # it has just been closed
+        return ""
+
+
 def _tcp_row(inode: str, table: str) -> tuple[str, str, str] | None:
     # Among thousands of connections that earlier tests left.
     at = table.find(f" {inode} ")
@@ -512,6 +519,17 @@ class Server:
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.worker_pid}/fd"))
+
+    def settled_descriptors(self) -> int:
+        """How many descriptors the worker has once it has what it keeps: the file that it writes
+        its statistics to is open a while after it serves."""
+
+        def writes() -> bool:
+            files = Path(f"/proc/{self.worker_pid}/fd").iterdir()
+            return any(".stats" in _target(file) for file in files)
+
+        eventually(writes, "the worker to write its statistics")
+        return self.descriptors()
 
     def watched(self) -> int:
         """How many descriptors the worker's epolls hold, those that nobody waits for included."""

@@ -90,7 +90,7 @@ def test_thousands_of_aborts_lose_nothing(shared_server, loop: str) -> None:
 
     abuse(0)
     server.wait_idle()
-    worker, descriptors = server.worker_pid, server.descriptors()
+    worker, descriptors = server.worker_pid, server.settled_descriptors()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(abuse, range(8)))
     server.wait_idle()

@@ -18,6 +18,7 @@ def small(engine: str, shared_server) -> Server:
 
 def settled(server: Server) -> int:
     """The worker's descriptors once two looks agree."""
+    server.settled_descriptors()
     seen = [-1]
 
     def same() -> bool:

@@ -54,23 +54,24 @@ def until(server: Server, is_so: Callable[[Stats], object], what: str) -> Stats:
 
 
 def settle(server: Server, place: Path, *gone: int) -> None:
-    """Wait until all workers write, which they do on their loop, and take signals.
+    """Wait until all workers take signals, and write: those of threads once they were asked.
 
     :param gone: see `Server.settle`.
     """
     server.settle(*gone)
 
     def write() -> bool:
-        pids = {worker["pid"] for worker in server.stats()["workers"]}
+        stats_of(server)
         heads = [each.read_text().partition("\n")[0] for each in files_of(place)]
-        return pids == {json.loads(head)["pid"] for head in heads}
+        return server.pids() == {json.loads(head)["pid"] for head in heads}
 
     eventually(write, "all workers to write")
 
 
 def files_of(place: Path) -> list[Path]:
     """The files of all workers, of all instances that have theirs in a place."""
-    return list(place.glob("flask-uwsgi-websocket-*/*/stats*/[0-9]*.stats"))
+    found = place.glob("flask-uwsgi-websocket-*/*/*/[0-9]*.stats")
+    return [path for path in found if not path.parent.name.startswith("other")]
 
 
 def by_number(stats: Stats) -> dict[int, Stats]:
