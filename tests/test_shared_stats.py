@@ -43,6 +43,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.due: list[Callable[[], object]] = []
+        self.connections: dict[object, None] = {}
         self.ends = False
         self.at_end: list[Callable[[], object]] = []
 
@@ -207,6 +208,39 @@ def test_what_one_source_does_wrong_ends_nothing(
     del metrics.sources["wrong"]
     clock.tick()
     assert written(place)["open"] == 0
+    clock.end(for_good=True)
+
+
+def test_where_the_clock_stands_still_ends_are_written_and_floods_are_not(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Clock, "name", "suspend")
+    now = [100.0]
+    metrics, real = WorkerMetrics(), time.monotonic
+    _shared, clock = begun(1, metrics)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    writes: list[float] = []
+
+    def write(*args: Any) -> None:
+        writes.append(now[0])
+        now[0] += 1.0
+
+    [idle] = [each for each in metrics.observers if type(each).__name__ == "_WhileIdle"]
+    monkeypatch.setattr(idle, "_write", write)
+    for _ in range(100):
+        idle.refused({}, cast(Any, None))
+        now[0] += 0.25
+    assert writes == [100.0, 111.0, 122.0]
+    clock.connections[object()] = None
+    now[0] += 100
+    idle.refused({}, cast(Any, None))
+    idle.closed(None, cast(Any, None))
+    assert len(writes) == 3  # the clock runs
+    clock.connections.clear()
+    idle.closed(None, cast(Any, None))
+    idle.closed(None, cast(Any, None))
+    assert len(writes) == 5
+    monkeypatch.setattr(time, "monotonic", real)
     clock.end(for_good=True)
 
 

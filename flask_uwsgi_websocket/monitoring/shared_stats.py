@@ -89,7 +89,7 @@ class SharedStats:
         engine.call_at_end(self._end)
         if engine.name == "suspend":
             for metrics in self._metrics:
-                metrics.observers.append(_AtEachEnd(self._write_and_notify))
+                metrics.observers.append(_WhileIdle(engine, self._write_and_notify))
         self._sample()
 
     @property
@@ -251,17 +251,29 @@ class SharedStats:
         self._file = self._directory = self._engine = None
 
 
-class _AtEachEnd(Observer):
-    """Has figures written where the clock stands still while a worker has nothing to do."""
+class _WhileIdle(Observer):
+    """Has figures written where the clock stands still while a worker has no WebSocket.
 
-    def __init__(self, write: Callable[[], object]) -> None:
+    The end of the last one always: what is open is right from then on. Refusals, which anybody may
+    cause any number of, in a tenth of the time at most: the last ones may be missing until there is
+    more to count.
+    """
+
+    def __init__(self, engine: Engine, write: Callable[[], object]) -> None:
+        self._engine = engine
         self._write = write
+        self._due = 0.0
 
     def closed(self, client: Any, end: Any) -> None:
-        self._write()
+        if not self._engine.worker().connections:
+            self._write()
 
     def refused(self, environ: Any, refusal: Any) -> None:
-        self._write()
+        began = time.monotonic()
+        if began >= self._due and not self._engine.worker().connections:
+            self._write()
+            ended = time.monotonic()
+            self._due = ended + 10 * (ended - began)
 
 
 #: Those of this process, by prefix: extensions of one app have one.
