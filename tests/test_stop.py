@@ -57,6 +57,27 @@ def test_a_hook_that_waits_before_uwsgi_serves(serve) -> None:
     server.wait_ended()
 
 
+@pytest.mark.parametrize(("signum", "code"), [("SIGINT", 1001), ("SIGHUP", 1012)])
+def test_async_mode_stops_once_its_clients_have_been_told(serve, signum: str, code: int) -> None:
+    server = serve("async", config=LASTING)
+    with server.raw() as client:  # after which uWSGI's own handlers serve again
+        client.echo("hello")
+    with server.raw() as client, server.raw("/quickstart") as deaf:
+        for each in (client, deaf):
+            each.echo("hello")
+        old = server.worker_pid
+        server.signal(getattr(signal, signum))
+        for each in (client, deaf):
+            assert each.read_close(SOON).code == code
+        client.send(close_frame(code))
+        assert client.ended(SOON)
+        assert deaf.ended(SOON)
+    if signum == "SIGINT":
+        server.wait_ended()
+    else:
+        respawned(server, old)
+
+
 def respawned(server: Server, old: int) -> None:
     eventually(lambda: server.worker_pid != old, "another worker")
     eventually(lambda: server.get("/ready").status == 200, "HTTP to answer again")

@@ -17,15 +17,17 @@ import time
 from _thread import allocate_lock, get_ident
 from asyncio import AbstractEventLoop
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from greenlet import getcurrent
 
 from ..connection.blocking import DONE, BlockingConnection
 from ..connection.connection import Connection
 from ..connection.sending import Sending
+from ..process.server_process import ServerProcess
+from ._suspend_stop import CooperativeStop
 from ._threads_wait import acquire
 from .base import Bell, Engine
 from .threads import ThreadsConnection, ThreadsEngine
@@ -43,12 +45,20 @@ class SuspendWorker(ThreadsWorker):
     """The connections of this process, and a thread that hardly runs."""
 
     _last_turn = 0.0
+    #: How it stops, where uWSGI stops it.
+    stop: CooperativeStop | None = None
+
+    def heed_stop(self) -> None:
+        """Tell all clients if the worker is to stop, in a request that has just waited."""
+        if self.stop is not None and self.stop.signum is not None:
+            self.stop.heed()
 
     def give_turn(self) -> None:
-        """Let the helper thread do what is due, unless it was just let."""
+        """Do what is due, unless it was just done, and let the helper thread do the same."""
         now = time.monotonic()
         if now - self._last_turn >= HELPER_INTERVAL:
             self._last_turn = now
+            self.heed_stop()
             done = allocate_lock()
             done.acquire()
             self.call_soon(partial(self.call_later, 0, done.release))
@@ -143,6 +153,7 @@ class SuspendConnection(ThreadsConnection):
             if events:
                 either.register(self.fd, events)
             self._wait(either.fileno())
+        self.worker.heed_stop()
 
 
 @contextmanager
@@ -173,8 +184,21 @@ class SuspendEngine(ThreadsEngine):
     worker_class = SuspendWorker
     connection_class = SuspendConnection
 
-    # uWSGI stops this engine at once, whatever its requests do.
-    prepare, request = Engine.prepare, Engine.request
+    prepare = Engine.prepare  # no thread waits for signals: it would not run
+
+    def __init__(self, process: ServerProcess) -> None:
+        super().__init__(process)
+        self._stop_of_requests = CooperativeStop(self.worker)
+
+    def worker(self) -> SuspendWorker:
+        worker = cast(SuspendWorker, super().worker())
+        worker.stop = self._stop_of_requests
+        return worker
+
+    def request(self) -> AbstractContextManager[None]:
+        if not self.process.gives_signals or getcurrent().parent is None:
+            return Engine.request(self)
+        return self._stop_of_requests.request()
 
     def _make_bell(self, loop: AbstractEventLoop) -> Bell:
         wait, ring = super()._make_bell(loop)
@@ -200,3 +224,4 @@ class SuspendEngine(ThreadsEngine):
         while (left := deadline - time.monotonic()) > 0:
             with _timer(min(left, 1)) as timer:
                 self.process.suspend(timer)
+            self.worker().heed_stop()
