@@ -64,7 +64,6 @@ def pattern() -> dict[str, Any]:
         "leaves": 2,
         "published": 3,
         "delivered": 4,
-        "writes": 5,
         "slow": {"closed": 1, "dropped": 2, "conflated": 3},
         "resumes": {"recovered": 6, "resync": 7},
         "replayed": 8,
@@ -93,6 +92,7 @@ def statistics(routes: Any = None, patterns: Any = None, **more: Any) -> Stats:
     rooms = {
         "rooms": 2,
         "members": 5,
+        "writes": 5,
         "patterns": {"*": pattern()} if patterns is None else patterns,
         "backplane": BACKPLANE,
     }

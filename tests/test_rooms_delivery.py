@@ -150,9 +150,10 @@ class Scene:
     @property
     def counters(self) -> dict[str, int]:
         """What there was any of, over all patterns."""
-        counted: Counter[str] = Counter()
-        for each in self.figures.snapshot()["patterns"].values():
-            counted.update({key: each[key] for key in ("delivered", "writes", "undelivered")})
+        snapshot = self.figures.snapshot()
+        counted: Counter[str] = Counter(writes=snapshot["writes"])
+        for each in snapshot["patterns"].values():
+            counted.update({key: each[key] for key in ("delivered", "undelivered")})
             counted.update({f"slow_{key}": number for key, number in each["slow"].items()})
         return dict(+counted)
 

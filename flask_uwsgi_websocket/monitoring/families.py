@@ -140,7 +140,13 @@ FAMILIES = (
         "delivered",
         "Messages to rooms, for each client that they went to.",
     ),
-    _of_rooms("room_writes", "counter", "writes", "Calls that wrote messages of rooms to clients."),
+    Family(
+        "room_writes",
+        "counter",
+        (),
+        ("rooms/writes",),
+        "Calls that wrote messages of rooms to clients.",
+    ),
     _of_rooms(
         "room_undelivered",
         "counter",

@@ -98,7 +98,6 @@ class Delivery:
         self._slow = SlowClients(worker, metrics)
         self._waiting: deque[Record | _Step | Callable[[], object]] = deque()
         self._delivered: list[Callable[[], object]] = []  # what waited behind what is delivered
-        self._counts = PatternMetrics()  # of the messages that are delivered
         #: When the first was sent of those that are delivered in a turn, by pattern.
         self._first_sent: dict[PatternMetrics, float] = {}
         #: Those who get envelopes.
@@ -203,7 +202,7 @@ class Delivery:
             try:
                 if shares := self._next_shares():
                     for records, connections in merge(shares):
-                        self._counts.writes += len(connections)
+                        self._metrics.writes += len(connections)
                         yield from self._send(records, connections)
                 elif not self._delivered:
                     yield from self._carry_out(self._take())
@@ -237,7 +236,7 @@ class Delivery:
         return shares
 
     def _count(self, first: Record, shares: list[Share]) -> None:
-        counts = self._counts = self._metrics.of(first.channels[0])
+        counts = self._metrics.of(first.channels[0])
         for records, connections in shares:
             counts.delivered += len(records) * len(connections)
         if first.sent and shares[0][1]:

@@ -30,7 +30,7 @@ class PatternMetrics:
 
     __slots__ = (
         *("_observers", "_pattern", "delivered", "joins", "lag", "leaves", "published"),
-        *("recovered", "repairs", "replayed", "resync", "resyncs", "slow", "undelivered", "writes"),
+        *("recovered", "repairs", "replayed", "resync", "resyncs", "slow", "undelivered"),
     )
 
     def __init__(self, pattern: str = OTHERS, observers: Observers | None = None) -> None:
@@ -39,9 +39,8 @@ class PatternMetrics:
         self.joins = self.leaves = 0
         #: Messages that the backplane has taken from here; each once, for however many rooms.
         self.published = 0
-        #: Messages to a client of ours each, and by how many writes; and records that found the
-        #: worker too busy.
-        self.delivered = self.writes = self.undelivered = 0
+        #: Messages to a client of ours each; and records that found the worker too busy.
+        self.delivered = self.undelivered = 0
         #: Clients that were closed for reading too slowly, and messages that others did not get.
         self.slow = {"closed": 0, "dropped": 0, "conflated": 0}
         #: Clients that came back and got all that they had missed, and those who could not.
@@ -66,7 +65,6 @@ class PatternMetrics:
             "leaves": self.leaves,
             "published": self.published,
             "delivered": self.delivered,
-            "writes": self.writes,
             "undelivered": self.undelivered,
             "slow": dict(self.slow),
             "resumes": {"recovered": self.recovered, "resync": self.resync},
@@ -115,6 +113,8 @@ class RoomsMetrics:
         self.backplane = BackplaneMetrics()
         #: Rooms that have members here.
         self.rooms = 0
+        #: Calls that wrote messages to a client each: one may have those of several patterns.
+        self.writes = 0
 
     def _find(self, channel: str) -> PatternMetrics:
         room = room_of(channel)
@@ -134,6 +134,7 @@ class RoomsMetrics:
         return {
             "rooms": self.rooms,
             "members": sum(each["joins"] - each["leaves"] for each in patterns.values()),
+            "writes": self.writes,
             "patterns": patterns,
             "backplane": {
                 "up": int(is_up),
