@@ -99,6 +99,12 @@ def test_a_prefix_that_the_backplane_cannot_have_is_refused_at_the_start() -> No
         WebSocket(app)
 
 
+def test_a_prefix_that_no_directory_can_be_named_for_is_refused_at_the_start() -> None:
+    WebSocket(make_app(PREFIX="ä" * 42))
+    with pytest.raises(ValueError, match=r"UWSGI_WEBSOCKET_PREFIX: .*255 bytes.*a shorter one"):
+        WebSocket(make_app(PREFIX="ä" * 43))
+
+
 def test_the_error_keeps_the_password_of_a_backplane() -> None:
     for url in ("redis://ann:s3cret@h/x", "redis:ann:s3cret@h", "redis://ann:s3cret/@h"):
         with pytest.raises(ValueError, match=f"^{PREFIX}BACKPLANE: ") as caught:

@@ -28,6 +28,7 @@ from ..rooms.backplane import BackplaneOptions
 from ..rooms.backplanes import make_backplane
 from ..rooms.exchange import worker_name
 from ..rooms.live import RoomSettings
+from ..rooms.local.directory import name_of_app
 from ..session.origins import parse_origins
 
 PREFIX = "UWSGI_WEBSOCKET_"
@@ -54,6 +55,14 @@ def check_backplane(name: str, value: Any, prefix: str = "") -> None:
         make_backplane(value, BackplaneOptions(prefix, worker_name()))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None  # its value may have a password in it
+
+
+def check_prefix(name: str, value: str) -> None:
+    """Check that a directory can be named for a prefix, as statistics need it; else ValueError."""
+    try:
+        name_of_app(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; choose a shorter one") from None
 
 
 def check_origins(name: str, value: Any) -> None:

@@ -70,6 +70,7 @@ class RoomsOfApps:
         if app.config[prefix] is None:
             app.config[prefix] = app.name
             _without_prefix.add(app)
+        config.check_prefix(prefix, app.config[prefix])
         url = app.config[config.PREFIX + "BACKPLANE"]
         config.check_backplane(prefix, url, app.config[prefix])
         host = _AppWithRooms(app, self._engine_name, self._clients, self.patterns, self.functions)
