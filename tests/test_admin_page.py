@@ -22,9 +22,10 @@ from tests.server import PATIENCE, ROOT, Server, eventually
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 STATIC = ROOT / flask_uwsgi_websocket.__name__ / "monitoring/admin/static"
+IMAGE = "<img src=x onerror=document.body.remove()>"
 #: Of users and rooms; and what people see of them.
 HOSTILE = {
-    "<img src=x onerror=document.body.remove()>": "<img src=x onerror=document.body.remove()>",
+    IMAGE: IMAGE,
     "\u202egnp.exe": "U+202Egnp.exe",
     "ad\u200bmin": "adU+200Bmin",
     "z" + "\u0301" * 40: "z\u0301\u0301\u030137 marks",
@@ -154,12 +155,12 @@ def test_sends_a_message(page: AdminPage, server: Server) -> None:
 
 def test_looks_into_a_room(page: AdminPage, server: Server) -> None:
     with members(server, "ann", "bob", room="kept/a") as (ann, _), members(server, "cid"):
-        ann.send("what is said")
-        assert ann.recv(PATIENCE) == "what is said"
+        ann.send(f"what is said {IMAGE}")
+        assert ann.recv(PATIENCE) == f"what is said {IMAGE}"
         eventually(lambda: "kept/a" in page.text("#rooms"), "the room")
         page.click_text("#rooms button", "kept/a")
         page.confirm()
-        page.expect("#inside", "Room kept/a", "2 connections of 2 users", "ann", "bob", "12 B")
+        page.expect("#inside", "Room kept/a", "2 connections of 2 users", "ann", "bob", "55 B")
         assert "what is said" not in page.text("#inside")
         page.click("#inside-connections")
         page.expect_users("ann", "bob")
@@ -169,7 +170,8 @@ def test_looks_into_a_room(page: AdminPage, server: Server) -> None:
         eventually(lambda: page.dialogs == ["detail", "confirm"], "a question")
         page.click("#confirm input[type=checkbox]")
         page.confirm()
-        page.expect("#inside", "what is said")
+        page.expect("#inside", f"what is said {IMAGE}", f'"{IMAGE}"')
+        assert page.js.read("document.querySelectorAll('img').length") == 0
         page.js.press("Escape")
         page.js.press("Escape")
 

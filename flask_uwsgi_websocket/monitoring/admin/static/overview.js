@@ -8,6 +8,8 @@ import {bytes, clock, count, counted, duration, latency, rate, say, sayName} fro
 const NARROW = 60, WIDE = 300
 /** Seconds that a rate is the mean of: other workers write their figures down once a second. */
 const SMOOTH = 4.5
+/** Seconds that one has to be the mean of to be drawn: the first ones jump. */
+const STEADY = 3
 /** Rows of the table beside it. */
 const LINES = 30
 
@@ -73,7 +75,7 @@ export class Overview {
     this.#seen.push(stats)
     const received = speed(before?.messages_received, stats.messages_received, seconds)
     const sent = speed(before?.messages_sent, stats.messages_sent, seconds)
-    if (received !== null && sent !== null) this.#points.push({time: stats.time, received, sent})
+    if (received !== null && sent !== null && seconds >= STEADY) this.#points.push({time: stats.time, received, sent})
     while (this.#points[0]?.time < stats.time - WIDE) this.#points.shift()
     this.#showTiles(stats, before, seconds)
     this.#showWorkers(stats, before, seconds)

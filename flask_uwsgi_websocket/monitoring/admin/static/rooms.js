@@ -93,11 +93,11 @@ function showList(id, values, show, otherwise, total = 0) {
   at(id).append(item)
 }
 
-/** @param {{user: string | null, connections: number, info?: unknown}} value */
+/** @param {{user: string | null, connections: number, info?: string}} value info: as JSON */
 function member({user, connections, info}) {
   const item = document.createElement('li')
   item.append(named(user), document.createElement('small'))
-  const known = info === undefined || info === null ? '' : `, ${JSON.stringify(info)}`
+  const known = info === undefined || info === 'null' ? '' : `, ${info}`
   sayName(/** @type {Element} */ (item.lastElementChild), `${counted(connections, 'connection')}${known}`, LONG)
   return item
 }
