@@ -347,6 +347,7 @@ class Server:
 
     def _spawn(self) -> None:
         front = ALL_FRONTS[self.front]
+        self.stopping = False
         self.inner_port = free_port()
         inner = (
             str(self.directory / "inner.sock") if front.unix else f"{self.host}:{self.inner_port}"
@@ -397,29 +398,31 @@ class Server:
 
     def stop(self) -> None:
         """Ask uWSGI to end, then end it: its own process group, nothing else."""
-        self._settle_before_end()
-        for process in (self._front, self._uwsgi):
-            if process is None:
-                continue
-            for signum, patience in ((signal.SIGINT, 20.0), (signal.SIGKILL, PATIENCE)):
-                if signum == signal.SIGINT and self.stopping and process is self._uwsgi:
-                    signum = 0  # asked already; only ask whether it is there
-                try:
-                    os.killpg(process.pid, signum)
-                except ProcessLookupError:
-                    break
-                try:
-                    process.wait(patience)
-                except subprocess.TimeoutExpired:
-                    self._stubborn.append(f"{self!r} went on for {patience} s after a SIGINT")
-                    continue
-            process.wait(PATIENCE)
-            # The leader is gone; nobody of its group may outlive it.
+        if self._front is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(self._front.pid, signal.SIGINT)
+            self._await_end(self._front)
+        if self._uwsgi is not None:
+            if not self.stopping:
+                self.begin_stop()
+            self._await_end(self._uwsgi)
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._stubborn.append(f"{self!r} went on for {PATIENCE} s after a SIGINT")
+        # Nobody of its group may outlive it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)
 
     def begin_stop(self) -> None:
-        """Ask uWSGI to end, and do not wait: `stop` does."""
+        """Ask uWSGI to end, and do not wait: `stop` does.
+
+        The master alone, which tells its workers: one that is told twice, as by Ctrl-C, exits at
+        once, and on a busy machine in the middle of what it does at its end.
+        """
         self._settle_before_end()
         if self.alive:
             self.signal(signal.SIGINT)
