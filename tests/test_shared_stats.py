@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from flask_uwsgi_websocket.engines.base import Engine
 from flask_uwsgi_websocket.metrics.worker import WorkerMetrics
 from flask_uwsgi_websocket.monitoring.shared_stats import SharedStats
-from flask_uwsgi_websocket.monitoring.stats import entries_of, entry_of, stats_of
+from flask_uwsgi_websocket.monitoring.stats import entries_of, entry_of, stats_of, stats_of_process
 from flask_uwsgi_websocket.monitoring.stats_file import Reading, read_stats_file, read_stats_files
 from flask_uwsgi_websocket.process.server_process import ServerProcess
 from flask_uwsgi_websocket.servers import uwsgi
@@ -393,6 +394,44 @@ def test_who_asks_is_shown_what_is_written(place: Path, monkeypatch: pytest.Monk
     assert (stats["open"], stats["complete"]) == (1, True)
     stats["routes"]["/a"]["open"] = stats["workers"][0]["routes"]["/a"]["open"] = 7
     assert stats_of(shared)["routes"]["/a"]["open"] == 1
+    clock.end(for_good=True)
+
+
+def test_what_was_reported_is_not_overwritten_by_older_figures(place: Path) -> None:
+    metrics = WorkerMetrics()
+    shared, clock = begun(1, metrics)
+    counting, go_on = threading.Event(), threading.Event()
+
+    def hold() -> dict[str, Any]:
+        if threading.current_thread() is sampling:
+            counting.set()
+            assert go_on.wait(PATIENCE)
+        return {}
+
+    sampling = threading.Thread(target=clock.tick)
+    metrics.sources["held"] = hold
+    sampling.start()
+    assert counting.wait(PATIENCE)
+    metrics.route("/a").opened()
+    asking = threading.Thread(target=shared.own)
+    asking.start()
+    asking.join(0.2)  # it would be through by now if it did not wait
+    go_on.set()
+    sampling.join()
+    asking.join()
+    assert written(place)["open"] == 1
+    clock.end(for_good=True)
+
+
+def test_who_asks_in_another_process_hears_of_uwsgi(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in ``flask shell``, where zeros could be taken for those of the server."""
+    _shared, clock = begun(1, WorkerMetrics(), prefix="heard of")
+    for prefix in ("another", "heard of", "heard of"):
+        assert stats_of_process([WorkerMetrics()], "gevent", prefix)["open"] == 0
+    assert caplog.text.count("is about this process alone") == 1
+    assert "run: flask websocket stats --json" in caplog.text
     clock.end(for_good=True)
 
 

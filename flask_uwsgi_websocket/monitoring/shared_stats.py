@@ -140,8 +140,9 @@ class SharedStats:
                 self._engine.worker().call_later(pause, self._sample)
 
     def _write_and_notify(self) -> None:
-        counted = self._counted()
-        self._write(counted)
+        with self._lock:  # nobody writes later figures before these are written
+            counted = self._counted()
+            self._write(counted)
         for listener in self.listeners:
             listener(self.prefix, self._reportable(counted)["counted"])
 

@@ -7,12 +7,17 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
+from ..helpers.log import logger
+from ..helpers.text import printable
 from ..metrics.snapshot import add
+from ..metrics.totals import totals
 from ..metrics.worker import WorkerMetrics
 from ..process.server_process import started_at
-from ..rooms.local.instances import opened_place
+from ..rooms.local.directory import FIGURES
+from ..rooms.local.instances import find_instances, opened_place
 from ..servers import uwsgi
 from .shared_stats import SharedStats
 from .stats_file import Reading, after_end, read_stats_files
@@ -65,8 +70,22 @@ def stats_of_process(metrics: Iterable[WorkerMetrics], engine: str, prefix: str)
     for each in metrics:
         total = add(total, deepcopy(each.snapshot()))  # for whoever asks to change
     pid = os.getpid()
+    if not any(totals(total).values()):
+        _mention_uwsgi(prefix)
     figures = {"pid": pid, "started": _STARTED, "engine": engine, "counted": total}
     return _summed({0: entry_of(0, Reading(figures, 0.0, True))}, (pid, started_at(pid)), prefix)
+
+
+@cache
+def _mention_uwsgi(prefix: str) -> None:
+    """Say once, where this process has had no WebSockets, that a uWSGI runs the app."""
+    for instance in find_instances(FIGURES):
+        if prefix in instance.workers:
+            logger.warning(
+                "websocket.stats() is about this process alone, which has had no WebSocket; for "
+                "those of uWSGI (%s) run: flask websocket stats --json",
+                printable(instance.command),
+            )
 
 
 def entries_of(found: Mapping[int, Reading]) -> dict[int, dict[str, Any]]:
