@@ -78,6 +78,22 @@ def test_async_mode_stops_once_its_clients_have_been_told(serve, signum: str, co
         respawned(server, old)
 
 
+@pytest.mark.parametrize("mode", ["threads", "asyncio"])
+def test_sigquit_to_all_processes_is_a_stop(serve, mode: str) -> None:
+    """As the unit of systemd that uWSGI's documentation has does it."""
+    server = serve(mode)
+    with server.raw() as client:
+        client.echo("hello")
+        os.kill(server.worker_pid, signal.SIGQUIT)
+        client.echo("still here")
+        server.signal(signal.SIGQUIT)
+        server.stopping = True
+        assert client.read_close(SOON).code == 1001
+        client.send(close_frame(1001))
+        assert client.ended(SOON)
+    server.wait_ended()
+
+
 def respawned(server: Server, old: int) -> None:
     eventually(lambda: server.worker_pid != old, "another worker")
     eventually(lambda: server.get("/ready").status == 200, "HTTP to answer again")

@@ -30,9 +30,15 @@ leave(int signum)
 }
 
 static void
+pass(int signum)
+{
+    (void)signum;
+}
+
+static void
 heed(void)
 {
-    struct sigaction action;
+    struct sigaction action, current;
     size_t i;
 
     memset(&action, 0, sizeof(action));
@@ -40,6 +46,13 @@ heed(void)
     sigemptyset(&action.sa_mask);
     for (i = 0; i < sizeof(stop_signals) / sizeof(*stop_signals); i++) {
         sigaction(stop_signals[i], &action, NULL);
+    }
+    /* To a master it means what SIGINT does, and uWSGI's own unit of systemd sends it to all: whom the
+       master tells must live until then. Programs that are started have the default again. */
+    if (sigaction(SIGQUIT, NULL, &current) == 0 && current.sa_handler == SIG_DFL) {
+        action.sa_handler = pass;
+        action.sa_flags = SA_RESTART;
+        sigaction(SIGQUIT, &action, NULL);
     }
 }
 
