@@ -18,6 +18,7 @@ from flask_login import LoginManager, UserMixin, current_user, login_user
 from flask_wtf import CSRFProtect
 from werkzeug.exceptions import Forbidden
 from werkzeug.local import LocalProxy
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
 from flask_uwsgi_websocket.monitoring.admin import history, permission, updates
@@ -518,6 +519,34 @@ def test_below_a_path_and_on_a_subdomain() -> None:
     plain = {**headers, "Origin": "http://ops.example.com"}
     answer = client.post("/_ws/close", json={"id": "x"}, headers=plain, base_url=base)
     assert answer.status_code == 403
+
+
+def test_behind_a_proxy_that_speaks_tls_and_mounts_the_app_elsewhere() -> None:
+    forwarded = {
+        "X-Forwarded-Host": "shop.example",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Prefix": "/shop",
+    }
+    ours, plain = {"Origin": "https://shop.example"}, {"Origin": "http://shop.example"}
+    trusting, other = Page(), Page()
+    trusting.app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+        trusting.app.wsgi_app, x_host=1, x_proto=1, x_prefix=1
+    )
+    location = trusting.client.get("/_ws", headers=forwarded).headers["Location"]
+    assert location in ("https://shop.example/shop/_ws/", "/shop/_ws/")
+    with trusting.open({**forwarded, **ours}) as socket:
+        headers = {**forwarded, **ours, "X-Admin-Token": socket.token}
+        answer = trusting.client.post("/_ws/close", json={"id": "x"}, headers=headers)
+        assert answer.status_code == 404
+    refused = [
+        (trusting, {**forwarded, **plain}),
+        (trusting, ORIGIN | forwarded),
+        (other, {**forwarded, **ours}),
+    ]
+    for page, headers in refused:
+        with pytest.raises(HandshakeRejected) as rejected, page.open(headers):
+            pass
+        assert rejected.value.response.status_code == 403
 
 
 def test_on_a_host_of_an_app_that_goes_by_hosts() -> None:

@@ -85,11 +85,11 @@ class Watching:
 
     def done(self, about: str, began: float, now: float) -> None:
         """Set when it is due again: the later, the longer it took."""
+        self._last[about] = now
         if about == "history":  # goes on with the stats
             del self._watched[about], self._due[about]
             return
         interval = STATS_INTERVAL if about == "stats" else ASK_INTERVAL
-        self._last[about] = now
         self._due[about] = max(began + interval, now + min(REST * (now - began), LONGEST_REST))
 
 
