@@ -362,7 +362,7 @@ def test_figures_of_all_workers(admin_server: Server, token: str) -> None:
         assert len(stats["ping"]["counts"]) == len(stats["ping"]["bounds"]) + 1
 
 
-@BOTH_LOOPS
+@pytest.mark.parametrize("engine", ["threads"])
 def test_messages_of_before_the_page(admin_server: Server, token: str) -> None:
     with chats(admin_server, token, admin_server.processes) as members:
         with opened(admin_server) as admin:
