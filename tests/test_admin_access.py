@@ -118,6 +118,19 @@ def test_no_barrier(browser: Browser, server: Server, scheme: Any, size: str) ->
         assert barriers == []
 
 
+def test_a_socket_that_is_refused(browser: Browser, server: Server) -> None:
+    """As behind a proxy that was not told of: the page says where to look."""
+    elsewhere = """globalThis.WebSocket = class extends WebSocket {
+        constructor(url) { super(`${url}-nowhere`) }
+    }"""
+    with closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.add_init_script(elsewhere)
+        page.goto(f"http://{server.address}/login")
+        expect(page.locator("#trouble")).to_contain_text("the log of the server says why")
+        expect(page.locator("#state")).to_have_text("Disconnected")
+
+
 OTHER_PAGE = b"""<!doctype html><title>Another site</title>
 <iframe></iframe><form id=f method=post enctype=text/plain>
 <input name='{"id":"' value='"}'></form>"""

@@ -111,6 +111,7 @@ function showState(next, more) {
   }
   at('retry').hidden = next === 'open' || next === 'connecting'
   at('refused').hidden = next !== 'refused'
+  if (more.refused) say(at('trouble'), 'This page loads, but its WebSocket is refused: the log of the server says why.')
   if (next === 'open') watch(false, true)
   else overview.interrupt()
   showAge()

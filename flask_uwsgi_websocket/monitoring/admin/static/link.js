@@ -11,13 +11,14 @@ const SILENCE = 15
 const RENEW = 4001
 
 /** @typedef {'connecting' | 'open' | 'waiting' | 'refused'} State */
-/** @typedef {{seconds?: number, status?: number}} Detail */
+/** @typedef {{seconds?: number, status?: number, refused?: boolean}} Detail refused: again, while the page is not */
 
 export class Link {
   /** @type {WebSocket | undefined} */
   #socket
   #url
   #attempts = 0
+  #refusals = 0
   #openedAt = 0
   #heardAt = 0
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -89,9 +90,10 @@ export class Link {
     const status = this.#openedAt && code !== RENEW ? 200 : await statusOfPage()
     if (this.#socket) return undefined
     if (status === 401 || status === 403) return this.#onstate('refused', {status})
+    this.#refusals = !this.#openedAt && status === 200 ? this.#refusals + 1 : 0
     const seconds = Math.min(LONGEST, FIRST * 2 ** this.#attempts++) * (0.5 + Math.random() / 2)
     this.#timer = setTimeout(() => this.connect(), seconds * 1000)
-    return this.#onstate('waiting', {seconds})
+    return this.#onstate('waiting', {seconds, refused: this.#refusals > 1})
   }
 }
 
