@@ -26,7 +26,7 @@ LAG_BOUNDS = (
 
 
 class PatternMetrics:
-    """The figures of the rooms of one pattern; its observers are told of each lag."""
+    """The figures of the rooms of one pattern; its observers get each lag."""
 
     __slots__ = (
         *("_observers", "_pattern", "delivered", "joins", "lag", "leaves", "published"),
@@ -47,7 +47,7 @@ class PatternMetrics:
         self.recovered = self.resync = 0
         #: Messages that clients got of the past.
         self.replayed = 0
-        #: How often a log was read since something was missing, and how often members were told
+        #: How often a log was read since something was missing, and how often members were notified
         #: that this is lost.
         self.repairs = self.resyncs = 0
         #: Seconds from publishing to delivery, of the first message of each batch.
@@ -97,7 +97,7 @@ class RoomsMetrics:
     """The figures of all rooms of an app in one process.
 
     :param pattern_of: returns the pattern that the name of a room matches, if any.
-    :param observers: are told of each lag.
+    :param observers: those who get each lag.
     """
 
     def __init__(
