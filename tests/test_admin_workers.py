@@ -512,4 +512,5 @@ def test_without_a_backplane_others_are_missing(serve: ServerFactory, engine: st
         own = admin.hello["worker"]
         assert workers_of(admin) == {own}
         eventually(lambda: admin.table()["missing"] == [3 - own], "it says that it misses some")
+        assert received_before(admin) is None  # rather than too few
         assert not admin.table()["complete"]
