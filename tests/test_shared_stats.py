@@ -326,6 +326,17 @@ def test_workers_that_nobody_wants_are_retired() -> None:
     assert {entry["state"] for entry in entries_of(found).values()} == {"ended"}
 
 
+@pytest.mark.parametrize("line", ['[1, {"open": 1}]', '["/a", 1]', "{}", "[[1], {}]", "[", "1"])
+def test_routes_that_are_none_make_a_file_that_is_none(place: Path, line: str) -> None:
+    figures = {"pid": 1, "started": 1.0, "engine": "x", "counted": WorkerMetrics().snapshot()}
+    path = place / "1.stats"
+    for lines, is_read in (['["/a", {"open": 1}]'], True), ([line], False):
+        path.write_text("\n".join([json.dumps(figures), *lines]))
+        directory = os.open(place, os.O_RDONLY)
+        assert (read_stats_file(directory, path.name) is not None) is is_read
+        os.close(directory)
+
+
 def test_a_reader_sees_the_old_or_the_new(place: Path) -> None:
     metrics = WorkerMetrics()
     for number in range(50):

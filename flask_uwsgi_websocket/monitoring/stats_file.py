@@ -158,6 +158,8 @@ def _parsed(content: bytes) -> dict[str, Any] | None:
         figures.setdefault("dismissed", False)
         if type(figures["workers"]) is not int or type(figures["dismissed"]) is not bool:
             return None
+        if not all(type(pattern) is str for pattern in counted["routes"]):
+            return None
         if not _is_counted(counted) or not all(map(_is_number, counted["refused"].values())):
             return None
         counted["routes"] = {pattern: _route(route) for pattern, route in counted["routes"].items()}
