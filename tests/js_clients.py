@@ -186,14 +186,16 @@ class Firefox(Browser):
         stack.callback(process.wait, PATIENCE)
         stack.callback(process.kill)
         self._number = 0
-        # Its first start makes a profile, which takes a busy machine long.
-        patience = 2 * PATIENCE
-        opening = eventually(lambda: self._open(port), "Firefox to answer", patience, 0.2)
+        # Its first start makes a profile, which takes a busy machine long; it answers meanwhile,
+        # but begins no session.
+        self._patience = 2 * PATIENCE
+        opening = eventually(lambda: self._open(port), "Firefox to answer", self._patience, 0.2)
         self._connection = stack.enter_context(opening)
         self._do("session.new", capabilities={})
         # In the tab that it opens by itself the focus is in the location bar, which leaves the page
         # the keys, but none that presses a button.
         self._context = self._do("browsingContext.create", type="tab")["context"]
+        self._patience = PATIENCE
 
     def _open(self, port: int) -> ClientConnection | None:
         address = f"ws://127.0.0.1:{port}/session"
@@ -208,7 +210,7 @@ class Firefox(Browser):
         command = {"id": self._number, "method": method, "params": parameters}
         self._connection.send(json.dumps(command))
         while True:
-            answer = json.loads(self._connection.recv(PATIENCE))
+            answer = json.loads(self._connection.recv(self._patience))
             if answer.get("id") == self._number:
                 assert answer["type"] == "success", answer
                 return answer["result"]
