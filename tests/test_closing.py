@@ -11,10 +11,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.rawclient import BINARY, CLOSE, PING, TEXT, close_frame, frame
-from tests.server import Server, eventually
+from tests.server import PATIENCE, Server, eventually
 
 #: Seconds that tell an end that was noticed from one that a heartbeat found out (45 s).
-SOON = 10.0
+SOON = PATIENCE
 
 
 @pytest.fixture

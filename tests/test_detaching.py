@@ -231,7 +231,7 @@ def test_a_reload_waits_for_handlers(serve, engine: str, token: str) -> None:
             echoes(client, "open")
         server.signal(signal.SIGHUP)
         for client in clients:
-            assert client.read_close(10).code == 1012
+            assert client.read_close().code == 1012
     _replaced(server, old)
 
 
@@ -246,7 +246,7 @@ def test_a_reload_waits_for_what_comes_after_handlers(
             echoes(each, "open")
         server.signal(signum)
         for each in (client, other):
-            assert each.read_close(10).code == 1012
+            assert each.read_close().code == 1012
             each.send(close_frame(1000))
     _replaced(server, old)
     assert server.log().count(f"slow end of {token}") == 2
@@ -261,7 +261,7 @@ def test_a_worn_out_worker_says_that_another_follows(serve, engine: str) -> None
         echoes(client, "open")
         for _ in range(10):
             server.get("/ready")
-        assert client.read_close(10).code == 1012
+        assert client.read_close().code == 1012
         client.send(close_frame(1000))
     _replaced(server, old)
 

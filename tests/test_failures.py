@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.rawclient import Answer, Refused, close_frame
-from tests.server import Server, eventually
+from tests.server import PATIENCE, Server, eventually
 
 #: Exceptions of every kind, and those that are hard to put into words.
 TEXTS = ("surrogate", "long", "unprintable")
@@ -56,7 +56,7 @@ CASES = {
 }
 
 #: What other servers of this kind leave their clients with, or far too late.
-SOON = 10.0
+SOON = PATIENCE
 
 #: Seconds for which the handler of /late is busy.
 LATE_HANDLER = 4.0

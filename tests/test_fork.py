@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.rawclient import RawClient
-from tests.server import Server, eventually, tcp_sockets
+from tests.server import PATIENCE, Server, eventually, tcp_sockets
 
 #: Seconds in which a child that is terminated has ended, on a busy machine.
-SOON = 5.0
+SOON = PATIENCE
 #: WebSockets that are open when a child is made: 20 threads, which leaves some for HTTP.
 CLIENTS = {"threads": 20}
 

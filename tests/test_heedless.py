@@ -72,7 +72,7 @@ def test_one_that_swallows_all_exceptions_harms_nobody(serve: ServerFactory, eng
     for _ in range(20):
         assert server.get("/ready").body == b"ready"
     server.signal(signal.SIGINT)
-    server.wait_ended(20)
+    server.wait_ended()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -84,7 +84,7 @@ def test_those_hold_no_reload(serve: ServerFactory, engine: str) -> None:
             client = stack.enter_context(server.raw(path))
             client.send(b"")
         server.signal(signal.SIGHUP)
-        eventually(lambda: server.worker_pid != old, "another worker", 20)
+        eventually(lambda: server.worker_pid != old, "another worker")
 
 
 @pytest.mark.parametrize("engine", ["gevent", "asyncio"])

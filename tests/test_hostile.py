@@ -7,7 +7,6 @@ import itertools
 import socket
 import struct
 import threading
-import time
 import zlib
 from contextlib import ExitStack
 from typing import Any
@@ -320,7 +319,10 @@ def test_half_the_connections_do_nothing(server: Server) -> None:
     [b"GET /rea", b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"],
     ids=["head", "body"],
 )
-def test_resets_in_the_middle_of_a_request_hold_no_core(server: Server, part: bytes) -> None:
+def test_resets_in_the_middle_of_a_request_hold_no_core(
+    shared_server, engine: str, part: bytes
+) -> None:
+    server = shared_server(engine, options=["--socket-timeout", "120"])
     server.allow_log("Traceback")  # of the view whose request is reset
     clients = []
     for _ in range(3 * server.cores):
@@ -332,10 +334,8 @@ def test_resets_in_the_middle_of_a_request_hold_no_core(server: Server, part: by
             clients.clear()
     for client in clients:
         client.abort()
-    started = time.monotonic()
     assert server.get("/ready").status == 200
-    server.wait_idle()
-    assert time.monotonic() - started < 3  # --socket-timeout is 4 s, and 30 s under asyncio
+    server.wait_idle()  # long before --socket-timeout
 
 
 def handled_between_pages(server: Server, data: bytes, **handshake: Any) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.rawclient import RawClient
-from tests.server import Server
+from tests.server import PATIENCE, Server
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def test_room_messages_and_direct_ones_keep_their_order(
     rounds = 20
     with rooms.connect(f"/{kind}/{token}/{rounds}", compression="deflate") as client:
         client.send("go")
-        seen = [str(client.recv(10)).removesuffix(" and more" * 20) for _ in range(5 * rounds)]
+        seen = [
+            str(client.recv(PATIENCE)).removesuffix(" and more" * 20) for _ in range(5 * rounds)
+        ]
     expected = []
     for number in range(rounds):
         expected += [f"direct {number}", *(f"room {number}.{part}" for part in range(3))]
@@ -112,7 +114,7 @@ def test_compressed_messages_beside_one_s_own(rooms: Server, token: str) -> None
             for text in own:
                 client.send(text)
         for client in clients:
-            seen = [str(client.recv(10)) for _ in range(count + len(own))]
+            seen = [str(client.recv(PATIENCE)) for _ in range(count + len(own))]
             assert [text for text in seen if text.startswith("own")] == own
             others = [json.loads(text) for text in seen if not text.startswith("own")]
             assert others == [[0, number] for number in range(count)]

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.rawclient import TEXT, RawClient, frame
-from tests.server import eventually
+from tests.server import PATIENCE, eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,17 +78,19 @@ class Process:
         return self._log.read_text()
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE
+        ) as answer:
             return answer.read().decode()
 
     def connect(self, path: str, **kwargs: Any) -> ClientConnection:
         kwargs.setdefault("proxy", None)
-        return connect(f"ws://127.0.0.1:{self.port}{path}", open_timeout=5, **kwargs)
+        return connect(f"ws://127.0.0.1:{self.port}{path}", open_timeout=PATIENCE, **kwargs)
 
     def stop(self) -> None:
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -137,7 +139,7 @@ def test_messages(server: Process) -> None:
         assert "Set-Cookie" in client.response.headers
         for message in ("hi", b"\x00", "☃" * 300_000):
             client.send(message)
-            assert client.recv(timeout=5) == message
+            assert client.recv(timeout=PATIENCE) == message
         assert server.get("/") == "page"
     assert client.protocol.close_code == 1000
 
@@ -169,15 +171,15 @@ def test_many_at_once(server: Process) -> None:
             for number, client in enumerate(clients):
                 client.send(f"{number} {round_}")
             for number, client in enumerate(clients):
-                assert client.recv(timeout=5) == f"{number} {round_}"
+                assert client.recv(timeout=PATIENCE) == f"{number} {round_}"
 
 
 def test_pushing_and_returning(server: Process) -> None:
     with server.connect("/push?name=a") as a, server.connect("/push?name=b") as b:
-        assert [a.recv(timeout=5) for _ in range(3)] == ["a 0", "a 1", "a 2"]
-        assert [b.recv(timeout=5) for _ in range(3)] == ["b 0", "b 1", "b 2"]
+        assert [a.recv(timeout=PATIENCE) for _ in range(3)] == ["a 0", "a 1", "a 2"]
+        assert [b.recv(timeout=PATIENCE) for _ in range(3)] == ["b 0", "b 1", "b 2"]
         with pytest.raises(ConnectionClosed):
-            a.recv(timeout=5)
+            a.recv(timeout=PATIENCE)
         assert a.protocol.close_code == 1000
 
 
@@ -190,7 +192,7 @@ def test_refusals(server: Process) -> None:
 
 def test_exceptions(server: Process) -> None:
     with server.connect("/raise") as client, pytest.raises(ConnectionClosed):
-        client.recv(timeout=5)
+        client.recv(timeout=PATIENCE)
     assert client.protocol.close_code == 1011
     assert "ValueError: on purpose" in server.log()
 
@@ -217,7 +219,7 @@ def test_what_cannot_be_answered_is_a_500(start: Start, name: str, extension: st
 def test_a_client_that_vanishes(server: Process) -> None:
     with server.connect("/echo") as client:
         client.send("x")
-        client.recv(timeout=5)
+        client.recv(timeout=PATIENCE)
         client.socket.shutdown(socket.SHUT_RDWR)
     assert server.get("/") == "page"
 
@@ -225,7 +227,7 @@ def test_a_client_that_vanishes(server: Process) -> None:
 def test_the_log_is_clean(shared: Start, server: Process) -> None:
     with server.connect("/echo") as client:
         client.send("x")
-        client.recv(timeout=5)
+        client.recv(timeout=PATIENCE)
     time.sleep(0.2)
     log = server.log()
     for complaint in ("BrokenPipe", "ConnectionReset", "AssertionError", "Socket error", '" 500'):
@@ -249,12 +251,12 @@ def test_the_end_of_the_process_tells_the_clients(
     process = start(SERVERS[server], extension)
     with process.connect("/echo") as client:
         client.send("served")  # the answer may come before the connection is known
-        assert client.recv(timeout=20) == "served"
+        assert client.recv(timeout=PATIENCE) == "served"
         process.process.send_signal(signal.SIGINT)
         with pytest.raises(ConnectionClosed):
-            client.recv(timeout=20)
+            client.recv(timeout=PATIENCE)
     assert client.protocol.close_code == 1001
-    assert process.process.wait(20) is not None
+    assert process.process.wait(PATIENCE) is not None
     assert "Traceback" not in process.log()
 
 
@@ -262,9 +264,9 @@ def test_ctrl_c_while_a_greenlet_handles_a_message(start: Start) -> None:
     """gevent's greenlets run in the thread in which Python raises KeyboardInterrupt."""
     process = start(FLASK, "GeventWebSocket")
     with process.connect("/ctrl-c") as client, pytest.raises(ConnectionClosed):
-        client.recv(timeout=20)
+        client.recv(timeout=PATIENCE)
     assert client.protocol.close_code == 1001
-    assert process.process.wait(20) is not None
+    assert process.process.wait(PATIENCE) is not None
     assert "Traceback" not in process.log()
 
 
@@ -276,7 +278,7 @@ def test_flask_run_reloads(start: Start, tmp_path: Path) -> None:
     with process.connect("/echo") as client:
         (tmp_path / "edited.py").write_text(source.replace('"page"', '"edited"'))
         with pytest.raises(ConnectionClosed):
-            client.recv(timeout=20)
+            client.recv(timeout=PATIENCE)
         assert client.protocol.close_code == 1001
     deadline = time.monotonic() + 20
     page = ""
@@ -286,7 +288,7 @@ def test_flask_run_reloads(start: Start, tmp_path: Path) -> None:
     assert page == "edited"
     with process.connect("/echo") as client:
         client.send("x")
-        assert client.recv(timeout=5) == "x"
+        assert client.recv(timeout=PATIENCE) == "x"
 
 
 def test_what_cannot_work_says_so_in_the_log(start: Start) -> None:

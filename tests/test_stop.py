@@ -10,12 +10,12 @@ from contextlib import ExitStack
 import pytest
 
 from tests.rawclient import close_frame
-from tests.server import Server, eventually
+from tests.server import PATIENCE, Server, eventually
 
 pytestmark = pytest.mark.slow
 
 #: Seconds for what must not wait for uWSGI's mercy (60 s).
-SOON = 10.0
+SOON = PATIENCE
 #: Of servers that go on after a reload, and are shared by those who ask for one.
 LASTING = {"TEST_TIMEOUT": 1}
 

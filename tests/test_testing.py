@@ -29,7 +29,7 @@ from flask_uwsgi_websocket import (
 )
 from flask_uwsgi_websocket.extension.handshake import Handshake
 from flask_uwsgi_websocket.testing import HandshakeRejected, WebSocketTestClient
-from tests.server import eventually
+from tests.server import PATIENCE, eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -347,7 +347,7 @@ def test_nothing_waits_for_ever(kit: Kit) -> None:
             conn.receive()
         with pytest.raises(TimeoutError):
             conn.receive(timeout=0.05)
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < PATIENCE
 
 
 @pytest.mark.slow
