@@ -22,6 +22,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_uwsgi_websocket import AsyncioWebSocket, GeventWebSocket, WebSocket
 from flask_uwsgi_websocket.monitoring.admin import history, permission, updates
+from flask_uwsgi_websocket.monitoring.admin.summary import summary
 from flask_uwsgi_websocket.testing import HandshakeRejected, WebSocketTestConnection
 from tests.server import PATIENCE, eventually
 
@@ -718,3 +719,12 @@ def test_a_worker_remembers_some_minutes(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(time, "time", lambda: 5.0)
     known.listen("", counted)
     assert [*known.samples] == [(5.0, 1, 2)]
+
+
+def test_a_worker_that_uwsgi_wants_no_longer_is_not_shown_as_missing() -> None:
+    page = Page()
+    with page.app.app_context():
+        stats = page.websocket.stats()
+    [worker] = stats["workers"]
+    stats["workers"] += [{**worker, "worker": 1, "state": state} for state in ("ended", "retired")]
+    assert [each["state"] for each in summary(stats)["workers"]] == ["live", "ended"]

@@ -19,7 +19,7 @@ const LINES = 30
  *   messages_received: number, messages_sent: number,
  * }} Route
  * @typedef {{
- *   worker: number, pid: number, state: 'live' | 'blocked' | 'ended' | 'retired', age: number, started: number, engine: string,
+ *   worker: number, pid: number, state: 'live' | 'blocked' | 'ended', age: number, started: number, engine: string,
  *   open: number, messages_received: number, messages_sent: number, bytes_received: number, bytes_sent: number,
  * }} Worker
  * @typedef {{
@@ -191,7 +191,7 @@ function tile(title, value, more) {
   ;[title, value, more].forEach((text, index) => say(/** @type {HTMLElement} */ (place).children[index], text))
 }
 
-const STATES = {live: '● live', blocked: '▲ blocked', ended: '■ ended', retired: '○ retired'}
+const STATES = {live: '● live', blocked: '▲ blocked', ended: '■ ended'}
 
 /**
  * @param {HTMLTableRowElement} row @param {Worker} worker @param {number} most open ones of a worker
