@@ -9,6 +9,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,22 @@ global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: [{rules}]
 scrape_configs:
   - job_name: flask-websocket
-    static_configs: [{{targets: ["{target}"]}}]
+    static_configs: [{{targets: {targets}}}]
 """
 
 
 class Prometheus:
-    """A Prometheus with its data in a folder, which asks a target each second.
+    """A Prometheus with its data in a folder, which asks its targets each second.
 
-    :param target: the address of a server whose metrics are at /metrics.
+    :param targets: the addresses of servers whose metrics are at /metrics.
     :param rules: a file of alert rules.
     """
 
-    def __init__(self, folder: Path, target: str, rules: Path) -> None:
+    def __init__(self, folder: Path, targets: Sequence[str], rules: Path) -> None:
         self._folder = folder
         self._log = folder / "prometheus.log"
-        (folder / "prometheus.yml").write_text(CONFIG.format(rules=rules, target=target))
+        config = CONFIG.format(rules=rules, targets=json.dumps(targets))
+        (folder / "prometheus.yml").write_text(config)
 
     def __enter__(self) -> Prometheus:
         self._port = free_port()

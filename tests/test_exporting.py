@@ -69,7 +69,7 @@ def has_all(collector: Collector, clients: Clients) -> bool:
     return all(each.get(pid) == n for each in found for pid, n in clients.by_worker.items())
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [*ENGINES, "async"])
 def test_the_end_of_a_worker(
     serve: Callable[..., Server], engine: str, collector: Collector
 ) -> None:
@@ -90,7 +90,7 @@ def test_the_end_of_a_worker(
             eventually(lambda c=clients: has_all(collector, c), f"all of {clients.by_worker}")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [*ENGINES, "async"])
 def test_a_collector_that_hangs(
     serve: Callable[..., Server], engine: str, collector: Collector
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_collector_that_hangs(
 def test_the_suspend_engine_sends_while_connections_are_open(
     serve: Callable[..., Server], collector: Collector
 ) -> None:
-    """At its end it does not: uWSGI exits there within its handler of the signal."""
+    """Though threads hardly run there."""
     server = serve(
         "async",
         app="exporting",
