@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from flask_uwsgi_websocket.metrics.snapshot import without_gauges
+from tests.conftest import ENGINES
 from tests.rawclient import BINARY, PING, PONG, frame
 from tests.server import Server, eventually
 from tests.test_counters import CONFIG, client_on
@@ -146,6 +147,7 @@ class History:
         return Counter({place: found(stats, place) for place in self._made})
 
 
+@pytest.mark.parametrize("engine", [*ENGINES, "async"])
 def test_each_figure_of_all_workers(
     serve: Callable[..., Server], engine: str, tmp_path: Path
 ) -> None:

@@ -18,13 +18,13 @@ from tests.server import PATIENCE, Server, eventually
 
 pytestmark = pytest.mark.slow
 
-#: Nothing is sent for another reason than the end of a worker; and nobody gives up soon.
-RARELY = {
+#: Spans are sent for no other reason than the end of a worker, and nobody gives up soon.
+SENDING = {
     "OTEL_BSP_SCHEDULE_DELAY": "600000",  # ms
-    "OTEL_METRIC_EXPORT_INTERVAL": "600000",
+    "OTEL_METRIC_EXPORT_INTERVAL": "500",
     "OTEL_EXPORTER_OTLP_TIMEOUT": "600",  # s
 }
-OFTEN = {**RARELY, "OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_METRIC_EXPORT_INTERVAL": "100"}
+SOON = {**SENDING, "OTEL_BSP_SCHEDULE_DELAY": "100"}
 
 
 @pytest.fixture
@@ -73,35 +73,20 @@ def has_all(collector: Collector, clients: Clients) -> bool:
 def test_the_end_of_a_worker(
     serve: Callable[..., Server], engine: str, collector: Collector
 ) -> None:
-    """By a reload, and by a stop."""
+    """It sends all that is left. A collector that hangs holds up neither the end nor a message."""
     server = serve(
         engine,
         app="exporting",
         processes=2,
         options=["--enable-threads"],
-        env={**RARELY, **collector.environment},
+        env={**SENDING, **collector.environment},
     )
-    for signum, code in ((signal.SIGHUP, 1012), (signal.SIGINT, 1001)):
-        with ExitStack() as stack:
-            clients = Clients(server, stack)
-            server.signal(signum)
-            clients.wait_for_close(code)
-            eventually(lambda c=clients: not c.are_served(), "the workers to end")
-            eventually(lambda c=clients: has_all(collector, c), f"all of {clients.by_worker}")
-
-
-@pytest.mark.parametrize("engine", [*ENGINES, "async"])
-def test_a_collector_that_hangs(
-    serve: Callable[..., Server], engine: str, collector: Collector
-) -> None:
-    """It holds up neither a message nor, for longer than a second, the end of a worker."""
-    server = serve(
-        engine,
-        app="exporting",
-        processes=2,
-        options=["--enable-threads"],
-        env={**OFTEN, **collector.environment},
-    )
+    with ExitStack() as stack:
+        clients = Clients(server, stack)
+        server.signal(signal.SIGHUP)
+        clients.wait_for_close(1012)
+        eventually(lambda: not clients.are_served(), "the workers to end")
+        eventually(lambda: has_all(collector, clients), f"all of {clients.by_worker}")
     with ExitStack() as stack:
         clients = Clients(server, stack)
         collector.answers.clear()
@@ -109,6 +94,7 @@ def test_a_collector_that_hangs(
         eventually(lambda: collector.asked >= before + 2, "both workers to wait for it")
         for client in clients.open:
             echo(client)
+        server.settle()
         server.signal(signal.SIGINT)
         clients.wait_for_close(1001)
         eventually(lambda: not clients.are_served(), "the workers to end")
@@ -122,7 +108,7 @@ def test_the_suspend_engine_sends_while_connections_are_open(
         "async",
         app="exporting",
         options=["--enable-threads"],
-        env={**OFTEN, **collector.environment},
+        env={**SOON, **collector.environment},
     )
     with server.connect("/echo") as open_client:
         pid = open_client.recv(PATIENCE)
@@ -144,7 +130,7 @@ def test_an_sdk_that_is_there_before_the_fork(
         processes=2,
         config={"TEST_EARLY": True},
         options=["--enable-threads", "--py-call-osafterfork"],
-        env={**OFTEN, **collector.environment},
+        env={**SOON, **collector.environment},
     )
     with ExitStack() as stack:
         Clients(server, stack)
