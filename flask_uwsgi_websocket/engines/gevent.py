@@ -20,7 +20,7 @@ from ..connection.detached import Application, Body
 from ..connection.worker import leave_alone
 from ..exceptions import ConnectionClosed
 from ..helpers.threads import wait_until
-from ..process.signals import STOP_SIGNALS, is_ignored
+from ..process.signals import STOP_SIGNALS, is_unheeded
 from .base import WOULD_STOP_LOOP, Bell, Engine
 from .gevent_detached import GeventDetachedRequest
 from .gevent_worker import GeventWorker
@@ -183,7 +183,7 @@ class GeventEngine(Engine):
     def _is_serving(self) -> bool:
         # The hub may run in a hook of the app's that waits. If we watched for signals then, uWSGI
         # would put its own handlers in the place of the hub's, and never stop in peace.
-        early = self.process.gives_signals and any(map(is_ignored, STOP_SIGNALS))
+        early = self.process.gives_signals and any(map(is_unheeded, STOP_SIGNALS))
         return not early and self.process.is_serving()
 
     def call_after(self, wait: Callable[[], None], callback: Callable[[], object]) -> None:

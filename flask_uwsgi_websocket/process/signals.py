@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..helpers.threads import wait_until
+from . import starting
 
 #: Signals that stop a worker, and the close code that tells its clients (RFC 6455 7.4.1, and
 #: IANA's registry for 1012): going away for good, or back in a moment.
@@ -139,9 +140,13 @@ def _handler(action: Any) -> int | None:
     return ctypes.c_void_p.from_buffer(action).value
 
 
-def is_ignored(signum: int) -> bool:
-    """Tell whether a signal is ignored, also where C has it so."""
-    return _handler(action_of(signum)) == signal.SIG_IGN
+def is_unheeded(signum: int) -> bool:
+    """Tell whether nobody has set a handler of a signal that a worker heeds while it serves.
+
+    It is ignored then, as in uWSGI's master, also where C has it so; or ends what starts.
+    """
+    address = _handler(action_of(signum))  # None by default
+    return address is not None and address in (signal.SIG_IGN, starting.handler())
 
 
 def set_action(signum: int, action: Any) -> None:

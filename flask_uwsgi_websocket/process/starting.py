@@ -37,3 +37,8 @@ def exit_workers_that_start(status: int, starts: bool) -> None:
     )
     if starts:
         _starting.exit_here()
+
+
+def handler() -> int | None:
+    """Return the address of the handler that such a worker has, if it has one."""
+    return None if _starting is None else _starting.handler()
