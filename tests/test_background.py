@@ -148,7 +148,7 @@ def test_a_stop_is_not_held_up(serve, engine: str) -> None:
         if signum == signal.SIGINT:
             server.wait_ended()
         else:
-            eventually(lambda old=old: server.worker_pid != old, "another worker")
+            server.settle(old)
             eventually(lambda: server.get("/ready").status == 200, "it to serve")
         assert time.monotonic() - began < 20  # not uWSGI's mercy of 60
         assert old in told(server, "ended")

@@ -267,7 +267,7 @@ def test_a_worn_out_worker_says_that_another_follows(serve, engine: str) -> None
 
 
 def _replaced(server: Server, old: int) -> None:
-    eventually(lambda: server.worker_pid != old, "another worker")
+    server.settle(old)
     with server.raw() as client:
         echoes(client, "again")
 

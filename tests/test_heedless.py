@@ -84,7 +84,7 @@ def test_those_hold_no_reload(serve: ServerFactory, engine: str) -> None:
             client = stack.enter_context(server.raw(path))
             client.send(b"")
         server.signal(signal.SIGHUP)
-        eventually(lambda: server.worker_pid != old, "another worker")
+        server.settle(old)
 
 
 @pytest.mark.parametrize("engine", ["gevent", "asyncio"])

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -61,15 +60,6 @@ def epoch(server: Server, room: str) -> str:
     return server.get(f"/position/{room}").body.decode().partition(".")[0]
 
 
-def pids(server: Server) -> set[int]:
-    return {worker["pid"] for worker in server.stats()["workers"] if worker["pid"]}
-
-
-def are_others(server: Server, before: set[int]) -> bool:
-    now = pids(server)
-    return len(now) == WORKERS and now.isdisjoint(before)
-
-
 def join(crowd: Crowd, number: int, path: str) -> list[Member]:
     """Have clients join, and wait until they have."""
     members = crowd.join(number, path)
@@ -95,13 +85,13 @@ def test_what_is_kept_outlives_workers(server: Server, tmp_path: Path) -> None:
         for number, end in enumerate((signal.SIGKILL, signal.SIGHUP)):
             assert publish(server, "a", "x", number * 3, 3) == []
             expected += [f"x {each}" for each in range(number * 3, number * 3 + 3)]
-            before = pids(server)
+            before = server.pids()
             was = epoch(server, "a")
             [member] = join(crowd, 1, "/plain/a?replay=100")
             have([member], len(expected) + 1)
             for pid in before if end is signal.SIGKILL else [server._pid]:
                 os.kill(pid, end)
-            eventually(partial(are_others, server, before), "other workers")
+            server.settle(*before)
             eventually(lambda: answers(server), "an answer")
             assert history(server, "a") == expected
             assert epoch(server, "a") == was

@@ -95,7 +95,7 @@ def test_sigquit_to_all_processes_is_a_stop(serve, mode: str) -> None:
 
 
 def respawned(server: Server, old: int) -> None:
-    eventually(lambda: server.worker_pid != old, "another worker")
+    server.settle(old)
     eventually(lambda: server.get("/ready").status == 200, "HTTP to answer again")
     with server.raw() as client:
         client.echo("again")
