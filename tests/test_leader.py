@@ -62,7 +62,7 @@ def test_a_name_that_another_program_has_costs_nothing_but_the_wait(
             other.accept()[0].close()
     other.close()
     waiting.join(30)
-    assert leader._socket is not None
+    assert leader._listener is not None
     leader.leave_to_parent()
     assert cpu[0] < 0.2
     if way != "accept":

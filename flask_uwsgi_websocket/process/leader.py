@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import socket
 import sys
 from _socket import socket as Socket  # not the class that gevent's monkey patch replaces
@@ -41,7 +42,8 @@ class Leader:
 
     def __init__(self, parent: int) -> None:
         self._name = f"\0flask-uwsgi-websocket {parent} {_secret()}"
-        self._socket: Socket | None = None
+        #: Of a socket; no object, which Python would complain of at its exit: the kernel closes it.
+        self._listener: int | None = None
         self._electing = unpatched("_thread", "allocate_lock")()  # several extensions may ask
         self._in_vain = 0  # attempts
         own(self)
@@ -50,7 +52,7 @@ class Leader:
         """Block until this process is the leader, which it then is for as long as it lives."""
         sleep = unpatched("time", "sleep")
         with self._electing:
-            while self._socket is None and not self._stand():
+            while self._listener is None and not self._stand():
                 if self._wait_for_end_of_leader():
                     self._in_vain = 0
                 else:
@@ -68,7 +70,7 @@ class Leader:
         except OSError:
             sock.close()
             return False
-        self._socket = sock
+        self._listener = sock.detach()
         return True
 
     def _wait_for_end_of_leader(self) -> bool:
@@ -94,8 +96,9 @@ class Leader:
 
     def leave_to_parent(self) -> None:
         """Close the socket in a child, which may live longer."""
-        if self._socket is not None:
-            self._socket.close()
+        if self._listener is not None and self._listener >= 0:
+            os.close(self._listener)
+            self._listener = -1  # a child of the child has closed it already
 
 
 @cache  # once for a process, whichever extensions ask
