@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +23,7 @@ from flask_uwsgi_websocket.monitoring.shared_stats import SharedStats
 from flask_uwsgi_websocket.monitoring.stats import entries_of, entry_of, stats_of, stats_of_process
 from flask_uwsgi_websocket.monitoring.stats_file import Reading, read_stats_file, read_stats_files
 from flask_uwsgi_websocket.process.server_process import ServerProcess
+from flask_uwsgi_websocket.rooms.metrics import RoomsMetrics
 from flask_uwsgi_websocket.servers import uwsgi
 from flask_uwsgi_websocket.servers.uwsgi import process as uwsgi_process
 from tests.server import PATIENCE
@@ -115,6 +117,19 @@ def test_extensions_of_one_app_are_counted_together(place: Path) -> None:
     assert written(place)["refused"] == {"not_found": 1}
     clock.end(for_good=True)
     assert not files(place)
+
+
+def test_a_pattern_may_be_of_an_enumeration(place: Path) -> None:
+    class Rooms(str, Enum):
+        CHAT = "chat/*"
+
+    metrics = WorkerMetrics()
+    rooms = RoomsMetrics(lambda room: Rooms.CHAT)
+    rooms.of("room:chat/1").joins += 1
+    metrics.sources["rooms"] = rooms.snapshot
+    shared, _ = begun(1, metrics)
+    assert shared.own().figures["counted"]["rooms"]["patterns"]["chat/*"]["joins"] == 1
+    assert written(place)["rooms"]["patterns"]["chat/*"]["joins"] == 1
 
 
 def test_who_comes_next_counts_on(place: Path) -> None:

@@ -97,6 +97,18 @@ def _is_histogram(part: dict[str, Any]) -> bool:
     return isinstance(part.get("bounds"), list)
 
 
+def copied(snapshot: S) -> S:
+    """Return a copy for whoever may change it; ``copy.deepcopy`` takes four times as long."""
+    copy: Any = _copied(snapshot)
+    return copy  # type: ignore[no-any-return]
+
+
+def _copied(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {key: _copied(each) for key, each in part.items()}
+    return list(part) if isinstance(part, list) else part
+
+
 def without_gauges(snapshot: S) -> S:
     """Return the snapshot of a worker that has ended: what it has counted, and nothing is open."""
     left: Any = _without_gauges(snapshot)

@@ -6,13 +6,12 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from functools import cache
 from typing import Any
 
 from ..helpers.log import logger
 from ..helpers.text import printable
-from ..metrics.snapshot import add
+from ..metrics.snapshot import add, copied
 from ..metrics.totals import totals
 from ..metrics.worker import WorkerMetrics
 from ..process.server_process import started_at
@@ -68,11 +67,11 @@ def stats_of_process(metrics: Iterable[WorkerMetrics], engine: str, prefix: str)
     """Return the stats of an app that another server, or a test, runs: those of this process."""
     total: Any = WorkerMetrics().snapshot()
     for each in metrics:
-        total = add(total, deepcopy(each.snapshot()))  # for whoever asks to change
+        total = add(total, each.snapshot())
     pid = os.getpid()
     if not any(totals(total).values()):
         _mention_uwsgi(prefix)
-    figures = {"pid": pid, "started": _STARTED, "engine": engine, "counted": total}
+    figures = {"pid": pid, "started": _STARTED, "engine": engine, "counted": copied(total)}
     return _summed({0: entry_of(0, Reading(figures, 0.0, True))}, (pid, started_at(pid)), prefix)
 
 
