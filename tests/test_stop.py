@@ -6,9 +6,12 @@ import os
 import signal
 import time
 from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from flask_uwsgi_websocket.connection.worker import Worker
 from tests.rawclient import close_frame
 from tests.server import PATIENCE, Server, eventually
 
@@ -18,6 +21,15 @@ pytestmark = pytest.mark.slow
 SOON = PATIENCE
 #: Of servers that go on after a reload, and are shared by those who ask for one.
 LASTING = {"TEST_TIMEOUT": 1}
+
+
+def test_what_fails_at_the_end_keeps_nothing_else_from_it(caplog: pytest.LogCaptureFixture) -> None:
+    done: list[str] = []
+    worker: Any = SimpleNamespace(at_end=[lambda: 1 / 0, lambda: done.append("the other")])
+    Worker.run_at_end(worker)
+    assert done == ["the other"]
+    assert "goes on to its end" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize(

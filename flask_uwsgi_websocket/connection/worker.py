@@ -24,6 +24,14 @@ def leave_alone() -> None:
     """Let a task go on when the worker stops."""
 
 
+def run_last(work: Callable[[], object]) -> None:
+    """Do one of the last things; log what it raises: the others, and the stop itself, go on."""
+    try:
+        work()
+    except Exception:
+        logger.exception("the worker goes on to its end after an error")
+
+
 class Worker(Loop):
     """The connections of one engine in one worker process, and the loop that serves them."""
 
@@ -114,7 +122,7 @@ class Worker(Loop):
     def run_at_end(self) -> None:
         """Do the last things, which may wait."""
         for work in self.at_end:
-            work()
+            run_last(work)
 
     def interrupt_all(self) -> None:
         """Break into every handler that still runs, and cut those that are through."""

@@ -19,7 +19,7 @@ from ..connection.base import Message
 from ..connection.detached import Application, Body
 from ..connection.receiving import ENDS_TOLD
 from ..connection.states import LOST
-from ..connection.worker import leave_alone
+from ..connection.worker import leave_alone, run_last
 from ..helpers.log import log_exception
 from ..process.server_process import ServerProcess
 from ._driver import PARKED, Driver
@@ -273,7 +273,7 @@ class AsyncioEngine(Engine):
 
     def call_at_end(self, callback: Callable[[], None]) -> None:
         async def work() -> None:
-            callback()
+            run_last(callback)
 
         if self._prepared == os.getpid():
             self.worker().at_end.append(work)
