@@ -432,6 +432,11 @@ class Server:
         self.stopping = signum == signal.SIGINT
         os.kill(self._pid, signum)
 
+    def signal_all(self, signum: int) -> None:
+        """Signal all its processes, as a terminal does."""
+        self.stopping = True
+        os.killpg(self._pid, signum)
+
     def signal_front(self, signum: int) -> None:
         os.kill(self.front_pid, signum)
 

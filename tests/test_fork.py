@@ -39,6 +39,13 @@ def terminate(server: Server, child: bytes | str) -> None:
     assert ended["took"] < SOON
 
 
+def test_a_child_ends_by_a_sigquit(server: Server) -> None:
+    # The worker itself leaves it to its master.
+    child = int(server.get("/child").body)
+    os.kill(child, signal.SIGQUIT)
+    assert json.loads(server.get(f"/terminate/{child}").body)["code"] == -signal.SIGQUIT
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("made_by", ["view", "handler"])
 def test_a_child_leaves_all_connections_to_its_parent(

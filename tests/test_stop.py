@@ -106,6 +106,22 @@ def test_sigquit_to_all_processes_is_a_stop(serve, mode: str) -> None:
     server.wait_ended()
 
 
+def test_sigquit_without_a_master_ends_all_workers(serve) -> None:
+    """Nobody would tell them later: a worker that went on would keep the port."""
+    server = serve("threads", processes=2, master=False)
+    server.signal_all(signal.SIGQUIT)
+    server.wait_ended()
+    eventually(lambda: is_refused(server), "the other worker's end")
+
+
+def is_refused(server: Server) -> bool:
+    try:
+        server.tcp().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def respawned(server: Server, old: int) -> None:
     server.settle(old)
     eventually(lambda: server.get("/ready").status == 200, "HTTP to answer again")

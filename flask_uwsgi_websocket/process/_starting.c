@@ -20,7 +20,9 @@
 static const int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
 
 static int status;
+static int has_master;
 static volatile sig_atomic_t exempt;
+static volatile sig_atomic_t is_over; /* this process forks no such children */
 static __thread sigset_t mask; /* of the thread that forks, in the parent and in the child */
 
 static void
@@ -50,7 +52,7 @@ heed(void)
     }
     /* To a master it means what SIGINT does, and uWSGI's own unit of systemd sends it to all: whom the
        master tells must live until then. Programs that are started have the default again. */
-    if (sigaction(SIGQUIT, NULL, &current) == 0 && current.sa_handler == SIG_DFL) {
+    if (has_master && sigaction(SIGQUIT, NULL, &current) == 0 && current.sa_handler == SIG_DFL) {
         action.sa_handler = pass;
         action.sa_flags = SA_RESTART;
         sigaction(SIGQUIT, &action, NULL);
@@ -80,23 +82,21 @@ after_in_parent(void)
 static void
 after_in_child(void)
 {
-    if (!exempt) {
+    if (!exempt && !is_over) {
         heed();
     }
     pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
-/* exit_children(status): have each child exit at such a signal, until it sets other handlers. */
+/* exit_children(status, has_master): have each child exit at such a signal, until it sets other handlers. */
 static PyObject *
-exit_children(PyObject *module, PyObject *arg)
+exit_children(PyObject *module, PyObject *args)
 {
     static int is_hooked;
-    long number = PyLong_AsLong(arg);
 
-    if (number == -1 && PyErr_Occurred()) {
+    if (!PyArg_ParseTuple(args, "ip", &status, &has_master)) {
         return NULL;
     }
-    status = (int)number;
     if (!is_hooked) {
         int error = pthread_atfork(before, after_in_parent, after_in_child);
 
@@ -109,10 +109,13 @@ exit_children(PyObject *module, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-/* exit_here(): the same in this process. */
+/* exit_here(status, has_master): the same in this process. */
 static PyObject *
-exit_here(PyObject *module, PyObject *unused)
+exit_here(PyObject *module, PyObject *args)
 {
+    if (!PyArg_ParseTuple(args, "ip", &status, &has_master)) {
+        return NULL;
+    }
     heed();
     Py_RETURN_NONE;
 }
@@ -130,6 +133,14 @@ exempt_children(PyObject *module, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+/* end(): leave all children of this process alone. */
+static PyObject *
+end(PyObject *module, PyObject *unused)
+{
+    is_over = 1;
+    Py_RETURN_NONE;
+}
+
 /* handler(): the address of what such a child does at a signal. */
 static PyObject *
 handler(PyObject *module, PyObject *unused)
@@ -138,9 +149,10 @@ handler(PyObject *module, PyObject *unused)
 }
 
 static PyMethodDef methods[] = {
-    {"exit_children", exit_children, METH_O, NULL},
-    {"exit_here", exit_here, METH_NOARGS, NULL},
+    {"exit_children", exit_children, METH_VARARGS, NULL},
+    {"exit_here", exit_here, METH_VARARGS, NULL},
     {"exempt_children", exempt_children, METH_O, NULL},
+    {"end", end, METH_NOARGS, NULL},
     {"handler", handler, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -39,6 +39,9 @@ class _Fork(_local):
     mask: set[Any]
 
 
+#: What ends a process. Workers let SIGQUIT pass: see starting.py.
+_ENDING = {*STOP_SIGNALS, getattr(signal, "SIGQUIT", signal.SIGTERM)}  # not on Windows
+
 _owners: WeakValueDictionary[int, Owner] = WeakValueDictionary()  # those that come first go first
 _fork = _Fork()
 _is_hooked = False
@@ -62,7 +65,9 @@ def reset_signals() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for signum in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, signal.SIG_DFL)
-    _fork.mask -= set(STOP_SIGNALS)
+        if signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL:  # not the app's
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    _fork.mask -= _ENDING
 
 
 class end_of_children:
@@ -107,7 +112,7 @@ def _exit(status: int) -> None:
 def _before() -> None:
     _fork.parent, _fork.caller = os.getpid(), caller()
     # Until the child has handlers of its own: those of the parent may tell the parent.
-    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
 
 
 def _after_in_parent() -> None:

@@ -4,6 +4,7 @@ Until its server has set handlers of signals there, it has those of the process 
 from. uWSGI's master ignores the signals until all workers are forked; later it acts on them, in the
 worker as well: there they end the router, signal all other workers, and are lost on this one, which
 serves on until uWSGI's mercy is over. So the worker exits at once: it has nobody to tell yet.
+A SIGQUIT it lets pass, then and later, where it has a master that acts on it.
 
 In C (``_starting.c``, which setup.py compiles where it can), since uWSGI forks in C. Without it the
 signals are lost.
@@ -20,23 +21,33 @@ except ImportError:  # no compiler, or Windows
     _starting = None  # type: ignore[assignment]
 
 
-def exit_workers_that_start(status: int, starts: bool) -> None:
-    """Have each worker exit on a signal that stops it, until its server has handlers of its own.
+def exit_workers_that_start(status: int, has_master: bool) -> None:
+    """Have each worker that this process forks exit on a signal that stops it, while it starts.
 
     :param status: what the worker exits with.
-    :param starts: whether this process is such a worker already.
+    :param has_master: whether a SIGQUIT is for the master to act on.
     """
     if _starting is None:
         return
-    _starting.exit_children(status)
+    _starting.exit_children(status, has_master)
     # What Python forks has Python's handlers, and no other: see fork.py.
     os.register_at_fork(
         before=partial(_starting.exempt_children, True),
         after_in_parent=partial(_starting.exempt_children, False),
         after_in_child=partial(_starting.exempt_children, False),
     )
-    if starts:
-        _starting.exit_here()
+
+
+def exit_while_starting(status: int, has_master: bool) -> None:
+    """Have this process, a worker that starts, do so."""
+    if _starting is not None:
+        _starting.exit_here(status, has_master)
+
+
+def leave_children_alone() -> None:
+    """Let what this process forks have its handlers of signals: a worker forks no workers."""
+    if _starting is not None:
+        _starting.end()
 
 
 def handler() -> int | None:

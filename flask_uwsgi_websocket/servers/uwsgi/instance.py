@@ -25,6 +25,11 @@ def inside() -> bool:
     return uwsgi is not None
 
 
+def has_master() -> bool:
+    """Tell whether a master forks the workers, and replaces those that end."""
+    return bool(uwsgi.masterpid())
+
+
 def worker_id() -> int:
     """Return the number of this worker, from 1 on; 0 in the master, in mules and spoolers."""
     number: int = uwsgi.worker_id()

@@ -13,10 +13,15 @@ from ...helpers.threads import threads_are_greenlets
 from ...inspection.findings import Severity, Surroundings
 from ...inspection.rules import judge
 from ...process.fork import own
-from ...process.starting import exit_workers_that_start
+from ...process.starting import (
+    exit_while_starting,
+    exit_workers_that_start,
+    leave_children_alone,
+)
 from .descriptors import ParentsSockets, descriptor_limit, disable_nagle_on_listeners, router_room
 from .instance import (
     after_fork,
+    has_master,
     inside,
     options,
     running_engine,
@@ -85,9 +90,13 @@ def _warn_of_lost_threads() -> None:
 
 
 def _loads_first_app() -> bool:
-    """Tell whether this is a worker that does not serve yet, as with --lazy-apps."""
-    return worker_id() > 0 and not worker_state()["apps"] and worker_state()["status"] != b"busy"
+    """Tell whether this worker does not serve yet, as with --lazy-apps."""
+    return not worker_state()["apps"] and worker_state()["status"] != b"busy"
 
 
 if inside():  # at once: the time until an extension is made counts
-    exit_workers_that_start(_QUIET_CODE, starts=_loads_first_app())
+    if worker_id() == 0:
+        exit_workers_that_start(_QUIET_CODE, has_master())
+        after_fork(leave_children_alone)
+    elif _loads_first_app():
+        exit_while_starting(_QUIET_CODE, has_master())
