@@ -276,7 +276,7 @@ class WebSocketMiddleware(Targets[Any]):
         return self._sender().who(room)
 
     def present(self, user: str | int) -> Any:
-        """Tell whether a user has a client: see :meth:`.WebSocket.present`."""
+        """Return whether a user has a client: see :meth:`.WebSocket.present`."""
         return self._sender().present(user)
 
     def rooms(self) -> Any:

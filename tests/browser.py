@@ -75,7 +75,7 @@ def visit(browser: Browser, example: Example, **context: Any) -> Iterator[Page]:
 
 
 def _is_error(line: ConsoleMessage) -> bool:
-    """Tell whether a console's line is an error; that a page has no icon is none."""
+    """Return whether a console's line is an error; that a page has no icon is none."""
     return line.type == "error" and not line.location["url"].endswith("/favicon.ico")
 
 

@@ -164,7 +164,7 @@ def _tcp_row(inode: str, table: str) -> tuple[str, str, str] | None:
 
 
 def _acts_as_worker(pid: int) -> bool:
-    """Tell whether a process of uWSGI has a worker's handlers of signals.
+    """Return whether a process of uWSGI has a worker's handlers of signals.
 
     Until it has set them they are those of the master that it was forked from, which do nothing in
     a worker: a signal is lost then. A worker handles SIGUSR2, which no master does.

@@ -118,7 +118,7 @@ class Told:
 
 
 def counted(server: Server, **expected: int) -> Callable[[], bool]:
-    """Tell whether rooms and members are as many as expected."""
+    """Return whether rooms and members are as many as expected."""
 
     def are_so() -> bool:
         told = Told(server).workers

@@ -95,7 +95,7 @@ def interrupted_at(step: int, call: Any, module: str, inside: Any = None) -> boo
 
 
 def does_nothing(frame: FrameType) -> bool:
-    """Tell whether what comes next is no instruction that an interrupt could find.
+    """Return whether what comes next is no instruction that an interrupt could find.
 
     From Python 3.14 on one marks that a jump was not taken: no ``except`` covers it.
     """

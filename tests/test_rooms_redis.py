@@ -41,7 +41,7 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def publish(self, count: int) -> bool:
-        """Publish; tell whether all was taken."""
+        """Publish; return whether all was taken."""
         path = f"/publish/{self._room}/{self.name}/{self.count}/{count}"
         answer = self._server.http("POST", path)
         assert answer.status == 200, answer

@@ -42,7 +42,7 @@ class ClientsHost(Host):
         return engine.process.instance()
 
     def _serves(self) -> bool:
-        """Tell whether a request is running."""
+        """Return whether a request is running."""
         return False
 
     def connections(self) -> list[Connection]:

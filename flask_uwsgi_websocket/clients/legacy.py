@@ -51,7 +51,7 @@ class _LegacyClient(BaseClient[Any]):
         return self._in_bytes(super().recv_nb())
 
     def _in_handler(self) -> bool:
-        """Tell whether it is this client's own handler that calls.
+        """Return whether it is this client's own handler that calls.
 
         It waits for a client that reads slowly, and is stopped if it does nothing but send in vain.
         Others send to many: in 0.6 no such loop ever waited, or was stopped.

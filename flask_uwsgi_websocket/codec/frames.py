@@ -62,7 +62,7 @@ NO_STATUS_RECEIVED: Final = 1005
 
 
 def close_code_may_travel(code: int) -> bool:
-    """Tell whether a Close frame may carry the code, in either direction.
+    """Return whether a Close frame may carry the code, in either direction.
 
     RFC 6455 7.4.1 defines 1000 to 1011, of which 1004 is reserved and 1005 and 1006 "MUST NOT be
     set as a status code in a Close control frame by an endpoint"; the registry adds 1012 to 1014,

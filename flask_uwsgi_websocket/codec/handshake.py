@@ -154,7 +154,7 @@ def _check_field_size(name: str, value: str) -> None:
 
 
 def _has_token(headers: HeaderFields, name: str, token: str) -> bool:
-    """Tell whether a list of tokens has this one, compared without regard to case."""
+    """Return whether a list of tokens has this one, compared without regard to case."""
     value = headers.get(name, "")
     _check_field_size(name, value)
     return any(element.strip(" \t").lower() == token for element in value.split(","))

@@ -190,7 +190,7 @@ class Frames:
         return [Frames(message) for message in self._messages]
 
     def is_plain_for(self, protocol: Protocol) -> bool:
-        """Tell whether one connection compresses none of them."""
+        """Return whether one connection compresses none of them."""
         return protocol.deflate is None or self.longest < protocol.deflate.threshold
 
     def for_(self, protocol: Protocol) -> bytes:

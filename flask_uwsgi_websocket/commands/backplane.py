@@ -49,7 +49,7 @@ def examine_backplane(app: Any, pid: int | None, say: Callable[[str], None]) -> 
 
 
 def _is_ours(pid: int) -> bool:
-    """Tell whether a process is of our user, whose directory is another's for others."""
+    """Return whether a process is of our user, whose directory is another's for others."""
     try:
         return os.stat(f"/proc/{pid}").st_uid == os.geteuid()
     except OSError:

@@ -86,7 +86,7 @@ class Loop(ABC):
         self._will_flush = False
 
     def on_loop(self) -> bool:
-        """Tell whether this is the loop's thread."""
+        """Return whether this is the loop's thread."""
         return self.get_ident() == self.thread
 
     @abstractmethod

@@ -52,7 +52,7 @@ def close_body(body: Body) -> None:
 
 
 def is_made_late(body: Body) -> bool:
-    """Tell whether the app makes a body only when the server asks for it."""
+    """Return whether the app makes a body only when the server asks for it."""
     # What has a read() may be of wsgi.file_wrapper, which the server knows by its identity.
     return not (isinstance(body, (bytes, list, tuple)) or hasattr(body, "read"))
 

@@ -60,7 +60,7 @@ class Heartbeat(Closing):
             self.abort()
 
     def _has_input(self) -> bool:
-        """Tell whether the peer has sent what nobody has read yet."""
+        """Return whether the peer has sent what nobody has read yet."""
         try:
             return bool(self.socket.recv(1, MSG_DONTWAIT | socket.MSG_PEEK))
         except OSError:

@@ -123,7 +123,7 @@ class Rate:
 
 
 def has_gone(fd: int) -> bool:
-    """Tell whether a peer will send nothing more than what is unread, where the system tells it."""
+    """Return whether a peer will send nothing more than what is unread, if the system knows it."""
     if not hasattr(select, "POLLRDHUP"):  # Linux has it
         return False
     poll = unpatched("select", "poll")()

@@ -295,7 +295,7 @@ class Receiving(Heartbeat):
             self.socket.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 1)
 
     def _expects_more(self) -> bool:
-        """Tell whether the peer is in the middle of something."""
+        """Return whether the peer is in the middle of something."""
         return self.protocol.incomplete or self.protocol.is_sending
 
     def _arrived(self) -> None:

@@ -114,7 +114,7 @@ class Sending(ReadAhead):
         return self.limits.send_queue_size // 2
 
     def has_room(self) -> bool:
-        """Tell whether half of the queue is free, after a try to make room."""
+        """Return whether half of the queue is free, after a try to make room."""
         if self._unsent_size > self._low:
             self.flush()
         return self._unsent_size <= self._low

@@ -94,7 +94,7 @@ class GracefulStop:
         return self._process.cores() <= 1
 
     def _gives_signals_back(self) -> bool:
-        """Tell whether uWSGI's own handlers serve between two WebSockets, while the thread is in C.
+        """Return whether uWSGI's handlers serve between two WebSockets, with the thread in C.
 
         Not with background work: where a request runs, uWSGI exits without its hooks.
         """

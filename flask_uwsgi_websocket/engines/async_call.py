@@ -49,7 +49,7 @@ class AsyncCall(Generic[T]):
             self._tell()
 
     def is_over(self) -> bool:
-        """Tell whether there is a result."""
+        """Return whether there is a result."""
         return self._task is not None and self._task.done()
 
     def abandon(self) -> None:
@@ -83,7 +83,7 @@ def _forget_exception(task: asyncio.Task[Any]) -> None:
 
 
 def runs_here(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether a loop runs in this thread."""
+    """Return whether a loop runs in this thread."""
     try:
         return asyncio.get_running_loop() is loop
     except RuntimeError:

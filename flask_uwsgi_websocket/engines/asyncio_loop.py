@@ -47,7 +47,7 @@ def _end_child() -> None:
 
 
 def in_task() -> bool:
-    """Tell whether a Task of the loop, which may await, is running here."""
+    """Return whether a Task of the loop, which may await, is running here."""
     try:
         return asyncio.current_task() is not None
     except RuntimeError:  # no loop runs in this thread
@@ -55,7 +55,7 @@ def in_task() -> bool:
 
 
 def in_request() -> bool:
-    """Tell whether a request's greenlet, which may be parked, is running here."""
+    """Return whether a request's greenlet, which may be parked, is running here."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -34,7 +34,7 @@ class WatchedConnection(Connection):
         )
 
     def _reads(self) -> bool:
-        """Tell whether the loop is to read."""
+        """Return whether the loop is to read."""
         return not self._read_pausing and self.state < LOST
 
     _readable = read  # with no call between the loop and it

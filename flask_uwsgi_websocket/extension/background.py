@@ -69,7 +69,7 @@ class Background:
         self._running_engine().sleep(seconds)
 
     def is_stopping(self) -> bool:
-        """Tell whether this worker has been told to stop."""
+        """Return whether this worker has been told to stop."""
         worker = None if self._engine is None else self._engine.running_worker()
         return worker is not None and worker.stopping is not None
 

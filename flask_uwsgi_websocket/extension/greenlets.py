@@ -55,7 +55,7 @@ class GeventWebSocket(WebSocket):
 
 
 def _may_patch() -> bool:
-    """Tell whether the server bears gevent's patch, which breaks servers that use threads."""
+    """Return whether the server bears gevent's patch, which breaks servers that use threads."""
     if uwsgi.inside():
         return uwsgi.running_engine() == "gevent"
     # gunicorn's gevent worker has patched before the app comes.

@@ -249,7 +249,7 @@ class Handshake(LazySession):
         return code, reason
 
     def forgives(self, error: BaseException) -> bool:
-        """Log an exception that is a decorator's mistake alone; tell whether it is one."""
+        """Log an exception that is a decorator's mistake alone; return whether it is one."""
         if not missed_response(error, self._handler):
             return False
         self._middleware.app.logger.warning(

@@ -117,7 +117,7 @@ class WebSocketMiddleware:
         return handshake.response
 
     def waits_for_handler(self, rule: WebSocketRule) -> bool:
-        """Tell whether the handshake waits for the handler: see ``lazy`` of the rule."""
+        """Return whether the handshake waits for the handler: see ``lazy`` of the rule."""
         if not self.setting("REQUEST_CONTEXT") or issubclass(self.client, UWSGIWebSocketClient):
             return False  # a response of Flask's needs the context, and ours the codec
         if rule.lazy is None:

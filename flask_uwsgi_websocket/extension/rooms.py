@@ -176,7 +176,7 @@ class _AppWithRooms(ClientsHost):
 
 
 def _is_alone(settings: RoomSettings) -> bool:
-    """Tell whether this is the only process with clients that its backplane has."""
+    """Return whether this is the only process with clients that its backplane has."""
     is_ours = settings.url == "local://" and uwsgi.inside()
     return settings.private or (is_ours and uwsgi.is_only_worker())
 
@@ -267,7 +267,7 @@ class RoomMethods(Targets[str | None]):
         return members
 
     def present(self, user: str | int) -> bool:
-        """Tell whether a user has a client now, of whichever worker; waits as :meth:`count`.
+        """Return whether a user has a client now, of whichever worker; waits as :meth:`count`.
 
         One that does not answer within a second counts as having none.
         """

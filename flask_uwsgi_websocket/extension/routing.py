@@ -224,7 +224,7 @@ class Router(Flask):
         rule: tuple[str, dict[str, Any]],
         handler: Callable[..., Any] | None,
     ) -> bool:
-        """Tell whether an earlier app has this already: a factory registers anew for each app.
+        """Return whether an earlier app has this already: a factory registers anew for each app.
 
         A function that the factory defines is another object each time: it is the handler of the
         newest app, and earlier ones keep theirs.

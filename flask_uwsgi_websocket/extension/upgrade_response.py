@@ -84,13 +84,13 @@ class _UpgradeResponse:
 
 
 def is_accepted(response: Response) -> bool:
-    """Tell whether a response is the 101, and nobody has made a refusal of it."""
+    """Return whether a response is the 101, and nobody has made a refusal of it."""
     was_sent = getattr(response, "sent", False)
     return was_sent or (isinstance(response, _UpgradeResponse) and response.status_code == 101)
 
 
 def missed_response(error: BaseException, handler: Callable[..., Any]) -> bool:
-    """Tell whether a decorator failed because its handler returned no response.
+    """Return whether a decorator failed because its handler returned no response.
 
     That is, for using None as one, and in no frame of the handler's.
     """

@@ -104,6 +104,6 @@ def is_on(variable: str, default: bool = False) -> bool:
 
 
 def propagates(app: Flask) -> bool:
-    """Tell whether an app's exceptions go on to its caller, by Flask's own key."""
+    """Return whether an app's exceptions go on to its caller, by Flask's own key."""
     propagate = app.config["PROPAGATE_EXCEPTIONS"]
     return bool(app.testing or app.debug if propagate is None else propagate)

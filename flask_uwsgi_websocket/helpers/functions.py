@@ -9,12 +9,12 @@ from typing import Any
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Tell whether calling this gives a coroutine, its own or that of the function inside it."""
+    """Return whether calling this gives a coroutine, its own or that of the function inside it."""
     return any(inspect.iscoroutinefunction(layer) for layer in layers(function))
 
 
 def is_decorated(function: Callable[..., Any]) -> bool:
-    """Tell whether a function is decorated, as far as the decorators set ``__wrapped__``."""
+    """Return whether a function is decorated, as far as the decorators set ``__wrapped__``."""
     return any(hasattr(layer, "__wrapped__") for layer in layers(function))
 
 

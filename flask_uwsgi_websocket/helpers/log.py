@@ -49,7 +49,7 @@ class RateLimit:
         self._count = 0
 
     def passes(self) -> bool:
-        """Count one more, and tell whether to warn of it."""
+        """Count one more, and return whether to warn of it."""
         now = time.monotonic()
         if now - self._began >= WARNING_INTERVAL:
             self._began, self._count = now, 0

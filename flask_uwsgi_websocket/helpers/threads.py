@@ -51,13 +51,13 @@ def wait_until(
 
 
 def threads_are_greenlets() -> bool:
-    """Tell whether gevent has replaced the threads of this process."""
+    """Return whether gevent has replaced the threads of this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def is_patched() -> bool:
-    """Tell whether gevent or eventlet has replaced threads, so that who waits lets others run."""
+    """Return whether gevent or eventlet has replaced threads, so that who waits lets others run."""
     patcher = sys.modules.get("eventlet.patcher")
     return threads_are_greenlets() or (
         patcher is not None and bool(patcher.is_monkey_patched("thread"))

@@ -71,19 +71,19 @@ class UWSGIBinary:
         return f"{self.path} ({', '.join(parts)})"
 
     def knows(self, option: str) -> bool:
-        """Tell whether uWSGI accepts this; like ``getopt_long`` it takes prefixes of names."""
+        """Return whether uWSGI accepts this; like ``getopt_long`` it takes prefixes of names."""
         return option in self.options or (
             len(option) > 1 and any(name.startswith(option) for name in self.options)
         )
 
 
 def is_plain(text: str) -> bool:
-    """Tell whether uWSGI takes an option's value as it is; for Python it must be ASCII."""
+    """Return whether uWSGI takes an option's value as it is; for Python it must be ASCII."""
     return text.isascii() and text.isprintable() and not is_expanded(text)
 
 
 def is_expanded(text: str) -> bool:
-    """Tell whether uWSGI would put something else in the place of a part of this."""
+    """Return whether uWSGI would put something else in the place of a part of this."""
     return EXPANDED.search(text) is not None
 
 

@@ -32,7 +32,7 @@ def version_of(text: str) -> tuple[int, ...]:
 
 
 def serves(options: Options) -> bool:
-    """Tell whether the instance serves an app, and is not only an emperor or a router."""
+    """Return whether the instance serves an app, and is not only an emperor or a router."""
     return options.has(*LOADERS) or options.lacks("emperor", *ELSEWHERE)
 
 
@@ -64,7 +64,7 @@ def keeps_connections(options: Options) -> str:
 
 
 def detaches(options: Options) -> bool:
-    """Tell whether a WebSocket's request ends with its handshake, and gives its core back."""
+    """Return whether a WebSocket's request ends with its handshake, and gives its core back."""
     return (
         engine_of(options) in LOOPS and options.lacks(*HOLDING) and not keeps_connections(options)
     )

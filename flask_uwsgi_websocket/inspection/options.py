@@ -98,11 +98,11 @@ class Options:
         return [name for name in names if self._state(name) is True]
 
     def has(self, *names: str) -> bool:
-        """Tell whether one of these is certainly given, and not turned off."""
+        """Return whether one of these is certainly given, and not turned off."""
         return bool(self.given(*names))
 
     def lacks(self, *names: str) -> bool:
-        """Tell whether none of these is given, or each turned off, for certain."""
+        """Return whether none of these is given, or each turned off, for certain."""
         return all(self._state(name) is False for name in names)
 
     def _state(self, name: str) -> bool | None:

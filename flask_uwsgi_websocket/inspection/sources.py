@@ -29,7 +29,7 @@ _NO_OPTIONS |= {"EMPEROR_PROXY", "JAIL_PID", "ORIGINAL_PROC_NAME"}
 
 
 def is_option(variable: str) -> bool:
-    """Tell whether uWSGI takes a variable of the environment for an option."""
+    """Return whether uWSGI takes a variable of the environment for an option."""
     return variable.startswith("UWSGI_") and variable.removeprefix("UWSGI_") not in _NO_OPTIONS
 
 

@@ -115,7 +115,7 @@ def _front(given: Options, host: str, port: int | str) -> Options:
 
 
 def leaves_open(uwsgi_options: Iterable[str], names: Iterable[str]) -> bool:
-    """Tell whether the options are none of ``names``, and no file that may have them in it."""
+    """Return whether the options are none of ``names``, and no file that may have them in it."""
     return not {spelling(name) for name in uwsgi_options} & {*names, *CONFIGURATIONS}
 
 

@@ -146,7 +146,7 @@ def _reasons_not_to_build() -> Iterator[str]:
 
 
 def compiles(source: str, libraries: Sequence[str] = ()) -> bool:
-    """Tell whether the C compiler makes a program that includes this and links these libraries."""
+    """Return whether the C compiler builds what includes this and links these libraries."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "check.c")
         path.write_text(f"{source}\nint main(void) {{ return 0; }}\n")
@@ -173,7 +173,7 @@ def _compiler() -> list[str]:
 
 
 def _externally_managed() -> bool:
-    """Tell whether pip would refuse (PEP 668)."""
+    """Return whether pip would refuse (PEP 668)."""
     if sys.prefix != sys.base_prefix or os.environ.get("PIP_BREAK_SYSTEM_PACKAGES"):
         return False
     return Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists()

@@ -41,7 +41,7 @@ class _Replay:
 
 
 def running() -> bool:
-    """Tell whether this process is running the script again."""
+    """Return whether this process is running the script again."""
     return _Replay.running
 
 

@@ -79,7 +79,7 @@ def _is_usual(end: End) -> bool:
 
 
 def _is_logged(environ: WSGIEnvironment) -> bool:
-    """Tell whether the log has a line for a refusal already, which says what to do."""
+    """Return whether the log has a line for a refusal already, which says what to do."""
     failure = upgrade_of(environ).failure
     return failure is not None and getattr(failure, "is_logged", True)
 

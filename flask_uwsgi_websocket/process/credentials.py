@@ -12,7 +12,7 @@ _UCRED = struct.Struct("3i")
 
 
 def is_of_our_user(sock: Socket) -> bool:
-    """Tell whether a process of our own user connected there, or listens there.
+    """Return whether a process of our own user connected there, or listens there.
 
     Where the kernel does not tell, as on macOS, the mode of the directory has to do.
     """

@@ -87,7 +87,7 @@ class end_of_children:
 
 
 def _is_child_of(parent: list[Any]) -> bool:
-    """Tell whether this process was made by that very greenlet and Task: a child has others too."""
+    """Return whether this process was made by that very greenlet and Task: a child has others."""
     return _fork.caller == parent and _fork.parent != os.getpid()
 
 

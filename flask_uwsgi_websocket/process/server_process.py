@@ -70,23 +70,23 @@ class ServerProcess:
         return parent, started_at(parent)
 
     def is_serving(self) -> bool:
-        """Tell whether the app has been imported."""
+        """Return whether the app has been imported."""
         return True
 
     def should_recycle(self) -> bool:
-        """Tell whether this process has served for as long, or grown as large, as it may."""
+        """Return whether this process has served for as long, or grown as large, as it may."""
         return False
 
     def ends_for_good(self, signum: int) -> bool:
-        """Tell whether nobody replaces this process, though the signal may mean a reload."""
+        """Return whether nobody replaces this process, though the signal may mean a reload."""
         return False
 
     def is_interrupted(self) -> bool:
-        """Tell whether the handler of SIGINT, that of the server, runs in the calling thread."""
+        """Return whether the handler of SIGINT, that of the server, runs in the calling thread."""
         return False
 
     def is_busy(self) -> bool:
-        """Tell whether a request is running, or a connection was accepted for one."""
+        """Return whether a request is running, or a connection was accepted for one."""
         return False
 
     def busy_threads(self) -> set[int]:

@@ -91,7 +91,7 @@ class StopSignals:
                 return signal.Signals(signum)
 
     def _has_theirs(self) -> bool:
-        """Tell whether the server has set its own handlers by now."""
+        """Return whether the server has set its own handlers by now."""
         return bool(self._theirs) or all(
             _handler(action_of(signum)) != _handler(ours) for signum, ours in self._ours.items()
         )
@@ -141,7 +141,7 @@ def _handler(action: Any) -> int | None:
 
 
 def is_unheeded(signum: int) -> bool:
-    """Tell whether nobody has set a handler of a signal that a worker heeds while it serves.
+    """Return whether nobody has set a handler of a signal that a worker heeds while it serves.
 
     It is ignored then, as in uWSGI's master, also where C has it so; or ends what starts.
     """

@@ -65,7 +65,7 @@ def as_seen_by(connection: Connection, record: KeptRecord) -> KeptRecord:
 
 
 def is_enveloped(connection: Connection) -> bool:
-    """Tell whether a client wants envelopes."""
+    """Return whether a client wants envelopes."""
     return getattr(connection.client, "enveloped", False)
 
 

@@ -267,7 +267,7 @@ class Exchange(Inbox):
             self._log_failure()
 
     def _has_come(self, record: Record) -> bool:
-        """Tell whether a record has come by another one of its channels."""
+        """Return whether a record has come by another one of its channels."""
         key = record.origin, record.number
         if key in self._seen:
             return True

@@ -97,7 +97,7 @@ class Membership:
             self._tell(connection, channel, encode_joined)
 
     def has_place(self, connection: Connection, channel: str) -> bool:
-        """Tell whether a connection is a member, or is about to be one."""
+        """Return whether a connection is a member, or is about to be one."""
         return channel in self._joined.get(connection, ())
 
     def _enter(self, connection: Connection, channel: str, is_member: bool) -> bool:

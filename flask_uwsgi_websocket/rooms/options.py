@@ -145,7 +145,7 @@ class RoomPatterns:
         self.keep |= made.history is not None
 
     def have_presence(self) -> bool:
-        """Tell whether there are rooms with presence."""
+        """Return whether there are rooms with presence."""
         return any(options.presence is not None for options in self._options.values())
 
     def describe(self) -> str:

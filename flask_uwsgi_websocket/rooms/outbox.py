@@ -104,7 +104,7 @@ class Outbox:
         return self._size + self._publishing
 
     def is_empty(self) -> bool:
-        """Tell whether the backplane has all that was put in."""
+        """Return whether the backplane has all that was put in."""
         return not self._is_publishing
 
     async def publish_all(self) -> None:

@@ -106,7 +106,7 @@ class _Publisher(Targets[Done]):
             described.send_nowait(record)
 
     def is_alone(self) -> bool:
-        """Tell whether there is no uWSGI to publish to, of those that are looked for."""
+        """Return whether there is no uWSGI to publish to, of those that are looked for."""
         return self._access.exchange() is None
 
     def _send(self, record: Record) -> Future[Position | None] | None:

@@ -77,7 +77,7 @@ class Wanted(NamedTuple):
         return self.since is None and not self.last
 
     def is_in_vain(self, top: Position) -> bool:
-        """Tell whether a log is known to have more than is replayed, being at a position."""
+        """Return whether a log is known to have more than is replayed, being at a position."""
         since = self.since
         if since is None or since.epoch != top.epoch:
             return False
@@ -90,7 +90,7 @@ class Wanted(NamedTuple):
         return min(self.since.offset, top.offset) if self.since.epoch == top.epoch else top.offset
 
     def recovered(self, missed: list[KeptRecord] | None) -> bool | None:
-        """Tell whether a client gets all that it has missed; None where it has not asked."""
+        """Return whether a client gets all that it has missed; None where it has not asked."""
         return missed is not None and self.since is not None if self.has_asked else None
 
 

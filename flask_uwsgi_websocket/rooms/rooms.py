@@ -251,7 +251,7 @@ class Unawaited(Awaitable[T]):
 
 
 def in_task() -> bool:
-    """Tell whether a Task, which can await, runs here."""
+    """Return whether a Task, which can await, runs here."""
     try:
         return asyncio.current_task() is not None
     except RuntimeError:  # no loop runs in this thread

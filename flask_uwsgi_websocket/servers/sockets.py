@@ -138,7 +138,7 @@ class SocketServer(Server):
         return plain_engine(name, self.uses_greenlets(environ))
 
     def uses_greenlets(self, environ: WSGIEnvironment) -> bool:
-        """Tell whether requests run in greenlets, not in threads."""
+        """Return whether requests run in greenlets, not in threads."""
         return threads_are_greenlets()
 
     def take(self, environ: WSGIEnvironment) -> Socket:

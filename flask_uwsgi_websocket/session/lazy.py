@@ -99,7 +99,7 @@ class LazySession(Session):
 
     @abstractmethod
     def forgives(self, error: BaseException) -> bool:
-        """Tell whether an exception, after the first use, is no fault of the handler's."""
+        """Return whether an exception, after the first use, is no fault of the handler's."""
 
     def serve_lazily(self) -> Any:
         """Run the handler, and accept the connection when the handler first uses it.

@@ -24,7 +24,7 @@ _upgrade_lost = RateLimit()
 
 
 def is_upgrade_request(environ: WSGIEnvironment) -> bool:
-    """Tell whether a request asks for a WebSocket, rightly or wrongly."""
+    """Return whether a request asks for a WebSocket, rightly or wrongly."""
     return (
         "HTTP_SEC_WEBSOCKET_KEY" in environ
         or "websocket" in environ.get("HTTP_UPGRADE", "").lower()

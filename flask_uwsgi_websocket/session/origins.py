@@ -80,7 +80,7 @@ class Origins:
     subdomains: tuple[tuple[str, str], ...]
 
     def __contains__(self, origin: str) -> bool:
-        """Tell whether an origin, in its normal form, is one of these."""
+        """Return whether an origin, in its normal form, is one of these."""
         return (
             self.all
             or origin in self.exact
@@ -129,7 +129,7 @@ def _parse(configured: tuple[Any, ...]) -> Origins:
 
 
 def is_allowed(origin: str | None, host: str, allowed: str | Collection[str] | None) -> bool:
-    """Tell whether pages of an origin may open WebSockets here.
+    """Return whether pages of an origin may open WebSockets here.
 
     Browsers send WebSocket requests across sites, with cookies: RFC 6455 10.2.
 

@@ -219,7 +219,7 @@ def _warn_of(kind: type[RoomError], error: BaseException) -> tuple[int, str]:
 
 
 def _is_only(kind: type[BaseException], error: BaseException) -> bool:
-    """Tell whether it is of this kind, or a group of nothing else, as a TaskGroup raises."""
+    """Return whether it is of this kind, or a group of nothing else, as a TaskGroup raises."""
     members = getattr(error, "exceptions", None)  # Python 3.10 has no groups to ask for
     if isinstance(members, tuple) and members:
         return all(isinstance(one, BaseException) and _is_only(kind, one) for one in members)

@@ -247,7 +247,7 @@ def client_class(app: Flask) -> type[WebSocketTestClient]:
 
 
 def _wants_greenlets(app: Flask) -> bool:
-    """Tell whether handlers run in greenlets of the test's hub: those of GeventWebSocket do.
+    """Return whether handlers run in greenlets of the test's hub: those of GeventWebSocket do.
 
     What they hold in common (queues, events, locks of gevent) works within one hub only.
     """

@@ -133,7 +133,7 @@ class UpgradeRequest:
 
 
 def _receives(connection: Any) -> bool:
-    """Tell whether a handler waits in ``receive()``, whatever its engine."""
+    """Return whether a handler waits in ``receive()``, whatever its engine."""
     reading = getattr(connection, "_reading", None)
     if reading is not None:
         return bool(reading.locked())

@@ -129,7 +129,7 @@ async def lazy(ws):
 
 @websocket.route("/kind")
 async def kind(ws):
-    """Tell whether the client is of the class that it would be without spans."""
+    """Return whether the client is of the class that it would be without spans."""
     await ws.send(str(type(ws) is websocket.middleware.client))
 
 

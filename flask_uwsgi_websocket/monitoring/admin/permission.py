@@ -91,7 +91,7 @@ def _kind(value: object) -> str:
 
 
 def is_for_websocket() -> bool:
-    """Tell whether the current request asks for the admin's WebSocket."""
+    """Return whether the current request asks for the admin's WebSocket."""
     return bool(request.url_rule is not None and request.url_rule.websocket)
 
 
@@ -129,7 +129,7 @@ def make_token(app: Flask, who: str) -> str:
 
 
 def has_token(app: Flask, who: str) -> bool:
-    """Tell whether the current request has a token of this admin's that is not too old."""
+    """Return whether the current request has a token of this admin's that is not too old."""
     try:
         named = _serializer(app).loads(request.headers.get(TOKEN_HEADER, ""), max_age=TOKEN_TIME)
     except BadData:

@@ -72,7 +72,7 @@ class Query:
         return (self.before is None) is not self.descending
 
     def may_have(self, place: Place) -> bool:
-        """Tell whether a place is on the right side of where the page goes on."""
+        """Return whether a place is on the right side of where the page goes on."""
         border = self.after if self.before is None else self.before
         if border is None or isinstance(border, str):
             return True
@@ -95,12 +95,12 @@ def checked(asked: Any, checks: Mapping[str, Callable[[Any], bool]]) -> dict[str
 
 
 def is_search(value: Any) -> bool:
-    """Tell whether something can be looked for."""
+    """Return whether something can be looked for."""
     return isinstance(value, str) and len(value) <= LONGEST_SEARCH
 
 
 def is_limit(value: Any) -> bool:
-    """Tell whether something is a number of rows."""
+    """Return whether something is a number of rows."""
     return type(value) is int and 0 < value <= MOST_ROWS
 
 

@@ -49,7 +49,7 @@ class Flush:
             self._done.wait(FLUSH_TIME)
 
     def _hangs(self) -> bool:
-        """Wait for an earlier call; tell whether that has used up its time."""
+        """Wait for an earlier call; return whether that has used up its time."""
         return self._done is not None and not self._done.wait(
             max(self._deadline - time.monotonic(), 0)
         )

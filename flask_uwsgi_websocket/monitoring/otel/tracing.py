@@ -20,7 +20,7 @@ KEY = "flask_uwsgi_websocket.span"
 
 
 def is_set_up() -> bool:
-    """Tell whether there is an SDK, or the environment names one to be loaded."""
+    """Return whether there is an SDK, or the environment names one to be loaded."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 

@@ -194,7 +194,7 @@ def _well(worker: Worker) -> bool:
 
 
 def _told_of(gaps: list[Collection[str] | None]) -> bool:
-    """Tell whether the room may be among the channels of a gap."""
+    """Return whether the room may be among the channels of a gap."""
     return any(channels is None or ROOM in channels for channels in gaps)
 
 

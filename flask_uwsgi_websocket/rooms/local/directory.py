@@ -79,7 +79,7 @@ class Directory:
         return os.fstat(self._inner)
 
     def is_in_place(self) -> bool:
-        """Tell whether no other one is where others look for it; it may have been moved away."""
+        """Return whether no other one is where others look for it; it may have been moved away."""
         try:
             return os.path.samestat(os.stat(self.path, follow_symlinks=False), self.state())
         except OSError:  # in a jail, for instance
@@ -94,7 +94,7 @@ class Directory:
         return [name for name in os.listdir(self._inner) if _SOCKET.fullmatch(name)]
 
     def has(self, name: str) -> bool:
-        """Tell whether something is in it, and it where it was."""
+        """Return whether something is in it, and it where it was."""
         with suppress(OSError):
             os.stat(name, dir_fd=self._inner, follow_symlinks=False)
             return True
@@ -112,7 +112,7 @@ class Directory:
         return fd
 
     def has_owner(self, name: str) -> bool:
-        """Tell whether whoever has put a mark lives; where nobody can tell, it does."""
+        """Return whether whoever has put a mark lives; where nobody can tell, it does."""
         try:
             fd = self.open(name, os.O_RDONLY)
         except FileNotFoundError:
@@ -328,7 +328,7 @@ def lock_file(fd: int, *, unlock: bool = False) -> bool:
 
 
 def is_locked(fd: int) -> bool:
-    """Tell whether somebody has locked a file; yes where nobody can tell."""
+    """Return whether somebody has locked a file; yes where nobody can tell."""
     try:
         # Shared, so that two who look at a time do not take each other for the owner.
         fcntl.flock(fd, fcntl.LOCK_NB | fcntl.LOCK_SH)
@@ -365,7 +365,7 @@ def _clear(parent: int, app: str) -> None:
 
 
 def _has_kept(fd: int) -> bool:
-    """Tell whether something is kept in a directory in this one."""
+    """Return whether something is kept in a directory in this one."""
     for app in os.listdir(fd):
         with suppress(OSError):
             inner = os.open(app, os.O_RDONLY | _DIRECTORY, dir_fd=fd)
@@ -378,7 +378,7 @@ def _has_kept(fd: int) -> bool:
 
 
 def _keeps(fd: int) -> bool:
-    """Tell whether there is in a directory what outlives all workers, until the instance ends."""
+    """Return whether there is in a directory what outlives all workers, until the instance ends."""
     return any(name == STORE or _FIGURES.fullmatch(name) for name in os.listdir(fd))
 
 

@@ -213,7 +213,7 @@ def _opened(root: str, *names: str) -> Iterator[int]:
 
 
 def _is_alive(name: str) -> bool:
-    """Tell whether the parent of an instance runs, of which a directory has the name."""
+    """Return whether the parent of an instance runs, of which a directory has the name."""
     pid, _, started = name.partition(".")
     if not (pid.isdecimal() and started.isdecimal()):
         return True  # it is nothing of ours

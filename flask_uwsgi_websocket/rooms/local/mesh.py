@@ -202,7 +202,7 @@ class LocalBackplane(Keeping):
         return self._directory
 
     def _is_there(self, directory: Directory) -> bool:
-        """Tell whether others find the directory: now and then, whether it has been moved, too."""
+        """Return whether others find the directory: now and then also whether it has moved."""
         if not directory.state().st_nlink:
             return False
         now = asyncio.get_running_loop().time()

@@ -212,7 +212,7 @@ class Store:
         return self._directory.identity(STORE), self._directory.identity(f"{STORE}-wal")
 
     def _is_in_place(self) -> bool:
-        """Tell whether others would open the same files."""
+        """Return whether others would open the same files."""
         return self._files == self._files_in_place()
 
     def _discard(self, error: Exception) -> None:

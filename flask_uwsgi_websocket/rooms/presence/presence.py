@@ -249,7 +249,7 @@ async def _tick(reference: ref[Presence]) -> None:
 
 
 def _is_seat(change: Change) -> bool:
-    """Tell whether a connection waits for whether it may be in the room."""
+    """Return whether a connection waits for whether it may be in the room."""
     return change.entered is not None and change.occupant.limit > 0
 
 

@@ -91,13 +91,13 @@ class NoMaster(Exception):
 
 
 def is_moved(error: object) -> bool:
-    """Tell whether a server refuses what is another one's, of its cluster."""
+    """Return whether a server refuses what is another one's, of its cluster."""
     # Before redis-py 6 only its own client of clusters has a type for it.
     return isinstance(error, redis.MovedError) or str(error).startswith("MOVED ")
 
 
 def is_torn(error: object) -> bool:
-    """Tell whether some of the keys that a command needs have moved to another node, some not."""
+    """Return whether some of the keys that a command needs have moved to another node, some not."""
     return _code_of(error) == "TRYAGAIN"
 
 
@@ -118,7 +118,7 @@ def _code_of(error: object) -> str:
 
 
 def is_replica(error: object) -> TypeGuard[BaseException]:
-    """Tell whether a server refuses to write, since another one is the master."""
+    """Return whether a server refuses to write, since another one is the master."""
     # What a script of an older Redis is refused has the reason in its text only.
     is_one = isinstance(error, redis.ResponseError)
     return isinstance(error, redis.ReadOnlyError) or (is_one and "READONLY " in str(error))

@@ -160,7 +160,7 @@ class RouterRoom:
         self._counts[worker] = websockets
 
     def is_full(self) -> bool:
-        """Tell whether what is left is for HTTP."""
+        """Return whether what is left is for HTTP."""
         limit = descriptor_limit()
         if limit is None:
             return False

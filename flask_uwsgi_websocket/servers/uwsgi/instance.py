@@ -21,7 +21,7 @@ C: Any = ctypes.CDLL(None) if uwsgi is not None else None
 
 
 def inside() -> bool:
-    """Tell whether this process is uWSGI."""
+    """Return whether this process is uWSGI."""
     return uwsgi is not None
 
 
@@ -37,7 +37,7 @@ def worker_id() -> int:
 
 
 def is_only_worker() -> bool:
-    """Tell whether this process is the one worker of its instance, which has never more."""
+    """Return whether this process is the one worker of its instance, which has never more."""
     return worker_id() > 0 and int(uwsgi.numproc) == 1
 
 
@@ -47,7 +47,7 @@ def most_workers() -> int:
 
 
 def is_dismissed() -> bool:
-    """Tell whether uWSGI, by ``--cheaper``, wants this worker to end, and nobody in its place."""
+    """Return whether uWSGI, by ``--cheaper``, wants this worker to end, and nobody in its place."""
     return uwsgi is not None and worker_state()["status"] == b"cheap"
 
 
@@ -132,7 +132,7 @@ def after_fork(callback: Callable[[], None]) -> None:
 
 
 def has_metric(name: str) -> bool:
-    """Tell whether uWSGI has a metric that workers may set; from any thread."""
+    """Return whether uWSGI has a metric that workers may set; from any thread."""
     return _change_metric("uwsgi_metric_inc", name, 0)
 
 

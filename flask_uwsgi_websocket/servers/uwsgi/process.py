@@ -185,12 +185,12 @@ def _memory() -> tuple[int, int]:
 
 
 def _has_started_us(frame: FrameType) -> bool:
-    """Tell whether a thread is in the module that called pyuwsgi.run(), and so in no request."""
+    """Return whether a thread is in the module that called pyuwsgi.run(), and so in no request."""
     return frame.f_back is None and frame.f_code.co_name == "<module>"
 
 
 def _only_waits(fifos: Iterable[str]) -> bool:
-    """Tell whether the master only waits for its workers to end, as after the command ``q``.
+    """Return whether the master only waits for its workers to end, as after the command ``q``.
 
     The signal that it sends them is that of a reload; but it reads no further commands.
 

@@ -93,7 +93,7 @@ def unsupported_reason() -> str | None:
 
 @cache
 def detaches(engine: str) -> bool:
-    """Tell whether a WebSocket's request ends with the handshake, and gives its core back.
+    """Return whether a WebSocket's request ends with the handshake, and gives its core back.
 
     Threads cannot: a core is the thread that runs the handler.
     """

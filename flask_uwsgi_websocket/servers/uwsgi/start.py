@@ -90,7 +90,7 @@ def _warn_of_lost_threads() -> None:
 
 
 def _loads_first_app() -> bool:
-    """Tell whether this worker does not serve yet, as with --lazy-apps."""
+    """Return whether this worker does not serve yet, as with --lazy-apps."""
     return not worker_state()["apps"] and worker_state()["status"] != b"busy"
 
 
