@@ -408,19 +408,19 @@ def test_a_source_that_fails_takes_nothing_else_along(caplog: pytest.LogCaptureF
 
 
 class Seen(Observer):
-    """What an observer was told."""
+    """What an observer was notified of."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.events: list[Any] = []
 
     def opened(self, client: Any) -> None:
-        self.told.append(("opened", client.path))
+        self.events.append(("opened", client.path))
 
     def closed(self, client: Any, end: Any) -> None:
-        self.told.append(("closed", client.path, end))
+        self.events.append(("closed", client.path, end))
 
     def refused(self, environ: Any, refusal: Refusal) -> None:
-        self.told.append(("refused", environ["PATH_INFO"], refusal))
+        self.events.append(("refused", environ["PATH_INFO"], refusal))
 
 
 class Broken(Observer):
@@ -468,16 +468,16 @@ def test_observers(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     with websocket.test_client().connect("/echo/a") as ws:
         ws.send("hi")
         assert ws.receive() == "hi"
-        assert seen.told == [("opened", "/echo/a")]
-    eventually(lambda: len(seen.told) == 2, "to be told of the end")
-    _, path, end = seen.told[1]
+        assert seen.events == [("opened", "/echo/a")]
+    eventually(lambda: len(seen.events) == 2, "the end")
+    _, path, end = seen.events[1]
     assert path == "/echo/a"
     assert (end.code, end.by, end.route, end.error) == (1000, "client", "/echo/<name>", None)
     assert (end.messages_received, end.messages_sent) == (1, 1)
     assert (end.bytes_received, end.bytes_sent) == (2 + 4 + 2 + 8, 2 + 2 + 4)
     assert 0 <= end.seconds < 60
     assert websocket.test_client().get("/nothing", headers={"Upgrade": "websocket"}).status_code
-    _, path, refusal = seen.told[2]
+    _, path, refusal = seen.events[2]
     assert (path, refusal.status, refusal.reason, refusal.route) == (
         *("/nothing", 404, "not_found"),
         None,
@@ -494,8 +494,8 @@ def test_handlers_that_fail(app: Flask) -> None:
         assert ws.receive() is None
     with websocket.test_client().connect("/late") as ws:
         assert ws.receive() is None
-    eventually(lambda: len(seen.told) == 4, "to be told of the ends")
-    ends = [told[2] for told in seen.told if told[0] == "closed"]
+    eventually(lambda: len(seen.events) == 4, "the ends")
+    ends = [event[2] for event in seen.events if event[0] == "closed"]
     assert [(end.code, end.by, end.error) for end in ends] == [
         (1011, "server", "LookupError"),
         (1008, "server", None),
@@ -582,13 +582,13 @@ def test_figures_are_told_in_the_middle_of_a_handshake() -> None:
     """As by a handler of signals, in which uWSGI ends a worker."""
     websocket = WebSocket(Flask(__name__))
     websocket.route("/a")(lambda ws: None)
-    told: list[Any] = []
+    snapshots: list[Any] = []
 
     def interrupted() -> None:
         with websocket.router.url_map._binding:
-            told.append(websocket._metrics.snapshot())
+            snapshots.append(websocket._metrics.snapshot())
 
     thread = threading.Thread(target=interrupted, daemon=True)
     thread.start()
     thread.join(30)
-    assert [list(snapshot["routes"]) for snapshot in told] == [["/a"]]
+    assert [list(snapshot["routes"]) for snapshot in snapshots] == [["/a"]]

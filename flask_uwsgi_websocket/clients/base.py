@@ -89,7 +89,7 @@ class BaseClient(Generic[Done]):
         if self._extension is not None:
             self._rooms.welcome(connection, self.user)
         if connection.route is not None:
-            connection.route.tell_opened(self)
+            connection.route.notify_opened(self)
 
     @property
     def _rooms(self) -> Rooms:

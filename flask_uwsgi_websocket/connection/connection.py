@@ -87,7 +87,7 @@ class Connection(Receiving):
         for callback in callbacks:
             callback()
         if self.route is not None:
-            self.route.tell_closed(client, self)
+            self.route.notify_closed(client, self)
 
     def _close(self) -> None:
         """Forget the descriptor, and close it; in the thread of whoever watches it."""

@@ -91,7 +91,7 @@ class Handshake(LazySession):
 
     def refused(self, reason: str, status: int, detail: str) -> None:
         refusal = Refusal(status, reason, self._rule.pattern, detail)
-        self._middleware.metrics.refuse(self.environ, refusal)
+        self._middleware.metrics.report_refusal(self.environ, refusal)
 
     def accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
@@ -176,7 +176,7 @@ class Handshake(LazySession):
             app=middleware.app,
             extension=middleware.websocket,
         )
-        observers.tell("handling", client, self._rule.pattern)
+        observers.notify("handling", client, self._rule.pattern)
         return self.response.meant_by(self._handler(client))
 
     def _fail(self, start_response: StartResponse, error: Exception) -> Iterable[bytes]:

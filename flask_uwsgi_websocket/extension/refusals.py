@@ -30,7 +30,7 @@ def count_refusal(
         refusal = Refusal(status, "not_found", None, "no route has this URL")
     else:
         return  # a view has answered, and why not
-    metrics.refuse(request.environ, refusal)
+    metrics.report_refusal(request.environ, refusal)
 
 
 def _reason(answer: Response | BaseException) -> str:

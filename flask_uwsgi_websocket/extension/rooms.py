@@ -47,7 +47,7 @@ class RoomsOfApps:
     :param engine_name: of the engine that runs its handlers.
     :param clients: its open clients.
     :param timeout: seconds that a worker that stops leaves to what is told of rooms.
-    :param observers: are told how long messages take.
+    :param observers: are notified of how long messages take.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class ExtensionMetrics:
         self._connections = connections
         self._patterns = patterns
         self._of_apps: WeakSet[WorkerMetrics] = WeakSet()
-        #: Who hears of openings, ends and refusals, in all apps.
+        #: Are notified of openings, ends and refusals, in all apps.
         self.observers = Observers()
 
     def of_new_app(self) -> WorkerMetrics:

@@ -1,4 +1,4 @@
-"""Who is told when connections open and end, and when one is refused."""
+"""Observers, which are notified when connections open and end, and when one is refused."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class Refusal(NamedTuple):
 
 
 class Observer:
-    """Is told of each opening, end and refusal, in the process and thread where it happens.
+    """Is notified of each opening, end and refusal, in the process and thread where it happens.
 
-    Those that are there before uWSGI forks its workers are told in each of them.
+    Those that are there before uWSGI forks its workers are notified in each of them.
 
-    Never of a message. What its methods raise is logged, and stops nobody; what they wait for, the
-    connections of the worker wait for.
+    Never of a message. What its methods raise is logged, and stops nobody. While one waits, all
+    connections of the worker may have to.
     """
 
     def client_class(self, client_class: type[Any], config: Any) -> type[Any]:
@@ -77,16 +77,16 @@ class Observer:
         return client_class
 
     def handling(self, client: Any, route: str) -> None:
-        """Hear that a handler is about to be called, in its context.
+        """Take note that a handler is about to be called, in its context.
 
         Its connection need not be open yet: a lazy handler may still refuse it.
         """
 
     def opened(self, client: Any) -> None:
-        """Hear that a connection is open, before its handler runs."""
+        """Take note that a connection is open, before its handler runs."""
 
     def closed(self, client: Any, end: End) -> None:
-        """Hear that a connection has ended and was released.
+        """Take note that a connection has ended and was released.
 
         In the context of the handler's request, where there is one.
 
@@ -94,20 +94,20 @@ class Observer:
         """
 
     def refused(self, environ: dict[str, Any], refusal: Refusal) -> None:
-        """Hear that a request for a WebSocket is answered otherwise, in its context."""
+        """Take note that a request for a WebSocket is answered otherwise, in its context."""
 
 
 class Observers(list[Observer]):
-    """Those who are told."""
+    """The observers of an extension."""
 
     def __init__(self) -> None:
         super().__init__()
-        #: Are told of each time that is measured: what it is, whose, and how many seconds. They are
-        #: called on the worker's loop, too, where nobody may wait.
+        #: Called with each time that is measured: what it is, whose, and how many seconds. On the
+        #: worker's loop, too, where nobody may wait.
         self.timers: list[Callable[[Timed, str, float], object]] = []
         self._errors = RateLimit(5)
 
-    def tell(self, method: str, *args: Any) -> None:
+    def notify(self, method: str, *args: Any) -> None:
         """Call a method of each; log what it raises."""
         # A context manager around each call would cost a handshake more than the calls.
         for observer in self:
@@ -117,7 +117,7 @@ class Observers(list[Observer]):
                 self._report(method)
 
     def timed(self, what: Timed, whose: str, seconds: float) -> None:
-        """Tell the timers of a time; log what they raise.
+        """Call each timer with a time; log what it raises.
 
         :param whose: the route, or the pattern of rooms.
         """

@@ -95,7 +95,7 @@ class RouteMetrics:
             self._changes += 1
 
     def refused(self, reason: str) -> None:
-        """Count a request that was refused; see :meth:`.WorkerMetrics.refuse`."""
+        """Count a request that was refused; see :meth:`.WorkerMetrics.report_refusal`."""
         with self._lock:
             self._refused[reason] += 1
             self._changes += 1
@@ -125,12 +125,12 @@ class RouteMetrics:
             self._slow[what] += n
             self._changes += 1
 
-    def tell_opened(self, client: Any) -> None:
-        """Tell the observers that a connection is open."""
-        self._observers.tell("opened", client)
+    def notify_opened(self, client: Any) -> None:
+        """Notify the observers that a connection is open."""
+        self._observers.notify("opened", client)
 
-    def tell_closed(self, client: Any, connection: Connection) -> None:
-        """Tell the observers that a connection has ended."""
+    def notify_closed(self, client: Any, connection: Connection) -> None:
+        """Notify the observers that a connection has ended."""
         if not self._observers:
             return
         traffic = connection.traffic
@@ -146,7 +146,7 @@ class RouteMetrics:
             error=traffic.error,
             route=self.pattern,
         )
-        self._observers.tell("closed", client, end)
+        self._observers.notify("closed", client, end)
 
     def snapshot(self, connections: Sequence[Connection] = ()) -> RouteSnapshot:
         """Return the figures, with those of its open connections; under the lock.

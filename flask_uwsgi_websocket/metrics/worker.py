@@ -19,7 +19,7 @@ class WorkerMetrics:
     :param connections: gives the open connections of the process that may be the app's.
     :param patterns: gives those of all routes, which are in each snapshot then: what collects the
         figures sees a counter rise only where it has seen it before.
-    :param observers: those who hear of openings, ends and refusals.
+    :param observers: are notified of openings, ends and refusals.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class WorkerMetrics:
             with self._lock:
                 self._refused[reason] += 1
 
-    def refuse(self, environ: dict[str, Any], refusal: Refusal) -> None:
-        """Count a refusal, and tell the observers."""
+    def report_refusal(self, environ: dict[str, Any], refusal: Refusal) -> None:
+        """Count a refusal, and notify the observers."""
         self.refused(refusal.reason, refusal.route)
-        self.observers.tell("refused", environ, refusal)
+        self.observers.notify("refused", environ, refusal)
 
     def snapshot(self) -> WorkerSnapshot:
         """Return all figures, as plain data."""

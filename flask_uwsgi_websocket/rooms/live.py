@@ -81,7 +81,7 @@ class Host(ABC):
     #: called with the rooms and the question, on the loop of the exchange; or is a coroutine
     #: function.
     answerers: Mapping[str, Callable[[LiveRooms, Any], Any]] = MappingProxyType({})
-    #: Are told how long messages take to clients; None for nobody.
+    #: Are notified of how long messages take to clients; None for nobody.
     observers: Observers | None = None
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Metrics for OpenTelemetry: what the extensions of this process count, whenever that is read.
 
-Each worker tells its own figures only. Whoever reads them adds workers up, by their
-``service.instance.id``.
+Each worker reports its own figures only. Whoever reads them adds up the workers, each of which has
+a ``service.instance.id``.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ _figures = _Figures()
 
 
 def refresh() -> None:
-    """Have the next export tell of what has happened up to then."""
+    """Have the next export include what has happened up to then."""
     _figures.forget()
 
 

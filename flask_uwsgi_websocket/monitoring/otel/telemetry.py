@@ -1,4 +1,4 @@
-"""Tells OpenTelemetry of connections, once the app has set its SDK up; imports nothing before."""
+"""Reports connections to OpenTelemetry, once the app has set its SDK up; imports nothing before."""
 
 from __future__ import annotations
 

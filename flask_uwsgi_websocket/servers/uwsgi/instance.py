@@ -26,7 +26,7 @@ def inside() -> bool:
 
 
 def has_master() -> bool:
-    """Tell whether a master forks the workers, and replaces those that end."""
+    """Return whether a master forks the workers, and replaces those that end."""
     return bool(uwsgi.masterpid())
 
 
