@@ -16,20 +16,20 @@ T = TypeVar("T")
 class AsyncCall(Generic[T]):
     """A coroutine as a Task on a loop of another thread, in no context of the caller's.
 
-    :param tell: called on the loop when the Task has ended, unless it was abandoned.
+    :param notify: called on the loop when the Task has ended, unless it was abandoned.
     """
 
-    __slots__ = ("_abandoned", "_coroutine", "_loop", "_task", "_tell")
+    __slots__ = ("_abandoned", "_coroutine", "_loop", "_notify", "_task")
 
     def __init__(
         self,
         coroutine: Coroutine[Any, Any, T],
         loop: asyncio.AbstractEventLoop,
-        tell: Callable[[], object],
+        notify: Callable[[], object],
     ) -> None:
         self._coroutine = coroutine
         self._loop = loop
-        self._tell = tell
+        self._notify = notify
         self._task: asyncio.Task[T] | None = None
         self._abandoned = False
         # What the coroutine starts may outlive a request, and would keep its context.
@@ -46,7 +46,7 @@ class AsyncCall(Generic[T]):
         if self._abandoned:
             _forget_exception(task)
         else:
-            self._tell()
+            self._notify()
 
     def is_over(self) -> bool:
         """Return whether there is a result."""

@@ -37,7 +37,7 @@ _NOTHING = nullcontext()  # one for all: each open connection keeps what its req
 #: Seconds that a process which exits has for each of the last things that it does.
 END_TIME = 1.0
 
-#: Whoever must not wait is told so.
+#: The error for whoever must not wait.
 WOULD_STOP_LOOP = (
     "waiting here would stop the loop that everybody waits for: await in a coroutine, "
     "and use send_nowait() in a callback"
@@ -188,10 +188,10 @@ class Engine(ABC):
         self.process.at_exit(callback)
 
     def ends_for_good(self) -> bool:
-        """Tell, at the end of this process, whether its whole instance ends."""
+        """Return, at the end of this process, whether its whole instance ends."""
         worker = self.running_worker()
-        told = None if worker is None else worker.stopping
-        return told == 1001 or (told is None and self.process.is_interrupted())
+        code = None if worker is None else worker.stopping
+        return code == 1001 or (code is None and self.process.is_interrupted())
 
     def _end(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         if self.async_loop().is_running():

@@ -57,7 +57,7 @@ class ThreadsWorker(Worker):
 
     def reload(self) -> None:
         if self.signals is not None:
-            self.signals.tell(RELOAD_SIGNAL)
+            self.signals.simulate(RELOAD_SIGNAL)
         else:
             self.close_all(1012)
 
@@ -96,8 +96,8 @@ class ThreadsWorker(Worker):
         self.thread = self.get_ident()
         while True:
             for fd, events in self._wait():
-                self._tell(fd, READ & events, 0)
-                self._tell(fd, WRITE & events, 1)
+                self._dispatch(fd, READ & events, 0)
+                self._dispatch(fd, WRITE & events, 1)
             for _ in range(len(self._soon)):
                 self._call(self._soon.popleft())
             self._run_timers(time.monotonic())
@@ -113,7 +113,7 @@ class ThreadsWorker(Worker):
         except OSError:  # where it is select(): a descriptor was closed meanwhile
             return []
 
-    def _tell(self, fd: int, happened: int, index: int) -> None:
+    def _dispatch(self, fd: int, happened: int, index: int) -> None:
         callback = self._watched.get(fd, NOTHING)[index]
         if happened and callback is not None:
             self._call(callback)

@@ -1,6 +1,6 @@
 """The signals that stop a process whose own handlers for them are in C, as uWSGI's are.
 
-While they are ours Python's C handler takes them. It tells our thread at once, through the wakeup
+While they are ours Python's C handler takes them. It wakes our thread at once, through the wakeup
 descriptor, whatever the main thread is doing. They are not blocked and waited for with
 ``sigwait()``: programs that a handler starts would inherit the mask, and ``Popen.terminate()``
 would not end them.
@@ -42,9 +42,9 @@ class StopSignals:
 
     def __init__(self, serving: bool = True) -> None:
         self._main_thread = get_ident()
-        self._heard, self._told = os.pipe()
-        os.set_blocking(self._told, False)
-        signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._ours: dict[int, Any] = {}
         self._theirs: dict[int, Any] = {}
         for signum in STOP_SIGNALS:
@@ -77,15 +77,15 @@ class StopSignals:
         self.give_back()
         signal.pthread_kill(self._main_thread, signum)
 
-    def tell(self, signum: int) -> None:
+    def simulate(self, signum: int) -> None:
         """Act as if the signal had come, also where no thread is left that could be given it."""
-        os.write(self._told, bytes([signum]))
+        os.write(self._writer, bytes([signum]))
 
     def wait(self) -> signal.Signals:
         """Block until one comes, and the server has handlers to give it to."""
         while True:
-            # Signals for which the app has handlers are told too.
-            signum = os.read(self._heard, 1)[0]
+            # Signals for which the app has handlers come here, too.
+            signum = os.read(self._reader, 1)[0]
             if signum in self._ours:
                 wait_until(self._has_theirs)
                 return signal.Signals(signum)
@@ -125,7 +125,7 @@ def stop_signals_unblocked() -> Iterator[None]:
 
 
 def _ignore(signum: int, frame: Any) -> None:
-    """Do nothing, in the main thread: another one has been told."""
+    """Do nothing, in the main thread: another one handles it."""
 
 
 def action_of(signum: int) -> Any:
