@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..helpers.text import printable
+from ..monitoring.stats import BLOCKED, ENDED, LIVE
 
 Stats = Mapping[str, Any]
 #: Counters of a route that people compare.
@@ -68,20 +69,15 @@ def slow(route: Stats) -> int:
 def state_of(worker: Stats) -> str:
     """Return how a worker is, and for how long it has been silent where that says something."""
     state: str = worker["state"]
-    return f"{state} {duration(worker['age'])}" if state == "blocked" else state
-
-
-def shown_workers(stats: Stats) -> list[Mapping[str, Any]]:
-    """Return the workers that people want to see: none that uWSGI does not want itself."""
-    return [worker for worker in stats["workers"] if worker["state"] != "retired"]
+    return f"{state} {duration(worker['age'])}" if state == BLOCKED else state
 
 
 def headline(stats: Stats) -> str:
     """Return whose figures these are, and how many workers there are in each state."""
     states = [worker["state"] for worker in stats["workers"]]
-    running = states.count("live") + states.count("blocked")
+    running = states.count(LIVE) + states.count(BLOCKED)
     parts = [f"{running} worker{'s' * (running != 1)}"]
-    parts += [f"{states.count(state)} {state}" for state in ("blocked", "ended") if state in states]
+    parts += [f"{states.count(state)} {state}" for state in (BLOCKED, ENDED) if state in states]
     pid = stats["instance"].partition(".")[0]
     return f"{printable(stats['app'])}: {stats['open']} open, {', '.join(parts)} (uWSGI {pid})"
 

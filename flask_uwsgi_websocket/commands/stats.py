@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from ..helpers.text import printable
-from ..monitoring.stats import stats_from_outside
+from ..monitoring.stats import shown_workers, stats_from_outside
 from ..rooms.local.directory import FIGURES
 from ..rooms.local.instances import Instance, find_instances
 from .figures import (
@@ -26,7 +26,6 @@ from .figures import (
     milliseconds,
     refused,
     short,
-    shown_workers,
     slow,
     state_of,
     sum_of,

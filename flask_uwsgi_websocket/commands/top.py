@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from ..monitoring.stats import BLOCKED, LIVE, shown_workers
 from .figures import (
     TRAFFIC,
     Stats,
@@ -22,7 +23,6 @@ from .figures import (
     milliseconds,
     refusals,
     short,
-    shown_workers,
     state_of,
     sum_of,
 )
@@ -68,7 +68,7 @@ class Speedometer:
                 for pattern, route in worker["routes"].items()
             }
             last = self._last.get(number)
-            if worker["state"] != "live":
+            if worker["state"] != LIVE:
                 self.speeds.pop(number, None)
             elif last is None or sampled - last[0] >= _SAME:
                 self._last[number] = sampled, counted
@@ -195,7 +195,7 @@ class Screen:
                 f"{worker['worker']} {worker['pid']} {state_of(worker)}",
                 worker["routes"].values(),
                 self._speedometer.of_worker(worker["worker"]),
-                worker["state"] == "blocked",
+                worker["state"] == BLOCKED,
             )
             for worker in shown_workers(self._stats)
         ]

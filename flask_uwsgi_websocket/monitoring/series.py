@@ -9,12 +9,12 @@ from typing import Any
 from ..metrics.observers import REASONS
 from ..metrics.snapshot import add
 from .families import FAMILIES, Family, Figure, Labels, Stats
+from .stats import ENDED, LIVE, STATES, shown_workers
 
 #: Different values of one label that are shown singly. An app with more routes than this shows the
 #: rest of them as one: each route is some 50 series for Prometheus to store.
 MOST_VALUES = 200
 OTHER = "other"
-STATES = ("live", "blocked", "ended", "retired")
 #: Characters of a label's value.
 LONGEST_VALUE = 200
 #: What ends lines, hides text or is no UTF-8.
@@ -40,8 +40,7 @@ def collect(stats: Stats, version: str) -> Iterator[tuple[Family, dict[Labels, F
 def _tree(stats: Stats, version: str) -> dict[str, Any]:
     # increase() does not see what a series begins with, so that the first refusal would be missed.
     none_refused = dict.fromkeys(REASONS, 0)
-    workers = stats["workers"]
-    states = [worker["state"] for worker in workers]
+    states = [worker["state"] for worker in stats["workers"]]
     return {
         **stats,
         "routes": {
@@ -49,19 +48,15 @@ def _tree(stats: Stats, version: str) -> dict[str, Any]:
             for route, figures in stats["routes"].items()
         },
         "refused": {**none_refused, **stats["refused"]},
-        "workers": {
-            str(worker["worker"]): _of_worker(worker)
-            for worker in workers
-            if worker["state"] != "retired"  # nobody is to be woken by what is as it should be
-        },
+        "workers": {str(worker["worker"]): _of_worker(worker) for worker in shown_workers(stats)},
         "states": {state: states.count(state) for state in STATES},
-        "build": {version: {worker["engine"]: 1 for worker in workers}},
+        "build": {version: {worker["engine"]: 1 for worker in stats["workers"]}},
     }
 
 
 def _of_worker(worker: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {**worker, "up": worker["state"] == "live"}
-    if worker["state"] == "ended":
+    shown = {**worker, "up": worker["state"] == LIVE}
+    if worker["state"] == ENDED:
         shown.pop("rooms", None)  # its backplane does not work, and nobody is to be woken by that
     return shown
 

@@ -24,7 +24,7 @@ from .stats_file import Reading, after_end, read_stats_files
 #: Seconds without a sign of life after which a worker counts as blocked.
 PATIENCE = 3.0
 
-LIVE, BLOCKED, ENDED, RETIRED = "live", "blocked", "ended", "retired"
+STATES = LIVE, BLOCKED, ENDED, RETIRED = "live", "blocked", "ended", "retired"
 #: States in which a worker counts no more: another may take its place, or uWSGI wants none.
 GONE = (ENDED, RETIRED)
 #: What is of a worker alone, and has no sum.
@@ -85,6 +85,11 @@ def _mention_uwsgi(prefix: str) -> None:
                 "those of uWSGI (%s) run: flask websocket stats --json",
                 printable(instance.command),
             )
+
+
+def shown_workers(stats: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the workers that people want to see: no retired one, with which all is well."""
+    return [worker for worker in stats["workers"] if worker["state"] != RETIRED]
 
 
 def entries_of(found: Mapping[int, Reading]) -> dict[int, dict[str, Any]]:

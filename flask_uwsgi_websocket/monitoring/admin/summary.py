@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
 from ...metrics.snapshot import add
 from ...metrics.worker import WorkerMetrics
-from ..stats import RETIRED
+from ..stats import shown_workers
 from .rows import cut
 
 #: Routes that are shown.
@@ -34,18 +35,14 @@ def summary(stats: dict[str, Any]) -> dict[str, Any]:
         "complete": stats["complete"],
         **{name: total[name] for name in ("open", *_COUNTED, "closed", "slow", "ping")},
         "refused": add(total["refused"], stats["refused"]),
-        "workers": [
-            _worker(worker)
-            for worker in stats["workers"]
-            if worker["state"] != RETIRED  # which is as it should be
-        ],
+        "workers": [_worker(worker) for worker in shown_workers(stats)],
         "routes": _largest(routes),
         "routes_total": len(routes),
         "rooms": {name: stats.get("rooms", {}).get(name, 0) for name in ("rooms", "members")},
     }
 
 
-def _worker(worker: dict[str, Any]) -> dict[str, Any]:
+def _worker(worker: Mapping[str, Any]) -> dict[str, Any]:
     names = ("worker", "pid", "state", "age", "started", "engine", "open")
     routes = worker["routes"].values()
     sums = {name: sum(route[name] for route in routes) for name in _COUNTED}

@@ -16,7 +16,7 @@ from ...connection.blocking import run_to_end
 from ...exceptions import RoomError
 from ...rooms.live import LiveRooms
 from ...rooms.rooms import Rooms
-from ..stats import GONE
+from ..stats import BLOCKED, GONE, LIVE
 from .connections import connections_of_all
 from .history import history_of_all
 from .querying import BadQuery, Query
@@ -177,7 +177,7 @@ class Updates:
         self._running = [
             worker["worker"]
             for worker in stats["workers"]
-            if worker["state"] == "blocked" or (worker["state"] == "live" and worker["open"])
+            if worker["state"] == BLOCKED or (worker["state"] == LIVE and worker["open"])
         ]
         return stats
 
