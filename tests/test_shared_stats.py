@@ -127,9 +127,10 @@ def test_a_pattern_may_be_of_an_enumeration(place: Path) -> None:
     rooms = RoomsMetrics(lambda room: Rooms.CHAT)
     rooms.of("room:chat/1").joins += 1
     metrics.sources["rooms"] = rooms.snapshot
-    shared, _ = begun(1, metrics)
+    shared, clock = begun(1, metrics)
     assert shared.own().figures["counted"]["rooms"]["patterns"]["chat/*"]["joins"] == 1
     assert written(place)["rooms"]["patterns"]["chat/*"]["joins"] == 1
+    clock.end(for_good=True)
 
 
 def test_who_comes_next_counts_on(place: Path) -> None:

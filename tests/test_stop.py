@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flask_uwsgi_websocket.connection.worker import Worker
+from flask_uwsgi_websocket.servers.uwsgi import process as uwsgi_process
 from tests.rawclient import close_frame
 from tests.server import PATIENCE, Server, eventually
 
@@ -30,6 +31,18 @@ def test_what_fails_at_the_end_keeps_nothing_else_from_it(caplog: pytest.LogCapt
     assert done == ["the other"]
     assert "goes on to its end" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_fails_in_a_hook_keeps_none_from_being_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    found = SimpleNamespace(atexit=lambda: done.append("the app's"))
+    monkeypatch.setattr(uwsgi_process, "uwsgi", found)
+    process = object.__new__(uwsgi_process.UWSGIProcess)
+    process.at_exit(lambda: done.append("ours"))
+    process.at_exit(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        found.atexit()
+    assert done == ["ours", "the app's"]
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,11 @@ class UWSGIProcess(ServerProcess):
         previous = getattr(uwsgi, "atexit", None)
 
         def run() -> None:
-            callback()
-            if previous is not None:
-                previous()
+            try:
+                callback()
+            finally:
+                if previous is not None:
+                    previous()
 
         uwsgi.atexit = run
 
