@@ -161,6 +161,8 @@ def test_figures_of_two_workers_are_what_happened(server: Server) -> None:
             assert backplane["up"] == 1
             assert backplane["pending_bytes"] == backplane["lost"] == backplane["gaps"] == 0
         assert sum(sum(each["publish"]["counts"]) for each in told.backplane) > 0
+        stats = json.loads(server.get("/stats").body)  # as read from the files of the workers
+        assert [each["rooms"]["backplane"]["up"] for each in stats["workers"]] == [1, 1]
         for member in (*chats, *here):
             member.leave()
         eventually(counted(server, members=2), "their leaving to be counted")

@@ -319,6 +319,20 @@ def test_what_rooms_have_counted_is_whole_or_missing(
             assert pattern["leaves"] == pattern["joins"]
 
 
+@pytest.mark.parametrize(
+    ("backplane", "up"), [({"up": 1}, 1), ({"up": 0}, 0), ({}, 1)], ids=["up", "down", "not said"]
+)
+def test_a_backplane_is_read_as_it_was_written(
+    place: Path, backplane: dict[str, int], up: int
+) -> None:
+    rooms = {**RoomsMetrics().snapshot(), "backplane": backplane}
+    counted = {**WorkerMetrics().snapshot(), "rooms": rooms}
+    figures = {"pid": 1, "started": 1.0, "engine": "gevent", "counted": counted}
+    (place / "1.stats").write_text(json.dumps(figures))
+    read = read_stats_file_at(place / "1.stats")["counted"]
+    assert read["rooms"]["backplane"]["up"] == up
+
+
 def test_workers_that_nobody_wants_are_retired() -> None:
     counted = WorkerMetrics().snapshot()
 

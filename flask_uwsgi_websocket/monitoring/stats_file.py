@@ -191,7 +191,7 @@ def _rooms(rooms: Any) -> Any:
 
 
 _EMPTY_ROUTE: Any = WorkerMetrics().route("").snapshot()
-_EMPTY_ROOMS: Any = RoomsMetrics().snapshot(is_up=False)
+_EMPTY_ROOMS: Any = RoomsMetrics().snapshot()
 _EMPTY_PATTERN: Any = PatternMetrics().snapshot()
 
 
