@@ -83,11 +83,11 @@ class MonitoringMethods:
         ``secret_key``.
 
         :param url_prefix: where the page is.
-        :param allowed: tells whether its sender may. It is called without arguments, within each
-            request of the page, the handshake of its WebSocket and each action among them. It
-            returns True; False or None, which is answered with 403; or a response, such as the way
-            to a page to log in. It may abort, and be ``async def``.
-        :param who: tells their name for the log of who did what, as ``allowed`` is called. Without
+        :param allowed: says whether the sender of a request may use the page. It is called without
+            arguments, within each request of the page, the handshake of its WebSocket and each
+            action among them. It returns True; False or None, which is answered with 403; or a
+            response, such as the way to a page to log in. It may abort, and be ``async def``.
+        :param who: returns their name for the log of who did what; called as ``allowed``. Without
             one, or where it returns None, that is the name of ``ws.user``, otherwise the address.
         :param subdomain: as for Flask's blueprints.
         :param host: for apps with ``host_matching``, as for Flask's routes.

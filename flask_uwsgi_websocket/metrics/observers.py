@@ -16,7 +16,7 @@ Timed = Literal["ping", "lag"]
 
 #: Why a request for a WebSocket was refused, and the statuses that answer it.
 REASONS = {
-    "handshake": "it is no proper request for a WebSocket (400, 405, 426, 431)",
+    "handshake": "it is no proper request for a WebSocket (400, 405, 431)",
     "version": "it asks for another version of the protocol (426)",
     "origin": "a page of another origin may not connect (403)",
     "subprotocol": "it offers no subprotocol of those that it must (400)",
