@@ -150,3 +150,17 @@ def test_several_apps_of_a_worker_are_summed(monkeypatch: pytest.MonkeyPatch) ->
         "worker.3.flask_websocket.open": 2 + 2 + 7,
         "worker.3.flask_websocket.refused": 3 + 3 + 4 + 3,
     }
+
+
+def test_a_worker_that_the_sums_lack_is_named(serve: Callable[..., Server], tmp_path: Path) -> None:
+    figures = ("accepted", "closed")
+    options = [f"--metric=name=worker.1.flask_websocket.{each},type=gauge" for each in figures]
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    server = serve("threads", app="stats", processes=2, options=options, env=environment)
+    line = (
+        "metric worker.1.flask_websocket.accepted is declared for worker 1 and not for this one, "
+        "which the sum then lacks: declare worker.2.flask_websocket.accepted, too, and 1 more"
+    )
+    server.allow_log("and not for this one")
+    eventually(lambda: line in server.log(), "the warning")
+    assert server.log().count("and not for this one") == 1

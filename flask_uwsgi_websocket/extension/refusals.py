@@ -27,7 +27,7 @@ def count_refusal(
         detail = f"the app answered {status}" if isinstance(failure, Response) else str(failure)
         refusal = Refusal(status, _reason(failure), rule.pattern, detail)
     elif request.routing_exception is not None:
-        refusal = Refusal(status, "not_found", None, "no route has this URL")
+        refusal = Refusal(status, "not_found", None, "no route of a WebSocket has this URL")
     else:
         return  # a view has answered, and why not
     metrics.report_refusal(request.environ, refusal)
