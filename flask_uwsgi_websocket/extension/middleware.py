@@ -57,15 +57,14 @@ class WebSocketMiddleware:
 
     #: What handlers get.
     client: type[Any] = WebSocketClient
+    #: The engine of uWSGI that :attr:`client` is made for.
+    engine_name = "threads"
 
     def __init__(self, wsgi_app: WSGIApplication, websocket: Any, app: Flask) -> None:
         self.wsgi_app = wsgi_app
         self.websocket = websocket
         self.app = app
         self.metrics: WorkerMetrics = websocket._metrics.of_new_app()
-
-    #: The engine of uWSGI that :attr:`client` is made for.
-    engine_name = "threads"
 
     @cached_property
     def engine(self) -> Engine:
