@@ -234,7 +234,7 @@ def test_where_the_clock_stands_still_ends_are_written_and_floods_are_not(
     monkeypatch.setattr(Clock, "name", "suspend")
     now = [100.0]
     metrics, real = WorkerMetrics(), time.monotonic
-    _shared, clock = begun(1, metrics)
+    _shared, clock = begun(1, metrics, WorkerMetrics(observers=metrics.observers))
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     writes: list[float] = []
 

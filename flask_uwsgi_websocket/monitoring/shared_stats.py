@@ -57,8 +57,6 @@ class SharedStats:
         #: The figures in the file; None before anything was written.
         self._reported: dict[str, Any] | None = None
         self._reported_at = time.monotonic()
-        #: The latest counts, and the figures made of them.
-        self._summed: tuple[Any, dict[str, Any]] = (None, {})
         self._routes = RouteSums()
         self._is_over = self._is_dismissed = False
         self._failure = RateLimit()
@@ -87,8 +85,10 @@ class SharedStats:
         self._started = time.time()
         engine.call_at_end(self._end)
         if engine.name == "suspend":
+            idle = _WhileIdle(engine, self._write_and_notify)
             for metrics in self._metrics:
-                metrics.observers.append(_WhileIdle(engine, self._write_and_notify))
+                if idle not in metrics.observers:  # which apps of one extension share
+                    metrics.observers.append(idle)
         self._sample()
 
     @property
@@ -189,14 +189,7 @@ class SharedStats:
         return self._figures(counted)
 
     def _figures(self, counted: Sequence[Any]) -> dict[str, Any]:
-        """Return the figures of this worker, which are summed once for each sample."""
-        of, figures = self._summed
-        if of is not counted:
-            figures = self._sum(counted)
-            self._summed = counted, figures
-        return figures
-
-    def _sum(self, counted: Sequence[Any]) -> dict[str, Any]:
+        """Return the figures of this worker: of all extensions, and of those before it."""
         parts = [self._before, *counted] if self._before else counted
         total: Any = {}
         for each in parts:
