@@ -356,7 +356,13 @@ def test_workers_that_nobody_wants_are_retired() -> None:
     assert {entry["state"] for entry in entries_of(found).values()} == {"ended"}
 
 
-@pytest.mark.parametrize("line", ['[1, {"open": 1}]', '["/a", 1]', "{}", "[[1], {}]", "[", "1"])
+#: No float is as large.
+HUGE = pytest.param(f'["/a", {{"open": 1{"0" * 400}}}]', id="huge")
+
+
+@pytest.mark.parametrize(
+    "line", ['[1, {"open": 1}]', '["/a", 1]', "{}", "[[1], {}]", "[", "1", HUGE]
+)
 def test_routes_that_are_none_make_a_file_that_is_none(place: Path, line: str) -> None:
     figures = {"pid": 1, "started": 1.0, "engine": "x", "counted": WorkerMetrics().snapshot()}
     path = place / "1.stats"

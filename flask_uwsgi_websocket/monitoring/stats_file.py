@@ -10,9 +10,9 @@ counts as missing; nobody waits for it.
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -227,4 +227,5 @@ def _is_histogram(part: dict[str, Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+    # An integer may be larger than any float, which who shows it would make of it.
+    return type(value) in (int, float) and 0 <= value <= sys.float_info.max
