@@ -21,7 +21,7 @@ REASONS = {
     "origin": "a page of another origin may not connect (403)",
     "subprotocol": "it offers no subprotocol of those that it must (400)",
     "engine": "the server was started without what the handlers need (500, 501)",
-    "full": "no descriptor is left for it (503)",
+    "full": "no descriptor is left for it (503; 500 where that shows late)",
     "not_found": "no route has its URL (404; 400 for a page's, 308 for another form of a route's)",
     "max_connections": "its user or address has as many connections as it may (429)",
     "app": "the app answered instead: before_request, a decorator, a lazy handler, an error",

@@ -39,7 +39,7 @@ def exit_workers_that_start(status: int, has_master: bool) -> None:
 
 
 def exit_while_starting(status: int, has_master: bool) -> None:
-    """Have this process, a worker that starts, do so."""
+    """Have this process, a worker that starts, exit on such a signal."""
     if _starting is not None:
         _starting.exit_here(status, has_master)
 
