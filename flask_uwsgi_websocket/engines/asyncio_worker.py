@@ -48,12 +48,12 @@ class AsyncioWorker(Worker):
 
     async def _leave(self) -> None:
         self.close_all(self.code_for(self._stopped_by))
-        mercy = time.monotonic() + self.process.mercy
+        deadline = time.monotonic() + self.process.mercy
         await _until(lambda: self.idle, self.grace)
         self.interrupt_all()
         await _until(lambda: self.idle, INTERRUPT_TIME)
         # uWSGI itself would end at once, with requests that wait for the loop.
-        await _until(self._may_end, mercy - time.monotonic())
+        await _until(self._may_end, deadline - time.monotonic())
         for work in self.at_end:  # uWSGI has no hooks for it in this mode
             with suppress(Exception):
                 await finish_within(END_TIME, work())

@@ -71,9 +71,7 @@ class Watching:
         if wish.get("rooms") is not None:
             watched["rooms"] = RoomQuery.of(wish["rooms"])
         self._watched = watched
-        self._due = {
-            about: max(self._last.get(about, 0.0) + LEAST_INTERVAL, 0.0) for about in watched
-        }
+        self._due = {about: self._last.get(about, 0.0) + LEAST_INTERVAL for about in watched}
 
     def pause(self, now: float, end: float) -> float:
         """Return for how many seconds nothing is due."""
