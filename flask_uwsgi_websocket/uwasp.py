@@ -272,7 +272,7 @@ class WebSocketMiddleware(Targets[Any]):
         return self._sender().count(room)
 
     def who(self, room: str) -> Any:
-        """Tell who is in a room with presence: see :meth:`.WebSocket.who`."""
+        """Return who is in a room with presence: see :meth:`.WebSocket.who`."""
         return self._sender().who(room)
 
     def present(self, user: str | int) -> Any:

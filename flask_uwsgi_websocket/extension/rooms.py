@@ -256,7 +256,7 @@ class RoomMethods(Targets[str | None]):
         return function
 
     def who(self, room: str) -> Members:
-        """Tell who is in a room, on all workers, for rooms with ``presence``.
+        """Return who is in a room, on all workers, for rooms with ``presence``.
 
         :return: a list of :class:`~.members.Member`; ``complete`` is False where it may miss some.
             In a coroutine, what is to be awaited for that.

@@ -185,7 +185,7 @@ class Publisher(_Publisher[str | None]):
         return count_of(self.ask(count_question(room)))
 
     def who(self, room: str) -> Members:
-        """Tell who is in a room with ``presence``; nobody is in one without."""
+        """Return who is in a room with ``presence``; nobody is in one without."""
         asking = self._who(room)
         return Members() if asking is None else members_of(*self._wait(asking))
 
@@ -243,7 +243,7 @@ class AsyncPublisher(_Publisher[Awaitable[str | None]]):
         return count_of(await self.ask(count_question(room)))
 
     async def who(self, room: str) -> Members:
-        """Tell who is in a room with ``presence``; nobody is in one without."""
+        """Return who is in a room with ``presence``; nobody is in one without."""
         asking = self._who(room)
         if asking is None:
             return Members()

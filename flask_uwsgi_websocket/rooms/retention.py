@@ -26,7 +26,7 @@ def life(seconds: float) -> float:
 def trim(
     entries: Iterable[tuple[int, float, int]], top: int, size: int, history: History, now: float
 ) -> tuple[int, int]:
-    """Tell which messages of a log are to go, that it keeps what a history says.
+    """Return which messages of a log are to go, so that it keeps what a history says.
 
     :param entries: offset, time and bytes of each, the oldest first; no more are taken than needed.
     :param size: bytes of all of them, with what each costs.

@@ -13,7 +13,7 @@ Share = tuple[list[Record], list[Connection]]
 
 
 def by_exclusion(records: list[Record], receivers: list[Connection]) -> list[Share]:
-    """Tell apart who gets all the records, and those whom some of them exclude."""
+    """Separate those who get all the records from those whom some of them exclude."""
     for record in records:
         if record.exclude:
             break
@@ -96,7 +96,7 @@ def by_channel(
     receivers: list[Connection],
     members: Callable[[str], Collection[Connection]],
 ) -> list[tuple[tuple[str, ...], list[Connection]]]:
-    """Tell apart who gets the records by which of their channels: by the first that he is in.
+    """Group those who get the records by the channels that they get them by: the first they are in.
 
     :return: such a channel for each of the records, and those connections.
     """
@@ -113,7 +113,7 @@ def by_channel(
 def by_type(
     records: list[Record], receivers: list[Connection]
 ) -> list[tuple[bool, list[Connection]]]:
-    """Tell apart the clients for which bytes are text, where there are any."""
+    """Separate the clients for which bytes are text, where there are any."""
     for record in records:
         if not record.text:
             break
