@@ -182,7 +182,7 @@ def other_site() -> Iterator[str]:
 def test_pages_of_others(browser: Browser, server: Server) -> None:
     """Of the same site, even, so that the admin's cookies go with all that they ask for."""
     with ExitStack() as stack:
-        [client] = [stack.enter_context(server.connect("/rooms/x?user=ann&room=a"))]
+        client = stack.enter_context(server.connect("/rooms/x?user=ann&room=a"))
         assert client.recv(PATIENCE) == "here"
         page = stack.enter_context(closing(browser.new_context())).new_page()
         page.goto(f"http://{server.address}/login")

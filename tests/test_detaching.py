@@ -47,7 +47,7 @@ def test_more_websockets_than_cores(shared_server, engine: str, front: str, path
         assert server.busy_cores() == 0
         assert server.open_connections() == 20
         # One descriptor for each: uWSGI has closed its own.
-        assert server.descriptors() < 20 + 35  # and of uvloop, the mesh and the board
+        assert server.descriptors() < 20 + 35  # and of uvloop, the mesh and the statistics
         assert server.get("/ready").body == b"ready"
         assert "hold all" not in server.new_log()
         for number, client in enumerate(clients):
