@@ -133,6 +133,18 @@ def test_a_pattern_may_be_of_an_enumeration(place: Path) -> None:
     clock.end(for_good=True)
 
 
+def test_a_member_that_joined_uncounted_makes_no_file_unreadable(place: Path) -> None:
+    """As where something interrupts the thread of its handler in between."""
+    metrics, rooms = WorkerMetrics(), RoomsMetrics()
+    rooms.of("room:a").leaves += 1
+    rooms.rooms -= 1
+    metrics.sources["rooms"] = rooms.snapshot
+    shared, clock = begun(1, metrics)
+    counted = shared.read()[1].figures["counted"]["rooms"]
+    assert counted["rooms"] == counted["members"] == 0
+    clock.end(for_good=True)
+
+
 def test_who_comes_next_counts_on(place: Path) -> None:
     before, after = WorkerMetrics(), WorkerMetrics()
     before.route("/a").opened()

@@ -131,9 +131,11 @@ class RoomsMetrics:
         """
         patterns = {pattern: each.snapshot() for pattern, each in tuple(self._patterns.items())}
         backplane = self.backplane
+        members = sum(each["joins"] - each["leaves"] for each in patterns.values())
         return {
-            "rooms": self.rooms,
-            "members": sum(each["joins"] - each["leaves"] for each in patterns.values()),
+            # A thread that was interrupted may have joined uncounted; below zero is no figure.
+            "rooms": max(self.rooms, 0),
+            "members": max(members, 0),
             "writes": self.writes,
             "patterns": patterns,
             "backplane": {
