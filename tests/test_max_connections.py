@@ -40,6 +40,8 @@ def attempt(server: Server, path: str) -> RawClient | None:
     except Refused as refused:
         answer = refused.answer
     assert (answer.status, answer.get("Retry-After")) == (429, "5")
+    whose = "user" if "user=" in path else "address"
+    assert f"this {whose} has as many connections as it may" in answer.body.decode()
     return None
 
 

@@ -40,7 +40,8 @@ def take_seat(
         return
     seat = seats_of(setting("PREFIX") or "", engine).take(f"{where}\0{name}", most)
     if seat is None:
-        reason = f"{most} connections are open, and there may be no more of one client"
+        client = "address" if user is None else "user"
+        reason = f"this {client} has as many connections as it may: {most}"
         headers = (("Retry-After", RETRY_AFTER),)
         raise HandshakeError(429, reason, headers, kind="max_connections")
     request.environ[_SEAT] = seat
