@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, abort, request
+from flask import Flask, abort, current_app, request
 
 from flask_uwsgi_websocket import WebSocket
+from flask_uwsgi_websocket.metrics.observers import Observer, Refusal
+from flask_uwsgi_websocket.session import lazy
 from flask_uwsgi_websocket.testing import HandshakeRejected
 from tests.rawclient import CLOSE, frame
-from tests.server import Server, eventually
+from tests.server import PATIENCE, Server, eventually
 
 LOGGER = "flask_uwsgi_websocket.connection"
 
@@ -214,6 +217,31 @@ def test_what_the_log_explains_already_has_no_second_line(
     caplog.clear()
     assert refused(websocket, "/wrong-header") == 500
     assert [line.getMessage() for line in caplog.records] == ["WebSocket /wrong-header refused"]
+
+
+def test_a_handshake_that_fails_beside_its_handler(
+    lines: Lines, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which waits for too long: then others answer, who are not in its context."""
+    monkeypatch.setattr(lazy, "OPEN_TIME", 0.0)
+    app, websocket = make_app()
+    answered, seen = threading.Event(), []
+
+    class Last(Observer):
+        def refused(self, environ: dict[str, Any], refusal: Refusal) -> None:
+            seen.append((refusal.reason, current_app.name))
+
+    websocket._metrics.observers.append(Last())
+
+    @websocket.route("/waits", lazy=True)
+    def waits(ws: Any) -> None:
+        assert answered.wait(PATIENCE)
+
+    app.after_request(lambda response: abort(500) if response.status_code == 101 else response)
+    assert refused(websocket, "/waits") == 500
+    eventually(lambda: seen == [("app", app.name)], "its refusal")
+    answered.set()
+    assert "an observer of WebSockets failed" not in caplog.text
 
 
 def test_no_route(lines: Lines) -> None:

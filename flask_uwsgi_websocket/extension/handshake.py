@@ -5,11 +5,11 @@ from __future__ import annotations
 from _socket import socket as Socket
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Protocol
 
-from flask import Flask, Response
+from flask import Flask, Response, has_app_context
 from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.http import HTTP_STATUS_CODES
@@ -63,8 +63,10 @@ class Middleware(Protocol):
 class Handshake(LazySession):
     """The session of a handler that an app routes to."""
 
-    __slots__ = ("_handler", "_middleware", "_process_response", "_rule", "response")
+    __slots__ = ("_context", "_handler", "_middleware", "_process_response", "_rule", "response")
 
+    #: Of the request, for whoever opens the connection of a lazy handler beside it.
+    _context: Context
     _process_response: Callable[[Response], Response]
 
     def __init__(
@@ -91,7 +93,11 @@ class Handshake(LazySession):
 
     def refused(self, reason: str, status: int, detail: str) -> None:
         refusal = Refusal(status, reason, self._rule.pattern, detail)
-        self._middleware.metrics.report_refusal(self.environ, refusal)
+        report = partial(self._middleware.metrics.report_refusal, self.environ, refusal)
+        if has_app_context():
+            report()
+        else:
+            self._context.run(report)
 
     def accept(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer 101 and run the handler, as the response that Flask has made of it is sent."""
@@ -118,8 +124,8 @@ class Handshake(LazySession):
         """
         response, server = self.response, self.server
         # Whoever uses the connection first, the response belongs to this request.
-        context = copy_context()
-        self._process_response = lambda response: context.run(process_response, response)
+        self._context = copy_context()
+        self._process_response = process_response
         upgrade_of(self.environ).opening = response
         try:
             answer = self.serve_lazily()
@@ -150,7 +156,7 @@ class Handshake(LazySession):
     def late_headers(self) -> Headers:
         """Return the header fields of the 101, with what Flask adds to a response."""
         response = self.response
-        processed: Any = self._process_response(response)
+        processed: Any = self._context.run(self._process_response, response)
         if processed is not response or response.status_code != 101:
             raise RuntimeError("an after_request function has replaced the response 101")
         response.sent = True
