@@ -446,6 +446,15 @@ def test_blocks_are_not_judged() -> None:
     assert "note: the block under if-env = LIVE" in result.output
 
 
+def test_loops_are_not_judged() -> None:
+    write("app.ini", f"{RIGHT}for = a b\nmetric = name=%(_)\nendfor =\ndie-on-term = true\n")
+    instance = the(read(["app.ini"], {}))
+    assert not instance.options.has("metric")
+    assert not instance.options.lacks("metric")
+    assert instance.options.has("die-on-term")
+    assert instance.notes == ("the block under for = a b: a loop, not judged",)
+
+
 def test_a_file_that_is_missing_leaves_doubt() -> None:
     write("app.ini", "[uwsgi]\nini = none.ini\nharakiri = 5\nthreads = 20\n")
     instance = the(read(["app.ini"], {}))

@@ -106,7 +106,8 @@ class _Reader:
             self._add_in_block(name)
         elif _LOGIC.match(name):
             self._block = f"{name} = {value}" if value else name
-            self._notes.append(f"the block under {self._block}: depends on the machine, not judged")
+            why = "a loop" if name.startswith("for") else "depends on the machine"
+            self._notes.append(f"the block under {self._block}: {why}, not judged")
         else:
             self._pairs.append((name, value))
             self._follow(canonical(name), value or "")
