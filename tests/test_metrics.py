@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -483,6 +484,19 @@ def test_observers(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
         None,
     )
     assert caplog.text.count("an observer of WebSockets failed") == 3
+
+
+def test_a_log_that_fails_stops_nobody(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    handler, ours = logging.Handler(), logging.getLogger("flask_uwsgi_websocket")
+    handler.addFilter(lambda record: 1 // 0)
+    ours.addHandler(handler)
+    client = extension(app).test_client()
+    try:
+        with caplog.at_level(logging.DEBUG, logger=ours.name), client.connect("/echo/a") as ws:
+            ws.send("hi")
+            assert ws.receive() == "hi"
+    finally:
+        ours.removeHandler(handler)
 
 
 def test_handlers_that_fail(app: Flask) -> None:

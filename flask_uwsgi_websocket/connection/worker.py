@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..helpers.log import RateLimit, logger
+from ..helpers.log import RateLimit, log_exception, logger
 from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, STOP_SIGNALS
 from .base import Loop
@@ -28,8 +28,8 @@ def run_last(work: Callable[[], object]) -> None:
     """Do one of the last things; log what it raises: the others, and the stop itself, go on."""
     try:
         work()
-    except Exception:
-        logger.exception("the worker goes on to its end after an error")
+    except Exception as error:
+        log_exception("the worker goes on to its end after an error", error=error)
 
 
 class Worker(Loop):
@@ -168,8 +168,8 @@ class Worker(Loop):
         for connection in tuple(self.connections):
             try:
                 connection.tick(now)
-            except Exception:  # of one connection: the others need the clock all the same
-                logger.exception("the WebSocket clock goes on after an error")
+            except Exception as error:  # of one connection: the others need the clock, too
+                log_exception("the WebSocket clock goes on after an error", error=error)
         if self.stopping is None and not self.recycling and self.process.should_recycle():
             self.recycle()
 

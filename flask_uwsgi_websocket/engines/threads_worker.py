@@ -14,7 +14,7 @@ from itertools import count
 
 from ..connection.base import Callback
 from ..connection.worker import Worker
-from ..helpers.log import logger
+from ..helpers.log import log_exception
 from ..process.server_process import ServerProcess
 from ..process.signals import RELOAD_SIGNAL, StopSignals, stop_signals_blocked
 
@@ -125,6 +125,6 @@ class ThreadsWorker(Worker):
     def _call(self, callback: Callback) -> None:
         try:
             callback()
-        except Exception:
+        except Exception as error:
             # Whatever it was, the other connections still need this thread.
-            logger.exception("the WebSocket helper thread goes on after an error")
+            log_exception("the WebSocket helper thread goes on after an error", error=error)

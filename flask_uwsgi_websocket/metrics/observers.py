@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from ..helpers.log import RateLimit, logger
+from ..helpers.log import RateLimit, log_exception
 
 #: Who ended a connection: whoever sent its Close first; ``lost`` where nobody did (1006).
 By = Literal["client", "server", "lost"]
@@ -113,8 +113,8 @@ class Observers(list[Observer]):
         for observer in self:
             try:
                 getattr(observer, method)(*args)
-            except Exception:
-                self._report(method)
+            except Exception as error:
+                self._report(method, error)
 
     def timed(self, what: Timed, whose: str, seconds: float) -> None:
         """Call each timer with a time; log what it raises.
@@ -124,18 +124,18 @@ class Observers(list[Observer]):
         for timer in self.timers:
             try:
                 timer(what, whose, seconds)
-            except Exception:
-                self._report("timed")
+            except Exception as error:
+                self._report("timed", error)
 
     def client_class(self, client_class: type[Any], config: Any) -> type[Any]:
         """Return the class that all of them have derived from one of clients."""
         for observer in self:
             try:
                 client_class = observer.client_class(client_class, config)
-            except Exception:
-                self._report("client_class")
+            except Exception as error:
+                self._report("client_class", error)
         return client_class
 
-    def _report(self, method: str) -> None:
+    def _report(self, method: str, error: Exception) -> None:
         if self._errors.passes():
-            logger.exception("an observer of WebSockets failed in %s()", method)
+            log_exception("an observer of WebSockets failed in %s()", method, error=error)

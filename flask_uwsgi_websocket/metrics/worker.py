@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..helpers.log import RateLimit, logger
+from ..helpers.log import RateLimit, log_exception
 from .observers import Observers, Refusal
 from .route import RouteMetrics
 from .snapshot import WorkerSnapshot
@@ -93,7 +93,7 @@ class WorkerMetrics:
         for key, source in self.sources.items():
             try:
                 snapshot[key] = source()
-            except Exception:
+            except Exception as error:
                 if self._errors.passes():
-                    logger.exception("the figures of %s are missing after an error", key)
+                    log_exception("the figures of %s are missing after an error", key, error=error)
         return snapshot  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..engines.base import Engine
 from ..exceptions import BackplaneUnavailable
-from ..helpers.log import RateLimit, logger
+from ..helpers.log import RateLimit, log_exception, logger
 from ..metrics.observers import Observer
 from ..metrics.snapshot import add, copied
 from ..metrics.worker import WorkerMetrics
@@ -129,9 +129,11 @@ class SharedStats:
         began = time.perf_counter()
         try:
             self._write_and_notify()
-        except Exception:
+        except Exception as error:
             if self._failure.passes():
-                logger.exception("the figures of this worker cannot be written for the others")
+                log_exception(
+                    "the figures of this worker cannot be written for the others", error=error
+                )
         finally:
             took = time.perf_counter() - began
             pause = min(max(INTERVAL, _PAUSE_FACTOR * took), LONGEST_INTERVAL)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from ..helpers.log import log_exception, logger
+from ..helpers.log import log_exception
 from ..helpers.threads import caller
 from .signals import STOP_SIGNALS
 
@@ -126,6 +126,6 @@ def _after_in_child() -> None:
     for owner in tuple(_owners.values()):
         try:
             owner.leave_to_parent()
-        except Exception:  # of one: the others must leave theirs all the same
-            logger.exception("a child process may share connections with its parent")
+        except Exception as error:  # of one: the others must leave theirs all the same
+            log_exception("a child process may share connections with its parent", error=error)
     signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
