@@ -166,6 +166,13 @@ def test_a_reload_before_our_hook(serve, mode: str) -> None:
     reloads_twice(serve(mode, app="signalled_early", options=NO_MERCY, env={"FIRST": "1"}))
 
 
+@pytest.mark.parametrize("mode", ["threads", "gevent", "asyncio"])
+def test_workers_whose_fork_calls_python_serve_and_reload(serve, mode: str) -> None:
+    """As SDKs that start threads want it: it is no fork of Python's for all that."""
+    options = [*NO_MERCY, "--py-call-uwsgi-fork-hooks"]
+    reloads_twice(serve(mode, app="signalled_early", options=options, env={"FIRST": "1"}))
+
+
 def test_a_reload_before_the_app_is_imported(serve) -> None:
     lazy = ["--lazy-apps", "--shared-import", "flask_uwsgi_websocket"]
     reloads_twice(serve("asyncio", app="signalled_early", options=[*NO_MERCY, *lazy]))

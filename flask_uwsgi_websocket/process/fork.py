@@ -4,7 +4,8 @@ A child of ``os.fork()``, as ``multiprocessing`` makes them, is a copy of its pa
 parent's connections, its handlers of signals, and the epoll that the parent's loop waits for. What
 it did with them would happen to the parent's clients.
 
-uWSGI forks its own processes in C, where nothing of this is called.
+uWSGI forks its own processes in C, where nothing of this is called; or with
+``--py-call-uwsgi-fork-hooks`` is, and has to leave them what is the parent's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from weakref import WeakValueDictionary
 from ..helpers.log import log_exception
 from ..helpers.threads import caller
 from .signals import STOP_SIGNALS
+from .starting import is_fork_of_server
 
 
 class Owner(Protocol):
@@ -32,7 +34,7 @@ class Owner(Protocol):
 class _Fork(_local):
     """The fork that the calling thread is at; in a child, the one that made it."""
 
-    parent = 0
+    parent = 0  # where it is at none of Python's
     #: Who called it.
     caller: list[Any] | None = None
     #: The signals that were blocked.
@@ -110,19 +112,22 @@ def _exit(status: int) -> None:
 
 
 def _before() -> None:
+    if is_fork_of_server():
+        return
     _fork.parent, _fork.caller = os.getpid(), caller()
     # Until the child has handlers of its own: those of the parent may tell the parent.
     _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
 
 
 def _after_in_parent() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
-    _fork.caller = None
+    if _fork.parent:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+        _fork.parent, _fork.caller = 0, None
 
 
 def _after_in_child() -> None:
     if _fork.parent in (0, os.getpid()):
-        return  # uWSGI calls this, with --py-call-osafterfork, also where it did not fork
+        return  # one of uWSGI's processes, or with --py-call-osafterfork also where none is new
     for owner in tuple(_owners.values()):
         try:
             owner.leave_to_parent()

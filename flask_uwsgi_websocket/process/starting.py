@@ -13,6 +13,7 @@ signals are lost.
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 
 try:
@@ -32,10 +33,14 @@ def exit_workers_that_start(status: int, has_master: bool) -> None:
     _starting.exit_children(status, has_master)
     # What Python forks has Python's handlers, and no other: see fork.py.
     os.register_at_fork(
-        before=partial(_starting.exempt_children, True),
+        before=_exempt_child_of_python,
         after_in_parent=partial(_starting.exempt_children, False),
         after_in_child=partial(_starting.exempt_children, False),
     )
+
+
+def _exempt_child_of_python() -> None:
+    _starting.exempt_children(not is_fork_of_server())
 
 
 def exit_while_starting(status: int, has_master: bool) -> None:
@@ -48,6 +53,19 @@ def leave_children_alone() -> None:
     """Let what this process forks have its handlers of signals: a worker forks no workers."""
     if _starting is not None:
         _starting.end()
+
+
+def is_fork_of_server() -> bool:
+    """Return whether the server forks, in a function that Python calls before a fork.
+
+    uWSGI has it called too, with ``--py-call-uwsgi-fork-hooks``.
+    """
+    try:
+        frame = sys._getframe(2)  # whoever calls os.fork(), or something that does
+    except ValueError:
+        return True  # nothing of Python's runs
+    # Or nothing but the module that called pyuwsgi.run().
+    return "pyuwsgi" in sys.modules and frame.f_back is None and frame.f_code.co_name == "<module>"
 
 
 def handler() -> int | None:
