@@ -13,7 +13,7 @@ from flask import Flask
 
 from ..engines.base import Engine
 from ..helpers.functions import name_of
-from ..helpers.log import RateLimit, logger
+from ..helpers.log import RateLimit, log_exception, logger
 from ..process.fork import own
 from ..rooms.presence.presence import Event, Happened
 from .background import reported
@@ -90,21 +90,21 @@ class RoomFunctions:
         chosen: Function = work_asynchronously if engine.asynchronous else work
         try:
             engine.start_task(chosen, self._timeout, finish=True)
-        except Exception:  # such as for want of a thread: the next that happens tries again
+        except Exception as error:  # such as for want of a thread: what happens next tries again
             self._is_running = False
             if self._failure.passes():
-                logger.exception("functions are not told yet of what happened in rooms")
+                log_exception("functions are not told yet of what happened in rooms", error=error)
 
     @contextmanager
     def _goes_on(self, engine: Engine) -> Iterator[None]:
         """Have the others called by another task, where a function has ended this one."""
         try:
             yield
-        except engine.killed:
+        except engine.killed as error:
             worker = engine.running_worker()
             if worker is None or worker.stopping is None:
                 if self._failure.passes():
-                    logger.exception("%s has ended by being cancelled", self._running)
+                    log_exception("%s has ended by being cancelled", self._running, error=error)
                 self._start(engine)
             raise
 

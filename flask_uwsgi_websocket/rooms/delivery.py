@@ -14,7 +14,7 @@ from ..codec.frames import BINARY, TEXT, check_close
 from ..connection.connection import Connection
 from ..connection.worker import Worker
 from ..exceptions import ConnectionClosed, RoomError
-from ..helpers.log import RateLimit, logger
+from ..helpers.log import RateLimit, log_exception, logger
 from .channels import room_of
 from .envelope import as_seen_by, encode_joined, encode_message
 from .fan_out import send_to_many
@@ -206,8 +206,8 @@ class Delivery:
                         yield from self._send(records, connections)
                 elif not self._delivered:
                     yield from self._carry_out(self._take())
-            except Exception:
-                self._log_error()
+            except Exception as error:
+                self._log_error(error)
             self._tell()
             yield
 
@@ -217,8 +217,8 @@ class Delivery:
         for callback in callbacks:
             try:
                 callback()
-            except Exception:
-                self._log_error()
+            except Exception as error:
+                self._log_error(error)
 
     def _next_shares(self) -> list[Share]:
         """Take the messages that are next, as far as they are done with in one go; maybe none."""
@@ -303,8 +303,8 @@ class Delivery:
         for connection in connections:
             try:
                 self._slow.push(connection, messages)
-            except Exception:
-                self._log_error()
+            except Exception as error:
+                self._log_error(error)
 
     def _options(self, channel: str) -> RoomOptions:
         room = room_of(channel)
@@ -352,12 +352,12 @@ class Delivery:
             except RoomError as error:
                 if self._refusals.passes():
                     logger.warning("a client cannot join %r: %s", record.data.decode(), error)
-            except Exception:
-                self._log_error()
+            except Exception as error:
+                self._log_error(error)
 
-    def _log_error(self) -> None:
+    def _log_error(self, error: Exception) -> None:
         if self._errors.passes():
-            logger.exception("messages to rooms go on after an error")
+            log_exception("messages to rooms go on after an error", error=error)
 
     def _action(self, record: Record) -> Callable[[Connection], None]:
         if record.kind is Kind.CLOSE:

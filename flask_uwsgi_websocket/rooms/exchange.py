@@ -18,7 +18,7 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 from ..exceptions import BackplaneUnavailable, RoomError
-from ..helpers.log import RateLimit, logger
+from ..helpers.log import RateLimit, log_exception, logger
 from ..helpers.waiting import within
 from .backplane import Backplane, BackplaneOptions, Feature, Inbox, Published
 from .backplanes import make_backplane, scheme_of
@@ -235,12 +235,12 @@ class Exchange(Inbox):
             return
         try:
             self._handle(record)
-        except Exception:
-            self._log_failure()
+        except Exception as error:
+            self._log_failure(error)
 
-    def _log_failure(self) -> None:
+    def _log_failure(self, error: Exception) -> None:
         if self._failure.passes():
-            logger.exception("a record of the backplane could not be handled")
+            log_exception("a record of the backplane could not be handled", error=error)
 
     def _handle(self, record: Record) -> None:
         if record.kind is Kind.ANSWER:
@@ -263,8 +263,8 @@ class Exchange(Inbox):
     async def _reply_later(self, record: Record, answer: Awaitable[Any]) -> None:
         try:
             self._reply(record, await answer)
-        except Exception:
-            self._log_failure()
+        except Exception as error:
+            self._log_failure(error)
 
     def _has_come(self, record: Record) -> bool:
         """Return whether a record has come by another one of its channels."""
