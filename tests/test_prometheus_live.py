@@ -103,6 +103,9 @@ class Site:
             eventually(lambda: self.seen() == self.done, "Prometheus to have seen it", interval=0.5)
         except AssertionError:
             assert self.seen() == self.done
+        # Of both workers, whichever was asked: an alert wakes somebody.
+        works = "1 for each backplane"
+        eventually(lambda: self.number("backplane_up", "min(%s)") == 1, works, interval=0.5)
 
 
 def counters() -> Iterator[str]:
