@@ -14,7 +14,7 @@ import pytest
 from flask_uwsgi_websocket.connection.worker import Worker
 from flask_uwsgi_websocket.servers.uwsgi import process as uwsgi_process
 from tests.rawclient import close_frame
-from tests.server import PATIENCE, Server, eventually
+from tests.server import PATIENCE, Server, eventually, uwsgi_binary
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +121,8 @@ def test_sigquit_to_all_processes_is_a_stop(serve, mode: str) -> None:
 
 def test_sigquit_without_a_master_ends_all_workers(serve) -> None:
     """Nobody would tell them later: a worker that went on would keep the port."""
-    server = serve("threads", processes=2, master=False)
+    undumped = ["sh", "-c", 'ulimit -c 0; exec "$0" "$@"', uwsgi_binary()]
+    server = serve("threads", processes=2, master=False, launcher=undumped)
     server.signal_all(signal.SIGQUIT)
     server.wait_ended()
     eventually(lambda: is_refused(server), "the other worker's end")
