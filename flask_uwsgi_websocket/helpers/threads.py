@@ -8,6 +8,7 @@ import time
 from _thread import get_ident
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 #: Seconds between two looks.
@@ -28,6 +29,14 @@ def caller() -> list[Any]:
         greenlet.getcurrent() if greenlet is not None else None,
         asyncio.current_task(loop) if asyncio is not None and loop is not None else None,
     ]
+
+
+def is_of_module(frame: FrameType) -> bool:
+    """Return whether a frame is a module's, and the first one of its thread.
+
+    That of the script which has called ``pyuwsgi.run()`` stays there for as long as uWSGI runs.
+    """
+    return frame.f_back is None and frame.f_code.co_name == "<module>"
 
 
 def looks(is_over: Callable[[], object], seconds: float = math.inf) -> Iterator[float]:

@@ -16,6 +16,8 @@ import os
 import sys
 from functools import partial
 
+from ..helpers.threads import is_of_module
+
 try:
     from . import _starting
 except ImportError:  # no compiler, or Windows
@@ -65,7 +67,7 @@ def is_fork_of_server() -> bool:
     except ValueError:
         return True  # nothing of Python's runs
     # Or nothing but the module that called pyuwsgi.run().
-    return "pyuwsgi" in sys.modules and frame.f_back is None and frame.f_code.co_name == "<module>"
+    return "pyuwsgi" in sys.modules and is_of_module(frame)
 
 
 def handler() -> int | None:

@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from ...helpers.engines import ENGINES
-from ...helpers.threads import unpatched, wait_until
+from ...helpers.threads import is_of_module, unpatched, wait_until
 from ...inspection.worker_rules import RECYCLING
 from ...process.server_process import ServerProcess
 from ...process.signals import RELOAD_SIGNAL
@@ -131,7 +130,8 @@ class UWSGIProcess(ServerProcess):
         # The names are uWSGI's (plugins/python).
         ours = (t.ident for t in threading.enumerate() if t.name.startswith("uWSGIWorker"))
         frames = sys._current_frames()
-        return {ident for ident in ours if ident in frames and not _has_started_us(frames[ident])}
+        # The one in the module that called pyuwsgi.run() is in no request.
+        return {ident for ident in ours if ident in frames and not is_of_module(frames[ident])}
 
     @property
     def mercy(self) -> float:
@@ -184,11 +184,6 @@ def _memory() -> tuple[int, int]:
         return 0, 0
     size = os.sysconf("SC_PAGE_SIZE")
     return int(pages[0]) * size, int(pages[1]) * size
-
-
-def _has_started_us(frame: FrameType) -> bool:
-    """Return whether a thread is in the module that called pyuwsgi.run(), and so in no request."""
-    return frame.f_back is None and frame.f_code.co_name == "<module>"
 
 
 def _only_waits(fifos: Iterable[str]) -> bool:
