@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import flask
@@ -33,17 +34,23 @@ def uwsgi(folder: Path, port: int, code: str) -> list[str | Path]:
     return [uwsgi_binary(), "--ini", "app.ini"]
 
 
+@contextmanager
+def sending(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """A collector, to which all send that are started meanwhile."""
+    with collecting() as collector:
+        for name, value in collector.environment.items():
+            monkeypatch.setenv(name, value)
+        yield collector
+
+
 @pytest.mark.slow
 def test_each_worker_sends_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     command = uwsgi(tmp_path, port, PAGE.code("shutdown_on_exit"))
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")  # ms
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
-    with collecting() as collector:
-        for name, value in collector.environment.items():
-            monkeypatch.setenv(name, value)
-        with serving(command, port, tmp_path) as address:
-            see_both_send(collector, address)
+    with sending(monkeypatch) as collector, serving(command, port, tmp_path) as address:
+        see_both_send(collector, address)
 
 
 @pytest.mark.slow
@@ -59,11 +66,8 @@ def test_the_variables_of_opentelemetry(tmp_path: Path, monkeypatch: pytest.Monk
                 monkeypatch.setenv(*variable.split("="))
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")  # ms
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
-    with collecting() as collector:
-        for name, value in collector.environment.items():
-            monkeypatch.setenv(name, value)
-        with serving(command, port, tmp_path) as address:
-            see_both_send(collector, address)
+    with sending(monkeypatch) as collector, serving(command, port, tmp_path) as address:
+        see_both_send(collector, address)
 
 
 def see_both_send(collector: Collector, address: str) -> None:
@@ -95,9 +99,7 @@ def see_both_send(collector: Collector, address: str) -> None:
 def test_what_is_open_when_uwsgi_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     command = [*uwsgi(tmp_path, port, PAGE.code("shutdown_on_exit")), "--pidfile", "pid"]
-    with collecting() as collector:
-        for name, value in collector.environment.items():
-            monkeypatch.setenv(name, value)
+    with sending(monkeypatch) as collector:
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")  # it has no other reason to send
         with (
             serving(command, port, tmp_path) as address,
